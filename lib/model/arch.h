@@ -1,0 +1,200 @@
+/*
+ * What a transformer is, as plain data. A row of the table in arch.c (struct model_arch) says how a family is put together; struct
+ * model_config holds the numbers of one model of it. The trainer builds its tape and the engine plans its fused steps from these
+ * two alone, and both name parameters by (role, layer), never by a file's names: a family that is not here yet is a new row, not
+ * new code beside this. To add one: a row in arch.c with its rules (file name, role, dimensions), its keys of config.json in config.c,
+ * a case in tests/unit/model; a new enum value only where the family does something that none before it did.
+ *
+ * Layout of every parameter as trainer and engine see it: f32, row-major, matrices [out, in] (y = x · Wᵀ + b), embeddings [vocab, width],
+ * vectors [1, n]. What files do otherwise (GPT-2's Conv1D is [in, out]; its q, k and v are one tensor) is undone by model_dir.h.
+ * Plain data, no allocation but in model_tensors; any thread.
+ */
+#ifndef GENLOOP_MODEL_ARCH_H
+#define GENLOOP_MODEL_ARCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/json.h"
+
+/* Limits: above the largest published dense models of 2025 (Llama 3.1 405B: 126 layers, 16,384 wide, 53,248 inner, 128 heads), so that a
+ * product of any three of them fits 64 bits and a config.json cannot ask for what no machine holds by a slip of a digit. */
+enum {
+    MODEL_LAYERS_MAX = 1024,
+    MODEL_WIDTH_MAX = 1 << 17,
+    MODEL_HEADS_MAX = 1024,
+    MODEL_HEAD_DIM_MAX = 1024,
+    MODEL_FFN_MAX = 1 << 20,
+    MODEL_CONTEXT_MAX = 1 << 24,
+    MODEL_VOCAB_MAX = 1 << 22,
+    MODEL_EOS_MAX = 8, /* Llama 3 has three */
+    MODEL_TENSOR_NAME_MAX = 128,
+    MODEL_PARTS_MAX = 3, /* q, k and v in one tensor */
+};
+
+enum model_kind { MODEL_DECODER, MODEL_ENCODER, MODEL_ENCODER_DECODER };
+
+enum model_norm {
+    MODEL_NORM_RMS,          /* x / rms(x) · w                     Zhang & Sennrich 2019 */
+    MODEL_NORM_RMS_PLUS_ONE, /* x / rms(x) · (1 + w): Gemma */
+    MODEL_NORM_LAYER,        /* (x − mean) / deviation · w + b      Ba et al. 2016 */
+};
+enum model_norm_place {
+    MODEL_NORM_PRE,      /* x + f(norm(x)): GPT-2, Llama */
+    MODEL_NORM_POST,     /* norm(x + f(x)): BERT */
+    MODEL_NORM_SANDWICH, /* x + norm(f(norm(x))): Gemma 2 and 3 */
+    MODEL_NORM_PARALLEL, /* x + attn(norm1(x)) + mlp(norm2(x)), one norm where there is no MLP_NORM: NeoX, Phi */
+};
+enum model_activation { MODEL_ACT_SILU, MODEL_ACT_GELU, MODEL_ACT_GELU_TANH, MODEL_ACT_GELU_QUICK, MODEL_ACT_RELU };
+enum model_mlp {
+    MODEL_MLP_GATED, /* down(act(gate(x)) · up(x)) */
+    MODEL_MLP_PLAIN, /* down(act(up(x))) */
+};
+enum model_positions {
+    MODEL_POS_ROPE,    /* rotation of q and k, halves paired (i, i + D/2): Llama, NeoX and all that came after (transformers' rotate_half) */
+    MODEL_POS_LEARNED, /* a row of EMBED_POSITIONS added to the token's */
+    MODEL_POS_NONE,
+};
+enum model_rope_scaling { MODEL_ROPE_DEFAULT, MODEL_ROPE_LINEAR, MODEL_ROPE_LLAMA3 };
+
+/* Every parameter of every family. Layer roles exist once per layer, the others once (layer 0). */
+enum model_role {
+    MODEL_EMBED_TOKENS,    /* [vocab, width] */
+    MODEL_EMBED_POSITIONS, /* [context, width] */
+    MODEL_FINAL_NORM_W,    /* [1, width] */
+    MODEL_FINAL_NORM_B,
+    MODEL_LM_HEAD,         /* [vocab, width]; absent where tied: model_weights_get gives EMBED_TOKENS then */
+    /* of a layer */
+    MODEL_ATTN_NORM_W, /* [1, width] before attention */
+    MODEL_ATTN_NORM_B,
+    MODEL_ATTN_Q_W, /* [heads · head_dim, width] */
+    MODEL_ATTN_Q_B, /* [1, heads · head_dim] */
+    MODEL_ATTN_K_W, /* [kv_heads · head_dim, width] */
+    MODEL_ATTN_K_B,
+    MODEL_ATTN_V_W,
+    MODEL_ATTN_V_B,
+    MODEL_ATTN_Q_NORM_W, /* [1, head_dim]: RMS norm of each head's q before the rotation (Qwen 3, Gemma 3) */
+    MODEL_ATTN_K_NORM_W,
+    MODEL_ATTN_O_W, /* [width, heads · head_dim] */
+    MODEL_ATTN_O_B,
+    MODEL_ATTN_POST_NORM_W, /* sandwich */
+    MODEL_MLP_NORM_W,       /* [1, width] before the MLP */
+    MODEL_MLP_NORM_B,
+    MODEL_MLP_GATE_W, /* [ffn, width] */
+    MODEL_MLP_GATE_B,
+    MODEL_MLP_UP_W, /* [ffn, width] */
+    MODEL_MLP_UP_B,
+    MODEL_MLP_DOWN_W, /* [width, ffn] */
+    MODEL_MLP_DOWN_B,
+    MODEL_MLP_POST_NORM_W, /* sandwich */
+    MODEL_ROLES,
+};
+enum { MODEL_ROLE_FIRST_OF_LAYER = MODEL_ATTN_NORM_W };
+const char *model_role_name(enum model_role role); /* "attn_q_w", for messages */
+static inline bool model_role_in_layer(enum model_role role) { return role >= MODEL_ROLE_FIRST_OF_LAYER; }
+
+struct model_tensor_rule; /* arch.c */
+
+/* A family. */
+struct model_arch {
+    const char *name;         /* in our recipes: "llama" */
+    const char *model_type;   /* in config.json */
+    const char *architecture; /* "LlamaForCausalLM" */
+    enum model_kind kind;
+    enum model_norm norm;
+    enum model_norm_place norm_place;
+    enum model_mlp mlp;
+    enum model_positions positions;
+    bool qk_norm;
+    bool embed_scaled;        /* embeddings × √width: Gemma */
+    bool norm_bias;           /* layer norms with bias */
+    bool tie_default;         /* where config.json does not say */
+    int attn_bias;            /* -1: as config.json says; 0 none; 1 on q, k and v; 2 on o too */
+    int mlp_bias;             /* -1, 0, 1 */
+    enum model_activation activation_default;
+    const char *base_prefix;  /* "model." or "transformer.": absent in files saved from the body alone */
+    const char *layer_prefix; /* "model.layers." */
+    const struct model_tensor_rule *rules;
+    size_t rule_count;
+};
+
+size_t model_arch_count(void);
+const struct model_arch *model_arch_at(size_t index);
+/* By our name or by transformers' class or model_type; NULL where there is none. */
+const struct model_arch *model_arch_find(struct span name);
+/* "llama, gpt2": for messages. */
+const char *model_arch_names(void);
+
+/* One model's numbers. Open: fill it by hand (model_config_default, then fields, then model_config_check) or from config.json. */
+struct model_config {
+    const struct model_arch *arch;
+    uint32_t layers, width, heads, kv_heads, head_dim, ffn, context, vocab;
+    enum model_activation activation;
+    float norm_eps;
+    double rope_theta; /* 0 where positions are not rotary */
+    enum model_rope_scaling rope_scaling;
+    double rope_factor, rope_low_freq_factor, rope_high_freq_factor; /* linear: factor; llama3: all three and the next */
+    uint32_t rope_original_context;
+    uint32_t rotary_dim; /* of head_dim that is rotated; head_dim but for partial rotary families */
+    bool tie_embeddings;
+    int attn_bias; /* 0 none, 1 on q, k and v, 2 on o too */
+    bool mlp_bias;
+    float attn_scale;       /* on q·k: 1/√head_dim but where a family says otherwise */
+    float initializer_range;
+    int64_t bos_id, pad_id; /* -1: none */
+    int64_t eos_ids[MODEL_EOS_MAX]; /* any of these ends a generation */
+    uint32_t eos_count;
+};
+
+/* The family's defaults with these sizes: kv_heads 0 = heads; head_dim = width / heads; ffn 0 = the family's habit (4·width; gated: 8/3·width rounded
+ * up to 32); theta 10000, eps 1e-5, ids -1. Does not check. */
+void model_config_default(struct model_config *c, const struct model_arch *arch, uint32_t layers, uint32_t width, uint32_t heads,
+                          uint32_t kv_heads, uint32_t context, uint32_t vocab);
+/* Ranges and relations of all numbers. E_INVALID or E_RANGE; err names the key as config.json has it. */
+int model_config_check(const struct model_config *c, struct error *err);
+/* From config.json. E_UNSUPPORTED names a family or an option that this release does not compute (never computed wrongly instead). */
+int model_config_parse(struct span text, struct model_config *c, struct error *err);
+int model_config_from_json(const struct json *root, struct model_config *c, struct error *err);
+/* Appends a config.json that transformers opens, keys sorted, ending in a newline. */
+int model_config_write(const struct model_config *c, struct buf *out);
+/* Learnable numbers; a tied head counts once. */
+uint64_t model_config_param_count(const struct model_config *c);
+/* inv_freq[rotary_dim / 2] with the model's scaling applied: angle = position · inv_freq[i]. The one place that knows the scaling kinds. */
+void model_rope_frequencies(const struct model_config *c, float *inv_freq);
+/* The name that config.json uses: "silu", "gelu", "gelu_new", … */
+const char *model_activation_name(enum model_activation a);
+
+/* One parameter as trainer and engine see it. */
+struct model_param {
+    enum model_role role;
+    uint32_t layer;
+    uint32_t rows, cols; /* [out, in]; a vector is [1, n] */
+    size_t offset;       /* in floats, in the flat array of all parameters */
+};
+static inline size_t model_param_size(const struct model_param *p) { return (size_t)p->rows * p->cols; }
+/* Weight decay belongs on these. */
+static inline bool model_param_is_matrix(const struct model_param *p) { return p->rows > 1 && p->cols > 1; }
+
+enum model_fusing {
+    MODEL_FUSED_STACKED,  /* the parts one behind the other along out */
+    MODEL_FUSED_PER_HEAD, /* q, k and v of head 0, then of head 1, …: NeoX */
+};
+/* One tensor of the file and the one to three parameters in it. */
+struct model_tensor {
+    char name[MODEL_TENSOR_NAME_MAX];
+    uint32_t rows, cols; /* after undoing transposition: [out, in] */
+    bool transposed;     /* the file holds [in, out] */
+    bool vector;         /* the file holds one dimension: [cols] */
+    enum model_fusing fusing;
+    uint32_t part_count;
+    struct model_param parts[MODEL_PARTS_MAX]; /* with their offsets in the flat array */
+};
+/* All tensors of the model in a fixed order (embeddings, layers, final norm, head); offsets count up in that order. Returns owned (mem_free) in *tensors;
+ * *flat_len: floats in all. The config must have passed model_config_check. E_NOMEM, E_TOO_LARGE where the sizes overflow. */
+int model_tensors(const struct model_config *c, struct model_tensor **tensors, size_t *count, size_t *flat_len, struct error *err);
+/* Whether a tensor that is not in that list may be in a file all the same (buffers that old checkpoints carry, a tied head). */
+bool model_tensor_ignored(const struct model_config *c, struct span name);
+
+#endif

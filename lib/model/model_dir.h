@@ -1,0 +1,87 @@
+/*
+ * A model as a directory in Hugging Face's layout: config.json, model.safetensors (or shards with model.safetensors.index.json),
+ * generation_config.json, tokenizer.json, tokenizer_config.json (with chat_template), README.md. What is read is checked whole before any of it is
+ * used: every tensor that the architecture has must be there with its shape, and none that it does not have. What is written appears whole or not at
+ * all: a temporary directory beside the target, fsync, rename.
+ *
+ * struct model_weights holds the parameters by (role, layer), always [out, in] f32 (arch.h). Either one flat array of its own (the trainer: values,
+ * gradients and moments are then three flat arrays of the same layout), or, with MODEL_WEIGHTS_MAP, views of the mapped file wherever the file holds f32 in
+ * our layout, converted copies elsewhere (the engine: pages are shared between replicas of a machine). Read by any thread once loaded.
+ */
+#ifndef GENLOOP_MODEL_MODEL_DIR_H
+#define GENLOOP_MODEL_MODEL_DIR_H
+
+#include "base/error.h"
+#include "base/span.h"
+#include "model/arch.h"
+#include "model/safetensors.h"
+#include "tokenizer/tokenizer.h"
+
+enum {
+    MODEL_SHARDS_MAX = 1024,
+    MODEL_CONFIG_FILE_MAX = 1 << 20,     /* bytes of config.json, generation_config.json */
+    MODEL_TOKENIZER_FILE_MAX = 64 << 20, /* bytes; Gemma 3's tokenizer.json has 33 MB */
+    MODEL_INDEX_FILE_MAX = 16 << 20,
+};
+
+enum model_weights_mode {
+    MODEL_WEIGHTS_FLAT, /* one owned, writable, 64-byte aligned array */
+    MODEL_WEIGHTS_MAP,  /* borrow from the mapping where possible; read-only */
+};
+
+struct model_weights {
+    struct model_config config;
+    struct model_param *params; /* owned; in the order of model_tensors, a fused tensor's parts one after another */
+    const float **data;         /* owned; data[i] is params[i]'s [rows, cols] */
+    size_t param_count;
+    float *flat;                /* MODEL_WEIGHTS_FLAT: all parameters at their offsets; else NULL */
+    size_t flat_len;            /* floats */
+    size_t converted_bytes;     /* MODEL_WEIGHTS_MAP: memory beside the mapping */
+    struct model_weights_index *index; /* (role, layer) → i, and what the views borrow from */
+};
+
+/* Zeros, MODEL_WEIGHTS_FLAT; to be initialised and trained. The config is checked. */
+int model_weights_new(struct model_weights *w, const struct model_config *config, struct error *err);
+/* From DIR/model.safetensors or its shards. */
+int model_weights_load(struct model_weights *w, const struct model_config *config, const char *dir, enum model_weights_mode mode, struct error *err);
+void model_weights_fini(struct model_weights *w); /* safe on a zeroed struct and twice */
+/* The parameter, NULL where the architecture has none; LM_HEAD of a tied model is EMBED_TOKENS. */
+const float *model_weights_get(const struct model_weights *w, enum model_role role, uint32_t layer);
+/* Its index in params and data, -1 where there is none; LM_HEAD of a tied model is EMBED_TOKENS' index. */
+ptrdiff_t model_weights_find(const struct model_weights *w, enum model_role role, uint32_t layer);
+
+/* generation_config.json: what a request that does not say gets. */
+struct model_generation {
+    bool do_sample;
+    double temperature, top_p, repetition_penalty; /* 1 where absent */
+    int64_t top_k;                                  /* 0 where absent */
+    int64_t max_length;                             /* 0 where absent */
+};
+
+/* A loaded directory. */
+struct model_dir {
+    struct model_config config;   /* eos_ids: of generation_config.json where that has some */
+    struct model_weights weights;
+    struct tokenizer *tokenizer;  /* NULL where the directory has none */
+    char *chat_template;          /* owned text, NULL where there is none (tokenizer_config.json or chat_template.jinja) */
+    struct model_generation generation;
+};
+/* MODEL_DIR_NO_WEIGHTS: configuration and tokenizer only. */
+enum { MODEL_DIR_NO_WEIGHTS = 1 };
+int model_dir_load(struct model_dir *m, const char *dir, enum model_weights_mode mode, unsigned flags, struct error *err);
+void model_dir_fini(struct model_dir *m); /* safe on a zeroed struct and twice */
+
+/* What is written. Borrowed for the call. */
+struct model_dir_parts {
+    const struct model_weights *weights;        /* its config is config.json */
+    enum safetensors_dtype dtype;               /* DTYPE_F32, DTYPE_BF16 or DTYPE_F16 of the file */
+    const struct tokenizer *tokenizer;          /* NULL: none */
+    const char *chat_template;                  /* NULL: none */
+    const struct model_generation *generation;  /* NULL: greedy defaults */
+    struct span readme;                         /* the model card; empty: none */
+    struct span license;                        /* empty: none */
+};
+/* Writes DIR whole or not at all; E_EXISTS where there is something at DIR already. The same parts give the same bytes. */
+int model_dir_write(const char *dir, const struct model_dir_parts *parts, struct error *err);
+
+#endif

@@ -91,7 +91,7 @@ enum model_role {
     MODEL_MLP_POST_NORM_W, /* sandwich */
     MODEL_ROLES,
 };
-enum { MODEL_ROLE_FIRST_OF_LAYER = MODEL_ATTN_NORM_W };
+#define MODEL_ROLE_FIRST_OF_LAYER MODEL_ATTN_NORM_W
 const char *model_role_name(enum model_role role); /* "attn_q_w", for messages */
 static inline bool model_role_in_layer(enum model_role role) { return role >= MODEL_ROLE_FIRST_OF_LAYER; }
 

@@ -1,0 +1,20 @@
+/*
+ * The seams for time and chance. A pure core takes `now_ms` as a parameter; only shells ask here. A test can freeze both.
+ * Thread-safe.
+ */
+#ifndef GENLOOP_BASE_CLOCK_H
+#define GENLOOP_BASE_CLOCK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+int64_t clock_wall_ms(void); /* milliseconds since 1970, UTC: for people and records */
+int64_t clock_mono_ms(void); /* milliseconds of a clock that never steps: for timeouts */
+int64_t clock_mono_us(void);
+void clock_freeze(int64_t wall_ms, int64_t mono_ms); /* tests: both stand still from here */
+void clock_thaw(void);
+enum { TIME_TEXT_MAX = 32 };
+/* RFC 3339 in UTC with milliseconds, "2026-11-24T04:01:21.123Z"; returns text. */
+char *time_format(int64_t wall_ms, char text[TIME_TEXT_MAX]);
+
+#endif

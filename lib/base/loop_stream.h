@@ -1,0 +1,40 @@
+/*
+ * Byte streams on the loop: listeners and connections over TCP and Unix sockets. Reading is pulled (stream_read_start and _stop are
+ * the backpressure towards the peer); writing queues at most the cap given, and E_FULL is the backpressure towards us; on_drain
+ * says when the queue has fallen below a quarter of it. All on the loop's thread.
+ */
+#ifndef GENLOOP_BASE_LOOP_STREAM_H
+#define GENLOOP_BASE_LOOP_STREAM_H
+
+#include "base/loop.h"
+#include "base/span.h"
+
+struct listener;
+struct stream;
+
+struct stream_events {
+    void (*on_read)(void *arg, struct span data); /* borrowed; may close the stream */
+    void (*on_end)(void *arg, int r);             /* peer's end of file (0) or an error; reading has stopped, the stream still is to be closed */
+    void (*on_drain)(void *arg);                  /* NULL: not wanted */
+};
+
+/* address: "127.0.0.1:8080", "[::1]:0", "unix:/path" (an old socket file is replaced). on_accept gets an owned stream, not reading yet. */
+struct listener *listener_open(struct loop *l, const char *address, void *arg, void (*on_accept)(void *arg, struct stream *s), struct error *err);
+int listener_port(const struct listener *li); /* what port 0 became; 0 for Unix */
+void listener_pause(struct listener *li, bool paused); /* connections wait in the backlog meanwhile */
+void listener_close(struct listener *li);
+
+void stream_init(struct stream *s, size_t write_cap, void *arg, const struct stream_events *events); /* events: borrowed for ever */
+void stream_read_start(struct stream *s);
+void stream_read_stop(struct stream *s);
+/* Copies. E_FULL where the queue would pass its cap (nothing taken), E_IO on a broken stream. */
+int stream_write(struct stream *s, struct span data);
+size_t stream_write_queued(const struct stream *s);
+void stream_shutdown(struct stream *s); /* flush, then half-close */
+void stream_close(struct stream *s);    /* at once; no callback after this returns; frees */
+void stream_close_after_flush(struct stream *s, int64_t within_ms); /* no callback after this; unsent data goes first, then it closes */
+const char *stream_peer(const struct stream *s); /* "127.0.0.1:51234", "unix" */
+bool stream_peer_loopback(const struct stream *s);
+int stream_fd(const struct stream *s);
+
+#endif

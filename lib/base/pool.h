@@ -1,0 +1,22 @@
+/*
+ * A pool of compute threads for data-parallel work: pool_run splits [0, count) over the threads, the caller being one of them, and
+ * returns when all is done. Which thread runs which item is not fixed; results must not depend on it. Threads spin briefly between
+ * calls, then park. One caller at a time per pool.
+ */
+#ifndef GENLOOP_BASE_POOL_H
+#define GENLOOP_BASE_POOL_H
+
+#include <stddef.h>
+
+struct pool;
+enum { POOL_THREADS_MAX = 256 };
+/* threads 0: as many as the CPUs this process may use (affinity and cgroup limit). Returns owned; NULL without memory or threads. */
+struct pool *pool_new(int threads);
+void pool_free(struct pool *p);
+int pool_threads(const struct pool *p);
+/* fn(arg, item, thread) for each item; thread in [0, pool_threads). */
+void pool_run(struct pool *p, size_t count, void *arg, void (*fn)(void *arg, size_t item, int thread));
+/* CPUs that this process may use: affinity and cgroup quota, at least 1. */
+int cpu_count(void);
+
+#endif

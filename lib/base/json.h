@@ -1,5 +1,5 @@
 /*
- * JSON in, as a read-only tree (jansson inside: duplicate keys are refused, NUL in strings is allowed, nesting and size are
+ * JSON in, as a read-only tree (duplicate keys are refused, NUL in strings is allowed, nesting and size are
  * capped), and JSON out, as a writer onto a struct buf. YAML (configuration, recipes) is read into the same tree, so that one
  * set of accessors and one set of error messages serves both. Trees are immutable once parsed: any thread may read.
  */

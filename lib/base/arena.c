@@ -1,0 +1,107 @@
+#include "base/arena.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/alloc.h"
+
+/* Blocks double up to a mebibyte, so that a small request costs one small block and a large one few. */
+enum { BLOCK_MIN = 4096, BLOCK_MAX = 1 << 20 };
+
+struct arena_block {
+    struct arena_block *next;
+    size_t used, size; /* of the bytes behind this header */
+} __attribute__((aligned(64)));
+
+void arena_init(struct arena *a, size_t cap) { *a = (struct arena){.cap = cap}; }
+
+void arena_fini(struct arena *a) {
+    while (a->blocks) {
+        struct arena_block *b = a->blocks;
+        a->blocks = b->next;
+        mem_free(b);
+    }
+    a->used = 0;
+}
+
+void arena_clear(struct arena *a) {
+    struct arena_block *largest = a->blocks;
+    for (struct arena_block *b = a->blocks; b; b = b->next)
+        if (b->size > largest->size) largest = b;
+    while (a->blocks) {
+        struct arena_block *b = a->blocks;
+        a->blocks = b->next;
+        if (b != largest) mem_free(b);
+    }
+    if (largest) {
+        largest->next = NULL;
+        largest->used = 0;
+    }
+    a->blocks = largest;
+    a->used = 0;
+}
+
+static void *take(struct arena *a, size_t size, size_t align) {
+    if (size > a->cap || a->cap - size < a->used) return NULL;
+    struct arena_block *b = a->blocks;
+    size_t at = b ? (b->used + align - 1) & ~(align - 1) : 0;
+    if (!b || at > b->size || b->size - at < size) {
+        size_t want = b ? b->size * 2 : BLOCK_MIN, total;
+        if (want > BLOCK_MAX) want = BLOCK_MAX;
+        if (want < size) want = size;
+        if (!size_add(want, sizeof(struct arena_block), &total) || !(b = mem_alloc_aligned(total))) return NULL;
+        b->size = want;
+        b->used = 0;
+        /* What is nearly full goes behind what has room: a large piece must not hide a half-empty block. */
+        if (a->blocks && want == size && a->blocks->size - a->blocks->used > BLOCK_MIN / 4) {
+            b->next = a->blocks->next;
+            a->blocks->next = b;
+        } else {
+            b->next = a->blocks;
+            a->blocks = b;
+        }
+        at = 0;
+    }
+    char *memory = (char *)(b + 1) + at;
+    b->used = at + size;
+    a->used += size;
+    return memory;
+}
+
+static void *take_zeroed(struct arena *a, size_t size, size_t align) {
+    void *memory = take(a, size ? size : 1, align);
+    return memory ? memset(memory, 0, size) : NULL;
+}
+
+void *arena_alloc(struct arena *a, size_t size) { return take_zeroed(a, size, 16); }
+void *arena_alloc_aligned(struct arena *a, size_t size) { return take_zeroed(a, size, 64); }
+
+void *arena_calloc(struct arena *a, size_t count, size_t size) {
+    size_t total;
+    return size_mul(count, size, &total) ? arena_alloc(a, total) : NULL;
+}
+
+struct span arena_span(struct arena *a, struct span s) {
+    char *copy = s.len < SIZE_MAX ? take(a, s.len + 1, 1) : NULL;
+    if (!copy) return (struct span){NULL, 0};
+    return (struct span){span_copy(copy, s.len + 1, s), s.len};
+}
+
+char *arena_strdup(struct arena *a, const char *s) {
+    size_t size = strlen(s) + 1;
+    char *copy = take(a, size, 1);
+    return copy ? memcpy(copy, s, size) : NULL;
+}
+
+char *arena_printf(struct arena *a, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    char *text = n < 0 ? NULL : take(a, (size_t)n + 1, 1);
+    if (!text) return NULL;
+    va_start(args, format);
+    vsnprintf(text, (size_t)n + 1, format, args);
+    va_end(args);
+    return text;
+}

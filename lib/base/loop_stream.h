@@ -14,7 +14,7 @@ struct stream;
 
 struct stream_events {
     void (*on_read)(void *arg, struct span data); /* borrowed; may close the stream */
-    void (*on_end)(void *arg, int r);             /* peer's end of file (0) or an error; reading has stopped, the stream still is to be closed */
+    void (*on_end)(void *arg, int r);             /* peer's end of file (0) or an error; reading has stopped, the stream still is to be closed; an error may follow a 0 */
     void (*on_drain)(void *arg);                  /* NULL: not wanted */
 };
 
@@ -27,7 +27,7 @@ void listener_close(struct listener *li);
 void stream_init(struct stream *s, size_t write_cap, void *arg, const struct stream_events *events); /* events: borrowed for ever */
 void stream_read_start(struct stream *s);
 void stream_read_stop(struct stream *s);
-/* Copies. E_FULL where the queue would pass its cap (nothing taken), E_IO on a broken stream. */
+/* Copies. E_FULL where the queue would pass its cap (nothing taken), E_TOO_LARGE where even an empty one would, E_IO on a broken stream. */
 int stream_write(struct stream *s, struct span data);
 size_t stream_write_queued(const struct stream *s);
 void stream_shutdown(struct stream *s); /* flush, then half-close */

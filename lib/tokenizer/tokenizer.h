@@ -33,7 +33,7 @@ struct tokenizer;
 /* From the text of tokenizer.json. E_INVALID, E_UNSUPPORTED, E_TOO_LARGE, E_NOMEM. */
 int tokenizer_parse(struct span text, struct tokenizer **t, struct error *err);
 int tokenizer_load(const char *path, struct tokenizer **t, struct error *err);
-/* Reads bos, eos and pad (and add_bos_token) of tokenizer_config.json into t; before t is shared. */
+/* Reads bos, eos and pad of tokenizer_config.json into t; before t is shared. */
 int tokenizer_parse_config(struct tokenizer *t, struct span text, struct error *err);
 void tokenizer_free(struct tokenizer *t); /* NULL is accepted */
 

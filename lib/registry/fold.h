@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "base/span.h"
 #include "eventlog/eventlog.h"
+#include "genloop/v1/governance.pb-c.h"
 #include "genloop/v1/models.pb-c.h"
 #include "registry/record.h"
 #include "registry/state.h"

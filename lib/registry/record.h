@@ -44,7 +44,8 @@ int record_sign_bytes(const struct registry_key *key, const char *name, struct s
 int record_verify_bytes(const uint8_t public_key[RECORD_PUBLIC_SIZE], const char *name, struct span bytes, struct span signature, struct error *err);
 /* Packs a message behind what is in out. */
 int record_pack(const ProtobufCMessage *message, struct buf *out);
-/* Unpacks; returns owned (protobuf_c_message_free_unpacked), NULL where the bytes are no such message. */
+/* Unpacks; returns owned (record_free), NULL where the bytes are no such message. Memory comes through base/alloc.h. */
 ProtobufCMessage *record_unpack(const ProtobufCMessageDescriptor *type, struct span bytes);
+void record_free(ProtobufCMessage *message); /* NULL is accepted */
 
 #endif

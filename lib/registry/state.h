@@ -1,15 +1,16 @@
 /*
  * The life of a model version as a table.
  *
- *                ┌──────────────────────── fail, reject ────────────────┐
- *                │              ┌────────── fail, reject ───────────────┤
- *                │              │            ┌─── reject ───────────────┤
- *   register ► CANDIDATE ─pass► EVALUATED ─approve► APPROVED ─canary► CANARY ─reject─► REJECTED
- *                                                  ▲   │ │  ◄end_canary─┘ │  ▲
- *                                                  │   │ └───promote──┐   │  └─ (of what was never released, or only in part)
- *                                       revert to  │   │              ▼   ▼ promote
- *                                       production │   └─retire─► RETIRED ◄─retire, succeed── PRODUCTION ─rollback─► ROLLED_BACK
- *                                                  └──────────────── RETIRED ─restore─► PRODUCTION
+ *   register ─► CANDIDATE ─pass─► EVALUATED ─approve─► APPROVED ─canary──► CANARY
+ *                   │                 │                │  ▲  │             │  │  │
+ *                   │ fail            │ fail           │  └──┼─end_canary──┘  │  │
+ *                   │ reject          │ reject         │     │ promote        │  │ promote
+ *                   ▼                 ▼         reject ▼     │         reject ▼  ▼
+ *                REJECTED          REJECTED      REJECTED    └────────────► PRODUCTION ─rollback─► ROLLED_BACK
+ *                                                                             │  ▲
+ *                                    (CANDIDATE, EVALUATED, APPROVED) ─retire─┤  │ restore
+ *                                                          retire, succeed ▼  │
+ *                                                                           RETIRED
  *
  * REJECTED and ROLLED_BACK have no way out: a version that failed is never released again; its successor is another version.
  * `succeed` is what promotion does to the production version before it; `restore` what rollback does to the one before. Released, that is

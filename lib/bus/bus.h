@@ -12,6 +12,7 @@
  *
  * A call ends exactly once: END, deadline (both sides keep it), cancel, or the loss of the peer (E_UNAVAILABLE after BUS_PEER_TIMEOUT_MS without
  * a heartbeat). Whether the server had begun (any ITEM seen) is told, so that what has not begun may be retried elsewhere.
+ * An empty reply (a message whose fields all have their defaults packs to nothing) ends with code 0 and no on_item.
  * Credit: the server may send as many ITEMs as it has credit for; bus_reply_item beyond it is E_FULL and on_credit says when to go on.
  */
 #ifndef GENLOOP_BUS_BUS_H

@@ -1,0 +1,219 @@
+/* Packed products: every kernel gives the bits of the C reference, on random and extreme values, in any tiling; and they are right. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/random.h"
+#include "tensor/quant.h"
+
+enum values { NORMAL, TINY, LARGE, ZEROS, SPIKES, EQUAL };
+static const char *const VALUES[] = {"normal", "tiny", "large", "zeros", "spikes", "equal"};
+
+static void fill(float *x, size_t n, enum values kind, struct random *r) {
+    for (size_t i = 0; i < n; i++) {
+        float v = (float)random_normal(r);
+        x[i] = kind == TINY    ? v * 1e-36f
+               : kind == LARGE ? v * 1e6f
+               : kind == ZEROS ? 0
+               : kind == SPIKES ? (random_below(r, 50) == 0 ? v * 1e4f : v * 1e-4f)
+               : kind == EQUAL ? -3.5f
+                               : v;
+    }
+}
+
+struct matrix {
+    struct packed w;
+    void *memory;
+    size_t size;
+};
+static void pack(struct matrix *m, enum packed_kind kind, size_t rows, size_t cols, const float *values) {
+    assert_int_equal(packed_size(kind, rows, cols, &m->size), 0);
+    m->memory = quant_map(m->size);
+    assert_non_null(m->memory);
+    assert_int_equal(packed_init(&m->w, kind, rows, cols, m->memory), 0);
+    size_t width = packed_panel_rows(kind);
+    for (size_t p = 0; p < m->w.panels; p++) {
+        const float *at[PACKED_PANEL_MAX] = {0};
+        for (size_t i = 0; i < width && p * width + i < rows; i++) at[i] = values + (p * width + i) * cols;
+        assert_int_equal(packed_fill(&m->w, p, at), 0);
+    }
+}
+
+static void product(const struct matrix *m, size_t n, const float *x, float *y) {
+    size_t size = packed_input_size(m->w.kind, n, m->w.cols);
+    void *memory = mem_alloc_aligned(size + 64);
+    struct packed_input in;
+    packed_input_init(&in, m->w.kind, n, m->w.cols, x, memory);
+    for (size_t i = 0; i < n; i++) packed_input_row(&in, i);
+    packed_multiply(&m->w, &in, 0, m->w.panels, &(struct packed_output){.y = y, .stride = m->w.rows});
+    mem_free(memory);
+}
+
+static const struct {
+    size_t rows, cols, n;
+} SHAPES[] = {{1, 1, 1}, {64, 64, 1}, {65, 33, 2}, {31, 7, 5}, {96, 160, 6}, {130, 100, 7}, {200, 257, 13}, {33, 1024, 3}, {128, 32, 30}, {320, 64, 4}};
+
+static void test_kernels_equal_reference(void **state) {
+    (void)state;
+    const struct quant_kernels *c = QUANT_KERNELS[QUANT_KERNELS_COUNT - 1];
+    assert_string_equal(c->name, "c");
+    for (enum packed_kind kind = PACKED_F32; kind <= PACKED_Q8; kind++)
+        for (size_t s = 0; s < sizeof SHAPES / sizeof *SHAPES; s++)
+            for (enum values v = NORMAL; v <= EQUAL; v++) {
+                size_t rows = SHAPES[s].rows, cols = SHAPES[s].cols, n = SHAPES[s].n;
+                struct random r;
+                random_seed2(&r, s, v);
+                float *w = mem_calloc(rows * cols, sizeof *w), *x = mem_calloc(n * cols, sizeof *x);
+                float *want = mem_calloc(n * rows, sizeof *want), *got = mem_calloc(n * rows, sizeof *got);
+                fill(w, rows * cols, v == LARGE ? NORMAL : v, &r);
+                fill(x, n * cols, v, &r);
+                struct matrix m;
+                pack(&m, kind, rows, cols, w);
+                quant_kernels_use(c);
+                product(&m, n, x, want);
+                for (size_t k = 0; k < QUANT_KERNELS_COUNT; k++) {
+                    if (!QUANT_KERNELS[k]->usable()) continue;
+                    quant_kernels_use(QUANT_KERNELS[k]);
+                    product(&m, n, x, got);
+                    if (memcmp(got, want, n * rows * sizeof *got) != 0)
+                        fail_msg("%s differs from the reference: kind %d, shape %zu, %s", QUANT_KERNELS[k]->name, kind, s, VALUES[v]);
+                    for (size_t i = 0; i < n; i++) { /* a row alone gives the bits that it gives among others */
+                        product(&m, 1, x + i * cols, got);
+                        if (memcmp(got, want + i * rows, rows * sizeof *got) != 0)
+                            fail_msg("%s: row %zu alone differs: kind %d, shape %zu, %s", QUANT_KERNELS[k]->name, i, kind, s, VALUES[v]);
+                    }
+                }
+                quant_kernels_use(NULL);
+                quant_unmap(m.memory, m.size);
+                mem_free(w);
+                mem_free(x);
+                mem_free(want);
+                mem_free(got);
+            }
+}
+
+/* Against f64: f32 within rounding, q8 within what 8 bits on both sides lose. */
+static void test_products_are_right(void **state) {
+    (void)state;
+    for (enum packed_kind kind = PACKED_F32; kind <= PACKED_Q8; kind++)
+        for (size_t s = 0; s < sizeof SHAPES / sizeof *SHAPES; s++) {
+            size_t rows = SHAPES[s].rows, cols = SHAPES[s].cols, n = SHAPES[s].n;
+            struct random r;
+            random_seed(&r, s + 7);
+            float *w = mem_calloc(rows * cols, sizeof *w), *x = mem_calloc(n * cols, sizeof *x), *y = mem_calloc(n * rows, sizeof *y);
+            fill(w, rows * cols, NORMAL, &r);
+            fill(x, n * cols, NORMAL, &r);
+            struct matrix m;
+            pack(&m, kind, rows, cols, w);
+            product(&m, n, x, y);
+            for (size_t i = 0; i < n; i++)
+                for (size_t o = 0; o < rows; o++) {
+                    double want = 0, size = 0;
+                    for (size_t k = 0; k < cols; k++) {
+                        want += (double)w[o * cols + k] * (double)x[i * cols + k];
+                        size += fabs((double)w[o * cols + k] * (double)x[i * cols + k]);
+                    }
+                    double tolerance = kind == PACKED_F32 ? 1e-6 * size + 1e-7 : 0.06 * size / sqrt((double)cols) + 0.05;
+                    if (fabs((double)y[i * rows + o] - want) > tolerance)
+                        fail_msg("kind %d shape %zu [%zu,%zu]: %g, should be %g within %g", kind, s, i, o, (double)y[i * rows + o], want, tolerance);
+                }
+            quant_unmap(m.memory, m.size);
+            mem_free(w);
+            mem_free(x);
+            mem_free(y);
+        }
+}
+
+static void test_rows_come_back(void **state) {
+    (void)state;
+    enum { ROWS = 70, COLS = 50 };
+    float w[ROWS * COLS], row[COLS];
+    struct random r;
+    random_seed(&r, 3);
+    fill(w, ROWS * COLS, NORMAL, &r);
+    for (enum packed_kind kind = PACKED_F32; kind <= PACKED_Q8; kind++) {
+        struct matrix m;
+        pack(&m, kind, ROWS, COLS, w);
+        for (size_t i = 0; i < ROWS; i++) {
+            packed_get_row(&m.w, i, row);
+            for (size_t k = 0; k < COLS; k++) {
+                float max = 0; /* of the block: half a step of it is what q8 may lose, and a little of the scale's own rounding */
+                for (size_t b = k / 32 * 32; b < COLS && b < k / 32 * 32 + 32; b++) max = fmaxf(max, fabsf(w[i * COLS + b]));
+                assert_true(fabsf(row[k] - w[i * COLS + k]) <= (kind == PACKED_F32 ? 0 : max / 127 * 0.57f));
+            }
+        }
+        quant_unmap(m.memory, m.size);
+    }
+}
+
+static void test_bias_add_and_panels(void **state) {
+    (void)state;
+    enum { ROWS = 150, COLS = 40, N = 9 };
+    float w[ROWS * COLS], x[N * COLS], bias[ROWS], plain[N * ROWS], y[N * ROWS];
+    struct random r;
+    random_seed(&r, 4);
+    fill(w, ROWS * COLS, NORMAL, &r);
+    fill(x, N * COLS, NORMAL, &r);
+    fill(bias, ROWS, NORMAL, &r);
+    struct matrix m;
+    pack(&m, PACKED_F32, ROWS, COLS, w);
+    product(&m, N, x, plain);
+    for (size_t i = 0; i < N * ROWS; i++) y[i] = 10;
+    struct packed_input in;
+    packed_input_init(&in, PACKED_F32, N, COLS, x, NULL);
+    for (size_t p = 0; p < m.w.panels; p++) /* one panel after the other, as threads take them */
+        packed_multiply(&m.w, &in, p, p + 1, &(struct packed_output){.y = y, .stride = ROWS, .bias = bias, .add = true});
+    for (size_t i = 0; i < N * ROWS; i++) assert_true(y[i] == 10 + (plain[i] + bias[i % ROWS]));
+    quant_unmap(m.memory, m.size);
+}
+
+static void test_bad_values_and_sizes(void **state) {
+    (void)state;
+    const float bad[] = {INFINITY, NAN, -INFINITY, 1e30f};
+    for (enum packed_kind kind = PACKED_F32; kind <= PACKED_Q8; kind++)
+        for (size_t i = 0; i < 4; i++) {
+            if (kind == PACKED_F32 && i == 3) continue; /* a large number is a number */
+            float row[8] = {1, 2, 3, bad[i], 5, 6, 7, 8};
+            size_t size;
+            assert_int_equal(packed_size(kind, 1, 8, &size), 0);
+            void *memory = quant_map(size);
+            struct packed w;
+            assert_int_equal(packed_init(&w, kind, 1, 8, memory), 0);
+            const float *rows[PACKED_PANEL_MAX] = {row};
+            assert_int_equal(packed_fill(&w, 0, rows), E_RANGE);
+            quant_unmap(memory, size);
+        }
+    size_t size = 5;
+    assert_int_equal(packed_size(PACKED_F32, 0, 8, &size), E_RANGE);
+    assert_int_equal(packed_size(PACKED_Q8, SIZE_MAX / 4, SIZE_MAX / 4, &size), E_RANGE);
+    assert_int_equal(packed_size(PACKED_F32, (size_t)1 << 40, (size_t)1 << 40, &size), E_RANGE);
+    assert_int_equal(size, 5);
+}
+
+static void test_f16(void **state) {
+    (void)state;
+    for (uint32_t h = 0; h < 0x10000; h++) {
+        float f = quant_f16_to_f32((uint16_t)h);
+        if (isnan(f)) continue;
+        if (quant_f16_from_f32(f) != h) fail_msg("f16 %04x comes back as %04x", h, quant_f16_from_f32(f));
+    }
+    static const struct {
+        float f;
+        uint16_t h;
+    } cases[] = {{1, 0x3c00}, {-2, 0xc000}, {65504, 0x7bff}, {65519.996f, 0x7bff}, {65520, 0x7c00}, {1e-8f, 0}, {5.9604645e-8f, 1},
+                 {1.0009766f, 0x3c01}, {1.00048828125f, 0x3c00}, {1.00146484375f, 0x3c02}, {-INFINITY, 0xfc00}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) assert_int_equal(quant_f16_from_f32(cases[i].f), cases[i].h);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kernels_equal_reference), cmocka_unit_test(test_products_are_right), cmocka_unit_test(test_rows_come_back),
+        cmocka_unit_test(test_bias_add_and_panels),     cmocka_unit_test(test_bad_values_and_sizes), cmocka_unit_test(test_f16),
+    };
+    return cmocka_run_group_tests_name("quant", tests, NULL, NULL);
+}

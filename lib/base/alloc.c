@@ -21,7 +21,10 @@ uint64_t alloc_count(void) { return asked; }
 
 void *mem_alloc(size_t size) { return refused() ? NULL : malloc(size ? size : 1); }
 void *mem_zalloc(size_t size) { return refused() ? NULL : calloc(1, size ? size : 1); }
-void *mem_calloc(size_t count, size_t size) { return refused() ? NULL : calloc(count ? count : 1, size ? size : 1); }
+void *mem_calloc(size_t count, size_t size) {
+    size_t total;
+    return size_mul(count, size, &total) ? mem_zalloc(total) : NULL;
+}
 void *mem_realloc(void *old, size_t size) { return refused() ? NULL : realloc(old, size ? size : 1); }
 
 void *mem_realloc_array(void *old, size_t count, size_t size) {

@@ -130,7 +130,7 @@ static void came(uv_stream_t *u, ssize_t n, const uv_buf_t *b) {
         stream_close(s);
         return;
     }
-    say_end(s, n == UV_EOF ? 0 : E_IO);
+    say_end(s, s->broken ? E_IO : 0); /* a failed write takes the socket's error with it: the read then sees a plain end */
 }
 
 void stream_read_start(struct stream *s) {

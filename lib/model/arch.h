@@ -115,7 +115,7 @@ struct model_arch {
     int mlp_bias;             /* -1, 0, 1 */
     enum model_activation activation_default;
     const char *base_prefix;  /* "model." or "transformer.": absent in files saved from the body alone */
-    const char *layer_prefix; /* "model.layers." */
+    const char *layer_prefix; /* behind it: "layers.", "h." */
     const struct model_tensor_rule *rules;
     size_t rule_count;
 };

@@ -14,7 +14,7 @@
 
 enum {
     TOKENIZER_TRAIN_WORDS_MAX = 4 << 20,       /* distinct words; about 400 MB at the mean word of code and prose; 1 GB of English has 2.5 M */
-    TOKENIZER_TRAIN_WORD_BYTES_MAX = 256,      /* a longer run (base64, a rule of dashes) is cut there before counting: merges beyond it help nobody */
+    TOKENIZER_TRAIN_WORD_BYTES_MAX = 1024,     /* a longer run (base64, a rule of dashes) is cut there before counting, which alone parts us from Hugging Face; a merge scans its words */
     TOKENIZER_TRAIN_SPECIALS_MAX = 64,
 };
 

@@ -1,0 +1,84 @@
+/* The tile's walk over the block table, and the C reference of its kernels. */
+#include "engine/attention.h"
+
+#include <math.h>
+
+#include "engine/attention_internal.h"
+#include "engine/kv_cache.h"
+#include "tensor/kernels.h"
+#include "tensor/quant.h"
+
+_Static_assert(KV_BLOCK_TOKENS == 16, "one vector of 512 bits per key dimension");
+
+static inline float element(const void *data, bool half, size_t i) {
+    return half ? quant_f16_to_f32(((const uint16_t *)data)[i]) : ((const float *)data)[i];
+}
+
+static void scores_c(const float *const *q, size_t n, const void *keys, bool half, size_t head_dim, float *scores, size_t stride) {
+    for (size_t i = 0; i < n; i++)
+        for (size_t t = 0; t < KV_BLOCK_TOKENS; t++) {
+            float sum = 0;
+            for (size_t d = 0; d < head_dim; d++) sum = fmaf(q[i][d], element(keys, half, d * KV_BLOCK_TOKENS + t), sum);
+            scores[i * stride + t] = sum;
+        }
+}
+
+static void values_c(const float *p, size_t n, size_t stride, const void *values, bool half, size_t count, size_t head_dim, float *const *out) {
+    for (size_t i = 0; i < n; i++)
+        for (size_t d = 0; d < head_dim; d++)
+            for (size_t t = 0; t < count; t++) out[i][d] = fmaf(p[i * stride + t], element(values, half, t * head_dim + d), out[i][d]);
+}
+
+static const struct attention_kernels KERNELS_C = {"c", scores_c, values_c};
+static const struct attention_kernels *const KERNELS[] = {
+    &KERNELS_C,
+#ifdef __x86_64__
+    &ATTENTION_KERNELS_AVX2,
+    &ATTENTION_KERNELS_AVX512,
+#endif
+};
+
+const struct attention_kernels *attention_kernels_named(const char *name) {
+    for (size_t i = 0; i < sizeof KERNELS / sizeof *KERNELS; i++)
+        if (strcmp(KERNELS[i]->name, name) == 0) return KERNELS[i];
+    return NULL;
+}
+
+const struct attention_kernels *attention_kernels(void) {
+    const struct attention_kernels *k = attention_kernels_named(quant_kernels()->name);
+    return k ? k : &KERNELS_C;
+}
+
+static size_t scores_stride(uint32_t tokens) { return ((size_t)tokens + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS; }
+
+size_t attention_scratch_size(uint32_t tokens_max) {
+    /* a window may begin inside a block: one block more */
+    return ATTENTION_TILE * scores_stride(tokens_max + KV_BLOCK_TOKENS) * sizeof(float);
+}
+
+void attention_run(const struct attention_tile *t, float *scratch) {
+    const struct attention_kernels *k = attention_kernels();
+    const struct kernels *f32 = kernels();
+    uint32_t last = t->position[t->n - 1];
+    uint32_t first = t->window && t->position[0] >= t->window ? t->position[0] + 1 - t->window : 0;
+    uint32_t block_from = first / KV_BLOCK_TOKENS, block_to = last / KV_BLOCK_TOKENS + 1;
+    uint32_t origin = block_from * KV_BLOCK_TOKENS; /* the token of scratch's column 0 */
+    size_t stride = scores_stride(block_to * KV_BLOCK_TOKENS - origin);
+
+    for (uint32_t b = block_from; b < block_to; b++)
+        k->scores(t->q, t->n, t->base + t->blocks[b] * t->block_stride, t->half, t->head_dim, scratch + (b - block_from) * KV_BLOCK_TOKENS, stride);
+    for (uint32_t i = 0; i < t->n; i++) {
+        float *row = scratch + i * stride;
+        uint32_t from = t->window && t->position[i] >= t->window ? t->position[i] + 1 - t->window : 0;
+        f32->softmax(row + (from - origin), t->scale, t->position[i] + 1 - from);
+        memset(row, 0, (from - origin) * sizeof *row);
+        size_t seen = t->position[i] + 1 - origin;
+        memset(row + seen, 0, (stride - seen) * sizeof *row); /* what the others of the tile see adds nothing here */
+        memset(t->out[i], 0, t->head_dim * sizeof(float));
+    }
+    for (uint32_t b = block_from; b < block_to; b++) {
+        uint32_t left = last + 1 - b * KV_BLOCK_TOKENS; /* never beyond what was written: 0 · nan is nan */
+        k->values(scratch + (b - block_from) * KV_BLOCK_TOKENS, t->n, stride, t->base + t->blocks[b] * t->block_stride + t->values_offset, t->half,
+                  left < KV_BLOCK_TOKENS ? left : KV_BLOCK_TOKENS, t->head_dim, t->out);
+    }
+}

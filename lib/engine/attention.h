@@ -1,0 +1,47 @@
+/*
+ * Attention over the paged KV cache: softmax(scale · q Kᵀ) V for a tile of queries of one sequence that share a kv head.
+ * Letters: D head size; a block holds KV_BLOCK_TOKENS tokens, its keys as [D][tokens] and its values as [tokens][D] (kv_cache.h).
+ *
+ * Each query's result depends on its own position and the cache alone, bit for bit: keys are dotted in order of d, a vector running
+ * over the tokens of a block; probabilities are the softmax of exactly the tokens that the query sees; values are summed in order of
+ * t. Which queries stand beside it in a tile, and how a prompt was cut into chunks, changes nothing. Pure; any thread.
+ */
+#ifndef GENLOOP_ENGINE_ATTENTION_H
+#define GENLOOP_ENGINE_ATTENTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { ATTENTION_TILE = 8 }; /* queries per tile: 8 sums and a vector of keys stay in registers on every CPU */
+
+struct attention_tile {
+    const float *q[ATTENTION_TILE]; /* [D] each */
+    float *out[ATTENTION_TILE];     /* [D] each */
+    uint32_t position[ATTENTION_TILE]; /* a query sees tokens [position + 1 − window, position]; ascending */
+    uint32_t n;
+    uint32_t window;        /* 0: all before it */
+    uint32_t head_dim;
+    float scale;
+    bool half;              /* the cache holds f16 */
+    const uint8_t *base;    /* keys of this layer and head in block 0 */
+    size_t block_stride;    /* bytes from a block to the next */
+    size_t values_offset;   /* bytes from a block's keys to its values */
+    const uint32_t *blocks; /* the sequence's block table */
+};
+/* scratch: attention_scratch_size(longest sequence) bytes, 64-byte aligned, one per thread. */
+size_t attention_scratch_size(uint32_t tokens_max);
+void attention_run(const struct attention_tile *t, float *scratch);
+
+/* The kernels behind it; a test holds each to the first. */
+struct attention_kernels {
+    const char *name; /* as in lib/tensor's tables */
+    /* scores[i · stride + t] = q[i] · keys[·][t] for the 16 tokens of a block; n ≤ ATTENTION_TILE. */
+    void (*scores)(const float *const *q, size_t n, const void *keys, bool half, size_t head_dim, float *scores, size_t stride);
+    /* out[i][d] += p[i · stride + t] · values[t][d] for the first `count` tokens. */
+    void (*values)(const float *p, size_t n, size_t stride, const void *values, bool half, size_t count, size_t head_dim, float *const *out);
+};
+const struct attention_kernels *attention_kernels(void); /* goes with quant_kernels() */
+const struct attention_kernels *attention_kernels_named(const char *name);
+
+#endif

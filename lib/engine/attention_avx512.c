@@ -1,0 +1,90 @@
+/* attention.h's kernels for AVX-512. */
+#ifdef __x86_64__
+#include <immintrin.h>
+
+#include "engine/attention_internal.h"
+
+static inline __attribute__((always_inline)) __m512 load(const void *data, const bool half, size_t i) {
+    if (half) return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)((const uint16_t *)data + i)));
+    return _mm512_loadu_ps((const float *)data + i);
+}
+
+static inline __attribute__((always_inline)) void scores_n(const float *const *q, const int n, const void *keys, const bool half, size_t head_dim,
+                                                           float *scores, size_t stride) {
+    __m512 acc[ATTENTION_TILE];
+    for (int i = 0; i < n; i++) acc[i] = _mm512_setzero_ps();
+    for (size_t d = 0; d < head_dim; d++) {
+        __m512 key = load(keys, half, d * 16);
+        for (int i = 0; i < n; i++) acc[i] = _mm512_fmadd_ps(_mm512_set1_ps(q[i][d]), key, acc[i]);
+    }
+    for (int i = 0; i < n; i++) _mm512_storeu_ps(scores + (size_t)i * stride, acc[i]);
+}
+
+static inline __attribute__((always_inline)) void scores_any(const float *const *q, size_t n, const void *keys, const bool half, size_t head_dim,
+                                                             float *scores, size_t stride) {
+    switch (n) {
+    case 1: scores_n(q, 1, keys, half, head_dim, scores, stride); break;
+    case 2: scores_n(q, 2, keys, half, head_dim, scores, stride); break;
+    case 3: scores_n(q, 3, keys, half, head_dim, scores, stride); break;
+    case 4: scores_n(q, 4, keys, half, head_dim, scores, stride); break;
+    case 5: scores_n(q, 5, keys, half, head_dim, scores, stride); break;
+    case 6: scores_n(q, 6, keys, half, head_dim, scores, stride); break;
+    case 7: scores_n(q, 7, keys, half, head_dim, scores, stride); break;
+    default: scores_n(q, 8, keys, half, head_dim, scores, stride); break;
+    }
+}
+
+static void scores_avx512(const float *const *q, size_t n, const void *keys, bool half, size_t head_dim, float *scores, size_t stride) {
+    if (half) scores_any(q, n, keys, true, head_dim, scores, stride);
+    else scores_any(q, n, keys, false, head_dim, scores, stride);
+}
+
+/* n queries (at most 4) times `vectors` · 16 dimensions from d on; the last vector by `mask`. */
+static inline __attribute__((always_inline)) void values_part(const float *p, const int n, size_t stride, const void *values, const bool half,
+                                                              size_t count, size_t head_dim, float *const *out, size_t d, const int vectors,
+                                                              __mmask16 mask) {
+    __m512 acc[4][4];
+    for (int i = 0; i < n; i++)
+        for (int v = 0; v < vectors; v++) acc[i][v] = _mm512_maskz_loadu_ps(v == vectors - 1 ? mask : 0xffff, out[i] + d + 16 * (size_t)v);
+    for (size_t t = 0; t < count; t++) {
+        __m512 value[4];
+        for (int v = 0; v < vectors; v++) {
+            size_t at = t * head_dim + d + 16 * (size_t)v;
+            if (v < vectors - 1 || mask == 0xffff) value[v] = load(values, half, at);
+            else if (half) value[v] = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, (const uint16_t *)values + at));
+            else value[v] = _mm512_maskz_loadu_ps(mask, (const float *)values + at);
+        }
+        for (int i = 0; i < n; i++) {
+            __m512 pt = _mm512_set1_ps(p[(size_t)i * stride + t]);
+            for (int v = 0; v < vectors; v++) acc[i][v] = _mm512_fmadd_ps(pt, value[v], acc[i][v]);
+        }
+    }
+    for (int i = 0; i < n; i++)
+        for (int v = 0; v < vectors; v++) _mm512_mask_storeu_ps(out[i] + d + 16 * (size_t)v, v == vectors - 1 ? mask : 0xffff, acc[i][v]);
+}
+
+static inline __attribute__((always_inline)) void values_n(const float *p, const int n, size_t stride, const void *values, const bool half, size_t count,
+                                                           size_t head_dim, float *const *out) {
+    size_t d = 0;
+    for (; d + 64 <= head_dim; d += 64) values_part(p, n, stride, values, half, count, head_dim, out, d, 4, 0xffff);
+    for (; d < head_dim; d += 16) {
+        __mmask16 mask = head_dim - d >= 16 ? 0xffff : (__mmask16)((1u << (head_dim - d)) - 1);
+        values_part(p, n, stride, values, half, count, head_dim, out, d, 1, mask);
+    }
+}
+
+static void values_avx512(const float *p, size_t n, size_t stride, const void *values, bool half, size_t count, size_t head_dim, float *const *out) {
+    for (size_t i = 0; i < n; i += 4, p += 4 * stride, out += 4) switch (((n - i < 4 ? n - i : 4) << 1) | half) {
+        case 2: values_n(p, 1, stride, values, false, count, head_dim, out); break;
+        case 3: values_n(p, 1, stride, values, true, count, head_dim, out); break;
+        case 4: values_n(p, 2, stride, values, false, count, head_dim, out); break;
+        case 5: values_n(p, 2, stride, values, true, count, head_dim, out); break;
+        case 6: values_n(p, 3, stride, values, false, count, head_dim, out); break;
+        case 7: values_n(p, 3, stride, values, true, count, head_dim, out); break;
+        case 8: values_n(p, 4, stride, values, false, count, head_dim, out); break;
+        default: values_n(p, 4, stride, values, true, count, head_dim, out); break;
+        }
+}
+
+const struct attention_kernels ATTENTION_KERNELS_AVX512 = {"avx512", scores_avx512, values_avx512};
+#endif

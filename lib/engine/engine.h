@@ -1,0 +1,170 @@
+/*
+ * A replica's engine: one model in memory, and a thread of its own that computes steps for all running requests together (continuous
+ * batching). Nothing here blocks the caller: requests are copied and queued, and what comes of them is told by a callback.
+ *
+ *     engine_submit ─► intake thread (chat template, tokens) ─► engine thread: queue ─► steps ─► on_event … on_event (finished)
+ *
+ * Threads. Every function but engine_new and engine_free may be called from any thread at any time. on_event is called on the engine's thread, in order per request,
+ * the last time with `finish` set; it must not block (post to your loop) and may call engine_cancel, engine_grant and engine_submit.
+ * What an event points to is borrowed for the call.
+ *
+ * Repeatable: a request with the same tokens, parameters and seed gives the same tokens, whatever runs beside it, however its prompt
+ * is cut and whatever the number of threads (forward.h, sampler.h).
+ */
+#ifndef GENLOOP_ENGINE_ENGINE_H
+#define GENLOOP_ENGINE_ENGINE_H
+
+#include "base/error.h"
+#include "base/span.h"
+#include "engine/sampler.h"
+#include "engine/stop.h"
+#include "model/model_dir.h"
+#include "tensor/quant.h"
+#include "tokenizer/chat.h"
+
+struct engine;
+
+enum {
+    ENGINE_QUEUE_MIN = 128,          /* requests that wait before E_FULL: the contract's number */
+    ENGINE_QUEUE_DEFAULT = 512,
+    ENGINE_SEQUENCES_DEFAULT = 32,   /* on a few cores a step of more serves nobody sooner */
+    ENGINE_STOP_TOKENS_MAX = 64,
+    ENGINE_TOP_LOGITS_MAX = 1 << 16,
+    ENGINE_TOKENS_MAX = 1 << 20,     /* max_tokens above it are refused: the contract's number */
+};
+
+struct engine_options {
+    int threads;             /* 0: all CPUs that this process may use */
+    size_t kv_bytes;         /* of the KV cache; 0: what sequences_max full contexts take, at most 1 GiB */
+    uint32_t sequences_max;  /* running at once; 0: ENGINE_SEQUENCES_DEFAULT */
+    uint32_t queue_max;      /* waiting; 0: ENGINE_QUEUE_DEFAULT; at least ENGINE_QUEUE_MIN */
+    uint32_t context;        /* 0: the model's own; longer ones are cut to it */
+    uint32_t step_rows;      /* tokens of a step while nothing streams; 0: 256 */
+    uint32_t step_rows_mixed; /* prompt tokens of a step while something does; 0: 64 */
+    enum packed_kind weights; /* PACKED_F32: as stored; PACKED_Q8: quantized when loaded */
+    bool kv_half;            /* keys and values in f16 */
+};
+
+/* Loads a model directory and starts the threads. Blocks while it loads. Errors of model_dir_load and forward_new. */
+int engine_new(struct engine **e, const char *model_dir, const struct engine_options *options, struct error *err);
+/* The same with a directory that is in memory; takes *dir over (also on failure). */
+int engine_new_from(struct engine **e, struct model_dir *dir, const struct engine_options *options, struct error *err);
+/* Cancels what is left (each request gets its last event), ends the threads, frees. NULL is accepted. Not from a callback. */
+void engine_free(struct engine *e);
+
+const struct model_config *engine_model(const struct engine *e);
+const struct tokenizer *engine_tokenizer(const struct engine *e); /* NULL: the model has none */
+const struct model_generation *engine_generation(const struct engine *e);
+bool engine_has_chat(const struct engine *e);
+uint32_t engine_context(const struct engine *e); /* tokens that prompt and answer have together */
+size_t engine_memory(const struct engine *e);    /* bytes: weights and the whole KV cache */
+
+struct engine_request {
+    /* The prompt, one of three; all is copied. Tokens are taken as they stand. */
+    const uint32_t *tokens;
+    size_t token_count;
+    const struct chat_message *messages;
+    size_t message_count;
+    struct span prompt; /* where neither of the others is given */
+
+    int64_t tokens_max; /* −1: what the context leaves; 0: compute the prompt only. More than the context leaves is cut to it */
+    struct sampler_params sampling;
+    bool seed_set; /* else the engine draws one */
+    const struct span *stop;
+    size_t stop_count;
+    const uint32_t *stop_tokens;
+    size_t stop_token_count;
+    bool ignore_eos;
+    bool echo;            /* the prompt's text is the first of the answer's */
+    bool logprobs;
+    uint32_t top_logprobs;
+    bool prompt_logprobs; /* of each prompt token after the first */
+    uint32_t top_logits;  /* of the first new position: so many highest */
+    int64_t deadline_ms;  /* of clock_mono_ms; 0: none */
+    int32_t priority;     /* higher goes first */
+    uint32_t credit;      /* tokens that may be produced before engine_grant; SCHEDULER_CREDIT_UNLIMITED (UINT32_MAX): no limit */
+};
+/* Sampling defaults of sampler_params_default, tokens_max −1, no limit of credit. */
+void engine_request_init(struct engine_request *r);
+
+enum engine_finish {
+    ENGINE_RUNNING,
+    ENGINE_STOP,      /* an end-of-sequence or stop token, or a stop string */
+    ENGINE_LENGTH,    /* tokens_max or the context */
+    ENGINE_CANCELLED,
+    ENGINE_DEADLINE,
+    ENGINE_ERROR,     /* event.error says why */
+};
+const char *engine_finish_name(enum engine_finish f); /* "stop", "length", …; "" while it runs */
+
+struct engine_usage {
+    uint32_t prompt_tokens, completion_tokens, cached_tokens;
+};
+struct engine_logprobs {
+    float logprob;
+    uint32_t top_count;
+    struct sampler_logprob top[SAMPLER_TOP_LOGPROBS_MAX];
+};
+
+struct engine_event {
+    uint64_t id;
+    struct span text;        /* new text: whole characters, nothing that may belong to a stop string */
+    const uint32_t *tokens;  /* new tokens, the one that ended it too */
+    const struct engine_logprobs *logprobs; /* [token_count] where asked for */
+    size_t token_count;
+    bool stop_token;         /* the last of the tokens is one that ended it, and has no text */
+    /* prompt_logprobs: of the prompt's tokens [prompt_first, prompt_first + prompt_count), in order, as the prompt is computed */
+    const float *prompt_logprobs;
+    const uint32_t *prompt_argmax; /* the most likely token instead of each */
+    size_t prompt_first, prompt_count;
+    const struct sampler_candidate *top_logits; /* with the first token */
+    size_t top_logit_count;
+    enum engine_finish finish;
+    const struct error *error; /* ENGINE_ERROR, ENGINE_CANCELLED, ENGINE_DEADLINE */
+    struct engine_usage usage; /* so far */
+};
+
+/* Checks and queues. E_INVALID names the parameter; E_FULL: too many wait; E_STATE: the engine is being freed. What only the prompt's tokens show
+ * comes as an event with ENGINE_ERROR: E_RANGE where the prompt does not fit the context, E_UNSUPPORTED a chat template that is not known. */
+int engine_submit(struct engine *e, const struct engine_request *r, void *arg, void (*on_event)(void *arg, const struct engine_event *event), uint64_t *id,
+                  struct error *err);
+/* Takes effect before the next step; slot and KV blocks are free then, and the last event comes. An id that is gone is fine. */
+void engine_cancel(struct engine *e, uint64_t id);
+/* Allows so many more tokens. A request without credit keeps its place, and the others do not wait for it. */
+void engine_grant(struct engine *e, uint64_t id, uint32_t tokens);
+
+struct engine_stats {
+    uint32_t queued, running;      /* requests */
+    uint64_t queued_tokens;        /* what the queued ones may take */
+    uint32_t kv_blocks_free, kv_blocks_total;
+    double tokens_per_second;      /* produced, of about the last second; 0 when idle */
+    uint64_t prompt_tokens, completion_tokens, cached_tokens, steps, requests; /* since the start */
+};
+void engine_get_stats(struct engine *e, struct engine_stats *s);
+
+/* --- for those who can wait: evaluation, `genloop run`, tests --- */
+
+struct engine_result {
+    uint32_t *tokens; /* owned */
+    size_t token_count;
+    char *text; /* owned, terminated; NULL where the model has no tokenizer */
+    size_t text_len;
+    struct engine_logprobs *logprobs; /* owned, [token_count] where asked for */
+    float *prompt_logprobs;           /* owned, [prompt_count]: of the tokens after the first */
+    uint32_t *prompt_argmax;
+    size_t prompt_count;
+    struct sampler_candidate *top_logits; /* owned */
+    size_t top_logit_count;
+    enum engine_finish finish;
+    struct engine_usage usage;
+    struct error error; /* of this request alone */
+};
+/* Runs n requests, as many at a time as the engine takes, and waits for all. 0 though single ones may have failed (results[i].error). results:
+ * n, to be freed by engine_result_fini each, also on failure. Not from a callback. E_STATE: the engine is being freed. */
+int engine_generate_batch(struct engine *e, const struct engine_request *requests, size_t n, struct engine_result *results, struct error *err);
+void engine_result_fini(struct engine_result *r); /* safe on a zeroed struct */
+/* Sum of −log p of each document's tokens after the first, given those before it: nll[i], over counts[i] − 1 tokens. Documents are cut to the context.
+ * E_INVALID: an empty document or an id beyond the vocabulary. */
+int engine_score(struct engine *e, const uint32_t *const *documents, const size_t *counts, size_t n, double *nll, struct error *err);
+
+#endif

@@ -1,0 +1,106 @@
+/*
+ * What engine.c (life, intake), engine_step.c (the engine's thread) and engine_batch.c share; nobody else includes this.
+ *
+ * Locking: e->lock guards the list of live requests, what other threads want of them (cancelled, granted), the intake queue, the inbox and
+ * the figures. Everything else of a request belongs first to the submitter, then to the intake thread, then to the engine's thread.
+ */
+#ifndef GENLOOP_ENGINE_INTERNAL_H
+#define GENLOOP_ENGINE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/pool.h"
+#include "engine/engine.h"
+#include "engine/forward.h"
+#include "engine/scheduler.h"
+
+enum { ENGINE_LOGITS_ROWS = 32 }; /* rows of logits at once: 32 × 262,144 floats are 32 MiB */
+
+struct request {
+    uint64_t id;
+    struct engine_request given; /* pointers in it: ours below, or NULL */
+    void *arg;
+    void (*on_event)(void *arg, const struct engine_event *event);
+    struct request *next; /* in the intake queue or inbox */
+
+    /* owned copies */
+    char *prompt;
+    struct chat_message *messages;
+    char **message_texts;
+    struct sampler_bias *bias;
+    uint32_t *stop_tokens;
+
+    /* under the lock: wishes of other threads */
+    bool cancelled, arrived; /* arrived: at the engine's thread */
+    uint64_t granted;
+
+    /* the sequence */
+    uint32_t *tokens; /* prompt and answer */
+    uint32_t prompt_len, len, tokens_max;
+    bool chat_stop; /* the end of a chat's turn ends it too */
+    struct error failed; /* found at intake */
+    struct sampler_counts counts;
+    bool counts_needed;
+    struct detokenizer detokenizer;
+    struct stop_matcher stop;
+    struct buf text, raw; /* what the next event says; a token's text before the stop matcher */
+    struct engine_logprobs logprobs; /* of the token in hand */
+    float *prompt_logprobs;
+    uint32_t *prompt_argmax; /* of a chunk, [step rows] */
+    struct sampler_candidate *top_logits;
+    size_t top_logit_count;
+    bool echoed;
+};
+
+/* One row of logits and what it is for. */
+struct output {
+    struct request *request;
+    uint32_t item;
+    uint32_t position; /* of the row's own token */
+    bool sample, score;
+    uint32_t token; /* sampled */
+    float logprob;  /* score: of the next token of the prompt */
+    int result;
+};
+
+struct engine {
+    struct model_dir dir;
+    struct engine_options options;
+    struct pool *pool;
+    struct forward *forward;
+    struct kv_cache kv;
+    struct scheduler scheduler;
+    uint32_t context, im_end;
+    pthread_t intake_thread, step_thread;
+    int threads_started;
+
+    pthread_mutex_t lock;
+    pthread_cond_t intake_wake, step_wake;
+    struct request **live; /* [live_max] */
+    uint32_t live_count, live_max;
+    struct request *intake_first, **intake_last, *inbox_first, **inbox_last;
+    bool wishes;   /* somebody cancelled or granted */
+    bool stopping;
+    uint64_t next_id;
+    uint32_t running; /* as the engine's thread last saw it */
+    struct engine_stats stats;
+
+    /* the engine's thread */
+    struct request **slots; /* [sequences_max] */
+    struct request **gone;  /* [live_max] cancelled ones, for a moment */
+    struct request **queued; /* [live_max] waiting in the scheduler */
+    uint32_t queued_count;
+    struct forward_item *items;
+    struct output *outputs; /* [step rows] */
+    float *logits;          /* [ENGINE_LOGITS_ROWS, vocab] */
+    struct sampler_scratch *scratch; /* per thread */
+    int64_t rate_from_us;
+    uint64_t rate_tokens;
+};
+
+void *engine_intake_main(void *engine);
+void *engine_step_main(void *engine);
+void request_free(struct request *q);
+
+#endif

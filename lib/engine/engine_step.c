@@ -1,0 +1,336 @@
+/* The engine's thread: takes what came in, asks the scheduler for a step, computes it, samples, and tells what came of it. */
+#include <errno.h>
+#include <math.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "engine/engine_internal.h"
+
+enum { RATE_WINDOW_US = 1000000 };
+
+/* --- telling --- */
+
+static void tell(struct request *q, struct engine_event *event) {
+    event->id = q->id;
+    event->text = buf_span(&q->text);
+    event->usage = (struct engine_usage){q->prompt_len, q->len - q->prompt_len, 0};
+    q->on_event(q->arg, event);
+    buf_clear(&q->text);
+}
+
+static void forget(struct engine *e, struct request *q) {
+    uint32_t slot;
+    if (scheduler_remove(&e->scheduler, q->id, &slot) == 0) {
+        if (slot != UINT32_MAX) e->slots[slot] = NULL;
+        else {
+            uint32_t i = 0;
+            while (e->queued[i] != q) i++;
+            e->queued[i] = e->queued[--e->queued_count];
+        }
+    }
+    pthread_mutex_lock(&e->lock);
+    uint32_t i = 0;
+    while (e->live[i] != q) i++;
+    e->live[i] = e->live[--e->live_count];
+    e->running = e->scheduler.running;
+    e->stats.queued_tokens = e->scheduler.queued_tokens;
+    e->stats.kv_blocks_free = e->scheduler.blocks.free_count;
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* The last event: slot, blocks and place in the queue are free before it is told. */
+static void finish(struct engine *e, struct request *q, struct engine_event *event, enum engine_finish why, const struct error *error) {
+    forget(e, q);
+    event->finish = why;
+    event->error = error;
+    tell(q, event);
+    request_free(q);
+}
+
+static void finish_early(struct engine *e, struct request *q, enum engine_finish why, int code, const char *message) {
+    struct error error = {0};
+    error_set(&error, code, "%s", message);
+    finish(e, q, &(struct engine_event){0}, why, &error);
+}
+
+/* --- what came in --- */
+
+/* Everything since the last look, in order; waits where `idle`, at most until a deadline. Returns the new requests, NULL; *stop: end. */
+static struct request *take_in(struct engine *e, bool idle, uint32_t *gone, bool *stop) {
+    pthread_mutex_lock(&e->lock);
+    if (idle) e->stats.tokens_per_second = 0;
+    while (idle && !e->inbox_first && !e->wishes && !(e->stopping && (e->live_count == 0 || e->scheduler.running + e->scheduler.queued > 0))) {
+        int64_t deadline = scheduler_next_deadline(&e->scheduler);
+        if (deadline == 0) {
+            pthread_cond_wait(&e->step_wake, &e->lock);
+            continue;
+        }
+        struct timespec until = {.tv_sec = deadline / 1000, .tv_nsec = deadline % 1000 * 1000000};
+        if (deadline <= clock_mono_ms() || pthread_cond_timedwait(&e->step_wake, &e->lock, &until) == ETIMEDOUT) break;
+    }
+    struct request *in = e->inbox_first;
+    e->inbox_first = NULL;
+    e->inbox_last = &e->inbox_first;
+    for (struct request *q = in; q; q = q->next) {
+        q->arrived = true;
+        e->wishes |= q->granted > 0;
+    }
+    *gone = 0;
+    if (e->wishes || e->stopping)
+        for (uint32_t i = 0; i < e->live_count; i++) {
+            struct request *q = e->live[i];
+            if (!q->arrived) continue;
+            if (q->cancelled || e->stopping) e->gone[(*gone)++] = q;
+        }
+    e->wishes = false;
+    *stop = e->stopping && e->live_count == 0;
+    pthread_mutex_unlock(&e->lock);
+    return in;
+}
+
+static void apply_grants(struct engine *e) {
+    pthread_mutex_lock(&e->lock);
+    for (uint32_t i = 0; i < e->live_count; i++) {
+        struct request *q = e->live[i];
+        if (!q->arrived || q->granted == 0) continue;
+        scheduler_grant(&e->scheduler, q->id, q->granted < SCHEDULER_CREDIT_UNLIMITED ? (uint32_t)q->granted : SCHEDULER_CREDIT_UNLIMITED);
+        q->granted = 0;
+    }
+    pthread_mutex_unlock(&e->lock);
+}
+
+static void receive(struct engine *e, struct request *in) {
+    while (in) {
+        struct request *q = in;
+        in = q->next;
+        q->next = NULL;
+        struct scheduler_request r = {.id = q->id, .priority = q->given.priority, .prompt = q->prompt_len, .tokens_max = q->tokens_max,
+                                      .deadline_ms = q->given.deadline_ms, .credit = q->given.credit};
+        if (q->failed.code == 0) scheduler_submit(&e->scheduler, &r, &q->failed);
+        if (q->failed.code == 0) {
+            e->queued[e->queued_count++] = q;
+            continue;
+        }
+        struct error failed = q->failed;
+        finish(e, q, &(struct engine_event){0}, ENGINE_ERROR, &failed);
+    }
+}
+
+static struct request *find_arrived(struct engine *e, uint64_t id) {
+    for (uint32_t i = 0; i < e->queued_count; i++)
+        if (e->queued[i]->id == id) return e->queued[i];
+    return e->slots[scheduler_find(&e->scheduler, id)];
+}
+
+static void admit(struct engine *e) {
+    uint32_t slot;
+    while (scheduler_admit(&e->scheduler, &slot)) {
+        struct request *q = NULL;
+        for (uint32_t i = 0; i < e->queued_count && !q; i++)
+            if (e->queued[i]->id == e->scheduler.slots[slot].request.id) {
+                q = e->queued[i];
+                e->queued[i] = e->queued[--e->queued_count];
+            }
+        e->slots[slot] = q;
+        if (!q->given.echo || q->echoed || !e->dir.tokenizer) continue;
+        q->echoed = true;
+        int r = q->given.prompt.data ? buf_append_span(&q->text, q->given.prompt)
+                                     : tokenizer_decode(e->dir.tokenizer, q->tokens, q->prompt_len, true, &q->text);
+        if (r != 0) finish_early(e, q, ENGINE_ERROR, E_NOMEM, "no memory to echo the prompt");
+        else tell(q, &(struct engine_event){0});
+    }
+}
+
+/* --- a step --- */
+
+static bool is_stop_token(const struct engine *e, const struct request *q, uint32_t token) {
+    for (size_t i = 0; i < q->given.stop_token_count; i++)
+        if (q->stop_tokens[i] == token) return true;
+    if (q->given.ignore_eos) return false;
+    for (uint32_t i = 0; i < e->dir.config.eos_count; i++)
+        if (e->dir.config.eos_ids[i] == (int64_t)token) return true;
+    if (q->chat_stop && token == e->im_end) return true;
+    return e->dir.config.eos_count == 0 && e->dir.tokenizer && tokenizer_eos(e->dir.tokenizer) == token;
+}
+
+struct sample_phase {
+    struct engine *e;
+    struct output *outputs;
+};
+
+/* One row of logits: scored against the prompt's next token, or sampled. */
+static void sample_output(void *arg, size_t i, int thread) {
+    struct sample_phase *p = arg;
+    struct output *o = &p->outputs[i];
+    struct request *q = o->request;
+    struct sampler_scratch *s = &p->e->scratch[thread];
+    float *logits = p->e->logits + i * s->vocab;
+    o->result = 0;
+    if (o->score) {
+        double log_sum = sampler_log_sum(logits, s->vocab, s->values);
+        o->logprob = (float)((double)logits[q->tokens[o->position + 1]] - log_sum);
+        o->token = sampler_argmax(logits, s->vocab);
+        return;
+    }
+    if (!o->sample) return;
+    if (q->given.top_logits > 0 && q->top_logit_count == 0) {
+        sampler_top(logits, q->given.top_logits, s, q->top_logits);
+        q->top_logit_count = q->given.top_logits;
+    }
+    if (q->tokens_max == 0) return;
+    if (q->given.logprobs) memcpy(s->raw, logits, s->vocab * sizeof *logits);
+    o->result = sampler_draw(&q->given.sampling, &q->counts, q->len - q->prompt_len, logits, s, &o->token);
+    if (o->result == 0 && q->given.logprobs) {
+        q->logprobs.top_count = q->given.top_logprobs;
+        sampler_logprobs(s->raw, o->token, q->given.top_logprobs, s, &q->logprobs.logprob, q->logprobs.top);
+    }
+}
+
+/* The text that a new token adds, and whether that ends the answer. */
+static int add_text(struct engine *e, struct request *q, uint32_t token, bool last, bool *stopped) {
+    *stopped = false;
+    if (!e->dir.tokenizer) return 0;
+    buf_clear(&q->raw);
+    int r = token == TOKEN_NONE ? 0 : detokenizer_push(&q->detokenizer, token, &q->raw);
+    if (r == 0 && last) r = detokenizer_finish(&q->detokenizer, &q->raw);
+    if (r == 0) r = stop_push(&q->stop, buf_span(&q->raw), &q->text, stopped);
+    if (r == 0 && last && !*stopped) r = stop_finish(&q->stop, &q->text);
+    return r;
+}
+
+static void add_token(struct engine *e, const struct scheduler_item *item, struct request *q, const struct output *o, struct engine_event *event) {
+    struct error error = {0};
+    bool ended = false, stopped = false, full = false;
+    int r = o->result;
+    if (r != 0) error_set(&error, E_INTERNAL, "the model's output is not a number");
+    else {
+        q->tokens[q->len++] = o->token;
+        full = q->len - q->prompt_len == q->tokens_max;
+        ended = is_stop_token(e, q, o->token);
+        r = add_text(e, q, ended ? TOKEN_NONE : o->token, ended || full, &stopped);
+        if (r == 0 && q->counts_needed) r = sampler_counts_add(&q->counts, o->token);
+        if (r != 0) error_set(&error, r, "no memory for an answer");
+        event->tokens = &q->tokens[q->len - 1];
+        event->token_count = 1;
+        event->logprobs = q->given.logprobs ? &q->logprobs : NULL;
+        event->stop_token = ended;
+        if (q->len == q->prompt_len + 1) {
+            event->top_logits = q->top_logits;
+            event->top_logit_count = q->top_logit_count;
+        }
+    }
+    bool over = r != 0 || ended || stopped || full;
+    scheduler_computed(&e->scheduler, item, !over);
+    if (!over) tell(q, event);
+    else finish(e, q, event, r != 0 ? ENGINE_ERROR : ended || stopped ? ENGINE_STOP : ENGINE_LENGTH, r != 0 ? &error : NULL);
+}
+
+static void report(struct engine *e, const struct scheduler_plan *plan, size_t output_count) {
+    size_t at = 0;
+    for (uint32_t i = 0; i < plan->count; i++) {
+        const struct scheduler_item *item = &plan->items[i];
+        struct request *q = e->slots[item->slot];
+        struct engine_event event = {0};
+        const struct output *sampled = NULL;
+        for (; at < output_count && e->outputs[at].item == i; at++) {
+            const struct output *o = &e->outputs[at];
+            if (o->score) {
+                if (event.prompt_count == 0) event.prompt_first = o->position + 1;
+                q->prompt_logprobs[event.prompt_count] = o->logprob;
+                q->prompt_argmax[event.prompt_count++] = o->token;
+            } else if (o->sample) sampled = o;
+        }
+        if (event.prompt_count > 0) {
+            event.prompt_logprobs = q->prompt_logprobs;
+            event.prompt_argmax = q->prompt_argmax;
+        }
+        if (sampled && q->tokens_max > 0) {
+            add_token(e, item, q, sampled, &event);
+            continue;
+        }
+        scheduler_computed(&e->scheduler, item, false);
+        if (item->sample && q->tokens_max == 0) { /* only the prompt was asked for */
+            event.top_logits = q->top_logits;
+            event.top_logit_count = q->top_logit_count;
+            finish(e, q, &event, ENGINE_LENGTH, NULL);
+        } else if (event.prompt_count > 0) tell(q, &event);
+    }
+}
+
+static void compute(struct engine *e, const struct scheduler_plan *plan) {
+    size_t outputs = 0;
+    uint32_t sampled = 0, prompt = 0;
+    for (uint32_t i = 0; i < plan->count; i++) {
+        const struct scheduler_item *item = &plan->items[i];
+        struct request *q = e->slots[item->slot];
+        struct forward_item *f = &e->items[i];
+        bool sample = item->sample && (q->tokens_max > 0 || q->given.top_logits > 0);
+        *f = (struct forward_item){.tokens = q->tokens + item->start, .start = item->start, .count = item->count,
+                                   .outputs = q->given.prompt_logprobs && item->start < q->prompt_len ? item->count : sample,
+                                   .blocks = e->scheduler.slots[item->slot].blocks};
+        for (uint32_t p = item->start + item->count - f->outputs; p < item->start + item->count; p++)
+            e->outputs[outputs++] = (struct output){.request = q, .item = i, .position = p, .score = q->given.prompt_logprobs && p + 1 < q->prompt_len,
+                                                    .sample = sample && p + 1 == item->start + item->count};
+        sampled += sample && q->tokens_max > 0;
+        if (item->start < q->prompt_len) prompt += item->count;
+    }
+    forward_step(e->forward, &e->kv, e->items, plan->count);
+    for (size_t from = 0; from < outputs; from += ENGINE_LOGITS_ROWS) {
+        size_t n = outputs - from < ENGINE_LOGITS_ROWS ? outputs - from : ENGINE_LOGITS_ROWS;
+        forward_logits(e->forward, from, n, e->logits);
+        struct sample_phase phase = {e, e->outputs + from};
+        if (n == 1) sample_output(&phase, 0, 0);
+        else pool_run(e->pool, n, &phase, sample_output);
+    }
+    pthread_mutex_lock(&e->lock);
+    e->stats.steps++;
+    e->stats.prompt_tokens += prompt;
+    e->stats.completion_tokens += sampled;
+    e->running = e->scheduler.running;
+    e->stats.queued_tokens = e->scheduler.queued_tokens;
+    e->stats.kv_blocks_free = e->scheduler.blocks.free_count;
+    int64_t now = clock_mono_us();
+    e->rate_tokens += sampled;
+    if (now - e->rate_from_us >= RATE_WINDOW_US) {
+        e->stats.tokens_per_second = (double)e->rate_tokens * 1e6 / (double)(now - e->rate_from_us);
+        e->rate_from_us = now;
+        e->rate_tokens = 0;
+    }
+    pthread_mutex_unlock(&e->lock);
+    report(e, plan, outputs);
+}
+
+void *engine_step_main(void *arg) {
+    struct engine *e = arg;
+    bool idle = true;
+    for (;;) {
+        uint32_t gone;
+        bool stop;
+        struct request *in = take_in(e, idle, &gone, &stop);
+        if (stop) break;
+        if (idle) {
+            e->rate_from_us = clock_mono_us();
+            e->rate_tokens = 0;
+        }
+        /* Cancelled ones leave before anything is computed for them; those among the new ones are not queued at all. */
+        for (struct request **at = &in; *at;) {
+            struct request *q = *at;
+            bool leaves = false;
+            for (uint32_t i = 0; i < gone && !leaves; i++) leaves = e->gone[i] == q;
+            if (leaves) *at = q->next;
+            else at = &q->next;
+        }
+        for (uint32_t i = 0; i < gone; i++) finish_early(e, e->gone[i], ENGINE_CANCELLED, E_CANCELLED, "the request was cancelled");
+        receive(e, in);
+        apply_grants(e);
+        uint64_t id;
+        while (scheduler_expired(&e->scheduler, clock_mono_ms(), &id))
+            finish_early(e, find_arrived(e, id), ENGINE_DEADLINE, E_DEADLINE, "the deadline has passed");
+        admit(e);
+        struct scheduler_plan plan;
+        scheduler_plan(&e->scheduler, &plan);
+        idle = plan.count == 0;
+        if (!idle) compute(e, &plan);
+    }
+    return NULL;
+}

@@ -1,0 +1,42 @@
+/*
+ * The forward pass of one step of the engine: rows of several sequences together, prompt chunks and single decode rows alike, through
+ * the layers that lib/model/arch.h describes, keys and values into the paged cache. Weights are packed when loaded (tensor/quant.h).
+ * A row's result does not depend on the rows beside it, on how its prompt was cut, or on the number of threads: every operation is
+ * either on one row alone or one of quant.h's and attention.h's products. That is the engine's batch invariance.
+ *
+ * One step at a time per struct forward (the engine's thread); it spreads the work over the pool. No allocation after forward_new.
+ */
+#ifndef GENLOOP_ENGINE_FORWARD_H
+#define GENLOOP_ENGINE_FORWARD_H
+
+#include "base/pool.h"
+#include "engine/kv_cache.h"
+#include "model/model_dir.h"
+#include "tensor/quant.h"
+
+enum { FORWARD_ROWS_MAX = 4096 }; /* rows of one step: bounds the activations */
+
+/* A run of tokens of one sequence. */
+struct forward_item {
+    const uint32_t *tokens; /* the sequence's tokens from position `start` on */
+    uint32_t start, count;
+    uint32_t outputs;       /* of the last so many rows the output is wanted: 0, 1, or up to count */
+    const uint32_t *blocks; /* the sequence's block table, for start + count tokens at least */
+};
+
+struct forward;
+/* Packs the weights, which may be freed afterwards. context: the longest sequence, at most the model's. E_UNSUPPORTED: an architecture that this pass does
+ * not compute; E_INVALID: weights that are not finite; E_NOMEM. */
+int forward_new(struct forward **f, const struct model_weights *weights, enum packed_kind kind, uint32_t rows_max, uint32_t context, struct pool *pool,
+                struct error *err);
+void forward_free(struct forward *f);
+/* All rows of the items, at most rows_max; ids are below the vocabulary. The cache has the model's shape. */
+void forward_step(struct forward *f, struct kv_cache *kv, const struct forward_item *items, size_t n);
+/* Logits [count, vocab] of the last step's wanted rows from `first` on (counted over all items in order), after the model's own scaling. */
+void forward_logits(struct forward *f, size_t first, size_t count, float *logits);
+/* The wanted rows themselves after the final norm, [outputs, width]. Borrowed until the next step. */
+const float *forward_hidden(const struct forward *f);
+void forward_kv_shape(const struct model_config *c, bool half, struct kv_shape *shape);
+size_t forward_weights_size(const struct forward *f); /* bytes of packed weights */
+
+#endif

@@ -1,0 +1,35 @@
+/*
+ * `genloop run`: one model, one prompt, in this process, without a platform: for trying, checking and racing. The command line is the CLI's; what it
+ * means and prints is here. Blocking.
+ */
+#ifndef GENLOOP_ENGINE_RUN_H
+#define GENLOOP_ENGINE_RUN_H
+
+#include <stdio.h>
+
+#include "engine/engine.h"
+
+struct engine_run_options {
+    const char *model;      /* a model directory */
+    const char *task;       /* "generate", "logprobs"; NULL: generate */
+    struct span prompt;     /* text, or */
+    const uint32_t *tokens; /* ids, taken as they stand */
+    size_t token_count;
+    bool chat;              /* prompt is the user's turn of a chat */
+    int64_t max_tokens;     /* −1: what the context leaves */
+    double temperature;     /* below 0: as generation_config.json says, greedy where it does not */
+    uint64_t seed;
+    bool seed_set, ignore_eos;
+    uint32_t top_logits;
+    int threads;            /* 0: all */
+    enum packed_kind weights;
+    bool json;              /* else the text alone */
+};
+void engine_run_options_init(struct engine_run_options *o); /* generate, 256 tokens */
+/* generate: {"tokens":[…],"text":"…"|null[,"top_logits":[{"id","logit"}…]],"finish_reason","usage"}; logprobs: {"logprobs":[…],"argmax":[…]}. Errors of
+ * engine_new and of the request; E_INVALID, E_UNSUPPORTED: the task; E_IO: out. */
+int engine_run(const struct engine_run_options *o, FILE *out, struct error *err);
+/* "1,2,3" → ids; *count of them, owned in *tokens (mem_free). E_INVALID names what is no id. */
+int engine_parse_tokens(struct span text, uint32_t **tokens, size_t *count, struct error *err);
+
+#endif

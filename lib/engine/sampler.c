@@ -1,0 +1,288 @@
+#include "engine/sampler.h"
+
+#include <math.h>
+
+#include "base/alloc.h"
+#include "base/random.h"
+#include "tensor/kernels.h"
+
+void sampler_params_default(struct sampler_params *p) {
+    *p = (struct sampler_params){.temperature = 1, .top_p = 1, .repetition_penalty = 1};
+}
+
+int sampler_params_check(const struct sampler_params *p, uint32_t vocab, struct error *err) {
+    const struct {
+        const char *name;
+        double value, min, max;
+    } rows[] = {
+        {"temperature", p->temperature, 0, 2},
+        {"min_p", p->min_p, 0, 1},
+        {"frequency_penalty", p->frequency_penalty, -2, 2},
+        {"presence_penalty", p->presence_penalty, -2, 2},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (!(rows[i].value >= rows[i].min && rows[i].value <= rows[i].max))
+            return error_set_param(err, E_INVALID, rows[i].name, "%s must be between %g and %g", rows[i].name, rows[i].min, rows[i].max);
+    if (!(p->top_p > 0 && p->top_p <= 1)) return error_set_param(err, E_INVALID, "top_p", "top_p must be above 0 and at most 1");
+    if (!(p->repetition_penalty > 0 && p->repetition_penalty <= 10))
+        return error_set_param(err, E_INVALID, "repetition_penalty", "repetition_penalty must be above 0 and at most 10");
+    if (p->bias_count > SAMPLER_BIAS_MAX)
+        return error_set_param(err, E_INVALID, "logit_bias", "logit_bias has %zu entries, at most %d are taken", p->bias_count, SAMPLER_BIAS_MAX);
+    for (size_t i = 0; i < p->bias_count; i++) {
+        if (p->bias[i].token >= vocab)
+            return error_set_param(err, E_INVALID, "logit_bias", "logit_bias names token %u; the vocabulary has %u", p->bias[i].token, vocab);
+        if (!(p->bias[i].value >= -100 && p->bias[i].value <= 100))
+            return error_set_param(err, E_INVALID, "logit_bias", "logit_bias of token %u must be between -100 and 100", p->bias[i].token);
+    }
+    return 0;
+}
+
+/* --- counts --- */
+
+void sampler_counts_fini(struct sampler_counts *c) {
+    mem_free(c->items);
+    *c = (struct sampler_counts){0};
+}
+
+static int compare_u32(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+int sampler_counts_prompt(struct sampler_counts *c, const uint32_t *tokens, size_t n) {
+    ASSERT(c->len == 0);
+    if (n == 0) return 0;
+    uint32_t *sorted = mem_calloc(n, sizeof *sorted);
+    if (!sorted) return E_NOMEM;
+    memcpy(sorted, tokens, n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, compare_u32);
+    size_t distinct = 1;
+    for (size_t i = 1; i < n; i++)
+        if (sorted[i] != sorted[i - 1]) sorted[distinct++] = sorted[i];
+    int r = array_reserve(&c->items, &c->capacity, distinct, sizeof *c->items);
+    if (r == 0) {
+        for (size_t i = 0; i < distinct; i++) c->items[i] = (struct sampler_count){sorted[i], 0};
+        c->len = distinct;
+    }
+    mem_free(sorted);
+    return r;
+}
+
+int sampler_counts_add(struct sampler_counts *c, uint32_t token) {
+    size_t low = 0, high = c->len;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (c->items[mid].token < token) low = mid + 1;
+        else high = mid;
+    }
+    if (low == c->len || c->items[low].token != token) {
+        int r = array_reserve(&c->items, &c->capacity, c->len + 1, sizeof *c->items);
+        if (r != 0) return r;
+        memmove(c->items + low + 1, c->items + low, (c->len - low) * sizeof *c->items);
+        c->items[low] = (struct sampler_count){token, 0};
+        c->len++;
+    }
+    c->items[low].answer++;
+    return 0;
+}
+
+/* --- order --- */
+
+int sampler_scratch_init(struct sampler_scratch *s, uint32_t vocab) {
+    *s = (struct sampler_scratch){.vocab = vocab};
+    s->candidates = mem_calloc(vocab, sizeof *s->candidates);
+    s->values = mem_calloc(vocab, sizeof *s->values);
+    s->raw = mem_calloc(vocab, sizeof *s->raw);
+    if (s->candidates && s->values && s->raw) return 0;
+    sampler_scratch_fini(s);
+    return E_NOMEM;
+}
+
+void sampler_scratch_fini(struct sampler_scratch *s) {
+    mem_free(s->candidates);
+    mem_free(s->values);
+    mem_free(s->raw);
+    *s = (struct sampler_scratch){0};
+}
+
+static inline bool before(struct sampler_candidate a, struct sampler_candidate b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
+}
+
+static int compare_candidates(const void *a, const void *b) {
+    const struct sampler_candidate *x = a, *y = b;
+    return before(*x, *y) ? -1 : before(*y, *x);
+}
+
+static void swap_if_after(struct sampler_candidate *c, size_t a, size_t b) {
+    if (!before(c[b], c[a])) return;
+    struct sampler_candidate t = c[a];
+    c[a] = c[b];
+    c[b] = t;
+}
+
+/* Brings the k first of the order to the front, unsorted: quickselect with Hoare's partition. The order is total, so that the set is one. */
+static void select_first(struct sampler_candidate *c, size_t n, size_t k) {
+    size_t low = 0, high = n;
+    while (high - low > 1 && k > low && k < high) {
+        size_t mid = low + (high - low - 1) / 2, last = high - 1;
+        swap_if_after(c, low, mid); /* median of three into the middle: never the last one, so that both sides shrink */
+        swap_if_after(c, mid, last);
+        swap_if_after(c, low, mid);
+        struct sampler_candidate pivot = c[mid];
+        size_t i = low, j = last;
+        for (;; i++, j--) {
+            while (before(c[i], pivot)) i++;
+            while (before(pivot, c[j])) j--;
+            if (i >= j) break;
+            struct sampler_candidate t = c[i];
+            c[i] = c[j];
+            c[j] = t;
+        }
+        if (k <= j) high = j + 1; /* [low, j] goes before [j + 1, high) */
+        else if (k > j + 1) low = j + 1;
+        else break;
+    }
+}
+
+/* The first k in order, sorted. */
+static void sort_first(struct sampler_candidate *c, size_t n, size_t k) {
+    if (k < n) select_first(c, n, k);
+    qsort(c, k < n ? k : n, sizeof *c, compare_candidates);
+}
+
+static void fill_candidates(struct sampler_scratch *s, const float *logits) {
+    for (uint32_t i = 0; i < s->vocab; i++) s->candidates[i] = (struct sampler_candidate){logits[i], i};
+}
+
+uint32_t sampler_argmax(const float *logits, uint32_t vocab) {
+    float max = kernels()->max(logits, vocab);
+    uint32_t i = 0;
+    while (i + 1 < vocab && logits[i] != max) i++;
+    return i;
+}
+
+double sampler_log_sum(const float *logits, uint32_t vocab, float *values) {
+    float max = kernels()->max(logits, vocab);
+    for (uint32_t i = 0; i < vocab; i++) values[i] = logits[i] - max;
+    kernels()->exp(values, values, vocab);
+    double sum = 0;
+    for (uint32_t i = 0; i < vocab; i++) sum += (double)values[i];
+    return (double)max + log(sum);
+}
+
+void sampler_top(const float *logits, uint32_t k, struct sampler_scratch *s, struct sampler_candidate *out) {
+    fill_candidates(s, logits);
+    sort_first(s->candidates, s->vocab, k);
+    memcpy(out, s->candidates, (k < s->vocab ? k : s->vocab) * sizeof *out);
+}
+
+void sampler_logprobs(const float *logits, uint32_t token, uint32_t top, struct sampler_scratch *s, float *chosen, struct sampler_logprob *out) {
+    double log_sum = sampler_log_sum(logits, s->vocab, s->values);
+    *chosen = (float)((double)logits[token] - log_sum);
+    if (top == 0) return;
+    struct sampler_candidate best[SAMPLER_TOP_LOGPROBS_MAX];
+    ASSERT(top <= SAMPLER_TOP_LOGPROBS_MAX && top <= s->vocab);
+    sampler_top(logits, top, s, best);
+    for (uint32_t i = 0; i < top; i++) out[i] = (struct sampler_logprob){best[i].token, (float)((double)best[i].logit - log_sum)};
+}
+
+/* --- the draw --- */
+
+static void apply_penalties(const struct sampler_params *p, const struct sampler_counts *counts, float *logits, uint32_t vocab) {
+    for (size_t i = 0; i < p->bias_count; i++) logits[p->bias[i].token] += p->bias[i].value;
+    if (!counts || (p->repetition_penalty == 1 && p->frequency_penalty == 0 && p->presence_penalty == 0)) return;
+    for (size_t i = 0; i < counts->len; i++) {
+        struct sampler_count c = counts->items[i];
+        if (c.token >= vocab) continue;
+        double logit = (double)logits[c.token];
+        if (p->repetition_penalty != 1) logit = logit > 0 ? logit / p->repetition_penalty : logit * p->repetition_penalty;
+        if (c.answer > 0) logit -= p->frequency_penalty * c.answer + p->presence_penalty;
+        logits[c.token] = (float)logit;
+    }
+}
+
+/* [0, 1), of the n-th token. */
+static double chance(uint64_t seed, uint64_t n) {
+    struct random r;
+    random_seed2(&r, seed, n);
+    return random_f64(&r);
+}
+
+/* Index of the value at which the running sum passes u · total. Values ≥ 0. */
+static size_t pick(const float *values, size_t n, double total, double u) {
+    double target = u * total, sum = 0;
+    size_t last = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (values[i] <= 0) continue;
+        sum += (double)values[i];
+        last = i;
+        if (sum > target) return i;
+    }
+    return last; /* rounding left the target at the end */
+}
+
+static double weights_of(const struct sampler_candidate *c, size_t n, float max, double temperature, float *values) {
+    for (size_t i = 0; i < n; i++) values[i] = (float)((double)(c[i].logit - max) / temperature);
+    kernels()->exp(values, values, n);
+    double total = 0;
+    for (size_t i = 0; i < n; i++) total += (double)values[i];
+    return total;
+}
+
+int sampler_draw(const struct sampler_params *p, const struct sampler_counts *counts, uint64_t n, float *logits, struct sampler_scratch *s,
+                 uint32_t *token) {
+    uint32_t V = s->vocab;
+    apply_penalties(p, counts, logits, V);
+    float bad = 0;
+    for (uint32_t i = 0; i < V; i++) bad += logits[i] * 0; /* nan where a logit is nan or infinite */
+    float max = kernels()->max(logits, V);
+    if (bad != 0 || !isfinite(max)) return E_RANGE; /* nan != 0 */
+    if (p->temperature == 0 || p->top_k == 1) {
+        *token = sampler_argmax(logits, V);
+        return 0;
+    }
+    double u = chance(p->seed, n);
+    bool top_k = p->top_k > 0 && p->top_k < V;
+    if (!top_k && p->top_p >= 1) { /* in order of ids, nothing sorted */
+        for (uint32_t i = 0; i < V; i++) s->values[i] = (float)((double)(logits[i] - max) / p->temperature);
+        kernels()->exp(s->values, s->values, V);
+        double total = 0;
+        for (uint32_t i = 0; i < V; i++) {
+            if ((double)s->values[i] < p->min_p) s->values[i] = 0; /* the most likely one has weight 1 */
+            total += (double)s->values[i];
+        }
+        *token = (uint32_t)pick(s->values, V, total, u);
+        return 0;
+    }
+    fill_candidates(s, logits);
+    size_t len = V;
+    if (top_k) {
+        len = p->top_k;
+        sort_first(s->candidates, V, len);
+    }
+    double total = weights_of(s->candidates, len, max, p->temperature, s->values);
+    size_t kept = len;
+    if (p->top_p < 1) {
+        /* The smallest run of the most likely whose share reaches top_p. Sorted as far as needed: mostly a few hundred of the vocabulary. */
+        size_t sorted = top_k ? len : 0;
+        double sum = 0;
+        kept = 0;
+        while (kept < len && sum < p->top_p * total) {
+            if (kept == sorted) {
+                sorted = sorted == 0 ? 256 : sorted * 4;
+                if (sorted > len) sorted = len;
+                sort_first(s->candidates, len, sorted);
+                weights_of(s->candidates, sorted, max, p->temperature, s->values);
+            }
+            sum += (double)s->values[kept++];
+        }
+    }
+    total = 0;
+    for (size_t i = 0; i < kept; i++) {
+        if ((double)s->values[i] < p->min_p) s->values[i] = 0;
+        total += (double)s->values[i];
+    }
+    *token = s->candidates[pick(s->values, kept, total, u)].token;
+    return 0;
+}

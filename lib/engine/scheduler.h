@@ -1,0 +1,106 @@
+/*
+ * Which tokens the engine computes in the next step: a pure core. Requests and a time go in, plans come out; no clock, no thread, no
+ * memory but its own tables. One thread.
+ *
+ *     submit ─► queued ─► running: prefill ─► decode ─► finish
+ *                 │           (a sequence without credit pauses: it keeps its slot and blocks, and costs no step)
+ *                 └─ cancel, deadline: out from any state
+ *
+ * Continuous batching: every step takes one row of each decoding sequence, and fills the rest of its row budget with prompt chunks in
+ * the order of admission, so that a long prompt never holds the streams beside it for more than a chunk. Admission reserves every KV
+ * block that the request can need (prompt + max_tokens), so that what was admitted ends without ever being thrown out; the head of
+ * the queue waits until its blocks are free and nobody behind passes it. The queue is by priority (higher first), then by arrival.
+ *
+ * `done` counts the tokens whose keys and values are in the cache, `length` those that are known: prefill is length − done > 1, and
+ * decoding is its special case 1. To preempt is to set done back to 0 (or to a shared prefix) and to queue again.
+ */
+#ifndef GENLOOP_ENGINE_SCHEDULER_H
+#define GENLOOP_ENGINE_SCHEDULER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "engine/kv_cache.h"
+
+enum {
+    SCHEDULER_SEQUENCES_MAX = 1024, /* running at once: beyond it a step of a CPU takes seconds */
+    SCHEDULER_QUEUE_MAX = 65536,    /* bounds a scan of the queue to well under a millisecond */
+};
+#define SCHEDULER_CREDIT_UNLIMITED UINT32_MAX
+
+struct scheduler_config {
+    uint32_t sequences_max, queue_max;
+    uint32_t step_rows;       /* rows of a step while nothing decodes; at least sequences_max */
+    uint32_t step_rows_mixed; /* prompt rows of a step in which something decodes: what a stream waits for at most */
+    uint32_t blocks, context; /* KV blocks in all; tokens of the longest sequence */
+};
+
+struct scheduler_request {
+    uint64_t id;             /* unique among those here */
+    int32_t priority;        /* higher goes first */
+    uint32_t prompt, tokens_max; /* prompt ≥ 1; prompt + tokens_max ≤ context */
+    int64_t deadline_ms;     /* of the time given to scheduler_plan; 0: none */
+    uint32_t credit;         /* tokens that may be produced before more is granted */
+};
+
+enum scheduler_state { SCHEDULER_FREE, SCHEDULER_QUEUED, SCHEDULER_RUNNING };
+
+/* A running sequence. Read by the engine, changed here only. */
+struct scheduler_sequence {
+    enum scheduler_state state;
+    struct scheduler_request request;
+    uint64_t order;       /* of arrival, then of admission */
+    uint32_t length, done;
+    uint32_t block_count;
+    uint32_t *blocks;     /* its table, room for the longest sequence */
+};
+
+struct scheduler_item {
+    uint32_t slot;
+    uint64_t id;
+    uint32_t start, count;
+    bool sample; /* the last of these rows is the last known token: its output gives the next one */
+};
+struct scheduler_plan {
+    struct scheduler_item *items; /* of the scheduler, until the next plan */
+    uint32_t count, rows;
+};
+
+struct scheduler {
+    struct scheduler_config config;
+    struct kv_blocks blocks;
+    struct scheduler_sequence *slots; /* [sequences_max] */
+    uint32_t *tables;
+    struct scheduler_request *queue; /* [queue_max], unordered; order_of beside it */
+    uint64_t *queue_order;
+    uint32_t queued, running;
+    uint64_t queued_tokens; /* prompt + tokens_max of what is queued */
+    uint64_t next_order;
+    uint32_t *by_age; /* [sequences_max] running slots, oldest first */
+    struct scheduler_item *items;
+};
+
+int scheduler_init(struct scheduler *s, const struct scheduler_config *config, struct error *err); /* E_RANGE, E_NOMEM */
+void scheduler_fini(struct scheduler *s);
+
+/* E_FULL: the queue is full. E_RANGE: beyond the context, or more blocks than there are in all: it would wait for ever. */
+int scheduler_submit(struct scheduler *s, const struct scheduler_request *r, struct error *err);
+/* Takes it out wherever it is; its blocks are free at once. E_NOT_FOUND. *slot (NULL is accepted): where it ran, UINT32_MAX where it was queued. */
+int scheduler_remove(struct scheduler *s, uint64_t id, uint32_t *slot);
+int scheduler_grant(struct scheduler *s, uint64_t id, uint32_t tokens); /* E_NOT_FOUND */
+/* One request whose deadline has passed, still where it was; false where there is none. */
+bool scheduler_expired(const struct scheduler *s, int64_t now_ms, uint64_t *id);
+/* The earliest deadline, 0 where there is none: when to look again though nothing happened. */
+int64_t scheduler_next_deadline(const struct scheduler *s);
+
+/* Moves the head of the queue to a slot where slot and blocks are free; false where nothing moved. Call until false, then plan. */
+bool scheduler_admit(struct scheduler *s, uint32_t *slot);
+/* The next step; count 0: nothing can go on. The items are then to be computed, and each reported by scheduler_computed. */
+void scheduler_plan(struct scheduler *s, struct scheduler_plan *plan);
+/* The item's rows are in the cache; `produced`: it was to be sampled, and a token came of it, which the sequence goes on with. */
+void scheduler_computed(struct scheduler *s, const struct scheduler_item *item, bool produced);
+/* Slot of a running id, UINT32_MAX where it does not run. */
+uint32_t scheduler_find(const struct scheduler *s, uint64_t id);
+
+#endif

@@ -1,0 +1,239 @@
+/* The sampler: what each parameter does, on small distributions with known answers, and that a draw is a function of (seed, n). */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/random.h"
+#include "engine/sampler.h"
+
+enum { V = 6, DRAWS = 20000 };
+static const float LOGITS[V] = {0, 2, 1, -1, 2, -50}; /* 1 and 4 are equal: 1 goes first */
+
+static struct sampler_scratch scratch;
+
+static int set_up(void **state) {
+    (void)state;
+    return sampler_scratch_init(&scratch, V);
+}
+static int tear_down(void **state) {
+    (void)state;
+    sampler_scratch_fini(&scratch);
+    return 0;
+}
+
+static uint32_t draw(const struct sampler_params *p, const struct sampler_counts *c, uint64_t n) {
+    float logits[V];
+    memcpy(logits, LOGITS, sizeof logits);
+    uint32_t token = 99;
+    assert_int_equal(sampler_draw(p, c, n, logits, &scratch, &token), 0);
+    return token;
+}
+
+/* The share of each token over many draws, against the distribution that remains when `kept` tokens do. */
+static void check_shares(const char *name, const struct sampler_params *p, const char *kept) {
+    double want[V], total = 0;
+    uint32_t count[V] = {0};
+    for (int i = 0; i < V; i++) {
+        want[i] = kept[i] == '1' ? exp((double)LOGITS[i] / p->temperature) : 0;
+        total += want[i];
+    }
+    for (uint64_t n = 0; n < DRAWS; n++) count[draw(p, NULL, n)]++;
+    for (int i = 0; i < V; i++) {
+        double share = want[i] / total, deviation = sqrt(share * (1 - share) / DRAWS);
+        if (fabs(count[i] / (double)DRAWS - share) > 5 * deviation + (share > 0 ? 1e-4 : 0))
+            fail_msg("%s: token %d has a share of %g, should be %g", name, i, count[i] / (double)DRAWS, share);
+    }
+}
+
+static void test_shares(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        double temperature;
+        uint32_t top_k;
+        double top_p, min_p;
+        const char *kept;
+    } cases[] = {
+        {"all", 1, 0, 1, 0, "111111"},
+        {"temperature 0.5", 0.5, 0, 1, 0, "111111"},
+        {"temperature 2", 2, 0, 1, 0, "111111"},
+        {"top-k 2", 1, 2, 1, 0, "010010"},
+        {"top-k 3", 1, 3, 1, 0, "011010"},
+        {"top-k beyond the vocabulary", 1, 50, 1, 0, "111111"},
+        {"top-p takes what reaches it", 1, 0, 0.5, 0, "010010"}, /* 0.398 + 0.398 */
+        {"top-p just below the first", 1, 0, 0.39, 0, "010000"},
+        {"top-p 0.9", 1, 0, 0.9, 0, "011010"},
+        {"top-p of what top-k left", 1, 3, 0.8, 0, "010010"}, /* 2 of 3 hold 0.845 */
+        {"min-p 0.3", 1, 0, 1, 0.3, "011010"},               /* e^-1 = 0.37, e^-2 = 0.14 */
+        {"min-p 0.1", 1, 0, 1, 0.1, "111010"},
+        {"min-p after top-k", 1, 4, 1, 0.3, "011010"},
+        {"min-p with temperature", 2, 0, 1, 0.3, "111010"}, /* e^-1.5 = 0.22; e^-1 = 0.37 */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sampler_params p;
+        sampler_params_default(&p);
+        p.temperature = cases[i].temperature;
+        p.top_k = cases[i].top_k;
+        p.top_p = cases[i].top_p;
+        p.min_p = cases[i].min_p;
+        p.seed = i;
+        check_shares(cases[i].name, &p, cases[i].kept);
+    }
+}
+
+static void test_greedy_and_seeds(void **state) {
+    (void)state;
+    struct sampler_params p;
+    sampler_params_default(&p);
+    p.temperature = 0;
+    assert_int_equal(draw(&p, NULL, 0), 1);
+    p.temperature = 1;
+    p.top_k = 1;
+    assert_int_equal(draw(&p, NULL, 5), 1);
+    p.top_k = 0;
+    uint32_t other = 0, again = 0;
+    for (uint64_t n = 0; n < 200; n++) {
+        p.seed = 7;
+        uint32_t a = draw(&p, NULL, n), b = draw(&p, NULL, n);
+        p.seed = 8;
+        again += a == b;
+        other += a != draw(&p, NULL, n);
+    }
+    assert_int_equal(again, 200);
+    assert_true(other > 50);
+}
+
+static void test_penalties_and_bias(void **state) {
+    (void)state;
+    struct sampler_counts c = {0};
+    const uint32_t prompt[] = {4, 4, 2};
+    assert_int_equal(sampler_counts_prompt(&c, prompt, 3), 0);
+    const uint32_t answer[] = {1, 1, 1, 0};
+    for (int i = 0; i < 4; i++) assert_int_equal(sampler_counts_add(&c, answer[i]), 0);
+    static const struct {
+        const char *name;
+        double repetition, frequency, presence, bias;
+        uint32_t biased, want;
+    } cases[] = {
+        {"none", 1, 0, 0, 0, 0, 1},
+        {"frequency counts", 1, 0.1, 0, 0, 0, 4},      /* 1: 2 − 0.3 */
+        {"presence is for the answer", 1, 0, 0.1, 0, 0, 4},
+        {"negative frequency favours", 1, -0.1, 0, 0, 0, 1},
+        {"repetition reaches the prompt", 3, 0, 0, 0, 0, 1}, /* 1 and 4: 2/3; 2: 1/3 */
+        {"bias up", 1, 0, 0, 3, 2, 2},
+        {"bias down", 1, 0, 0, -100, 1, 4},
+        {"bias before penalty", 10, 0, 0, 60, 5, 5},   /* −50 + 60 = 10, not seen */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sampler_params p;
+        sampler_params_default(&p);
+        struct sampler_bias bias = {cases[i].biased, (float)cases[i].bias};
+        p.temperature = 0;
+        p.repetition_penalty = cases[i].repetition;
+        p.frequency_penalty = cases[i].frequency;
+        p.presence_penalty = cases[i].presence;
+        p.bias = &bias;
+        p.bias_count = cases[i].bias != 0;
+        uint32_t got = draw(&p, &c, 0);
+        if (got != cases[i].want) fail_msg("%s: token %u, should be %u", cases[i].name, got, cases[i].want);
+    }
+    /* repetition multiplies what is negative */
+    struct sampler_params p;
+    sampler_params_default(&p);
+    p.repetition_penalty = 2;
+    p.temperature = 0;
+    float logits[V] = {-1, -3, -3, -9, -2, -9};
+    uint32_t token;
+    assert_int_equal(sampler_draw(&p, &c, 0, logits, &scratch, &token), 0);
+    assert_true(logits[0] == -2 && logits[1] == -6 && logits[4] == -4 && logits[3] == -9);
+    sampler_counts_fini(&c);
+}
+
+static void test_logprobs(void **state) {
+    (void)state;
+    double sum = 0;
+    for (int i = 0; i < V; i++) sum += exp((double)LOGITS[i]);
+    float chosen;
+    struct sampler_logprob top[4];
+    sampler_logprobs(LOGITS, 3, 4, &scratch, &chosen, top);
+    assert_true(fabs((double)chosen - (-1 - log(sum))) < 1e-5);
+    const uint32_t order[] = {1, 4, 2, 0};
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(top[i].token, order[i]);
+        assert_true(fabs((double)top[i].logprob - ((double)LOGITS[order[i]] - log(sum))) < 1e-5);
+    }
+}
+
+/* Selection over a real vocabulary, with many ties, against a full sort's answer. */
+static void test_top_of_many(void **state) {
+    (void)state;
+    enum { MANY = 5000 };
+    struct sampler_scratch big;
+    assert_int_equal(sampler_scratch_init(&big, MANY), 0);
+    float *logits = mem_calloc(MANY, sizeof *logits);
+    struct sampler_candidate *top = mem_calloc(MANY, sizeof *top);
+    for (uint64_t seed = 0; seed < 60; seed++) {
+        struct random r;
+        random_seed(&r, seed);
+        uint64_t distinct = seed % 3 == 0 ? 3 : seed % 3 == 1 ? 40 : 1000000;
+        for (int i = 0; i < MANY; i++) logits[i] = seed == 1 ? (float)i : seed == 2 ? (float)-i : (float)random_below(&r, distinct);
+        uint32_t k = 1 + (uint32_t)random_below(&r, seed % 2 ? 20 : MANY);
+        sampler_top(logits, k, &big, top);
+        bool *taken = mem_calloc(MANY, sizeof *taken);
+        for (uint32_t i = 0; i < k; i++) {
+            assert_true(logits[top[i].token] == top[i].logit && !taken[top[i].token]);
+            taken[top[i].token] = true;
+            if (i > 0) assert_true(top[i - 1].logit > top[i].logit || (top[i - 1].logit == top[i].logit && top[i - 1].token < top[i].token));
+        }
+        for (uint32_t i = 0; i < MANY; i++)
+            if (!taken[i]) assert_true(logits[i] < top[k - 1].logit || (logits[i] == top[k - 1].logit && i > top[k - 1].token));
+        mem_free(taken);
+    }
+    mem_free(logits);
+    mem_free(top);
+    sampler_scratch_fini(&big);
+}
+
+static void test_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *param;
+        double temperature, top_p, min_p, frequency, presence, repetition;
+    } cases[] = {
+        {"temperature", -0.1, 1, 0, 0, 0, 1}, {"temperature", 2.1, 1, 0, 0, 0, 1},      {"temperature", NAN, 1, 0, 0, 0, 1},
+        {"top_p", 1, 0, 0, 0, 0, 1},          {"top_p", 1, 1.01, 0, 0, 0, 1},           {"min_p", 1, 1, -1, 0, 0, 1},
+        {"frequency_penalty", 1, 1, 0, 3, 0, 1}, {"presence_penalty", 1, 1, 0, 0, -3, 1}, {"repetition_penalty", 1, 1, 0, 0, 0, 0},
+    };
+    struct error err;
+    struct sampler_params p;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        p = (struct sampler_params){.temperature = cases[i].temperature, .top_p = cases[i].top_p, .min_p = cases[i].min_p,
+                                    .frequency_penalty = cases[i].frequency, .presence_penalty = cases[i].presence, .repetition_penalty = cases[i].repetition};
+        assert_int_equal(sampler_params_check(&p, V, &err), E_INVALID);
+        assert_string_equal(err.param, cases[i].param);
+    }
+    sampler_params_default(&p);
+    assert_int_equal(sampler_params_check(&p, V, &err), 0);
+    struct sampler_bias bias = {V, 1};
+    p.bias = &bias;
+    p.bias_count = 1;
+    assert_int_equal(sampler_params_check(&p, V, &err), E_INVALID);
+    float bad[V] = {0, NAN, 1, 2, 3, 4};
+    uint32_t token = 77;
+    p.bias_count = 0;
+    assert_int_equal(sampler_draw(&p, NULL, 0, bad, &scratch, &token), E_RANGE);
+    assert_int_equal(token, 77);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shares),   cmocka_unit_test(test_greedy_and_seeds), cmocka_unit_test(test_penalties_and_bias),
+        cmocka_unit_test(test_logprobs), cmocka_unit_test(test_top_of_many),      cmocka_unit_test(test_refused),
+    };
+    return cmocka_run_group_tests_name("sampler", tests, set_up, tear_down);
+}

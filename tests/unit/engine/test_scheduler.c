@@ -1,0 +1,272 @@
+/* The scheduler: a table of situations, and seeded simulations that check its promises after every step. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/random.h"
+#include "engine/scheduler.h"
+
+static struct scheduler make(uint32_t sequences, uint32_t queue, uint32_t rows, uint32_t mixed, uint32_t blocks, uint32_t context) {
+    struct scheduler s;
+    struct scheduler_config c = {sequences, queue, rows, mixed, blocks, context};
+    assert_int_equal(scheduler_init(&s, &c, NULL), 0);
+    return s;
+}
+static int submit(struct scheduler *s, uint64_t id, uint32_t prompt, uint32_t max, int32_t priority, uint32_t credit) {
+    struct scheduler_request r = {.id = id, .priority = priority, .prompt = prompt, .tokens_max = max, .credit = credit};
+    return scheduler_submit(s, &r, NULL);
+}
+static uint64_t admit(struct scheduler *s) {
+    uint32_t slot;
+    return scheduler_admit(s, &slot) ? s->slots[slot].request.id : 0;
+}
+/* Plans and reports every item as done, tokens produced. */
+static struct scheduler_plan step(struct scheduler *s) {
+    struct scheduler_plan p;
+    scheduler_plan(s, &p);
+    for (uint32_t i = 0; i < p.count; i++) {
+        struct scheduler_sequence *q = &s->slots[p.items[i].slot];
+        bool last = p.items[i].sample && q->length + 1 >= q->request.prompt + q->request.tokens_max;
+        scheduler_computed(s, &p.items[i], p.items[i].sample && !last);
+    }
+    return p;
+}
+
+static void test_chunks(void **state) {
+    (void)state;
+    struct scheduler s = make(4, 8, 16, 4, 100, 200);
+    assert_int_equal(submit(&s, 1, 40, 10, 0, SCHEDULER_CREDIT_UNLIMITED), 0);
+    assert_int_equal(admit(&s), 1);
+    const uint32_t want[] = {16, 16, 8, 1, 1}; /* a lone prompt in whole steps, then decoding */
+    for (size_t i = 0; i < 5; i++) assert_int_equal(step(&s).rows, want[i]);
+    assert_int_equal(submit(&s, 2, 10, 5, 0, SCHEDULER_CREDIT_UNLIMITED), 0);
+    assert_int_equal(admit(&s), 2);
+    struct scheduler_plan p = step(&s); /* beside a stream: small chunks, and the stream's row in each */
+    assert_int_equal(p.count, 2);
+    assert_int_equal(p.items[0].id, 1);
+    assert_int_equal(p.items[0].count, 1);
+    assert_int_equal(p.items[1].count, 4);
+    assert_false(p.items[1].sample);
+    step(&s);
+    p = step(&s);
+    assert_int_equal(p.items[1].count, 2);
+    assert_true(p.items[1].sample);
+    scheduler_fini(&s);
+}
+
+static void test_reservation_and_order(void **state) {
+    (void)state;
+    struct scheduler s = make(4, 8, 64, 16, 10, 160);
+    assert_int_equal(submit(&s, 1, 80, 1, 0, 9), 0);  /* 5 blocks: the last token's own key is never needed */
+    assert_int_equal(submit(&s, 2, 90, 10, 0, 9), 0); /* 7 */
+    assert_int_equal(submit(&s, 3, 5, 5, 0, 9), 0);   /* 1: would fit, but must not pass 2 */
+    assert_int_equal(submit(&s, 4, 5, 5, 1, 9), 0);   /* 1, higher priority */
+    assert_int_equal(s.queued_tokens, 81 + 100 + 10 + 10);
+    assert_int_equal(admit(&s), 4);
+    assert_int_equal(admit(&s), 1);
+    assert_int_equal(s.blocks.free_count, 4);
+    assert_int_equal(admit(&s), 0);
+    assert_int_equal(scheduler_remove(&s, 1, NULL), 0);
+    assert_int_equal(admit(&s), 2);
+    assert_int_equal(admit(&s), 3);
+    assert_int_equal(s.blocks.free_count, 1);
+    assert_int_equal(s.queued_tokens, 0);
+    assert_int_equal(scheduler_remove(&s, 99, NULL), E_NOT_FOUND);
+    for (uint64_t id = 2; id <= 4; id++) assert_int_equal(scheduler_remove(&s, id, NULL), 0);
+    assert_int_equal(s.blocks.free_count, 10);
+    scheduler_fini(&s);
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    struct scheduler s = make(2, 3, 64, 16, 4, 100);
+    struct error err;
+    struct scheduler_request r = {.id = 1, .prompt = 90, .tokens_max = 11};
+    assert_int_equal(scheduler_submit(&s, &r, &err), E_RANGE); /* context */
+    r.tokens_max = 10;
+    assert_int_equal(scheduler_submit(&s, &r, &err), E_RANGE); /* 7 blocks of 4 */
+    r.prompt = 0;
+    assert_int_equal(scheduler_submit(&s, &r, &err), E_RANGE);
+    for (uint64_t id = 1; id <= 3; id++) assert_int_equal(submit(&s, id, 4, 4, 0, 1), 0);
+    assert_int_equal(submit(&s, 4, 4, 4, 0, 1), E_FULL);
+    assert_int_equal(admit(&s), 1);
+    assert_int_equal(submit(&s, 4, 4, 4, 0, 1), 0);
+    scheduler_fini(&s);
+    struct scheduler_config bad = {8, 8, 4, 4, 10, 100}; /* a step smaller than its decodes */
+    assert_int_equal(scheduler_init(&s, &bad, &err), E_RANGE);
+}
+
+static void test_credit(void **state) {
+    (void)state;
+    struct scheduler s = make(4, 8, 64, 16, 100, 200);
+    assert_int_equal(submit(&s, 1, 10, 10, 0, 2), 0);
+    assert_int_equal(submit(&s, 2, 10, 10, 0, 0), 0);
+    assert_int_equal(submit(&s, 3, 10, 0, 0, 0), 0); /* produces nothing, needs no credit */
+    for (int i = 0; i < 3; i++) assert_true(admit(&s) != 0);
+    struct scheduler_plan p = step(&s);
+    assert_int_equal(p.rows, 10 + 9 + 10); /* without credit all but the row that would give a token */
+    assert_int_equal(p.items[2].id, 3);
+    assert_int_equal(scheduler_remove(&s, 3, NULL), 0);
+    assert_int_equal(step(&s).rows, 1);
+    assert_int_equal(step(&s).rows, 0); /* both wait */
+    assert_int_equal(scheduler_grant(&s, 2, 1), 0);
+    p = step(&s);
+    assert_int_equal(p.count, 1);
+    assert_int_equal(p.items[0].id, 2);
+    assert_true(p.items[0].sample);
+    assert_int_equal(scheduler_grant(&s, 1, SCHEDULER_CREDIT_UNLIMITED), 0);
+    assert_int_equal(step(&s).count, 1);
+    assert_int_equal(scheduler_grant(&s, 77, 1), E_NOT_FOUND);
+    scheduler_fini(&s);
+}
+
+static void test_deadlines(void **state) {
+    (void)state;
+    struct scheduler s = make(1, 8, 64, 16, 100, 200);
+    for (uint64_t id = 1; id <= 3; id++) {
+        struct scheduler_request r = {.id = id, .prompt = 5, .tokens_max = 5, .credit = 9, .deadline_ms = id == 2 ? 0 : 100 * (int64_t)id};
+        assert_int_equal(scheduler_submit(&s, &r, NULL), 0);
+    }
+    assert_int_equal(admit(&s), 1);
+    uint64_t id = 0;
+    assert_int_equal(scheduler_next_deadline(&s), 100);
+    assert_false(scheduler_expired(&s, 99, &id));
+    assert_true(scheduler_expired(&s, 100, &id));
+    assert_int_equal(id, 1);
+    assert_int_equal(scheduler_remove(&s, 1, NULL), 0);
+    assert_int_equal(scheduler_next_deadline(&s), 300);
+    assert_true(scheduler_expired(&s, 5000, &id));
+    assert_int_equal(id, 3);
+    assert_int_equal(scheduler_remove(&s, 3, NULL), 0);
+    assert_int_equal(scheduler_next_deadline(&s), 0);
+    scheduler_fini(&s);
+}
+
+/* Random loads: nobody is lost, no block is in two tables or leaks, prompts are computed once each in order, steps stay in budget, decoding streams are in
+ * every step, equal priorities start in order of arrival, and all that has credit ends. */
+static void simulate(uint64_t seed) {
+    struct random r;
+    random_seed(&r, seed);
+    uint32_t sequences = 1 + (uint32_t)random_below(&r, 6), rows = sequences + (uint32_t)random_below(&r, 40), mixed = 1 + (uint32_t)random_below(&r, 16);
+    uint32_t blocks = 8 + (uint32_t)random_below(&r, 40);
+    struct scheduler s = make(sequences, 20, rows, mixed, blocks, 128);
+    enum { JOBS = 120 };
+    struct job {
+        uint32_t prompt, max, computed, produced;
+        int32_t priority;
+        bool here, over, admitted;
+    } jobs[JOBS + 1] = {0};
+    uint32_t submitted = 0, over = 0;
+    uint64_t last_admitted[3] = {0};
+    for (uint32_t turn = 0; over < JOBS; turn++) {
+        if (turn > 100000) fail_msg("seed %llu: does not end", (unsigned long long)seed);
+        while (submitted < JOBS && random_below(&r, 3) != 0) {
+            struct job *j = &jobs[submitted + 1];
+            *j = (struct job){.prompt = 1 + (uint32_t)random_below(&r, 90), .max = (uint32_t)random_below(&r, 30), .priority = (int32_t)random_below(&r, 3)};
+            struct scheduler_request q = {.id = submitted + 1, .priority = j->priority, .prompt = j->prompt, .tokens_max = j->max,
+                                          .credit = (uint32_t)random_below(&r, 4)};
+            int result = scheduler_submit(&s, &q, NULL);
+            if (result == E_FULL) break;
+            j->here = result == 0;
+            j->over = result != 0; /* more than the whole cache */
+            over += j->over;
+            submitted++;
+        }
+        uint32_t slot;
+        while (scheduler_admit(&s, &slot)) {
+            const struct scheduler_request *q = &s.slots[slot].request;
+            jobs[q->id].admitted = true;
+            assert_true(last_admitted[q->priority] < q->id);
+            last_admitted[q->priority] = q->id;
+        }
+        for (uint32_t i = 0; i < 3; i++) { /* clients read, or go away */
+            uint64_t id = 1 + random_below(&r, JOBS);
+            if (!jobs[id].here) continue;
+            if (random_below(&r, 40) == 0) {
+                assert_int_equal(scheduler_remove(&s, id, NULL), 0);
+                jobs[id].here = false;
+                jobs[id].over = true;
+                over++;
+            } else assert_int_equal(scheduler_grant(&s, id, (uint32_t)random_below(&r, 5)), 0);
+        }
+        struct scheduler_plan p;
+        scheduler_plan(&s, &p);
+        uint32_t total = 0, decodes = 0, could = 0;
+        for (uint32_t i = 0; i < s.running; i++) {
+            struct scheduler_sequence *q = &s.slots[s.by_age[i]];
+            could += q->done >= q->request.prompt && q->request.credit > 0;
+        }
+        for (uint32_t i = 0; i < p.count; i++) {
+            total += p.items[i].count;
+            decodes += p.items[i].start >= jobs[p.items[i].id].prompt;
+        }
+        assert_int_equal(total, p.rows);
+        assert_int_equal(decodes, could);
+        assert_true(total <= rows);
+        if (decodes > 0) assert_true(total - decodes <= mixed);
+        for (uint32_t i = 0; i < p.count; i++) {
+            struct scheduler_item it = p.items[i];
+            struct job *j = &jobs[it.id];
+            assert_int_equal(it.start, j->computed);
+            j->computed += it.count;
+            bool ends = it.sample && (j->max == 0 || j->produced + 1 == j->max || random_below(&r, 30) == 0);
+            if (it.sample && j->max > 0) j->produced++;
+            scheduler_computed(&s, &it, it.sample && !ends);
+            assert_true(j->computed <= s.slots[it.slot].block_count * KV_BLOCK_TOKENS);
+            if (!ends) continue;
+            assert_int_equal(scheduler_remove(&s, it.id, &slot), 0);
+            assert_int_equal(slot, it.slot);
+            j->here = false;
+            j->over = true;
+            over++;
+        }
+        uint32_t held = 0;
+        bool used[64] = {false};
+        for (uint32_t i = 0; i < s.running; i++) {
+            struct scheduler_sequence *q = &s.slots[s.by_age[i]];
+            held += q->block_count;
+            for (uint32_t b = 0; b < q->block_count; b++) {
+                assert_false(used[q->blocks[b]]);
+                used[q->blocks[b]] = true;
+            }
+        }
+        assert_int_equal(held + s.blocks.free_count, blocks);
+    }
+    assert_int_equal(s.blocks.free_count, blocks);
+    assert_int_equal(s.queued_tokens, 0);
+    scheduler_fini(&s);
+}
+
+static void test_simulation(void **state) {
+    (void)state;
+    for (uint64_t seed = 1; seed <= 300; seed++) simulate(seed);
+}
+
+static void test_no_memory(void **state) {
+    (void)state;
+    struct scheduler_config c = {4, 8, 16, 4, 100, 200};
+    for (uint64_t n = 1;; n++) {
+        struct scheduler s = {0};
+        alloc_fail_at(n);
+        int r = scheduler_init(&s, &c, NULL);
+        alloc_fail_at(0);
+        if (r == 0) {
+            assert_true(n > 5);
+            scheduler_fini(&s);
+            return;
+        }
+        assert_int_equal(r, E_NOMEM);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_chunks), cmocka_unit_test(test_reservation_and_order), cmocka_unit_test(test_refusals), cmocka_unit_test(test_credit),
+        cmocka_unit_test(test_deadlines), cmocka_unit_test(test_simulation), cmocka_unit_test(test_no_memory),
+    };
+    return cmocka_run_group_tests_name("scheduler", tests, NULL, NULL);
+}

@@ -68,6 +68,7 @@ static void attention_backward(struct nn_tape *t, struct tape_record *r) {
     if (t->failed) return;
     for (uint32_t s = 0; s < r->segment_count; s++) {
         struct nn_segment seg = r->segments[s];
+        if (seg.len == 0) continue;
         for (uint32_t h = 0; h < heads; h++) {
             struct head at = head_at(a, h, seg, rows);
             const float *out = r->out->data + seg.start * stride + h * d, *dout = r->out->grad + seg.start * stride + h * d;

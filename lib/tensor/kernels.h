@@ -73,6 +73,8 @@ struct kernels {
     void (*gemv)(const float *w, size_t stride, const float *x, const float *bias, float *y, size_t rows, size_t n);
 
     void (*adamw)(float *w, const float *g, float *m, float *v, const struct kernels_adamw *step, size_t n);
+
+    const struct gemm_isa *gemm; /* what gemm.h's products are made of */
 };
 
 /* The table of this machine; chosen at the first call (thread-safe), after that a load. GENLOOP_KERNELS=c|avx2|avx512 in the environment

@@ -4,6 +4,7 @@
  */
 #include <math.h>
 
+#include "tensor/gemm_isa.h"
 #include "tensor/kernels_list.h"
 
 static float c_dot(const float *a, const float *b, size_t n) {
@@ -180,6 +181,29 @@ static void c_adamw(float *w, const float *g, float *m, float *v, const struct k
     }
 }
 
+/* ---- matrix product: a tile of 4 by 8 ---- */
+
+enum { MR = 4, NR = 8 };
+static void c_pack_rows(const float *from, size_t stride, size_t count, size_t width, size_t depth, float *to) {
+    for (size_t k = 0; k < depth; k++)
+        for (size_t i = 0; i < width; i++) to[k * width + i] = i < count ? from[k * stride + i] : 0;
+}
+static void c_pack_columns(const float *from, size_t stride, size_t count, size_t depth, float *to) {
+    for (size_t k = 0; k < depth; k++)
+        for (size_t j = 0; j < NR; j++) to[k * NR + j] = j < count ? from[j * stride + k] : 0;
+}
+static void c_tile(size_t rows, size_t columns, size_t depth, float alpha, const float *a, size_t lda, const float *b, float beta, float *c, size_t ldc) {
+    for (size_t i = 0; i < rows; i++) {
+        float sum[NR] = {0};
+        for (size_t k = 0; k < depth; k++) {
+            float x = lda ? a[i * lda + k] : a[k * MR + i];
+            for (size_t j = 0; j < NR; j++) sum[j] += x * b[k * NR + j];
+        }
+        for (size_t j = 0; j < columns; j++) c[i * ldc + j] = alpha * sum[j] + (beta == 0 ? 0 : beta * c[i * ldc + j]);
+    }
+}
+static const struct gemm_isa c_gemm = {MR, NR, c_pack_rows, c_pack_columns, c_tile};
+
 const struct kernels kernels_c = {
     .name = "c",
     .dot = c_dot,
@@ -205,4 +229,5 @@ const struct kernels kernels_c = {
     .cross_entropy = c_cross_entropy,
     .gemv = c_gemv,
     .adamw = c_adamw,
+    .gemm = &c_gemm,
 };

@@ -5,6 +5,7 @@
  *   v_set v_add v_sub v_mul v_div v_sqrt v_max v_min v_fma(a, b, c) = ab + c, v_fnma = c - ab
  *   v_gt(a, b), v_select(mask, yes, no), v_scale2(x, n) = x 2^n for whole n in -126..127, v_round, v_sum, v_most (fixed order)
  *   v_sum_f64 (lanes widened to f64 before they are added)
+ *   MR                         rows of a matrix product's tile;  pack_square(from, stride, to, to_stride): to = from transposed, W by W
  *   ISA_NAME, ISA_TABLE
  * Each kernel is a step on k lanes, always inlined: with k = W known at compile time in the loop, with the rest behind it.
  * Private to lib/tensor.
@@ -295,6 +296,8 @@ static void simd_adamw(float *w, const float *g, float *m, float *v, const struc
     });
 }
 
+#include "tensor/gemm_simd.h"
+
 const struct kernels ISA_TABLE = {
     .name = ISA_NAME,
     .dot = simd_dot,
@@ -320,4 +323,5 @@ const struct kernels ISA_TABLE = {
     .cross_entropy = simd_cross_entropy,
     .gemv = simd_gemv,
     .adamw = simd_adamw,
+    .gemm = &simd_gemm,
 };

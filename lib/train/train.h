@@ -64,8 +64,8 @@ struct train_result {
     char weights_sha256[65];    /* of model.safetensors */
 };
 
-/* E_INVALID and E_NOT_FOUND for what the recipe names; E_UNSUPPORTED; E_STATE; E_NOMEM; E_IO; E_ABORTED (paused); E_CANCELLED; E_DATA_LOSS where the loss is
- * no number any more. result may be NULL. */
+/* E_INVALID and E_NOT_FOUND for what the recipe names; E_UNSUPPORTED; E_STATE; E_NOMEM; E_IO; E_ABORTED (paused); E_CANCELLED; E_RANGE where the loss is
+ * no number any more (the learning rate is too high). result may be NULL. */
 int train_run(const struct train_recipe *recipe, const struct train_paths *paths, const struct train_events *events, struct train_result *result,
               struct error *err);
 

@@ -105,7 +105,7 @@ static void posts(void **state) {
     alloc_fail_at(0);
 }
 
-static pthread_t worked_on;
+static _Atomic pthread_t worked_on;
 static void work(void *arg) {
     *(int *)arg += 1;
     worked_on = pthread_self();

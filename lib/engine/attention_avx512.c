@@ -45,7 +45,7 @@ static inline __attribute__((always_inline)) void values_part(const float *p, co
                                                               __mmask16 mask) {
     __m512 acc[4][4];
     for (int i = 0; i < n; i++)
-        for (int v = 0; v < vectors; v++) acc[i][v] = _mm512_maskz_loadu_ps(v == vectors - 1 ? mask : 0xffff, out[i] + d + 16 * (size_t)v);
+        for (int v = 0; v < vectors; v++) acc[i][v] = _mm512_maskz_loadu_ps((__mmask16)(v == vectors - 1 ? mask : 0xffff), out[i] + d + 16 * (size_t)v);
     for (size_t t = 0; t < count; t++) {
         __m512 value[4];
         for (int v = 0; v < vectors; v++) {
@@ -60,7 +60,7 @@ static inline __attribute__((always_inline)) void values_part(const float *p, co
         }
     }
     for (int i = 0; i < n; i++)
-        for (int v = 0; v < vectors; v++) _mm512_mask_storeu_ps(out[i] + d + 16 * (size_t)v, v == vectors - 1 ? mask : 0xffff, acc[i][v]);
+        for (int v = 0; v < vectors; v++) _mm512_mask_storeu_ps(out[i] + d + 16 * (size_t)v, (__mmask16)(v == vectors - 1 ? mask : 0xffff), acc[i][v]);
 }
 
 static inline __attribute__((always_inline)) void values_n(const float *p, const int n, size_t stride, const void *values, const bool half, size_t count,
@@ -68,7 +68,7 @@ static inline __attribute__((always_inline)) void values_n(const float *p, const
     size_t d = 0;
     for (; d + 64 <= head_dim; d += 64) values_part(p, n, stride, values, half, count, head_dim, out, d, 4, 0xffff);
     for (; d < head_dim; d += 16) {
-        __mmask16 mask = head_dim - d >= 16 ? 0xffff : (__mmask16)((1u << (head_dim - d)) - 1);
+        __mmask16 mask = (__mmask16)(head_dim - d >= 16 ? 0xffff : (1u << (head_dim - d)) - 1);
         values_part(p, n, stride, values, half, count, head_dim, out, d, 1, mask);
     }
 }

@@ -1,0 +1,17 @@
+/* Tiny models with random weights in a temporary directory, written by lib/model, for the engine's tests. */
+#ifndef TESTS_ENGINE_TINY_H
+#define TESTS_ENGINE_TINY_H
+
+#include "model/model_dir.h"
+
+enum { TINY_VOCAB = 300, TINY_CONTEXT = 192 };
+struct tiny {
+    char path[64];            /* the model directory */
+    struct model_weights weights;
+    struct tokenizer *tokenizer; /* byte-level BPE of a little text, with <|endoftext|>, <|im_start|>, <|im_end|> */
+};
+/* arch: "llama" (4 heads on 2 kv heads, odd widths) or "gpt2". Fails the test where it cannot. */
+void tiny_make(struct tiny *t, const char *arch, uint64_t seed);
+void tiny_remove(struct tiny *t);
+
+#endif

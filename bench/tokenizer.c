@@ -1,6 +1,7 @@
 /*
- * bench_tokenizer FILE... [--vocab N]: speed of training a byte-level BPE on the files and of encoding them with it, in MB (10⁶ bytes) per second of this
+ * bench_tokenizer FILE... [--vocab N] [--out FILE]: speed of training a byte-level BPE on the files and of encoding them with it, in MB (10⁶ bytes) per second of this
  * thread's CPU time. The limit printed beside them is one pass over the same bytes (UTF-8 validation), below which no tokenizer can go.
+ * --out keeps the trained tokenizer.json, for tests/conformance/tokenizer_hf.py.
  */
 #include <time.h>
 
@@ -24,6 +25,7 @@ int main(int argc, char **argv) {
     struct tokenizer_trainer *trainer = NULL;
     struct tokenizer *t = NULL;
     struct tokens ids = {0};
+    const char *out_path = NULL;
     int r = 0;
     buf_init(&corpus, CORPUS_MAX);
     for (int i = 1; !r && i < argc; i++) {
@@ -32,11 +34,13 @@ int main(int argc, char **argv) {
             r = span_to_u64(span_str(argv[++i]), &vocab);
             options.vocab_size = (uint32_t)(vocab > TOKENIZER_VOCAB_MAX ? TOKENIZER_VOCAB_MAX : vocab);
             if (r) error_set(&err, r, "--vocab wants a number");
+        } else if (strcmp(argv[i], "--out") == 0 && i + 1 < argc) {
+            out_path = argv[++i];
         } else {
             r = file_read(argv[i], &corpus, &err);
         }
     }
-    if (!r && !corpus.len) r = error_set(&err, E_INVALID, "usage: bench_tokenizer FILE... [--vocab N]");
+    if (!r && !corpus.len) r = error_set(&err, E_INVALID, "usage: bench_tokenizer FILE... [--vocab N] [--out FILE]");
     if (r) goto out;
     struct span text = buf_span(&corpus);
     double mb = (double)text.len * 1e-6, at = cpu_seconds();
@@ -57,6 +61,14 @@ int main(int argc, char **argv) {
     if (!r) r = tokenizer_trainer_finish(trainer, &t, NULL, NULL, &err);
     if (r) goto out;
     double trained = cpu_seconds() - at;
+    if (out_path) {
+        struct buf file;
+        buf_init(&file, CORPUS_MAX);
+        r = tokenizer_write(t, &file);
+        r = r ? error_set(&err, r, "no memory for %s", out_path) : file_write(out_path, buf_span(&file), 0644, &err);
+        buf_fini(&file);
+        if (r) goto out;
+    }
     at = cpu_seconds();
     r = tokenizer_encode(t, text, 0, &ids, &err);
     double encoded = cpu_seconds() - at;

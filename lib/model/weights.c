@@ -163,7 +163,8 @@ static const struct safetensors_view *find_either(const struct model_weights *w,
     return v;
 }
 
-static int take_tensor(struct model_weights *w, const struct model_tensor *t, size_t first, enum model_weights_mode mode, const char *dir, struct error *err) {
+/* Before any memory is taken for the numbers: it is as much as config.json says, and the file must bear that out. */
+static int check_tensor(const struct model_weights *w, const struct model_tensor *t, const char *dir, struct error *err) {
     const struct safetensors_view *v = find_either(w, t);
     if (!v) return error_set(err, E_INVALID, "%s: the weights lack the tensor %s", dir, t->name);
     if (!shape_is(t, v) && t->vector) return error_set(err, E_INVALID, "%s: tensor %s is not of shape [%u], as config.json says", dir, t->name, t->cols);
@@ -171,6 +172,11 @@ static int take_tensor(struct model_weights *w, const struct model_tensor *t, si
         return error_set(err, E_INVALID, "%s: tensor %s is not of shape [%u, %u], as config.json says", dir, t->name, t->transposed ? t->cols : t->rows,
                          t->transposed ? t->rows : t->cols);
     if (!dtype_is_weight(v->dtype)) return error_set(err, E_UNSUPPORTED, "%s: tensor %s is of type %s, which is not built for weights", dir, t->name, dtype_name(v->dtype));
+    return 0;
+}
+
+static int take_tensor(struct model_weights *w, const struct model_tensor *t, size_t first, enum model_weights_mode mode, struct error *err) {
+    const struct safetensors_view *v = find_either(w, t);
     float *dst[MODEL_PARTS_MAX] = {NULL};
     if (mode == MODEL_WEIGHTS_FLAT) {
         for (uint32_t k = 0; k < t->part_count; k++) dst[k] = w->flat + t->parts[k].offset;
@@ -231,9 +237,10 @@ int model_weights_load(struct model_weights *w, const struct model_config *confi
     int r = layout(&made, config, &tensors, &count, err);
     if (!r) r = model_dir_open_shards(dir, &made.index->files, &made.index->file_count, err);
     if (!r) r = check_surplus(&made, tensors, count, dir, err);
+    for (size_t i = 0; !r && i < count; i++) r = check_tensor(&made, &tensors[i], dir, err);
     if (!r && mode == MODEL_WEIGHTS_FLAT) r = flat_new(&made, err);
     for (size_t i = 0; !r && i < count; i++) {
-        r = take_tensor(&made, &tensors[i], first, mode, dir, err);
+        r = take_tensor(&made, &tensors[i], first, mode, err);
         first += tensors[i].part_count;
     }
     if (!r && mode == MODEL_WEIGHTS_FLAT) { /* nothing borrows */

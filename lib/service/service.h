@@ -47,7 +47,8 @@ struct service_spec {
     int (*start)(struct service *s, void **arg, struct error *err);
     void (*drain)(struct service *s, void *arg);     /* stop taking work; call service_drained when the last is done. NULL: at once */
     void (*stop)(struct service *s, void *arg);      /* free everything */
-    void (*on_peer)(struct service *s, void *arg, struct bus_peer *peer, struct span member, bool alive); /* new, heartbeat, lost; NULL: not wanted */
+    /* A peer lives (at first and with each heartbeat) or is lost; NULL: not wanted. The pointer is good from the first `alive` to the end of the call that says otherwise. */
+    void (*on_peer)(struct service *s, void *arg, struct bus_peer *peer, struct span member, bool alive);
 };
 int service_main(int argc, char **argv, const struct service_spec *spec);
 
@@ -61,12 +62,15 @@ struct bus_client *service_bus_client(struct service *s);
 const char *service_instance(struct service *s);
 const char *service_path(struct service *s, const char *relative, char *out, size_t out_size); /* under home */
 void service_ready(struct service *s, bool ready);
+bool service_is_ready(struct service *s); /* as /readyz says it */
 bool service_draining(struct service *s);
 void service_drained(struct service *s);
 /* A fatal condition: logs, stops, exit code 1. From any thread. */
 void service_fail(struct service *s, const struct error *err);
 /* Fills in the load that heartbeats and membership carry (packed ReplicaLoad); copied. */
 void service_load(struct service *s, struct span replica_load, bool now);
+/* How many events this instance is behind the topics that it reads: carried in its heartbeats, shown by `genloop status`. */
+void service_lag(struct service *s, uint64_t events);
 /* An instance of a peer service that lives, least busy first; NULL where there is none. */
 struct bus_peer *service_peer(struct service *s, const char *name);
 /* All that are known: on_member(arg, peer or NULL, packed Member, alive), also this instance itself. */

@@ -1,0 +1,343 @@
+/*
+ * Calls. The engine's thread adds what it has to say to the call (under the call's lock) and to the list of dirty calls; one wake of the loop then
+ * tells all of them: what a call has gathered since goes out as one item.
+ *
+ * Credit. The bus counts items, the engine tokens. The engine is granted as many tokens as the client has credit for items that are not yet spoken for; an item
+ * carries one token or more, so what is granted can always be sent, and a reader who stops reading stops his own sequence and nothing else.
+ *
+ * A call has two ends: the reply (ours to end, also after on_cancel) and the engine's last event. It is freed when both are over.
+ */
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "inference.h"
+#include "request.h"
+
+enum {
+    TEXT_MAX = 8 << 20,       /* of one item: half of what the bus carries */
+    GATHERED_MAX = 65536,     /* tokens of one item */
+    ARENA_MAX = 64 << 20,     /* 65,536 tokens with 20 alternatives each do not fit: E_TOO_LARGE */
+};
+
+struct call {
+    struct call *next, **back;
+    struct inference *inference;
+    struct model *model;
+    struct bus_reply *reply; /* NULL: ended */
+    uint64_t id;             /* at the engine */
+    bool stream;
+    char *request_id;
+    uint32_t granted, produced; /* tokens */
+    int64_t began_us, first_us, last_us;
+    uint32_t tokens_told;
+
+    struct call *next_dirty; /* under the inference's lock, with `dirty` */
+    bool dirty;
+
+    pthread_mutex_t lock; /* of what follows: gathered since the last flush */
+    struct buf text;
+    uint32_t *tokens;
+    size_t token_count, token_capacity;
+    struct engine_logprobs *logprobs;
+    uint32_t *logprob_tokens;
+    size_t logprob_count, logprob_capacity, logprob_tokens_capacity;
+    enum engine_finish finish;
+    struct error error;
+    struct engine_usage usage;
+    int failed; /* gathering did */
+};
+
+static struct metric *first_token_seconds, *token_seconds, *request_seconds, *finished[ENGINE_ERROR + 1], *refused;
+
+void calls_init_metrics(void) {
+    static const double token_bounds[] = {0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5};
+    first_token_seconds = metric_histogram("gen_ai_server_time_to_first_token", "", "Seconds from a request's arrival to its first token.", METRIC_SECONDS_BOUNDS,
+                                           METRIC_SECONDS_BOUNDS_COUNT);
+    token_seconds = metric_histogram("gen_ai_server_time_per_output_token", "", "Seconds per token after the first.", token_bounds, 10);
+    request_seconds = metric_histogram("gen_ai_server_request_duration", "", "Seconds from a request's arrival to its end.", METRIC_SECONDS_BOUNDS,
+                                       METRIC_SECONDS_BOUNDS_COUNT);
+    for (int i = ENGINE_STOP; i <= ENGINE_ERROR; i++) {
+        char labels[64];
+        (void)snprintf(labels, sizeof labels, "finish=\"%s\"", engine_finish_name((enum engine_finish)i));
+        finished[i] = metric_counter("genloop_inference_requests_total", labels, "Requests, by how they ended.");
+    }
+    refused = metric_counter("genloop_inference_requests_total", "finish=\"refused\"", "Requests, by how they ended.");
+}
+
+/* --- the engine's thread --- */
+
+static int gather(struct call *c, const struct engine_event *event) {
+    int r = buf_append_span(&c->text, event->text);
+    if (r == 0 && c->token_count + event->token_count > GATHERED_MAX) r = E_TOO_LARGE;
+    if (r == 0) r = array_reserve(&c->tokens, &c->token_capacity, c->token_count + event->token_count, sizeof *c->tokens);
+    size_t with_text = event->token_count - (event->stop_token && event->token_count > 0); /* the token that ended it has no text, and no log-probability is shown */
+    if (r == 0 && event->logprobs) r = array_reserve(&c->logprobs, &c->logprob_capacity, c->logprob_count + with_text, sizeof *c->logprobs);
+    if (r == 0 && event->logprobs) r = array_reserve(&c->logprob_tokens, &c->logprob_tokens_capacity, c->logprob_count + with_text, sizeof *c->logprob_tokens);
+    if (r != 0) return r;
+    for (size_t i = 0; i < event->token_count; i++) c->tokens[c->token_count++] = event->tokens[i];
+    for (size_t i = 0; event->logprobs && i < with_text; i++) {
+        c->logprob_tokens[c->logprob_count] = event->tokens[i];
+        c->logprobs[c->logprob_count++] = event->logprobs[i];
+    }
+    return 0;
+}
+
+static void on_event(void *arg, const struct engine_event *event) {
+    struct call *c = arg;
+    struct inference *inf = c->inference;
+    int64_t now = clock_mono_us();
+    pthread_mutex_lock(&c->lock);
+    if (c->failed == 0) c->failed = gather(c, event);
+    if (event->token_count > 0) {
+        if (c->first_us == 0) c->first_us = now;
+        c->last_us = now;
+    }
+    c->usage = event->usage;
+    c->finish = event->finish;
+    if (event->error) c->error = *event->error;
+    /* Still under the call's lock: once the loop has seen the last event the call may be gone. */
+    pthread_mutex_lock(&inf->dirty_lock);
+    if (!c->dirty) {
+        c->dirty = true;
+        c->next_dirty = inf->dirty;
+        inf->dirty = c;
+    }
+    if (!inf->posted) inf->posted = loop_post(service_loop(inf->service), calls_flush, inf) == 0; /* without memory: the tick tells it */
+    pthread_mutex_unlock(&inf->dirty_lock);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* --- replies --- */
+
+static char *no_text(void) {
+    static char empty[1] = "";
+    return empty;
+}
+
+static Genloop__V1__TokenLogprob *token_logprob(struct call *c, struct arena *a, uint32_t token, float logprob) {
+    Genloop__V1__TokenLogprob *t = arena_alloc(a, sizeof *t);
+    if (!t) return NULL;
+    genloop__v1__token_logprob__init(t);
+    const struct tokenizer *tokenizer = engine_tokenizer(c->model->engine);
+    struct span bytes = tokenizer ? tokenizer_token_bytes(tokenizer, token) : SPAN("");
+    t->token = token;
+    t->text = (ProtobufCBinaryData){bytes.len, (uint8_t *)(uintptr_t)bytes.data};
+    t->logprob = (double)logprob;
+    return t;
+}
+
+/* What the call has gathered, packed, in the arena; empty where there is no memory. Under the call's lock. */
+static int pack_reply(struct call *c, struct span *packed) {
+    struct arena *a = &c->inference->arena;
+    Genloop__V1__GenerateReply r;
+    Genloop__V1__Usage usage;
+    genloop__v1__generate_reply__init(&r);
+    genloop__v1__usage__init(&usage);
+    const char *text = buf_cstr(&c->text);
+    r.text = text ? (char *)(uintptr_t)text : no_text();
+    r.tokens = c->tokens;
+    r.n_tokens = c->token_count;
+    r.model = c->model->name;
+    r.replica = (char *)(uintptr_t)service_instance(c->inference->service);
+    r.request_id = c->request_id;
+    if (c->finish != ENGINE_RUNNING) {
+        r.finish_reason = (char *)(uintptr_t)engine_finish_name(c->finish);
+        usage.prompt_tokens = c->usage.prompt_tokens;
+        usage.completion_tokens = c->usage.completion_tokens;
+        usage.cached_tokens = c->usage.cached_tokens;
+        r.usage = &usage;
+    }
+    r.logprobs = arena_calloc(a, c->logprob_count + 1, sizeof *r.logprobs);
+    if (!r.logprobs) return E_TOO_LARGE;
+    for (size_t i = 0; i < c->logprob_count; i++) {
+        const struct engine_logprobs *l = &c->logprobs[i];
+        Genloop__V1__PositionLogprobs *p = arena_alloc(a, sizeof *p);
+        if (!p) return E_TOO_LARGE;
+        genloop__v1__position_logprobs__init(p);
+        p->top = arena_calloc(a, l->top_count + 1, sizeof *p->top);
+        p->chosen = token_logprob(c, a, c->logprob_tokens[i], l->logprob);
+        if (!p->top || !p->chosen) return E_TOO_LARGE;
+        for (uint32_t k = 0; k < l->top_count; k++)
+            if (!(p->top[p->n_top++] = token_logprob(c, a, l->top[k].token, l->top[k].logprob))) return E_TOO_LARGE;
+        r.logprobs[r.n_logprobs++] = p;
+    }
+    size_t size = genloop__v1__generate_reply__get_packed_size(&r);
+    uint8_t *bytes = arena_alloc(a, size ? size : 1);
+    if (!bytes) return E_TOO_LARGE;
+    *packed = span_of(bytes, genloop__v1__generate_reply__pack(&r, bytes));
+    return 0;
+}
+
+static void forget_gathered(struct call *c) {
+    buf_clear(&c->text);
+    c->token_count = c->logprob_count = 0;
+}
+
+static void call_free(struct call *c) {
+    struct inference *inf = c->inference;
+    *c->back = c->next;
+    if (c->next) c->next->back = c->back;
+    inf->call_count--;
+    c->model->calls--;
+    pthread_mutex_lock(&inf->dirty_lock);
+    if (c->dirty) { /* the last event came while an earlier one was being told */
+        struct call **at = &inf->dirty;
+        while (*at != c) at = &(*at)->next_dirty;
+        *at = c->next_dirty;
+    }
+    pthread_mutex_unlock(&inf->dirty_lock);
+    pthread_mutex_destroy(&c->lock);
+    buf_fini(&c->text);
+    mem_free(c->tokens);
+    mem_free(c->logprobs);
+    mem_free(c->logprob_tokens);
+    mem_free(c->request_id);
+    mem_free(c);
+    if (service_draining(inf->service) && inf->call_count == 0) service_drained(inf->service);
+}
+
+/* The engine may produce what the client can still be sent. */
+static void top_up(struct call *c, bool waiting) {
+    if (!c->stream || !c->reply) return;
+    int64_t left = bus_reply_credit_left(c->reply), outstanding = (int64_t)c->granted - c->produced, more = left - outstanding - waiting;
+    if (more <= 0) return;
+    c->granted += (uint32_t)more;
+    engine_grant(c->model->engine, c->id, (uint32_t)more);
+}
+
+static void count_end(const struct call *c) {
+    int64_t now = clock_mono_us();
+    metric_add(finished[c->finish], 1);
+    metric_observe(request_seconds, (double)(now - c->began_us) / 1e6);
+    if (c->first_us) metric_observe(first_token_seconds, (double)(c->first_us - c->began_us) / 1e6);
+    if (c->usage.completion_tokens > 1) metric_observe(token_seconds, (double)(c->last_us - c->first_us) / 1e6 / (c->usage.completion_tokens - 1));
+}
+
+static void end_reply(struct call *c, int code, const struct error *err, struct span last) {
+    bus_reply_end(c->reply, code, err, last);
+    c->reply = NULL;
+}
+
+/* The reply ends before the engine does: its sequence is not wanted any more. */
+static void give_up(struct call *c, int code) {
+    struct error err;
+    (void)error_set(&err, code, "the answer is larger than one reply can be: stream it");
+    end_reply(c, code, &err, SPAN(""));
+    engine_cancel(c->model->engine, c->id);
+}
+
+/* Tells what there is. The call may be gone afterwards. */
+static void flush(struct call *c) {
+    struct inference *inf = c->inference;
+    struct span packed = SPAN("");
+    bool waiting = false;
+    pthread_mutex_lock(&c->lock);
+    bool over = c->finish != ENGINE_RUNNING, something = c->text.len > 0 || c->token_count > 0;
+    c->produced = c->usage.completion_tokens;
+    if (c->reply && c->failed != 0) give_up(c, c->failed);
+    else if (c->reply && over && c->finish != ENGINE_STOP && c->finish != ENGINE_LENGTH) end_reply(c, c->error.code, &c->error, SPAN(""));
+    else if (c->reply && (over || (c->stream && something))) {
+        waiting = !over && bus_reply_credit_left(c->reply) <= 0;
+        int r = waiting ? 0 : pack_reply(c, &packed);
+        if (r != 0) give_up(c, r);
+        else if (over) end_reply(c, 0, NULL, packed); /* the last item needs no credit */
+        else if (!waiting) {
+            waiting = bus_reply_item(c->reply, packed) != 0; /* tried again at the next event, or gone with the client */
+            if (!waiting) forget_gathered(c);
+        }
+    }
+    if (!c->reply) forget_gathered(c);
+    pthread_mutex_unlock(&c->lock);
+    arena_clear(&inf->arena);
+    if (!over) {
+        top_up(c, waiting);
+        return;
+    }
+    count_end(c);
+    call_free(c);
+    models_reconcile(inf); /* a model may have waited for its last call */
+}
+
+void calls_flush(void *arg) {
+    struct inference *inf = arg;
+    for (;;) {
+        pthread_mutex_lock(&inf->dirty_lock);
+        struct call *c = inf->dirty;
+        if (c) {
+            inf->dirty = c->next_dirty;
+            c->dirty = false;
+        } else inf->posted = false;
+        pthread_mutex_unlock(&inf->dirty_lock);
+        if (!c) return;
+        flush(c);
+    }
+}
+
+/* --- the bus --- */
+
+static void refuse(struct bus_reply *reply, int code, const struct error *err) {
+    metric_add(refused, 1);
+    bus_reply_end(reply, code, err, SPAN(""));
+}
+
+void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const struct bus_context *context, struct span request, void **call_arg) {
+    struct inference *inf = arg;
+    struct error err = {0};
+    bool stream = span_eq_str(method, "Generation/GenerateStream");
+    Genloop__V1__GenerateRequest *message = NULL;
+    struct call *c = NULL;
+    struct model *model = NULL;
+    struct engine_request r;
+    int result = 0;
+    if (!stream && !span_eq_str(method, "Generation/Generate"))
+        result = error_set(&err, E_UNSUPPORTED, "%.*s is not built yet", method.len < 64 ? (int)method.len : 64, method.data);
+    else if (service_draining(inf->service)) result = error_set(&err, E_UNAVAILABLE, "%s is draining", service_instance(inf->service));
+    else if (!(message = genloop__v1__generate_request__unpack(NULL, request.len, (const uint8_t *)request.data)))
+        result = error_set(&err, E_INVALID, "the request is no GenerateRequest");
+    if (result == 0) result = request_from_message(message, &inf->arena, &r, &err);
+    struct span side = !span_empty(context->session) ? context->session : context->request_id;
+    if (result == 0) result = models_find(inf, span_str(message->model), span_hash(side), &model, &err);
+    if (result == 0 && !(c = mem_zalloc(sizeof *c))) result = error_set(&err, E_NOMEM, "no memory for a call");
+    if (result != 0) goto out;
+
+    pthread_mutex_init(&c->lock, NULL);
+    buf_init(&c->text, TEXT_MAX);
+    c->inference = inf;
+    c->model = model;
+    c->stream = stream;
+    c->began_us = clock_mono_us();
+    c->next = inf->calls;
+    c->back = &inf->calls;
+    if (c->next) c->next->back = &c->next;
+    inf->calls = c;
+    inf->call_count++;
+    model->calls++;
+    if (!(c->request_id = span_dup(context->request_id))) result = error_set(&err, E_NOMEM, "no memory for a call");
+    r.deadline_ms = context->deadline_ms > 0 ? clock_mono_ms() + context->deadline_ms : 0;
+    if (stream) r.credit = c->granted = (uint32_t)bus_reply_credit_left(reply);
+    if (result == 0) result = engine_submit(model->engine, &r, c, on_event, &c->id, &err);
+    if (result != 0) {
+        call_free(c);
+        goto out;
+    }
+    c->reply = reply;
+    *call_arg = c;
+out:
+    if (result != 0) refuse(reply, result, &err);
+    if (message) genloop__v1__generate_request__free_unpacked(message, NULL);
+    arena_clear(&inf->arena);
+}
+
+void calls_on_credit(void *call_arg, struct bus_reply *reply) {
+    struct call *c = call_arg;
+    (void)reply;
+    if (c) flush(c);
+}
+
+void calls_on_cancel(void *call_arg, struct bus_reply *reply, int code) {
+    struct call *c = call_arg;
+    bus_reply_end(reply, code, NULL, SPAN(""));
+    if (!c) return;
+    c->reply = NULL;
+    engine_cancel(c->model->engine, c->id);
+}

@@ -1,0 +1,87 @@
+/*
+ * A replica. What it is made of, each a file:
+ *   follow.c    a thread that reads the topics models and aliases and hands the events to the loop
+ *   models.c    desired state (the registry's released versions) against what is loaded; loading and freeing on workers
+ *   request.c   a GenerateRequest as the engine's request: pure
+ *   calls.c     the bus' calls: from the engine's events to replies, with credit, cancel and deadline
+ * All of it is on the loop's thread, but the follower's own and the engine's callback in calls.c.
+ */
+#ifndef GENLOOP_INFERENCE_H
+#define GENLOOP_INFERENCE_H
+
+#include <pthread.h>
+
+#include "base/arena.h"
+#include "base/metrics.h"
+#include "engine/engine.h"
+#include "registry/fold.h"
+#include "service/service.h"
+
+struct inference_settings {
+    struct service_settings shared;
+    int64_t threads, sequences, queue, kv_cache, context, step_tokens, step_tokens_mixed;
+    char *weights, *kv_type;
+};
+
+struct model;
+struct call;
+struct follow;
+
+struct inference {
+    struct service *service;
+    const struct inference_settings *settings;
+    struct fold *fold;
+    struct follow *follow;
+    bool caught_up; /* with the registry, once */
+    bool stopped;
+    struct loop_timer *tick, *open_follow;
+
+    struct model *models; /* a list */
+    int working;          /* workers under way: loading, freeing */
+
+    struct call *calls;
+    uint32_t call_count;
+    pthread_mutex_t dirty_lock; /* of the next two: calls about which an engine has said something since the last flush */
+    struct call *dirty;
+    bool posted;
+    struct arena arena; /* of one reply */
+};
+
+/* --- follow.h --- */
+/* Starts to read from the beginning. on_event is called on the loop's thread for each event, in order; on_caught_up once, behind all that was there at
+ * the start. Reads again, from the beginning, where the log fails. */
+int follow_open(struct eventlog *log, struct loop *l, void *arg, void (*on_event)(void *arg, const struct event *e), void (*on_caught_up)(void *arg),
+                struct follow **f, struct error *err);
+void follow_close(struct follow *f); /* NULL is accepted; waits for the thread */
+
+/* --- models.c --- */
+enum model_stage { MODEL_LOADING, MODEL_READY, MODEL_FAILED, MODEL_LEAVING };
+struct model {
+    struct model *next;
+    struct inference *inference;
+    char name[MODEL_FULL_NAME_MAX];   /* name@version */
+    char manifest[SHA256_HEX_MAX];
+    enum model_stage stage;
+    bool wanted, freeing;
+    struct engine *engine;            /* READY and LEAVING */
+    uint32_t calls;                   /* open on it */
+    struct error error;               /* FAILED, and what the worker met */
+    int result;
+    int64_t retry_at_ms, retry_delay_ms;
+};
+/* Brings what is loaded nearer to what the registry wants: after each change of it, when a worker is done, when a call ends, and now and then. */
+void models_reconcile(struct inference *inf);
+/* The model that a request means; E_NOT_FOUND, E_UNAVAILABLE while it loads. hash: of what should stay on one side of a canary. */
+int models_find(struct inference *inf, struct span name, uint64_t hash, struct model **m, struct error *err);
+bool models_settled(const struct inference *inf); /* everything wanted is loaded, or has failed */
+void models_report(struct inference *inf, bool now); /* load into heartbeats, and metrics */
+void models_free(struct inference *inf); /* at stop, the bus being closed: ends what runs, and the calls with it */
+
+/* --- calls.c --- */
+void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const struct bus_context *context, struct span request, void **call_arg);
+void calls_on_credit(void *call_arg, struct bus_reply *reply);
+void calls_on_cancel(void *call_arg, struct bus_reply *reply, int code);
+void calls_flush(void *inference); /* tells what the engines have said since */
+void calls_init_metrics(void);
+
+#endif

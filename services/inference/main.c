@@ -1,0 +1,115 @@
+/* genloop-inference: a replica. Its parts are named in inference.h; here they are wired. */
+#include "inference.h"
+
+#include "base/log.h"
+#include "base/pool.h"
+
+enum { TICK_MS = 250, FOLLOW_RETRY_MS = 200, ARENA_MAX = 64 << 20 };
+
+#define ROW(key, type, default_text, min, max, doc) {"inference", #key, type, offsetof(struct inference_settings, key), default_text, min, max, doc}
+static const struct config_row ROWS[] = {
+    ROW(threads, CONFIG_INT, "0", 0, POOL_THREADS_MAX, "Compute threads; 0: all CPUs that the process may use. Replicas of one machine share its cores."),
+    ROW(sequences, CONFIG_INT, "32", 1, 1024, "Sequences that run at once, per model."),
+    ROW(queue, CONFIG_INT, "512", 128, 32768, "Requests that wait per model before a further one is refused."),
+    ROW(kv_cache, CONFIG_BYTES, "0", 0, 1e15, "Bytes of KV cache per model; 0: what the sequences' whole contexts take, at most 1 GiB."),
+    ROW(context, CONFIG_INT, "0", 0, 1 << 24, "Tokens of the longest sequence; 0: the model's own."),
+    ROW(step_tokens, CONFIG_INT, "256", 1, 4096, "Prompt tokens of a step while nothing streams."),
+    ROW(step_tokens_mixed, CONFIG_INT, "64", 1, 4096, "Prompt tokens of a step beside running streams: what they wait for at most."),
+    ROW(weights, CONFIG_STRING, "f32", 0, 0, "f32: as stored; q8: quantized to 8 bits when loaded."),
+    ROW(kv_type, CONFIG_STRING, "f32", 0, 0, "f32 or f16: of keys and values."),
+};
+
+static struct inference self; /* one per process: what was posted to the loop may come late */
+
+static void on_registry_event(void *arg, const struct event *e) {
+    struct inference *inf = arg;
+    struct error err = {0};
+    enum fold_result result = FOLD_SAME;
+    if (inf->stopped) return;
+    if (fold_event(inf->fold, e, &result, &err) != 0 || result == FOLD_DROPPED) log_warn("registry.dropped", "%.*s: %s", SPAN_ARG(e->key), err.message);
+    if (result == FOLD_CHANGED && inf->caught_up) models_reconcile(inf);
+}
+
+static void on_caught_up(void *arg) {
+    struct inference *inf = arg;
+    if (inf->stopped) return;
+    inf->caught_up = true;
+    models_reconcile(inf);
+    models_report(inf, true);
+}
+
+/* The registry's public key is made when the platform is set up; until then there is nothing to follow. */
+static void on_open_follow(void *arg) {
+    struct inference *inf = arg;
+    struct registry_key key;
+    struct error err;
+    char path[4096];
+    if (!inf->fold) {
+        int r = registry_key_load(service_path(inf->service, "keys", path, sizeof path), false, &key, &err);
+        if (r == E_NOT_FOUND) {
+            loop_timer_start(inf->open_follow, FOLLOW_RETRY_MS, 0);
+            return;
+        }
+        if (r == 0 && !(inf->fold = fold_new(key.public_key))) r = error_set(&err, E_NOMEM, "no memory for the registry");
+        if (r != 0) {
+            service_fail(inf->service, &err);
+            return;
+        }
+    }
+    if (follow_open(service_log(inf->service), service_loop(inf->service), inf, on_registry_event, on_caught_up, &inf->follow, &err) != 0)
+        service_fail(inf->service, &err);
+}
+
+static void on_tick(void *arg) {
+    struct inference *inf = arg;
+    if (inf->fold) models_reconcile(inf);
+    calls_flush(inf);
+    models_report(inf, false);
+}
+
+static int start(struct service *s, void **arg, struct error *err) {
+    struct inference *inf = &self;
+    *arg = inf;
+    inf->service = s;
+    inf->settings = service_settings(s);
+    const struct inference_settings *set = inf->settings;
+    if (strcmp(set->weights, "f32") != 0 && strcmp(set->weights, "q8") != 0) return error_set(err, E_INVALID, "inference.weights: \"%s\" is neither f32 nor q8", set->weights);
+    if (strcmp(set->kv_type, "f32") != 0 && strcmp(set->kv_type, "f16") != 0) return error_set(err, E_INVALID, "inference.kv_type: \"%s\" is neither f32 nor f16", set->kv_type);
+    pthread_mutex_init(&inf->dirty_lock, NULL);
+    arena_init(&inf->arena, ARENA_MAX);
+    calls_init_metrics();
+    inf->tick = loop_timer_new(service_loop(s), inf, on_tick);
+    inf->open_follow = loop_timer_new(service_loop(s), inf, on_open_follow);
+    if (!inf->tick || !inf->open_follow) return error_set(err, E_NOMEM, "no memory to start");
+    loop_timer_start(inf->tick, TICK_MS, TICK_MS);
+    loop_timer_start(inf->open_follow, 0, 0);
+    models_report(inf, true);
+    return 0;
+}
+
+static void drain(struct service *s, void *arg) {
+    struct inference *inf = arg;
+    if (inf->call_count == 0) service_drained(s);
+}
+
+/* The bus is closed: every reply has ended. */
+static void stop(struct service *s, void *arg) {
+    struct inference *inf = arg;
+    (void)s;
+    follow_close(inf->follow);
+    models_free(inf);
+    loop_timer_close(inf->tick);
+    loop_timer_close(inf->open_follow);
+    fold_free(inf->fold);
+    inf->fold = NULL;
+    arena_fini(&inf->arena);
+}
+
+int main(int argc, char **argv) {
+    static const struct bus_server_events bus = {.on_call = calls_on_call, .on_credit = calls_on_credit, .on_cancel = calls_on_cancel};
+    static const struct service_spec spec = {
+        .name = "inference", .rows = ROWS, .n_rows = sizeof ROWS / sizeof *ROWS, .settings_size = sizeof(struct inference_settings),
+        .wants_log = true, .wants_store = true, .wants_bus_server = true, .bus = &bus, .start = start, .drain = drain, .stop = stop,
+    };
+    return service_main(argc, argv, &spec);
+}

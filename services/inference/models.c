@@ -1,0 +1,287 @@
+/*
+ * Desired state. Every version that the registry has released is to be loaded, and nothing else is.
+ *
+ *   (released) ─► LOADING ─► READY ─(not released any more)─► LEAVING ─(last call over)─► freed
+ *                   │  ▲
+ *                   ▼  │ after a pause that doubles
+ *                  FAILED
+ *
+ * Loading and freeing are done by workers; a model under a worker's hands stays in the list. The new version is loaded beside the old, which goes on
+ * answering until the registry takes it back.
+ */
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "genloop/v1/bus.pb-c.h"
+#include "inference.h"
+
+enum { RETRY_FIRST_MS = 1000, RETRY_MAX_MS = 60000, LOAD_MAX = 200 * 1024 };
+
+static void on_loaded(void *arg);
+static void on_freed(void *arg);
+
+/* --- on workers --- */
+
+static void load_model(void *arg) {
+    struct model *m = arg;
+    const struct inference_settings *s = m->inference->settings;
+    char dir[4096];
+    m->error = (struct error){0};
+    char relative[32 + SHA256_HEX_MAX];
+    (void)snprintf(relative, sizeof relative, "work/models/%s", m->manifest);
+    service_path(m->inference->service, relative, dir, sizeof dir);
+    int r = 0;
+    if (!file_exists(dir)) r = store_get_dir(service_store(m->inference->service), m->manifest, dir, &m->error);
+    if (r == E_EXISTS) r = 0; /* another replica of this machine was first */
+    struct engine_options o = {.threads = (int)s->threads,
+                               .sequences_max = (uint32_t)s->sequences,
+                               .queue_max = (uint32_t)s->queue,
+                               .kv_bytes = (size_t)s->kv_cache,
+                               .context = (uint32_t)s->context,
+                               .step_rows = (uint32_t)s->step_tokens,
+                               .step_rows_mixed = (uint32_t)s->step_tokens_mixed,
+                               .weights = strcmp(s->weights, "q8") == 0 ? PACKED_Q8 : PACKED_F32,
+                               .kv_half = strcmp(s->kv_type, "f16") == 0};
+    if (r == 0) r = engine_new(&m->engine, dir, &o, &m->error);
+    m->result = r;
+}
+
+static void free_engine(void *arg) {
+    struct model *m = arg;
+    engine_free(m->engine);
+    m->engine = NULL;
+}
+
+/* --- on the loop --- */
+
+static void start_loading(struct model *m) {
+    struct inference *inf = m->inference;
+    if (loop_work(service_loop(inf->service), load_model, on_loaded, m) != 0) {
+        m->stage = MODEL_FAILED; /* the workers' queue is full: later */
+        m->retry_at_ms = clock_mono_ms() + RETRY_FIRST_MS;
+        return;
+    }
+    m->stage = MODEL_LOADING;
+    inf->working++;
+    log_info("model.load", "%s", m->name);
+}
+
+static void drop(struct model *m) {
+    struct model **at = &m->inference->models;
+    while (*at != m) at = &(*at)->next;
+    *at = m->next;
+    engine_free(m->engine);
+    mem_free(m);
+}
+
+static void on_loaded(void *arg) {
+    struct model *m = arg;
+    struct inference *inf = m->inference;
+    inf->working--;
+    if (inf->stopped) {
+        drop(m);
+        return;
+    }
+    if (m->result == 0) {
+        m->stage = MODEL_READY;
+        m->retry_delay_ms = 0;
+        log_info("model.ready", "%s, %zu MiB with its cache", m->name, engine_memory(m->engine) >> 20);
+    } else {
+        m->stage = MODEL_FAILED;
+        m->retry_delay_ms = m->retry_delay_ms ? m->retry_delay_ms * 2 : RETRY_FIRST_MS;
+        if (m->retry_delay_ms > RETRY_MAX_MS) m->retry_delay_ms = RETRY_MAX_MS;
+        m->retry_at_ms = clock_mono_ms() + m->retry_delay_ms;
+        log_error("model.failed", "%s: %s; again in %lld ms", m->name, m->error.message, (long long)m->retry_delay_ms);
+    }
+    models_reconcile(inf);
+    models_report(inf, true);
+}
+
+static void on_freed(void *arg) {
+    struct model *m = arg;
+    struct inference *inf = m->inference;
+    inf->working--;
+    m->freeing = false;
+    m->stage = MODEL_FAILED; /* gone, or wanted again and loaded anew */
+    m->retry_at_ms = m->retry_delay_ms = 0;
+    if (inf->stopped) {
+        drop(m);
+        return;
+    }
+    log_info("model.freed", "%s", m->name);
+    models_reconcile(inf);
+    models_report(inf, true);
+}
+
+static struct model *find_exact(struct inference *inf, const char *name) {
+    for (struct model *m = inf->models; m; m = m->next)
+        if (strcmp(m->name, name) == 0) return m;
+    return NULL;
+}
+
+static void want_released(struct inference *inf) {
+    for (struct model *m = inf->models; m; m = m->next) m->wanted = false;
+    for (size_t i = 0; inf->caught_up && i < fold_versions(inf->fold); i++) {
+        const Genloop__V1__ModelVersion *v = fold_version_at(inf->fold, i);
+        char name[MODEL_FULL_NAME_MAX];
+        if (!fold_released(v) || !v->directory) continue;
+        model_name_format(span_str(v->name), v->version, name);
+        struct model *m = find_exact(inf, name);
+        if (!m && (m = mem_zalloc(sizeof *m))) {
+            m->inference = inf;
+            m->stage = MODEL_FAILED; /* loaded below */
+            m->next = inf->models;
+            inf->models = m;
+            span_copy(m->name, sizeof m->name, span_str(name));
+            span_copy(m->manifest, sizeof m->manifest, span_str(v->directory->sha256));
+        }
+        if (m) m->wanted = true;
+    }
+}
+
+void models_reconcile(struct inference *inf) {
+    if (inf->stopped) return;
+    int64_t now = clock_mono_ms();
+    bool changed = false;
+    want_released(inf);
+    for (struct model **at = &inf->models; *at;) {
+        struct model *m = *at;
+        if (m->wanted && m->stage == MODEL_LEAVING && !m->freeing && m->engine) {
+            m->stage = MODEL_READY; /* wanted again before it was gone */
+            changed = true;
+        } else if (m->wanted && m->stage == MODEL_FAILED && !m->freeing && m->retry_at_ms <= now && !service_draining(inf->service)) start_loading(m);
+        else if (!m->wanted && m->stage == MODEL_READY) {
+            m->stage = MODEL_LEAVING;
+            changed = true;
+        }
+        if (m->stage == MODEL_LEAVING && m->calls == 0 && m->engine && !m->freeing &&
+            loop_work(service_loop(inf->service), free_engine, on_freed, m) == 0) {
+            m->freeing = true;
+            inf->working++;
+        }
+        bool gone = !m->wanted && !m->freeing && !m->engine && m->stage != MODEL_LOADING;
+        if (gone) {
+            *at = m->next;
+            mem_free(m);
+        } else at = &m->next;
+    }
+    if (changed) models_report(inf, true);
+    if (inf->caught_up && models_settled(inf) && !service_draining(inf->service)) service_ready(inf->service, true);
+}
+
+bool models_settled(const struct inference *inf) {
+    for (const struct model *m = inf->models; m; m = m->next)
+        if (m->wanted && (m->stage == MODEL_LOADING || m->freeing || (m->stage == MODEL_FAILED && m->retry_delay_ms == 0))) return false;
+    return true;
+}
+
+int models_find(struct inference *inf, struct span name, uint64_t hash, struct model **out, struct error *err) {
+    const Genloop__V1__ModelVersion *v;
+    if (!inf->caught_up) return error_set(err, E_UNAVAILABLE, "the replica has not read the registry yet");
+    int r = fold_resolve(inf->fold, name, hash, &v, NULL, err);
+    if (r != 0) return r;
+    char full[MODEL_FULL_NAME_MAX];
+    model_name_format(span_str(v->name), v->version, full);
+    if (!fold_released(v)) return error_set_param(err, E_NOT_FOUND, "model", "model %s is not released", full);
+    struct model *m = find_exact(inf, full);
+    if (!m || m->stage == MODEL_LOADING || m->stage == MODEL_LEAVING) return error_set(err, E_UNAVAILABLE, "model %s is being loaded", full);
+    if (m->stage == MODEL_FAILED) return error_set(err, E_UNAVAILABLE, "model %s cannot be loaded here: %s", full, m->error.message);
+    *out = m;
+    return 0;
+}
+
+/* --- telling --- */
+
+void models_report(struct inference *inf, bool now) {
+    static struct metric *queued, *running, *queued_tokens, *blocks_free, *blocks_total, *rate, *loaded;
+    static struct metric *prompt_tokens, *completion_tokens, *cached_tokens;
+    static double told_prompt, told_completion, told_cached;
+    if (!queued) {
+        queued = metric_gauge("genloop_inference_queued_requests", "", "Requests that wait for a slot.");
+        running = metric_gauge("genloop_inference_running_requests", "", "Sequences in the running batch.");
+        queued_tokens = metric_gauge("genloop_inference_queued_tokens", "", "Tokens that queued requests may take.");
+        blocks_free = metric_gauge("genloop_inference_kv_blocks_free", "", "KV blocks that no sequence holds.");
+        blocks_total = metric_gauge("genloop_inference_kv_blocks", "", "KV blocks in all.");
+        rate = metric_gauge("genloop_inference_tokens_per_second", "", "Tokens produced in about the last second.");
+        loaded = metric_gauge("genloop_inference_models", "", "Models that answer.");
+        prompt_tokens = metric_counter("genloop_inference_prompt_tokens_total", "", "Prompt tokens computed.");
+        completion_tokens = metric_counter("genloop_inference_completion_tokens_total", "", "Tokens produced.");
+        cached_tokens = metric_counter("genloop_inference_prefix_hit_tokens_total", "", "Prompt tokens taken from the prefix cache.");
+    }
+    struct engine_stats sum = {0};
+    Genloop__V1__ReplicaLoad load;
+    genloop__v1__replica_load__init(&load);
+    size_t count = 0;
+    for (struct model *m = inf->models; m; m = m->next) count++;
+    char **names = mem_calloc(3 * (count + 1), sizeof *names);
+    char *failed = mem_calloc(count + 1, MODEL_FULL_NAME_MAX + ERROR_MESSAGE_MAX + 2);
+    if (!names || !failed) goto out; /* the last load that was told stands a little longer */
+    load.models = names;
+    load.loading = names + count;
+    load.failed = names + 2 * count;
+    for (struct model *m = inf->models; m; m = m->next) {
+        if (m->stage == MODEL_READY) load.models[load.n_models++] = m->name;
+        else if (m->stage == MODEL_LOADING) load.loading[load.n_loading++] = m->name;
+        else if (m->stage == MODEL_FAILED && m->wanted) {
+            char *at = failed + load.n_failed * (MODEL_FULL_NAME_MAX + ERROR_MESSAGE_MAX + 2);
+            (void)snprintf(at, MODEL_FULL_NAME_MAX + ERROR_MESSAGE_MAX + 2, "%s: %s", m->name, m->error.message);
+            load.failed[load.n_failed++] = at;
+        }
+        if (!m->engine || m->freeing || m->stage == MODEL_LOADING) continue;
+        struct engine_stats s;
+        engine_get_stats(m->engine, &s);
+        sum.queued += s.queued;
+        sum.running += s.running;
+        sum.queued_tokens += s.queued_tokens;
+        sum.kv_blocks_free += s.kv_blocks_free;
+        sum.kv_blocks_total += s.kv_blocks_total;
+        sum.tokens_per_second += s.tokens_per_second;
+        sum.prompt_tokens += s.prompt_tokens;
+        sum.completion_tokens += s.completion_tokens;
+        sum.cached_tokens += s.cached_tokens;
+    }
+    load.queued = sum.queued;
+    load.running = sum.running;
+    load.queued_tokens = sum.queued_tokens;
+    load.kv_blocks_free = sum.kv_blocks_free;
+    load.kv_blocks_total = sum.kv_blocks_total;
+    load.tokens_per_second = sum.tokens_per_second;
+    metric_set(queued, sum.queued);
+    metric_set(running, sum.running);
+    metric_set(queued_tokens, (double)sum.queued_tokens);
+    metric_set(blocks_free, sum.kv_blocks_free);
+    metric_set(blocks_total, sum.kv_blocks_total);
+    metric_set(rate, sum.tokens_per_second);
+    metric_set(loaded, (double)load.n_models);
+    /* a model that was freed takes its figures with it: the counters only ever rise */
+    if ((double)sum.prompt_tokens > told_prompt) metric_add(prompt_tokens, (double)sum.prompt_tokens - told_prompt);
+    if ((double)sum.completion_tokens > told_completion) metric_add(completion_tokens, (double)sum.completion_tokens - told_completion);
+    if ((double)sum.cached_tokens > told_cached) metric_add(cached_tokens, (double)sum.cached_tokens - told_cached);
+    told_prompt = (double)sum.prompt_tokens;
+    told_completion = (double)sum.completion_tokens;
+    told_cached = (double)sum.cached_tokens;
+    struct buf packed;
+    buf_init(&packed, LOAD_MAX);
+    size_t size = genloop__v1__replica_load__get_packed_size(&load);
+    char *at = buf_reserve(&packed, size);
+    if (at) {
+        buf_commit(&packed, genloop__v1__replica_load__pack(&load, (uint8_t *)at));
+        service_load(inf->service, buf_span(&packed), now);
+    }
+    buf_fini(&packed);
+out:
+    mem_free(names);
+    mem_free(failed);
+}
+
+void models_free(struct inference *inf) {
+    inf->stopped = true;
+    for (struct model *m = inf->models; m; m = m->next)
+        if (m->stage != MODEL_LOADING && !m->freeing) free_engine(m); /* tells every request its last */
+    calls_flush(inf);
+    for (struct model *m = inf->models, *next; m; m = next) {
+        next = m->next;
+        if (m->stage != MODEL_LOADING && !m->freeing) drop(m); /* the others when their worker comes back: the loop waits for it */
+    }
+}

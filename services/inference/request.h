@@ -1,0 +1,12 @@
+/* A GenerateRequest of the bus as the engine's request. Pure; what it needs beside the message is taken from an arena. */
+#ifndef GENLOOP_INFERENCE_REQUEST_H
+#define GENLOOP_INFERENCE_REQUEST_H
+
+#include "base/arena.h"
+#include "engine/engine.h"
+#include "genloop/v1/generation.pb-c.h"
+
+/* *r borrows from `message` and the arena. E_INVALID and E_UNSUPPORTED name the parameter as the API calls it; E_NOMEM. */
+int request_from_message(const Genloop__V1__GenerateRequest *message, struct arena *arena, struct engine_request *r, struct error *err);
+
+#endif

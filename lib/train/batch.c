@@ -177,6 +177,7 @@ static void tree_add(struct batch *b, struct gradient *g, uint32_t index) {
         count = (count + 1) / 2;
     }
     pthread_mutex_lock(&b->lock);
+    g->next = NULL; /* it stood in a list before */
     b->root = g;
     pthread_mutex_unlock(&b->lock);
 }

@@ -1,0 +1,423 @@
+/*
+ * Design notes. Nothing here calls itself in circles: what handlers and the stream do (a write, an end, a wish for the body, bytes that
+ * came) only changes buffers and flags between enter and leave, and the outermost leave settles: it writes what can be written,
+ * parses what can be parsed, and decides whether to read on or to close. Memory goes when the last leave has found the connection dead.
+ *
+ *     reading ──no_more (refused, "Connection: close", a body too long to discard)──► answers in flight ──last one written──► finish: flush, linger, close
+ *        └──────ended (client's end of file)─────────────────────────────────────────►┘
+ *     any ──error, timeout of a write, server closed──► http1_close: exchanges are detached
+ */
+#include "base/alloc.h"
+#include "http/server_internal.h"
+
+enum { STREAM_CAP = 256 << 10 };  /* of the stream's own queue; what is beyond stays in the exchange's */
+enum { PIECE_MAX = 64 << 10 };    /* one write into it */
+enum { IN_HIGH = 64 << 10 };      /* input that waits; beyond, reading stops. Below it we read on, which is how we notice that a client goes */
+enum { IN_CAP = IN_HIGH + (64 << 10) }; /* one read of the loop more */
+enum { OUT_SLACK = 64 << 10 };    /* head, chunk framing and end of a stream come on top of write_buffer_max and are never refused */
+
+enum waiting { WAITING_IDLE = 1, WAITING_HEAD, WAITING_BODY, WAITING_HANDLER };
+
+static void settle(struct http1 *c);
+
+static void enter(struct http1 *c) { c->busy++; }
+
+static void leave(struct http1 *c) {
+    if (c->busy == 1 && !c->dead) settle(c);
+    if (--c->busy || !c->dead) return;
+    struct http_server *s = c->server;
+    http_parser_fini(&c->parser);
+    buf_fini(&c->in);
+    mem_free(c);
+    http_server_unref(s);
+}
+
+/* ---- The end ------------------------------------------------------------------------------------------------------------ */
+
+static void bury(struct http1 *c) {
+    c->dead = true;
+    c->stream = NULL;
+    c->current = NULL;
+    struct http_exchange *x = c->first;
+    c->first = NULL;
+    c->last = &c->first;
+    c->exchange_count = 0;
+    for (struct http_exchange *next; x; x = next) {
+        next = x->next;
+        http_exchange_detach(x);
+    }
+    http_server_forget(c->server, c);
+}
+
+void http1_close(struct http1 *c) {
+    if (c->dead) return;
+    enter(c);
+    stream_close(c->stream);
+    bury(c);
+    leave(c);
+}
+
+/* Everything is answered: what is written goes out first, and what the client still sends is read away for a moment. */
+static void finish(struct http1 *c) {
+    const struct http_limits *m = &c->server->limits;
+    size_t queued = stream_write_queued(c->stream);
+    if (c->server->draining && queued) return; /* on_done may end the process: it waits for this, see http1_check_time */
+    stream_close_after_flush(c->stream, queued ? m->write_timeout_ms : m->linger_ms);
+    bury(c);
+}
+
+/* ---- Exchanges ---------------------------------------------------------------------------------------------------------- */
+
+static void append_exchange(struct http1 *c, struct http_exchange *x) {
+    *c->last = x;
+    c->last = &x->next;
+    c->exchange_count++;
+}
+
+static void remove_exchange(struct http1 *c, struct http_exchange *x) {
+    struct http_exchange **link = &c->first;
+    while (*link != x) link = &(*link)->next;
+    *link = x->next;
+    if (c->last == &x->next) c->last = link;
+    c->exchange_count--;
+}
+
+/* No request follows this one, and its answer says so where it has not begun. */
+static void close_behind(struct http1 *c, struct http_exchange *x) {
+    x->closing = true;
+    c->no_more = true;
+}
+
+static bool can_discard(const struct http1 *c, const struct http_exchange *x) {
+    return !x->head.chunked && !x->head.expects_continue && x->head.length - x->body_seen <= c->server->limits.discard_max;
+}
+
+/* ---- struct http_wire --------------------------------------------------------------------------------------------------- */
+
+static int wire_begin(struct http_exchange *x, int64_t length) {
+    struct http1 *c = x->connection;
+    bool last = x->next == NULL;
+    if (x->status == 204 || x->status == 304) x->head_only = true;
+    if (!x->head.keep_alive || (length < 0 && x->head.minor == 0)) x->closing = true;
+    if (c->current == x && (length >= 0 || !x->body_wanted) && !can_discard(c, x)) x->closing = true;
+    if (last && c->no_more) x->closing = true;
+    if (last && c->server->draining && c->current != x && !c->in.len && http_parser_between(&c->parser)) x->closing = true;
+    if (x->closing) c->no_more |= c->current != x; /* with its body unread, wire_end decides */
+    x->out.cap = length < 0 ? x->out.len + c->server->limits.write_buffer_max + OUT_SLACK : SIZE_MAX - 1;
+    struct buf *out = &x->out;
+    buf_printf(out, "HTTP/1.1 %d %s\r\n", x->status, http_status_text(x->status));
+    buf_printf(out, "date: %s\r\n", http_server_date(c->server).data);
+    buf_append_span(out, buf_span(&x->fields));
+    if (x->status == 204 || x->status == 304) {
+        /* neither has a body or says how long it would be */
+    } else if (length >= 0) {
+        buf_printf(out, "content-length: %lld\r\n", (long long)length);
+    } else if (x->head.minor == 1) {
+        buf_append_str(out, "transfer-encoding: chunked\r\n");
+    }
+    if (x->closing) buf_append_str(out, "connection: close\r\n");
+    else if (x->head.minor == 0) buf_append_str(out, "connection: keep-alive\r\n");
+    buf_append_str(out, "\r\n");
+    buf_fini(&x->fields);
+    if (out->failed) return out->failed;
+    if (length < 0) { /* a whole answer goes out with its body */
+        enter(c);
+        leave(c);
+    }
+    return 0;
+}
+
+static int wire_write(struct http_exchange *x, struct span data) {
+    struct http1 *c = x->connection;
+    if (!x->streaming) return buf_append_span(&x->out, data); /* the end follows at once */
+    size_t most = c->server->limits.write_buffer_max;
+    if (data.len > most) return E_TOO_LARGE;
+    if (x->out.len + data.len > most && x->out.len) return E_FULL;
+    bool chunked = x->head.minor == 1;
+    if (!buf_reserve(&x->out, data.len + 32)) return E_NOMEM; /* all of it or nothing */
+    if (chunked) buf_printf(&x->out, "%zx\r\n", data.len);
+    buf_append_span(&x->out, data);
+    if (chunked) buf_append_str(&x->out, "\r\n");
+    enter(c);
+    leave(c);
+    return 0;
+}
+
+static void wire_end(struct http_exchange *x) {
+    struct http1 *c = x->connection;
+    enter(c);
+    if (!x->aborted && x->streaming && !x->head_only && x->head.minor == 1 && buf_append_str(&x->out, "0\r\n\r\n")) x->aborted = true;
+    if (c->current == x) { /* its body is not complete and nobody wants the rest */
+        c->current = NULL;
+        if (x->closing || !can_discard(c, x)) close_behind(c, x);
+        else c->discarding = true;
+    }
+    leave(c);
+}
+
+static void wire_pull(struct http_exchange *x) {
+    struct http1 *c = x->connection;
+    if (!c) return;
+    enter(c);
+    if (x->head.expects_continue && c->current == x && !x->begun) {
+        x->head.expects_continue = false;
+        if (x->head.minor == 1) buf_append_str(&x->out, "HTTP/1.1 100 Continue\r\n\r\n");
+    }
+    leave(c);
+}
+
+static const char *wire_peer(const struct http_exchange *x) { return stream_peer(((struct http1 *)x->connection)->stream); }
+static bool wire_loopback(const struct http_exchange *x) { return stream_peer_loopback(((struct http1 *)x->connection)->stream); }
+
+static const struct http_wire http1_wire = {wire_begin, wire_write, wire_end, wire_pull, wire_peer, wire_loopback};
+
+/* ---- Input -------------------------------------------------------------------------------------------------------------- */
+
+/* An answer of our own to what no handler has seen. */
+static void answer_refusal(struct http1 *c, int status, const char *reason) {
+    struct http_head none = {.minor = 1};
+    struct http_exchange *x = http_exchange_new(c->server->loop, &http1_wire, c, &none);
+    c->no_more = true;
+    if (!x) {
+        http1_close(c);
+        return;
+    }
+    append_exchange(c, x);
+    x->closing = true;
+    struct buf body;
+    buf_init(&body, 4096);
+    http_error_body(&body, reason, status >= 500 ? "server_error" : "invalid_request_error", NULL, NULL);
+    http_respond(x, status, "application/json", buf_span(&body));
+    buf_fini(&body);
+}
+
+/* The body that is being read has failed: its handler answers, nothing behind it is read. */
+static void fail_current(struct http1 *c, int r) {
+    struct http_exchange *x = c->current;
+    c->current = NULL;
+    close_behind(c, x);
+    http_exchange_ref(x);
+    http_exchange_body_end(x, r);
+    http_exchange_unref(x);
+}
+
+static void request_came(struct http1 *c) {
+    struct http_head head;
+    http_parser_take_head(&c->parser, &head);
+    c->waiting_for = 0; /* the next head has its own time */
+    c->final = !head.keep_alive;
+    bool has_body = head.has_body;
+    struct http_exchange *x = http_exchange_new(c->server->loop, &http1_wire, c, &head);
+    if (!x) {
+        http_head_fini(&head);
+        answer_refusal(c, 503, "The server is out of memory.");
+        return;
+    }
+    append_exchange(c, x);
+    if (has_body) c->current = x;
+    else http_exchange_body_end(x, 0);
+    c->server->on_request(c->server->arg, x);
+}
+
+/* Whether the parser must not be asked on. */
+static bool blocked(const struct http1 *c) {
+    return c->current ? !http_exchange_wants_body(c->current) : !c->discarding && c->exchange_count >= c->server->limits.pipeline_max;
+}
+
+static void take_input(struct http1 *c, struct span *rest) {
+    c->stalled = false;
+    while (!c->dead && !c->no_more) {
+        if (blocked(c)) {
+            c->stalled = true;
+            return;
+        }
+        struct span piece;
+        struct http_exchange *x = c->current;
+        switch (http_parser_next(&c->parser, rest, &piece)) {
+        case HTTP_NEED: return;
+        case HTTP_HEAD: request_came(c); break;
+        case HTTP_BODY:
+            if (!x) break;
+            http_exchange_ref(x);
+            http_exchange_body(x, piece);
+            http_exchange_unref(x);
+            break;
+        case HTTP_END:
+            c->current = NULL;
+            c->discarding = false;
+            if (c->final) c->no_more = true;
+            if (!x) break;
+            http_exchange_ref(x);
+            http_exchange_body_end(x, 0);
+            http_exchange_unref(x);
+            break;
+        case HTTP_REFUSED:
+            if (x) fail_current(c, http_parser_status(&c->parser) == 503 ? E_NOMEM : E_INVALID);
+            else if (c->discarding) c->no_more = true; /* answered already */
+            else answer_refusal(c, http_parser_status(&c->parser), http_parser_reason(&c->parser));
+            break;
+        }
+    }
+    *rest = span_skip(*rest, rest->len); /* what follows the last request is nobody's */
+}
+
+static void on_read(void *arg, struct span data) {
+    struct http1 *c = arg;
+    enter(c);
+    if (c->waiting_for == WAITING_BODY) c->waiting_since_ms = loop_now_ms(c->server->loop);
+    if (!c->in.len) take_input(c, &data);
+    if (!c->dead && buf_append_span(&c->in, data)) http1_close(c);
+    leave(c);
+}
+
+static void on_end(void *arg, int r) {
+    struct http1 *c = arg;
+    if (r) {
+        http1_close(c);
+        return;
+    }
+    enter(c);
+    c->ended = true;
+    /* Whether it has gone or only said all that it had to say cannot be told apart: handlers may stop, answers still are written. */
+    for (struct http_exchange *x = c->first, *next; x; x = next) {
+        http_exchange_ref(x);
+        http_exchange_gone(x);
+        next = c->dead ? NULL : x->next;
+        http_exchange_unref(x);
+    }
+    leave(c);
+}
+
+static void on_drain(void *arg) {
+    enter(arg);
+    leave(arg);
+}
+
+/* ---- Settling ----------------------------------------------------------------------------------------------------------- */
+
+/* Moves the first exchange's bytes to the stream; true while there may be more to do. */
+static bool write_first(struct http1 *c) {
+    struct http_exchange *x = c->first;
+    if (c->broken) return false;
+    while (x->out.len) {
+        struct span piece = span_sub(buf_span(&x->out), 0, PIECE_MAX);
+        int r = stream_write(c->stream, piece);
+        if (r == E_FULL) break;
+        if (r) { /* the stream's on_end follows and closes; not from here, where a handler may be in the middle of its own call */
+            c->broken = true;
+            return false;
+        }
+        c->written += piece.len;
+        buf_consume(&x->out, piece.len);
+    }
+    if (x->wants_drain && !x->ended && x->out.len <= c->server->limits.write_buffer_max / 4) {
+        http_exchange_ref(x);
+        http_exchange_drained(x);
+        http_exchange_unref(x);
+        return true;
+    }
+    if (x->out.len || !x->ended) return false;
+    if (x->aborted) { /* the client must not take what it has for the whole */
+        http1_close(c);
+        return false;
+    }
+    bool closing = x->closing;
+    remove_exchange(c, x);
+    http_exchange_unref(x);
+    if (closing) c->no_more = true;
+    return true;
+}
+
+static enum waiting what_is_awaited(const struct http1 *c) {
+    if (c->current ? !c->stalled : c->discarding) return WAITING_BODY;
+    if (c->current || c->stalled) return WAITING_HANDLER;
+    if (!http_parser_between(&c->parser) && !c->no_more) return WAITING_HEAD;
+    return c->first ? WAITING_HANDLER : WAITING_IDLE;
+}
+
+static void settle(struct http1 *c) {
+    for (;;) {
+        while (!c->dead && c->first && write_first(c)) {}
+        if (c->dead) return;
+        if (!c->stalled || blocked(c) || c->no_more) break;
+        struct span rest = buf_span(&c->in);
+        size_t before = rest.len;
+        take_input(c, &rest);
+        if (c->dead) return;
+        buf_consume(&c->in, before - rest.len);
+    }
+    if (c->ended && c->current && !c->stalled) { /* half a body, and no more of it comes */
+        struct http_exchange *x = c->current;
+        c->current = NULL;
+        c->no_more = true;
+        remove_exchange(c, x);
+        http_exchange_detach(x);
+        if (c->dead) return;
+    }
+    if (c->no_more) buf_clear(&c->in);
+    bool idle = !c->stalled && http_parser_between(&c->parser);
+    if (!c->first && (c->no_more || c->ended || (c->server->draining && idle))) {
+        finish(c);
+        return;
+    }
+    /* A last request's client is watched too: reading on is how its going is noticed. */
+    bool read = c->in.len < IN_HIGH && !c->ended;
+    if (read) stream_read_start(c->stream);
+    else stream_read_stop(c->stream);
+    enum waiting w = what_is_awaited(c);
+    if ((int)w != c->waiting_for) {
+        c->waiting_for = (int)w;
+        c->waiting_since_ms = loop_now_ms(c->server->loop);
+    }
+}
+
+/* ---- Life --------------------------------------------------------------------------------------------------------------- */
+
+static const struct stream_events events = {on_read, on_end, on_drain};
+
+struct http1 *http1_new(struct http_server *s, struct stream *stream) {
+    struct http1 *c = mem_zalloc(sizeof *c);
+    if (!c) return NULL;
+    c->server = s;
+    s->refs++;
+    c->stream = stream;
+    c->last = &c->first;
+    buf_init(&c->in, IN_CAP);
+    http_parser_init(&c->parser, &s->limits.parser);
+    stream_init(stream, STREAM_CAP, c, &events);
+    return c;
+}
+
+void http1_start(struct http1 *c) {
+    enter(c);
+    leave(c);
+}
+
+void http1_drain(struct http1 *c) {
+    enter(c);
+    leave(c);
+}
+
+void http1_check_time(struct http1 *c) {
+    const struct http_limits *m = &c->server->limits;
+    int64_t now_ms = loop_now_ms(c->server->loop), waited_ms = now_ms - c->waiting_since_ms;
+    enter(c);
+    uint64_t flushed = c->written - stream_write_queued(c->stream);
+    bool unsent = stream_write_queued(c->stream) || (c->first && c->first->out.len);
+    if (!unsent || flushed != c->flushed) {
+        c->flushed = flushed;
+        c->progress_ms = now_ms;
+    }
+    if (c->broken || (unsent && now_ms - c->progress_ms >= m->write_timeout_ms)) {
+        http1_close(c);
+    } else if (c->waiting_for == WAITING_HEAD && waited_ms >= m->head_timeout_ms) {
+        answer_refusal(c, 408, "The request's head did not arrive in time.");
+    } else if (c->waiting_for == WAITING_BODY && waited_ms >= m->body_timeout_ms) {
+        if (c->current) fail_current(c, E_DEADLINE);
+        c->no_more = true;
+        c->discarding = false;
+    } else if (c->waiting_for == WAITING_IDLE && waited_ms >= m->idle_timeout_ms) {
+        c->no_more = true;
+    }
+    leave(c);
+}

@@ -1,0 +1,142 @@
+#include "http/server_internal.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+
+enum { TICK_MIN_MS = 5, TICK_MAX_MS = 1000 };
+
+static void size_default(size_t *field, size_t value) {
+    if (!*field) *field = value;
+}
+static void time_default(int64_t *field, int64_t value) {
+    if (*field <= 0) *field = value;
+}
+
+/* Every connection once, although each may take itself and others out of the list: http_server_forget keeps `walking` right. */
+static void for_each(struct http_server *s, void (*fn)(struct http1 *c)) {
+    s->refs++;
+    for (struct http1 *c = s->connections; c; c = s->walking) {
+        s->walking = c->next;
+        fn(c);
+    }
+    http_server_unref(s);
+}
+
+static void on_tick(void *arg) { for_each(arg, http1_check_time); }
+
+static void on_accept(void *arg, struct stream *stream) {
+    struct http_server *s = arg;
+    struct http1 *c = http1_new(s, stream);
+    if (!c) {
+        stream_close(stream);
+        return;
+    }
+    c->next = s->connections;
+    if (s->connections) s->connections->previous = c;
+    s->connections = c;
+    if (s->connection_count++ == 0) loop_timer_start(s->timer, s->tick_ms, s->tick_ms);
+    if (s->connection_count == s->limits.connections_max && s->listener) listener_pause(s->listener, true);
+    http1_start(c);
+}
+
+void http_server_unref(struct http_server *s) {
+    if (--s->refs == 0) mem_free(s);
+}
+
+void http_server_forget(struct http_server *s, struct http1 *c) {
+    if (s->walking == c) s->walking = c->next;
+    if (c->previous) c->previous->next = c->next;
+    else s->connections = c->next;
+    if (c->next) c->next->previous = c->previous;
+    s->connection_count--;
+    if (s->connection_count == 0 && s->timer) loop_timer_stop(s->timer);
+    if (s->listener && s->connection_count == s->limits.connections_max - 1) listener_pause(s->listener, false);
+    if (s->connection_count == 0 && s->on_drained) {
+        void (*done)(void *) = s->on_drained;
+        s->on_drained = NULL;
+        done(s->drained_arg);
+    }
+}
+
+struct span http_server_date(struct http_server *s) {
+    int64_t second = clock_wall_ms() / 1000;
+    if (second != s->date_second || !s->date[0]) {
+        time_t t = (time_t)second;
+        struct tm tm;
+        gmtime_r(&t, &tm);
+        s->date_second = second;
+        static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec"; /* not the locale's */
+        snprintf(s->date, sizeof s->date, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + 3 * tm.tm_wday, tm.tm_mday, months + 3 * tm.tm_mon, tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+    }
+    return span_str(s->date);
+}
+
+struct http_server *http_server_open(struct loop *l, const char *address, const struct http_limits *limits, void *arg,
+                                     void (*on_request)(void *arg, struct http_exchange *x), struct error *err) {
+    struct http_server *s = mem_zalloc(sizeof *s);
+    if (!s) {
+        error_set(err, E_NOMEM, "listening on %s: no memory", address);
+        return NULL;
+    }
+    s->refs = 1;
+    s->loop = l;
+    s->arg = arg;
+    s->on_request = on_request;
+    if (limits) s->limits = *limits;
+    struct http_limits *m = &s->limits;
+    size_default(&m->connections_max, 4096);
+    size_default(&m->pipeline_max, 16);
+    size_default(&m->write_buffer_max, 1 << 20);
+    size_default(&m->discard_max, 64 << 10);
+    time_default(&m->head_timeout_ms, 10000);
+    time_default(&m->body_timeout_ms, 30000);
+    time_default(&m->idle_timeout_ms, 75000);
+    time_default(&m->write_timeout_ms, 60000);
+    time_default(&m->linger_ms, 2000);
+    int64_t least = m->head_timeout_ms;
+    if (m->body_timeout_ms < least) least = m->body_timeout_ms;
+    if (m->idle_timeout_ms < least) least = m->idle_timeout_ms;
+    if (m->write_timeout_ms < least) least = m->write_timeout_ms;
+    s->tick_ms = least / 4 < TICK_MIN_MS ? TICK_MIN_MS : least / 4 > TICK_MAX_MS ? TICK_MAX_MS : least / 4;
+    s->timer = loop_timer_new(l, s, on_tick);
+    if (!s->timer) error_set(err, E_NOMEM, "listening on %s: no memory", address);
+    s->listener = s->timer ? listener_open(l, address, s, on_accept, err) : NULL;
+    if (s->listener) return s;
+    loop_timer_close(s->timer);
+    mem_free(s);
+    return NULL;
+}
+
+int http_server_port(const struct http_server *s) { return s->listener ? listener_port(s->listener) : 0; }
+size_t http_server_connections(const struct http_server *s) { return s->connection_count; }
+
+static void stop_listening(struct http_server *s) {
+    listener_close(s->listener);
+    s->listener = NULL;
+}
+
+void http_server_drain(struct http_server *s, void *arg, void (*on_done)(void *arg)) {
+    stop_listening(s);
+    s->draining = true;
+    s->on_drained = NULL;
+    s->tick_ms = TICK_MIN_MS; /* what is flushed now is noticed by looking */
+    if (s->connection_count) loop_timer_start(s->timer, s->tick_ms, s->tick_ms);
+    for_each(s, http1_drain);
+    if (s->connection_count == 0) {
+        if (on_done) on_done(arg);
+        return;
+    }
+    s->drained_arg = arg;
+    s->on_drained = on_done;
+}
+
+void http_server_close(struct http_server *s) {
+    if (!s) return;
+    stop_listening(s);
+    s->on_drained = NULL;
+    s->draining = true;
+    for_each(s, http1_close);
+    loop_timer_close(s->timer);
+    s->timer = NULL;
+    http_server_unref(s);
+}

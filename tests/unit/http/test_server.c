@@ -1,0 +1,342 @@
+#include "test.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/loop.h"
+#include "http/server.h"
+
+/* The server runs on the test's thread; the client is a script in a thread of its own that stops the loop when it is through. */
+static struct loop *loop;
+static struct http_server *server;
+static int port;
+
+/* ---- Handlers ------------------------------------------------------------------------------------------------------------ */
+
+static atomic_int open_exchanges, closed_told, drains_told, body_errors, last_body_error;
+
+struct task {
+    struct http_exchange *x;
+    struct loop_timer *timer;
+    size_t sent, total, got, pieces;
+    bool gone;
+};
+
+static struct task *task_new(struct http_exchange *x) {
+    struct task *t = mem_zalloc(sizeof *t);
+    t->x = x;
+    open_exchanges++;
+    return t;
+}
+
+static void task_free(struct task *t) {
+    loop_timer_close(t->timer);
+    mem_free(t);
+    open_exchanges--;
+}
+
+static void echo(void *arg, struct span body, int r) {
+    struct task *t = arg;
+    if (r) {
+        body_errors++;
+        last_body_error = r;
+        struct error err;
+        error_set(&err, r, "body: %d", r);
+        http_respond_error(t->x, &err);
+    } else {
+        http_respond(t->x, 200, "text/plain", body);
+    }
+    task_free(t);
+}
+
+static void answer_late(void *arg) {
+    struct task *t = arg;
+    http_respond(t->x, 200, NULL, http_query(t->x));
+    task_free(t);
+}
+
+static void hold_closed(void *arg) {
+    struct task *t = arg;
+    closed_told++;
+    http_respond(t->x, 200, NULL, SPAN("never mind"));
+    task_free(t);
+}
+
+static void pump(void *arg) {
+    struct task *t = arg;
+    char piece[10000];
+    while (t->sent < t->total) {
+        for (size_t i = 0; i < sizeof piece; i++) piece[i] = (char)('a' + (t->sent + i) % 23);
+        int r = http_stream_write(t->x, span_of(piece, sizeof piece));
+        if (r == E_FULL) return;
+        if (r) break; /* on_close says the rest */
+        t->sent += sizeof piece;
+    }
+    if (t->sent < t->total) return;
+    http_stream_end(t->x);
+    task_free(t);
+}
+
+static void drained(void *arg) {
+    drains_told++;
+    pump(arg);
+}
+
+static void big_closed(void *arg) {
+    struct task *t = arg;
+    closed_told++;
+    http_stream_end(t->x);
+    task_free(t);
+}
+
+static void tick(void *arg) {
+    struct task *t = arg;
+    char text[32];
+    int n = snprintf(text, sizeof text, "data: %zu\n\n", ++t->sent);
+    http_stream_write(t->x, span_of(text, (size_t)n));
+    if (t->sent < t->total) return;
+    http_stream_end(t->x);
+    task_free(t);
+}
+
+static void resume(void *arg) { http_body_resume(((struct task *)arg)->x); }
+
+/* Takes one piece, pauses, goes on a little later. */
+static void slowly(void *arg, struct span piece, bool last, int r) {
+    struct task *t = arg;
+    if (r || last) {
+        char text[32];
+        int n = snprintf(text, sizeof text, "%zu", t->got);
+        if (r) {
+            body_errors++;
+            last_body_error = r;
+        }
+        http_respond(t->x, r ? 400 : 200, NULL, span_of(text, (size_t)n));
+        task_free(t);
+        return;
+    }
+    t->got += piece.len;
+    t->pieces++;
+    http_body_pause(t->x);
+    loop_timer_start(t->timer, 1, 0);
+}
+
+static void on_request(void *arg, struct http_exchange *x) {
+    (void)arg;
+    struct span path = http_path(x);
+    assert_true(http_peer_loopback(x) && http_peer(x)[0]);
+    if (span_eq(path, SPAN("/echo"))) {
+        http_body_collect(x, 1000, task_new(x), echo);
+    } else if (span_eq(path, SPAN("/now"))) {
+        http_respond(x, 200, "text/plain", SPAN("now"));
+    } else if (span_eq(path, SPAN("/fields"))) {
+        assert_int_equal(http_header_add(x, "x-a", SPAN("b\r\nx-injected: 1")), E_INVALID);
+        assert_int_equal(http_header_add(x, "x a", SPAN("b")), E_INVALID);
+        assert_int_equal(http_header_add(x, "Content-Length", SPAN("0")), E_INVALID);
+        assert_int_equal(http_header_add(x, "x-got", http_header(x, "X-SENT")), 0);
+        http_respond(x, 204, NULL, SPAN(""));
+    } else if (span_eq(path, SPAN("/late"))) {
+        struct task *t = task_new(x);
+        t->timer = loop_timer_new(loop, t, answer_late);
+        loop_timer_start(t->timer, 30, 0);
+    } else if (span_eq(path, SPAN("/hold"))) {
+        http_on_close(x, task_new(x), hold_closed);
+    } else if (span_eq(path, SPAN("/big"))) {
+        struct task *t = task_new(x);
+        t->total = 20 << 20;
+        http_on_close(x, t, big_closed);
+        http_on_drain(x, t, drained);
+        http_stream_begin(x, 200, "text/plain");
+        pump(t);
+    } else if (span_eq(path, SPAN("/events"))) {
+        struct task *t = task_new(x);
+        t->total = 3;
+        t->timer = loop_timer_new(loop, t, tick);
+        http_stream_begin(x, 200, "text/event-stream");
+        loop_timer_start(t->timer, 1, 1);
+    } else if (span_eq(path, SPAN("/slowly"))) {
+        struct task *t = task_new(x);
+        t->timer = loop_timer_new(loop, t, resume);
+        http_body_read(x, t, slowly);
+    } else if (span_eq(path, SPAN("/whole"))) {
+        static char much[3 << 20];
+        memset(much, 'w', sizeof much);
+        http_respond(x, 200, NULL, span_of(much, sizeof much));
+    } else if (span_eq(path, SPAN("/broken"))) {
+        http_stream_begin(x, 200, NULL);
+        http_stream_write(x, SPAN("half"));
+        http_abort(x);
+    } else if (span_eq(path, SPAN("/fail"))) {
+        http_abort(x);
+    } else {
+        struct error err;
+        error_set_param(&err, E_NOT_FOUND, "path", "No such path.");
+        http_respond_error(x, &err);
+    }
+}
+
+/* ---- Clients --------------------------------------------------------------------------------------------------------------- */
+
+static int dial(void) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), small = 64 << 10;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0) abort();
+    return fd;
+}
+
+static void send_all(int fd, struct span s) {
+    while (s.len) {
+        ssize_t n = send(fd, s.data, s.len, MSG_NOSIGNAL);
+        if (n <= 0) return;
+        s = span_skip(s, (size_t)n);
+    }
+}
+
+/* Reads until the end or a silence. Returns whether the server closed, −1 after a reset. */
+static int receive(int fd, struct buf *out, int silence_ms) {
+    for (;;) {
+        struct pollfd p = {fd, POLLIN, 0};
+        if (poll(&p, 1, silence_ms) == 0) return 0;
+        char *room = buf_reserve(out, 65536);
+        if (!room) abort();
+        ssize_t n = recv(fd, room, 65536, 0);
+        if (n == 0) return 1;
+        if (n < 0) return -1;
+        buf_commit(out, (size_t)n);
+    }
+}
+
+/* Without the lines that change: the date. */
+static void without_date(struct buf *b) {
+    struct buf out;
+    buf_init(&out, b->cap);
+    struct span rest = buf_span(b), line;
+    while (span_cut(&rest, '\n', &line))
+        if (!span_starts(line, SPAN("date: "))) buf_append_span(&out, line), buf_append_char(&out, '\n');
+    if (out.len && !span_ends(buf_span(b), SPAN("\n"))) out.len--;
+    buf_fini(b);
+    *b = out;
+}
+
+static void start(const struct http_limits *limits) {
+    struct error err = {0};
+    loop = loop_new(&err);
+    server = http_server_open(loop, "127.0.0.1:0", limits, NULL, on_request, &err);
+    CHECK(server != NULL, "%s", err.message);
+    port = http_server_port(server);
+    open_exchanges = closed_told = drains_told = body_errors = last_body_error = 0;
+}
+
+static void finish(void) {
+    http_server_close(server);
+    loop_free(loop);
+    assert_int_equal(open_exchanges, 0);
+}
+
+static void *(*script)(void *);
+static void *run_script(void *arg) {
+    void *r = script(arg);
+    loop_stop(loop);
+    return r;
+}
+static void run(void *(*fn)(void *), void *arg) {
+    pthread_t id;
+    script = fn;
+    pthread_create(&id, NULL, run_script, arg);
+    loop_run(loop);
+    pthread_join(id, NULL);
+}
+
+struct talk {
+    const char *name;
+    const char *send;
+    const char *expected; /* all that comes, without dates */
+    int closed;           /* 0 left open, 1 closed */
+    bool half_close;
+    struct buf got;
+    int was;
+};
+
+static void *talk(void *arg) {
+    struct talk *t = arg;
+    int fd = dial();
+    send_all(fd, span_str(t->send));
+    if (t->half_close) shutdown(fd, SHUT_WR);
+    t->was = receive(fd, &t->got, t->closed ? 5000 : 150);
+    close(fd);
+    return NULL;
+}
+
+#define H "Host: a\r\n"
+#define REQ(line, fields) line " HTTP/1.1\r\n" H fields "\r\n"
+#define OK(body, length, more) "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: " #length "\r\n" more "\r\n" body
+#define BARE(body, length, more) "HTTP/1.1 200 OK\r\ncontent-length: " #length "\r\n" more "\r\n" body
+#define CLOSE "connection: close\r\n"
+#define LAST REQ("GET /now", "Connection: close\r\n")
+#define LAST_OK OK("now", 3, CLOSE)
+#define NOT_FOUND_BODY "{\"error\":{\"message\":\"No such path.\",\"type\":\"invalid_request_error\",\"param\":\"path\",\"code\":null}}"
+
+static struct talk talks[] = {
+    {.name = "get", .send = REQ("GET /now", ""), .expected = OK("now", 3, "")},
+    {.name = "close", .send = LAST LAST, .expected = LAST_OK, .closed = 1},
+    {.name = "kept alive", .send = REQ("GET /now", "") REQ("GET /now", "") LAST, .expected = OK("now", 3, "") OK("now", 3, "") LAST_OK, .closed = 1},
+    {.name = "1.0", .send = "GET /now HTTP/1.0\r\n\r\n", .expected = LAST_OK, .closed = 1},
+    {.name = "1.0 kept alive", .send = "GET /now HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" LAST, .expected = OK("now", 3, "connection: keep-alive\r\n") LAST_OK, .closed = 1},
+    {.name = "head", .send = REQ("HEAD /now", "") LAST, .expected = OK("", 3, "") LAST_OK, .closed = 1},
+    {.name = "head of a stream", .send = REQ("HEAD /events", "") LAST, .expected = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n" LAST_OK, .closed = 1},
+    {.name = "fields", .send = REQ("GET /fields", "X-Sent: yes\r\n") LAST, .expected = "HTTP/1.1 204 No Content\r\nx-got: yes\r\n\r\n" LAST_OK, .closed = 1},
+    {.name = "echo", .send = REQ("POST /echo", "Content-Length: 5\r\n") "hello" LAST, .expected = OK("hello", 5, "") LAST_OK, .closed = 1},
+    {.name = "echo chunked", .send = REQ("POST /echo", "Transfer-Encoding: chunked\r\n") "3;x\r\nhel\r\n2\r\nlo\r\n0\r\nT: u\r\n\r\n" LAST, .expected = OK("hello", 5, "") LAST_OK, .closed = 1},
+    {.name = "echo of nothing", .send = REQ("GET /echo", "") LAST, .expected = OK("", 0, "") LAST_OK, .closed = 1},
+    {.name = "not found with a body", .send = REQ("POST /none", "Content-Length: 5\r\n") "hello" LAST, .expected = "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: 95\r\n\r\n" NOT_FOUND_BODY LAST_OK, .closed = 1},
+    {.name = "not found with a chunked body", .send = REQ("POST /none", "Transfer-Encoding: chunked\r\n") "5\r\nhello\r\n0\r\n\r\n" LAST, .expected = "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: 95\r\n" CLOSE "\r\n" NOT_FOUND_BODY, .closed = 1},
+    {.name = "too large by length", .send = REQ("POST /echo", "Content-Length: 100000\r\n") "xx", .expected = "HTTP/1.1 413 Content Too Large\r\ncontent-type: application/json\r\ncontent-length: 89\r\n" CLOSE "\r\n{\"error\":{\"message\":\"body: -20\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":null}}", .closed = 1},
+    {.name = "order", .send = REQ("GET /late?1", "") REQ("GET /now", "") REQ("GET /late?2", "") LAST, .expected = BARE("1", 1, "") OK("now", 3, "") BARE("2", 1, "") LAST_OK, .closed = 1},
+    {.name = "events", .send = REQ("GET /events", "") LAST, .expected = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n9\r\ndata: 3\n\n\r\n0\r\n\r\n" LAST_OK, .closed = 1},
+    {.name = "events to 1.0", .send = "GET /events HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" LAST, .expected = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n" CLOSE "\r\ndata: 1\n\ndata: 2\n\ndata: 3\n\n", .closed = 1},
+    {.name = "continue", .send = REQ("POST /echo", "Content-Length: 2\r\nExpect: 100-continue\r\n") "hi" LAST, .expected = "HTTP/1.1 100 Continue\r\n\r\n" OK("hi", 2, "") LAST_OK, .closed = 1},
+    {.name = "continue in order", .send = REQ("GET /late?1", "") REQ("POST /echo", "Content-Length: 2\r\nExpect: 100-continue\r\n") "hi" LAST, .expected = BARE("1", 1, "") "HTTP/1.1 100 Continue\r\n\r\n" OK("hi", 2, "") LAST_OK, .closed = 1},
+    {.name = "no continue where nobody reads", .send = REQ("POST /now", "Content-Length: 2\r\nExpect: 100-continue\r\n") "hi" LAST, .expected = OK("now", 3, CLOSE), .closed = 1},
+    {.name = "refused", .send = "GET /now HTTP/1.1\r\n\r\n" LAST, .expected = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 106\r\n" CLOSE "\r\n{\"error\":{\"message\":\"The Host field is missing.\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":null}}", .closed = 1},
+    {.name = "refused behind others", .send = REQ("GET /late?1", "") "\x16\x03" LAST, .expected = BARE("1", 1, "") "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 104\r\n" CLOSE "\r\n{\"error\":{\"message\":\"This is no HTTP request.\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":null}}", .closed = 1},
+    {.name = "refused in its body", .send = REQ("POST /echo", "Transfer-Encoding: chunked\r\n") "2\r\nhix\r\n0\r\n\r\n" LAST, .expected = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 88\r\n" CLOSE "\r\n{\"error\":{\"message\":\"body: -3\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":null}}", .closed = 1},
+    {.name = "half a head", .send = "GET /now HTTP/1.1\r\nHost: a\r\n", .half_close = true, .expected = "", .closed = 1},
+    {.name = "half a body", .send = REQ("GET /now", "") REQ("POST /echo", "Content-Length: 5\r\n") "he", .half_close = true, .expected = OK("now", 3, ""), .closed = 1},
+    {.name = "half a chunk", .send = REQ("POST /slowly", "Transfer-Encoding: chunked\r\n") "ff\r\nabc", .half_close = true, .expected = "", .closed = 1},
+    {.name = "half-closed behind a whole request", .send = REQ("GET /late?1", "") REQ("POST /echo", "Content-Length: 2\r\n") "hi", .half_close = true, .expected = BARE("1", 1, "") OK("hi", 2, ""), .closed = 1},
+    {.name = "aborted stream", .send = REQ("GET /broken", "") LAST, .expected = NULL, .closed = 1},
+    {.name = "aborted before its answer", .send = REQ("GET /fail", "") LAST, .expected = "HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\ncontent-length: 112\r\n\r\n{\"error\":{\"message\":\"The server could not answer this request.\",\"type\":\"server_error\",\"param\":null,\"code\":null}}" LAST_OK, .closed = 1},
+    {.name = "paused body", .send = REQ("POST /slowly", "Transfer-Encoding: chunked\r\n") "1\r\na\r\n2\r\nbc\r\n3\r\ndef\r\n0\r\n\r\n" LAST, .expected = BARE("6", 1, "") LAST_OK, .closed = 1},
+};
+
+static void conversations(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(talks); i++) {
+        struct talk *t = &talks[i];
+        start(NULL);
+        buf_init(&t->got, 1 << 20);
+        run(talk, t);
+        finish();
+        without_date(&t->got);
+        if (t->expected) {
+            const char *got = buf_cstr(&t->got), *want = t->expected;
+            CHECK(strcmp(got, want) == 0, "%s:\n--- got\n%s\n--- wanted\n%s", t->name, got, want);
+        } else {
+            CHECK(!strstr(buf_cstr(&t->got), "0\r\n\r\n") && !strstr(buf_cstr(&t->got), "now"), "%s: %s", t->name, buf_cstr(&t->got));
+        }
+        CHECK(t->closed ? t->was != 0 : t->was == 0, "%s: closed %d", t->name, t->was);
+        buf_fini(&t->got);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(conversations)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

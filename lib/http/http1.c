@@ -92,6 +92,9 @@ static bool can_discard(const struct http1 *c, const struct http_exchange *x) {
     return !x->head.chunked && !x->head.expects_continue && x->head.length - x->body_seen <= c->server->limits.discard_max;
 }
 
+/* No byte of a further request has come. */
+static bool nothing_behind(const struct http1 *c) { return !(c->taking ? c->taking->len : c->in.len) && http_parser_between(&c->parser); }
+
 /* ---- struct http_wire --------------------------------------------------------------------------------------------------- */
 
 static int wire_begin(struct http_exchange *x, int64_t length) {
@@ -101,7 +104,7 @@ static int wire_begin(struct http_exchange *x, int64_t length) {
     if (!x->head.keep_alive || (length < 0 && x->head.minor == 0)) x->closing = true;
     if (c->current == x && (length >= 0 || !x->body_wanted) && !can_discard(c, x)) x->closing = true;
     if (last && c->no_more) x->closing = true;
-    if (last && c->server->draining && c->current != x && !c->in.len && http_parser_between(&c->parser)) x->closing = true;
+    if (last && c->server->draining && c->current != x && nothing_behind(c)) x->closing = true;
     if (x->closing) c->no_more |= c->current != x; /* with its body unread, wire_end decides */
     x->out.cap = length < 0 ? x->out.len + c->server->limits.write_buffer_max + OUT_SLACK : SIZE_MAX - 1;
     struct buf *out = &x->out;
@@ -226,15 +229,16 @@ static bool blocked(const struct http1 *c) {
 
 static void take_input(struct http1 *c, struct span *rest) {
     c->stalled = false;
+    c->taking = rest;
     while (!c->dead && !c->no_more) {
         if (blocked(c)) {
             c->stalled = true;
-            return;
+            break;
         }
         struct span piece;
         struct http_exchange *x = c->current;
         switch (http_parser_next(&c->parser, rest, &piece)) {
-        case HTTP_NEED: return;
+        case HTTP_NEED: goto out;
         case HTTP_HEAD: request_came(c); break;
         case HTTP_BODY:
             if (!x) break;
@@ -258,7 +262,9 @@ static void take_input(struct http1 *c, struct span *rest) {
             break;
         }
     }
-    *rest = span_skip(*rest, rest->len); /* what follows the last request is nobody's */
+out:
+    c->taking = NULL;
+    if (c->dead || c->no_more) *rest = span_skip(*rest, rest->len); /* what follows the last request is nobody's */
 }
 
 static void on_read(void *arg, struct span data) {

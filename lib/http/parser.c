@@ -81,7 +81,9 @@ void http_parser_fini(struct http_parser *p) {
     *p = (struct http_parser){.state = STATE_REFUSED, .status = 400, .reason = "closed"};
 }
 
-bool http_parser_between(const struct http_parser *p) { return p->state == STATE_FIRST && !p->cr; }
+bool http_parser_between(const struct http_parser *p) {
+    return (p->state == STATE_FIRST && !p->cr) || p->state == STATE_END || (p->state == STATE_TAKEN && !p->chunked && !p->left);
+}
 int http_parser_status(const struct http_parser *p) { return p->status; }
 const char *http_parser_reason(const struct http_parser *p) { return p->reason ? p->reason : ""; }
 

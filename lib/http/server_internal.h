@@ -33,6 +33,7 @@ struct http1 {
     struct http_exchange *first, **last; /* not written yet, in the order of their requests */
     size_t exchange_count;
     struct http_exchange *current; /* the one whose body is being read: the last of the list */
+    const struct span *taking;     /* the input that is being parsed now, what is left of it */
     int busy;                      /* calls under way; the outermost one settles, see http1.c */
     bool stalled;                  /* the parser was not asked on: the pipeline is full, or nobody wants the body now */
     bool discarding;               /* the body's exchange has ended without wanting it */

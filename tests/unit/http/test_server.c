@@ -29,7 +29,7 @@ struct task {
 };
 
 static struct task *task_new(struct http_exchange *x) {
-    struct task *t = mem_zalloc(sizeof *t);
+    struct task *t = calloc(1, sizeof *t); /* not of the seam: the sweep is about the server's memory */
     t->x = x;
     open_exchanges++;
     return t;
@@ -37,7 +37,7 @@ static struct task *task_new(struct http_exchange *x) {
 
 static void task_free(struct task *t) {
     loop_timer_close(t->timer);
-    mem_free(t);
+    free(t);
     open_exchanges--;
 }
 
@@ -105,6 +105,16 @@ static void tick(void *arg) {
     task_free(t);
 }
 
+/* A task with a timer; without memory for one the exchange is given up. */
+static struct task *timed_task(struct http_exchange *x, void (*on_timer)(void *arg)) {
+    struct task *t = task_new(x);
+    t->timer = loop_timer_new(loop, t, on_timer);
+    if (t->timer) return t;
+    http_abort(x);
+    task_free(t);
+    return NULL;
+}
+
 static void resume(void *arg) { http_body_resume(((struct task *)arg)->x); }
 
 /* Takes one piece, pauses, goes on a little later. */
@@ -142,9 +152,8 @@ static void on_request(void *arg, struct http_exchange *x) {
         assert_int_equal(http_header_add(x, "x-got", http_header(x, "X-SENT")), 0);
         http_respond(x, 204, NULL, SPAN(""));
     } else if (span_eq(path, SPAN("/late"))) {
-        struct task *t = task_new(x);
-        t->timer = loop_timer_new(loop, t, answer_late);
-        loop_timer_start(t->timer, 30, 0);
+        struct task *t = timed_task(x, answer_late);
+        if (t) loop_timer_start(t->timer, 30, 0);
     } else if (span_eq(path, SPAN("/hold"))) {
         http_on_close(x, task_new(x), hold_closed);
     } else if (span_eq(path, SPAN("/big"))) {
@@ -155,15 +164,14 @@ static void on_request(void *arg, struct http_exchange *x) {
         http_stream_begin(x, 200, "text/plain");
         pump(t);
     } else if (span_eq(path, SPAN("/events"))) {
-        struct task *t = task_new(x);
+        struct task *t = timed_task(x, tick);
+        if (!t) return;
         t->total = 3;
-        t->timer = loop_timer_new(loop, t, tick);
         http_stream_begin(x, 200, "text/event-stream");
         loop_timer_start(t->timer, 1, 1);
     } else if (span_eq(path, SPAN("/slowly"))) {
-        struct task *t = task_new(x);
-        t->timer = loop_timer_new(loop, t, resume);
-        http_body_read(x, t, slowly);
+        struct task *t = timed_task(x, resume);
+        if (t) http_body_read(x, t, slowly);
     } else if (span_eq(path, SPAN("/whole"))) {
         static char much[3 << 20];
         memset(much, 'w', sizeof much);
@@ -336,7 +344,366 @@ static void conversations(void **state) {
     }
 }
 
+/* ---- Clients that go, are slow, or want much --------------------------------------------------------------------------------- */
+
+static void *leave_while_held(void *arg) {
+    const char *request = arg;
+    int fd = dial();
+    send_all(fd, span_str(request));
+    while (!open_exchanges) usleep(1000);
+    close(fd);
+    while (open_exchanges) usleep(1000);
+    return NULL;
+}
+
+static void client_goes(void **state) {
+    (void)state;
+    static const struct {
+        const char *request;
+        int closed, errors;
+    } cases[] = {{REQ("GET /hold", ""), 1, 0}, {REQ("GET /hold", "") REQ("GET /hold", "") REQ("GET /hold", ""), 3, 0}, {REQ("GET /big", ""), 1, 0}, {REQ("POST /echo", "Content-Length: 9\r\n") "half", 0, 1}, {REQ("GET /hold", "") REQ("POST /slowly", "Content-Length: 9\r\n") "half", 1, 1}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        start(NULL);
+        run(leave_while_held, (void *)(uintptr_t)cases[i].request);
+        CHECK(closed_told == cases[i].closed && body_errors == cases[i].errors, "case %zu: closed %d, errors %d", i, closed_told, body_errors);
+        CHECK(!body_errors || last_body_error == E_CANCELLED, "case %zu: %d", i, last_body_error);
+        finish();
+    }
+}
+
+static void *server_closes(void *arg) {
+    int fd = dial();
+    send_all(fd, span_str(arg));
+    while (!open_exchanges) usleep(1000);
+    loop_stop(loop);
+    struct buf got;
+    buf_init(&got, 1 << 20);
+    receive(fd, &got, 5000);
+    buf_fini(&got);
+    close(fd);
+    return NULL;
+}
+
+static void closing_the_server(void **state) {
+    (void)state;
+    static const char *const requests[] = {REQ("GET /hold", ""), REQ("POST /echo", "Content-Length: 9\r\n") "half"};
+    for (size_t i = 0; i < COUNT(requests); i++) {
+        start(NULL);
+        pthread_t id;
+        pthread_create(&id, NULL, server_closes, (void *)(uintptr_t)requests[i]);
+        loop_run(loop);
+        http_server_close(server);
+        pthread_join(id, NULL);
+        loop_free(loop);
+        CHECK(open_exchanges == 0, "request %zu", i);
+    }
+}
+
+struct big {
+    const char *path;
+    size_t total;
+    char first, modulo;
+    int pause_ms;
+    bool chunked, right;
+};
+
+static void *take_much(void *arg) {
+    struct big *b = arg;
+    struct buf got, plain;
+    buf_init(&got, 64 << 20);
+    buf_init(&plain, 64 << 20);
+    char request[200];
+    snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b->path);
+    int fd = dial();
+    send_all(fd, span_str(request));
+    usleep((unsigned)b->pause_ms * 1000);
+    int was = receive(fd, &got, 10000);
+    close(fd);
+    ptrdiff_t body = span_find(buf_span(&got), SPAN("\r\n\r\n"));
+    struct span rest = span_skip(buf_span(&got), (size_t)body + 4);
+    while (b->chunked && rest.len) {
+        size_t size = strtoul(rest.data, NULL, 16);
+        rest = span_skip(rest, (size_t)span_find(rest, SPAN("\r\n")) + 2);
+        buf_append_span(&plain, span_sub(rest, 0, size));
+        rest = span_skip(rest, size + 2);
+        if (!size) break;
+    }
+    if (b->chunked) rest = buf_span(&plain);
+    b->right = was == 1 && body > 0 && rest.len == b->total;
+    for (size_t i = 0; i < rest.len; i++) b->right &= rest.data[i] == b->first + (char)(i % (size_t)b->modulo);
+    buf_fini(&got);
+    buf_fini(&plain);
+    return NULL;
+}
+
+static void large_answers(void **state) {
+    (void)state;
+    static struct big cases[] = {{"/whole", 3 << 20, 'w', 1, 0, false, false}, {"/whole", 3 << 20, 'w', 1, 100, false, false}, {"/big", (20 << 20) / 10000 * 10000 + 10000, 'a', 23, 100, true, false}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        start(NULL);
+        run(take_much, &cases[i]);
+        CHECK(cases[i].right, "%s", cases[i].path);
+        if (cases[i].chunked) assert_true(drains_told > 0);
+        finish();
+    }
+}
+
+/* A body far larger than all buffers, to a reader that pauses at each piece: the client must be slowed down, nothing lost. */
+static void *upload(void *arg) {
+    struct talk *t = arg;
+    static char piece[1 << 20];
+    int fd = dial();
+    send_all(fd, SPAN(REQ("POST /slowly", "Connection: close\r\nContent-Length: 8388608\r\n")));
+    for (int i = 0; i < 8; i++) send_all(fd, span_of(piece, sizeof piece));
+    t->was = receive(fd, &t->got, 20000);
+    close(fd);
+    return NULL;
+}
+
+static void large_upload(void **state) {
+    (void)state;
+    struct talk t = {0};
+    buf_init(&t.got, 1 << 20);
+    start(NULL);
+    run(upload, &t);
+    finish();
+    without_date(&t.got);
+    assert_string_equal(buf_cstr(&t.got), BARE("8388608", 7, CLOSE));
+    buf_fini(&t.got);
+}
+
+static void *byte_by_byte(void *arg) {
+    struct talk *t = arg;
+    int fd = dial();
+    static const char text[] = REQ("POST /echo", "Transfer-Encoding: chunked\r\n") "3;x\r\nhel\r\n2\r\nlo\r\n0\r\nT: u\r\n\r\n" LAST;
+    for (const char *p = text; *p; p++) {
+        send_all(fd, span_of(p, 1));
+        usleep(100);
+    }
+    t->was = receive(fd, &t->got, 5000);
+    close(fd);
+    return NULL;
+}
+
+static void in_bytes(void **state) {
+    (void)state;
+    struct talk t = {0};
+    buf_init(&t.got, 1 << 20);
+    start(NULL);
+    run(byte_by_byte, &t);
+    finish();
+    without_date(&t.got);
+    assert_string_equal(buf_cstr(&t.got), OK("hello", 5, "") LAST_OK);
+    buf_fini(&t.got);
+}
+
+/* ---- Time ---------------------------------------------------------------------------------------------------------------- */
+
+static void *wait_for_end(void *arg) {
+    struct talk *t = arg;
+    int fd = dial();
+    send_all(fd, span_str(t->send));
+    t->was = receive(fd, &t->got, 20000);
+    close(fd);
+    return NULL;
+}
+
+static void timeouts(void **state) {
+    (void)state;
+    static struct {
+        struct talk talk;
+        const char *begins;
+        int error;
+    } cases[] = {
+        {{.name = "idle", .send = ""}, "", 0},
+        {{.name = "idle behind a request", .send = REQ("GET /now", "")}, "HTTP/1.1 200 ", 0},
+        {{.name = "slow head", .send = "GET /now HTTP/1.1\r\nHost:"}, "HTTP/1.1 408 ", 0},
+        {{.name = "slow body", .send = REQ("POST /echo", "Content-Length: 5\r\n") "he"}, "HTTP/1.1 504 ", E_DEADLINE},
+        {{.name = "slow chunk", .send = REQ("POST /slowly", "Transfer-Encoding: chunked\r\n") "5\r\nhe"}, "HTTP/1.1 400 ", E_DEADLINE},
+        {{.name = "slow unwanted body", .send = REQ("POST /now", "Content-Length: 5\r\n") "he"}, "HTTP/1.1 200 ", 0},
+    };
+    struct http_limits limits = {.head_timeout_ms = 60, .body_timeout_ms = 60, .idle_timeout_ms = 60, .write_timeout_ms = 60};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct talk *t = &cases[i].talk;
+        buf_init(&t->got, 1 << 20);
+        start(&limits);
+        run(wait_for_end, t);
+        finish();
+        CHECK(t->was == 1, "%s: closed %d", t->name, t->was);
+        CHECK(span_starts(buf_span(&t->got), span_str(cases[i].begins)) && (cases[i].begins[0] || !t->got.len), "%s: %s", t->name, buf_cstr(&t->got));
+        CHECK(last_body_error == cases[i].error, "%s: %d", t->name, last_body_error);
+        buf_fini(&t->got);
+    }
+}
+
+static void *never_read(void *arg) {
+    (void)arg;
+    int fd = dial();
+    send_all(fd, SPAN(REQ("GET /big", "")));
+    while (!open_exchanges) usleep(1000);
+    while (open_exchanges) usleep(1000); /* until the server loses patience */
+    close(fd);
+    return NULL;
+}
+
+static void client_that_never_reads(void **state) {
+    (void)state;
+    struct http_limits limits = {.write_timeout_ms = 100};
+    start(&limits);
+    run(never_read, NULL);
+    assert_int_equal(closed_told, 1);
+    finish();
+}
+
+/* ---- Limits and draining --------------------------------------------------------------------------------------------------- */
+
+static void *many_requests(void *arg) {
+    struct talk *t = arg;
+    int fd = dial();
+    for (int i = 0; i < 50; i++) send_all(fd, span_str(i % 2 ? REQ("GET /now", "") : REQ("GET /late?1", "")));
+    send_all(fd, SPAN(LAST));
+    t->was = receive(fd, &t->got, 10000);
+    close(fd);
+    return NULL;
+}
+
+static void pipeline_limit(void **state) {
+    (void)state;
+    struct http_limits limits = {.pipeline_max = 3};
+    struct talk t = {0};
+    buf_init(&t.got, 1 << 20);
+    start(&limits);
+    run(many_requests, &t);
+    finish();
+    int answers = 0;
+    for (struct span rest = buf_span(&t.got); span_find(rest, SPAN("HTTP/1.1 200 OK")) >= 0; answers++) rest = span_skip(rest, (size_t)span_find(rest, SPAN("HTTP/1.1 200 OK")) + 1);
+    assert_int_equal(answers, 51);
+    assert_int_equal(t.was, 1);
+    buf_fini(&t.got);
+}
+
+static void *three_at_two_places(void *arg) {
+    struct talk *t = arg;
+    int a = dial(), b = dial(), c = dial();
+    send_all(c, SPAN(LAST));
+    struct pollfd p = {c, POLLIN, 0};
+    t->was = poll(&p, 1, 100); /* the third waits */
+    close(a);
+    receive(c, &t->got, 5000);
+    close(b);
+    close(c);
+    return NULL;
+}
+
+static void connection_limit(void **state) {
+    (void)state;
+    struct http_limits limits = {.connections_max = 2};
+    struct talk t = {0};
+    buf_init(&t.got, 1 << 20);
+    start(&limits);
+    run(three_at_two_places, &t);
+    finish();
+    without_date(&t.got);
+    assert_string_equal(buf_cstr(&t.got), LAST_OK);
+    buf_fini(&t.got);
+}
+
+static atomic_int drain_done;
+static void drained_all(void *arg) {
+    (void)arg;
+    drain_done++;
+}
+static void begin_drain(void *arg) {
+    (void)arg;
+    http_server_drain(server, NULL, drained_all);
+}
+
+static void *drain_script(void *arg) {
+    struct talk *t = arg;
+    int idle = dial(), busy = dial(), half = dial();
+    send_all(idle, SPAN(REQ("GET /now", "")));
+    struct buf first;
+    buf_init(&first, 1 << 20);
+    receive(idle, &first, 100);
+    send_all(busy, SPAN(REQ("GET /late?1", "")));
+    send_all(half, SPAN("GET /now HTTP/1.1\r\nHo"));
+    while (open_exchanges != 1) usleep(1000);
+    usleep(5000);
+    loop_post(loop, begin_drain, NULL);
+    t->closed = receive(idle, &first, 5000); /* closed at once */
+    receive(busy, &t->got, 5000);
+    send_all(half, SPAN("st: a\r\n\r\n")); /* begun before, so it is served */
+    t->was = receive(half, &t->got, 5000);
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int late = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    t->half_close = connect(late, (struct sockaddr *)&a, sizeof a) != 0; /* nobody listens any more */
+    close(late);
+    close(idle);
+    close(busy);
+    close(half);
+    while (!drain_done) usleep(1000);
+    buf_fini(&first);
+    return NULL;
+}
+
+static void draining(void **state) {
+    (void)state;
+    struct talk t = {0};
+    buf_init(&t.got, 1 << 20);
+    drain_done = 0;
+    start(NULL);
+    run(drain_script, &t);
+    assert_int_equal(http_server_connections(server), 0);
+    finish();
+    without_date(&t.got);
+    assert_string_equal(buf_cstr(&t.got), BARE("1", 1, CLOSE) OK("now", 3, CLOSE));
+    assert_true(t.closed == 1 && t.was == 1 && t.half_close && drain_done == 1);
+    buf_fini(&t.got);
+    start(NULL);
+    http_server_drain(server, NULL, drained_all); /* nothing is open: done at once */
+    assert_int_equal(drain_done, 2);
+    finish();
+}
+
+/* ---- Memory ---------------------------------------------------------------------------------------------------------------- */
+
+static void *three_tries(void *arg) {
+    (void)arg;
+    for (int i = 0; i < 3; i++) {
+        struct buf got;
+        buf_init(&got, 1 << 20);
+        int fd = dial();
+        send_all(fd, SPAN(REQ("POST /slowly", "Content-Length: 5\r\n") "hello" REQ("GET /events", "") LAST));
+        receive(fd, &got, 60);
+        close(fd);
+        buf_fini(&got);
+    }
+    return NULL;
+}
+
+static void fail_from(void *arg) { alloc_fail_at(*(uint64_t *)arg); }
+
+/* Whatever allocation fails on the server's side, nothing breaks and nothing leaks. */
+static void without_memory(void **state) {
+    (void)state;
+    for (uint64_t at = 1; at < 30; at++) {
+        start(NULL);
+        loop_post(loop, fail_from, &at);
+        script = three_tries;
+        pthread_t id;
+        pthread_create(&id, NULL, run_script, NULL);
+        loop_run(loop);
+        pthread_join(id, NULL);
+        alloc_fail_at(0);
+        http_server_close(server);
+        loop_free(loop);
+        CHECK(open_exchanges == 0, "allocation %d", (int)at);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(conversations)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(conversations), cmocka_unit_test(client_goes),   cmocka_unit_test(closing_the_server),      cmocka_unit_test(large_answers),
+                                       cmocka_unit_test(large_upload),  cmocka_unit_test(in_bytes),      cmocka_unit_test(timeouts),                cmocka_unit_test(client_that_never_reads),
+                                       cmocka_unit_test(pipeline_limit), cmocka_unit_test(connection_limit), cmocka_unit_test(draining), cmocka_unit_test(without_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -61,14 +61,7 @@ int audit_follow(struct merkle *t, uint64_t *epoch, const uint8_t public_key[REC
     int r = audit_leaf(record, leaf, err);
     if (r != 0) return r;
     if (!is_hash(&record->leaf_hash, leaf)) return error_set(err, E_DATA_LOSS, "audit record %llu is not what its leaf hash says", index);
-    /* The root with it, before it is in: its inclusion path in a tree that ends with it is the complete subtrees to its left. */
-    memcpy(root, leaf, SHA256_SIZE);
-    uint64_t end = size;
-    for (int k = 0; k < MERKLE_LEVELS_MAX; k++)
-        if ((size >> k) & 1) {
-            end -= UINT64_C(1) << k;
-            merkle_node_hash(t->levels[k].hashes[end >> k], root, root);
-        }
+    merkle_root_with(t, leaf, root);
     if (!is_hash(&record->root_hash, root)) return error_set(err, E_DATA_LOSS, "the root of audit record %llu does not follow from the records before it", index);
     r = audit_head_verify(public_key, size + 1, root, record->event_time_ms, span_of(record->signature.data, record->signature.len), err);
     if (r != 0) return r;

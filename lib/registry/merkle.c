@@ -53,6 +53,12 @@ int merkle_append(struct merkle *t, const uint8_t leaf_hash[SHA256_SIZE]) {
     return 0;
 }
 
+int merkle_leaf(const struct merkle *t, uint64_t index, uint8_t hash[SHA256_SIZE]) {
+    if (index >= merkle_size(t)) return E_RANGE;
+    memcpy(hash, t->levels[0].hashes[index], SHA256_SIZE);
+    return 0;
+}
+
 /* Hash of the leaves [from, from + n), from a multiple of the smallest power of two that is at least n; n > 0. The complete subtrees of n,
  * joined from the right. */
 static void range_hash(const struct merkle *t, uint64_t from, uint64_t n, uint8_t hash[SHA256_SIZE]) {
@@ -77,6 +83,18 @@ int merkle_root(const struct merkle *t, uint64_t size, uint8_t root[SHA256_SIZE]
     else
         range_hash(t, 0, size, root);
     return 0;
+}
+
+void merkle_root_with(const struct merkle *t, const uint8_t leaf_hash[SHA256_SIZE], uint8_t root[SHA256_SIZE]) {
+    uint64_t end = merkle_size(t), size = end;
+    uint8_t hash[SHA256_SIZE];
+    memcpy(hash, leaf_hash, SHA256_SIZE);
+    for (int k = 0; k < MERKLE_LEVELS_MAX; k++)
+        if ((size >> k) & 1) {
+            end -= UINT64_C(1) << k;
+            merkle_node_hash(t->levels[k].hashes[end >> k], hash, hash);
+        }
+    memcpy(root, hash, SHA256_SIZE);
 }
 
 /* The largest power of two below n; n > 1. */

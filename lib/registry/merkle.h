@@ -39,6 +39,10 @@ void merkle_leaf_hash(struct span record, uint8_t hash[SHA256_SIZE]);
 void merkle_node_hash(const uint8_t left[SHA256_SIZE], const uint8_t right[SHA256_SIZE], uint8_t hash[SHA256_SIZE]);
 /* Root of the first `size` leaves; E_RANGE beyond the tree. */
 int merkle_root(const struct merkle *t, uint64_t size, uint8_t root[SHA256_SIZE]);
+/* Root of the tree that it would be with one more leaf. */
+void merkle_root_with(const struct merkle *t, const uint8_t leaf_hash[SHA256_SIZE], uint8_t root[SHA256_SIZE]);
+/* The hash of a leaf that is in it. E_RANGE. */
+int merkle_leaf(const struct merkle *t, uint64_t index, uint8_t hash[SHA256_SIZE]);
 /* Proof that leaf `index` is in the tree of `size` leaves. E_RANGE. */
 int merkle_inclusion(const struct merkle *t, uint64_t index, uint64_t size, uint8_t path[MERKLE_PROOF_MAX][SHA256_SIZE], size_t *n);
 /* Proof that the tree of `to` leaves goes on from that of `from` (0 < from ≤ to). E_RANGE. */

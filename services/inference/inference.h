@@ -62,9 +62,10 @@ struct model {
     char name[MODEL_FULL_NAME_MAX];   /* name@version */
     char manifest[SHA256_HEX_MAX];
     enum model_stage stage;
-    bool wanted, freeing;
+    bool wanted, freeing, remove_files;
     struct engine *engine;            /* READY and LEAVING */
     uint32_t calls;                   /* open on it */
+    int threads;                      /* of its engine */
     struct error error;               /* FAILED, and what the worker met */
     int result;
     int64_t retry_at_ms, retry_delay_ms;

@@ -8,7 +8,7 @@ enum { TICK_MS = 250, FOLLOW_RETRY_MS = 200, ARENA_MAX = 64 << 20 };
 
 #define ROW(key, type, default_text, min, max, doc) {"inference", #key, type, offsetof(struct inference_settings, key), default_text, min, max, doc}
 static const struct config_row ROWS[] = {
-    ROW(threads, CONFIG_INT, "0", 0, POOL_THREADS_MAX, "Compute threads; 0: all CPUs that the process may use. Replicas of one machine share its cores."),
+    ROW(threads, CONFIG_INT, "0", 0, POOL_THREADS_MAX, "Compute threads per model; 0: the CPUs that the process may use, divided by the replicas of this machine."),
     ROW(sequences, CONFIG_INT, "32", 1, 1024, "Sequences that run at once, per model."),
     ROW(queue, CONFIG_INT, "512", 128, 32768, "Requests that wait per model before a further one is refused."),
     ROW(kv_cache, CONFIG_BYTES, "0", 0, 1e15, "Bytes of KV cache per model; 0: what the sequences' whole contexts take, at most 1 GiB."),

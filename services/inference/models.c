@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/pool.h"
 #include "genloop/v1/bus.pb-c.h"
 #include "inference.h"
 
@@ -23,18 +24,23 @@ static void on_freed(void *arg);
 
 /* --- on workers --- */
 
+/* Where a model's files are laid out; the replicas of a machine share them. */
+static const char *directory(const struct model *m, char *out, size_t size) {
+    char relative[32 + SHA256_HEX_MAX];
+    (void)snprintf(relative, sizeof relative, "work/models/%s", m->manifest);
+    return service_path(m->inference->service, relative, out, size);
+}
+
 static void load_model(void *arg) {
     struct model *m = arg;
     const struct inference_settings *s = m->inference->settings;
     char dir[4096];
     m->error = (struct error){0};
-    char relative[32 + SHA256_HEX_MAX];
-    (void)snprintf(relative, sizeof relative, "work/models/%s", m->manifest);
-    service_path(m->inference->service, relative, dir, sizeof dir);
+    directory(m, dir, sizeof dir);
     int r = 0;
     if (!file_exists(dir)) r = store_get_dir(service_store(m->inference->service), m->manifest, dir, &m->error);
     if (r == E_EXISTS) r = 0; /* another replica of this machine was first */
-    struct engine_options o = {.threads = (int)s->threads,
+    struct engine_options o = {.threads = m->threads,
                                .sequences_max = (uint32_t)s->sequences,
                                .queue_max = (uint32_t)s->queue,
                                .kv_bytes = (size_t)s->kv_cache,
@@ -49,14 +55,38 @@ static void load_model(void *arg) {
 
 static void free_engine(void *arg) {
     struct model *m = arg;
+    char dir[4096];
     engine_free(m->engine);
     m->engine = NULL;
+    /* The store has it still. A neighbour that was just about to read it fails, and lays it out again. */
+    if (m->remove_files) (void)dir_remove(directory(m, dir, sizeof dir), NULL);
 }
 
 /* --- on the loop --- */
 
+struct neighbours {
+    int count;
+};
+static void count_replica(void *arg, struct bus_peer *peer, struct span member, bool alive) {
+    struct neighbours *n = arg;
+    (void)peer;
+    if (!alive) return;
+    Genloop__V1__Member *m = genloop__v1__member__unpack(NULL, member.len, (const uint8_t *)member.data);
+    if (m && strcmp(m->service, "inference") == 0 && span_starts(span_str(m->endpoint), SPAN("ipc:"))) n->count++; /* ipc: of this machine */
+    if (m) genloop__v1__member__free_unpacked(m, NULL);
+}
+
+/* Replicas side by side share the cores: two that each spin on all of them would both crawl. */
+static int share_of_cores(struct inference *inf) {
+    struct neighbours n = {0};
+    service_members(inf->service, &n, count_replica);
+    int share = cpu_count() / (n.count > 0 ? n.count : 1);
+    return share > 0 ? share : 1;
+}
+
 static void start_loading(struct model *m) {
     struct inference *inf = m->inference;
+    m->threads = inf->settings->threads > 0 ? (int)inf->settings->threads : share_of_cores(inf);
     if (loop_work(service_loop(inf->service), load_model, on_loaded, m) != 0) {
         m->stage = MODEL_FAILED; /* the workers' queue is full: later */
         m->retry_at_ms = clock_mono_ms() + RETRY_FIRST_MS;
@@ -140,6 +170,13 @@ static void want_released(struct inference *inf) {
     }
 }
 
+/* Whether nobody else in the list is made of the same files. */
+static bool files_are_its_own(const struct inference *inf, const struct model *m) {
+    for (const struct model *o = inf->models; o; o = o->next)
+        if (o != m && strcmp(o->manifest, m->manifest) == 0) return false;
+    return true;
+}
+
 void models_reconcile(struct inference *inf) {
     if (inf->stopped) return;
     int64_t now = clock_mono_ms();
@@ -155,10 +192,10 @@ void models_reconcile(struct inference *inf) {
             m->stage = MODEL_LEAVING;
             changed = true;
         }
-        if (m->stage == MODEL_LEAVING && m->calls == 0 && m->engine && !m->freeing &&
-            loop_work(service_loop(inf->service), free_engine, on_freed, m) == 0) {
-            m->freeing = true;
-            inf->working++;
+        if (m->stage == MODEL_LEAVING && m->calls == 0 && m->engine && !m->freeing) {
+            m->remove_files = files_are_its_own(inf, m);
+            m->freeing = loop_work(service_loop(inf->service), free_engine, on_freed, m) == 0;
+            inf->working += m->freeing;
         }
         bool gone = !m->wanted && !m->freeing && !m->engine && m->stage != MODEL_LOADING;
         if (gone) {
@@ -278,7 +315,10 @@ out:
 void models_free(struct inference *inf) {
     inf->stopped = true;
     for (struct model *m = inf->models; m; m = m->next)
-        if (m->stage != MODEL_LOADING && !m->freeing) free_engine(m); /* tells every request its last */
+        if (m->stage != MODEL_LOADING && !m->freeing) {
+            engine_free(m->engine); /* tells every request its last */
+            m->engine = NULL;
+        }
     calls_flush(inf);
     for (struct model *m = inf->models, *next; m; m = next) {
         next = m->next;

@@ -1,1 +1,1 @@
-set(service_cores ${CMAKE_SOURCE_DIR}/services/inference/request.c)
+set(service_cores ${CMAKE_SOURCE_DIR}/services/inference/request.c ${CMAKE_SOURCE_DIR}/tests/unit/engine/support/tiny.c)

@@ -79,7 +79,6 @@ int nn_decoder_new(struct nn_decoder **out, const struct model_config *config, c
     d->params = params;
     d->param_count = param_count;
     d->layers = mem_calloc(config->layers, sizeof *d->layers);
-    r = error_set(err, E_NOMEM, "no memory for the model");
     if (!d->layers) goto fail;
 
     d->tokens = find(d, MODEL_EMBED_TOKENS, 0);
@@ -119,12 +118,11 @@ int nn_decoder_new(struct nn_decoder **out, const struct model_config *config, c
             }
         mem_free(frequencies);
     }
-    if (err) err->code = 0, err->message[0] = '\0';
     *out = d;
     return 0;
 fail:
     nn_decoder_free(d);
-    return r;
+    return error_set(err, E_NOMEM, "no memory for the model");
 }
 
 void nn_decoder_free(struct nn_decoder *d) {

@@ -239,8 +239,8 @@ struct nn_value *nn_gelu(struct nn_tape *t, struct nn_value *x) {
 
 /* ---- output layer and cross-entropy ---- */
 
-/* Floats of logits at once: with the weights' panel they stay in a second-level cache of 2 MiB. */
-enum { LOGITS_MAX = 512 << 10, LOGITS_ROWS_MIN = 16 };
+/* Floats of logits at once, 4 MiB: rows enough to pay for packing the weights, few enough for a cache. */
+enum { LOGITS_MAX = 1 << 20, LOGITS_ROWS_MIN = 16 };
 
 void nn_cross_entropy(struct nn_tape *t, struct nn_value *x, struct nn_weight w, const uint32_t *labels, const float *weights, float *log_probs) {
     if (!x || t->failed) return;

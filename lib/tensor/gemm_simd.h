@@ -46,8 +46,12 @@ INLINE void tile_of(const size_t rows, const int packed, size_t columns, size_t 
     for (size_t i = 0; i < rows; i++) acc[i][0] = acc[i][1] = v_set(0);
 #pragma GCC unroll 4
     for (size_t g = 0; g < (rows + 2) / 3; g++) base[g] = a + 3 * g * lda;
+#pragma GCC unroll 12
+    for (size_t i = 0; i < rows; i++) __builtin_prefetch(c + i * ldc, 1);
     for (size_t k = 0; k < depth; k++, b += NR) {
         vf b0 = v_load_all(b), b1 = v_load_all(b + W);
+        __builtin_prefetch(b + 8 * NR);
+        __builtin_prefetch(b + 8 * NR + W);
 #pragma GCC unroll 12
         for (size_t i = 0; i < rows; i++) {
             vf x = v_set(packed ? a[i] : base[i / 3][i % 3 * lda]);

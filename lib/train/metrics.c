@@ -86,7 +86,7 @@ static void put_scalar(struct buf *summary, const char *tag, double value) {
 static int write_record(FILE *f, struct buf *event, struct error *err) {
     struct buf record;
     buf_init(&record, 8192);
-    int r = event->failed ? event->failed : put_record(&record, buf_span(event));
+    int r = event->failed || put_record(&record, buf_span(event)) ? error_set(err, E_NOMEM, "no memory for the TensorBoard file") : 0;
     if (!r && (fwrite(buf_span(&record).data, 1, record.len, f) != record.len || fflush(f))) r = error_errno(err, errno, "the TensorBoard file");
     buf_fini(&record);
     return r;
@@ -163,7 +163,7 @@ int metrics_step(struct metrics *m, const struct train_step *s, struct error *er
     if (!isnan(s->evaluate_loss)) json_flt(&w, "evaluate_loss", s->evaluate_loss);
     json_object_end(&w);
     buf_append_char(&line, '\n');
-    int r = line.failed;
+    int r = line.failed ? error_set(err, line.failed, "no memory for metrics.jsonl") : 0;
     if (!r && (fwrite(buf_span(&line).data, 1, line.len, m->lines) != line.len || fflush(m->lines))) r = error_errno(err, errno, "metrics.jsonl");
 
     put_scalar(&summary, "train/loss", s->loss);
@@ -174,7 +174,7 @@ int metrics_step(struct metrics *m, const struct train_step *s, struct error *er
     put_scalar(&summary, "eval/loss", s->evaluate_loss);
     put_head(&event, s->step);
     put_bytes(&event, 5, buf_span(&summary));
-    if (!r) r = summary.failed;
+    if (!r && summary.failed) r = error_set(err, summary.failed, "no memory for the TensorBoard file");
     if (!r) r = write_record(m->events, &event, err);
     buf_fini(&line);
     buf_fini(&summary);

@@ -468,6 +468,37 @@ static void test_check(void **state) {
     buf_fini(&b);
 }
 
+/* Allocations fail, each in turn: an error, and the next attempt is as if nothing had been. */
+static void test_no_memory(void **state) {
+    (void)state;
+    struct train_recipe r;
+    struct seen seen;
+    struct error err;
+    char dir[PATH_SIZE];
+    dpo_recipe(&r);
+    r.steps = 2;
+    r.checkpoint.every = 1;
+    r.threads = 1; /* the seam counts in one thread */
+    struct train_result want = whole(&r, "memory", &seen), got;
+    uint64_t step = 1, failures = 0;
+    for (uint64_t n = 1;; n += step) {
+        assert_int_equal(dir_remove(at(dir, "memory-swept"), NULL), 0);
+        seen = (struct seen){0};
+        alloc_fail_at(n);
+        int e = run(&r, "memory-swept", &seen, &got, &err);
+        alloc_fail_at(0);
+        if (e == 0) break;
+        if (!err.message[0]) fail_msg("allocation %llu: no message (%d)", (unsigned long long)n, e);
+        failures++;
+        if (failures % 40 == 0) step++; /* the later ones are many of a kind */
+        if (failures % 25 == 0) { /* what lies there is no hindrance */
+            if (run(&r, "memory-swept", &seen, &got, &err)) fail_msg("after allocation %llu: %s", (unsigned long long)n, err.message);
+            assert_string_equal(got.weights_sha256, want.weights_sha256);
+        }
+    }
+    assert_true(failures > 50);
+}
+
 /* The command's lines. */
 static void test_local(void **state) {
     (void)state;
@@ -536,7 +567,7 @@ int main(void) {
         cmocka_unit_test(test_learns),  cmocka_unit_test(test_threads_and_splits), cmocka_unit_test(test_kills),
         cmocka_unit_test(test_pause_and_damage), cmocka_unit_test(test_dpo_prefers), cmocka_unit_test(test_evaluation),
         cmocka_unit_test(test_refused), cmocka_unit_test(test_check),             cmocka_unit_test(test_local),
-        cmocka_unit_test(test_tensorboard),
+        cmocka_unit_test(test_tensorboard), cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -23,11 +23,12 @@ enum { VIEW_BATCH_MAX = 500 };
 
 struct view_spec {
     const char *name;          /* "feedback": for messages and the dead letters' group */
-    int schema_version;        /* of schema; another one in the file: the file is made anew from the topics */
+    int schema_version;        /* of schema and fold; another one in the file, or another log's offsets: the file is made anew from the topics */
     const char *schema;        /* SQL, run once */
     const enum topic *topics;
     int n_topics;
-    /* Folds one event; 0, or a negative code for the dead letters. A database error is not the event's fault: return view_failed(db)'s code. */
+    /* Folds one event; 0, or a negative code for the dead letters. A database error is not the event's fault, unless it is a constraint that the event
+     * breaks: return view_failed(db)'s code, and the view tells them apart. */
     int (*fold)(void *arg, struct view_db *db, const struct event *e, struct error *err);
     void (*on_change)(void *arg); /* after each transaction; NULL: not wanted */
     void (*on_caught_up)(void *arg); /* once, when the view first has all that was in the log at start; NULL: not wanted */
@@ -37,13 +38,16 @@ struct view_spec {
 int view_open(struct eventlog *log, const char *path, const struct view_spec *spec, struct view **v, struct error *err);
 void view_close(struct view *v);
 bool view_caught_up(struct view *v);
-/* Waits until the view has folded the event at this offset of a topic's partition, or everything up to now (offset NULL); E_DEADLINE. */
+/* Waits until the view has folded everything that is in the log now; E_DEADLINE. Any thread but the view's own. */
 int view_wait(struct view *v, int64_t timeout_ms, struct error *err);
 /* Runs read(arg, db) inside a read transaction; returns what it returns. Any thread but the view's own. */
 int view_read(struct view *v, void *arg, int (*read)(void *arg, struct view_db *db, struct error *err), struct error *err);
-/* Runs write(arg, db) inside a write transaction between two batches, for what the service itself keeps beside the fold (e.g. seen commands). */
+/* Runs write(arg, db) inside a write transaction between two batches, for what the service itself keeps beside the fold (e.g. seen commands); on the
+ * disk when it returns 0, rolled back otherwise. It is in no topic, so it goes where the file goes: with a new schema_version, or damage. */
 int view_write(struct view *v, void *arg, int (*write)(void *arg, struct view_db *db, struct error *err), struct error *err);
 int64_t view_events(struct view *v); /* folded since open */
+/* 0, or why the view stands still at present (the log is away, the disk is full, a statement of the fold is wrong): it goes on trying. */
+int view_trouble(struct view *v, struct error *err);
 
 /* sql must be a string literal (cached by address). Returns a statement ready to bind, NULL where it could not be prepared (view_failed says why). */
 struct view_stmt *view_sql(struct view_db *db, const char *sql);

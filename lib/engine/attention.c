@@ -8,19 +8,21 @@
 #include "tensor/kernels.h"
 #include "tensor/quant.h"
 
+enum { SCORES_BLOCKS = 32 };
 _Static_assert(KV_BLOCK_TOKENS == 16, "one vector of 512 bits per key dimension");
 
 static inline float element(const void *data, bool half, size_t i) {
     return half ? quant_f16_to_f32(((const uint16_t *)data)[i]) : ((const float *)data)[i];
 }
 
-static void scores_c(const float *const *q, size_t n, const void *keys, bool half, size_t head_dim, float *scores, size_t stride) {
+static void scores_c(const float *const *q, size_t n, const void *const *keys, size_t blocks, bool half, size_t head_dim, float *scores, size_t stride) {
     for (size_t i = 0; i < n; i++)
-        for (size_t t = 0; t < KV_BLOCK_TOKENS; t++) {
-            float sum = 0;
-            for (size_t d = 0; d < head_dim; d++) sum = fmaf(q[i][d], element(keys, half, d * KV_BLOCK_TOKENS + t), sum);
-            scores[i * stride + t] = sum;
-        }
+        for (size_t b = 0; b < blocks; b++)
+            for (size_t t = 0; t < KV_BLOCK_TOKENS; t++) {
+                float sum = 0;
+                for (size_t d = 0; d < head_dim; d++) sum = fmaf(q[i][d], element(keys[b], half, d * KV_BLOCK_TOKENS + t), sum);
+                scores[i * stride + b * KV_BLOCK_TOKENS + t] = sum;
+            }
 }
 
 static void values_c(const float *p, size_t n, size_t stride, const void *values, bool half, size_t count, size_t head_dim, float *const *out) {
@@ -65,8 +67,12 @@ void attention_run(const struct attention_tile *t, float *scratch) {
     uint32_t origin = block_from * KV_BLOCK_TOKENS; /* the token of scratch's column 0 */
     size_t stride = scores_stride(block_to * KV_BLOCK_TOKENS - origin);
 
-    for (uint32_t b = block_from; b < block_to; b++)
-        k->scores(t->q, t->n, t->base + t->blocks[b] * t->block_stride, t->half, t->head_dim, scratch + (b - block_from) * KV_BLOCK_TOKENS, stride);
+    for (uint32_t b = block_from; b < block_to; b += SCORES_BLOCKS) {
+        const void *keys[SCORES_BLOCKS];
+        uint32_t count = block_to - b < SCORES_BLOCKS ? block_to - b : SCORES_BLOCKS;
+        for (uint32_t i = 0; i < count; i++) keys[i] = t->base + t->blocks[b + i] * t->block_stride;
+        k->scores(t->q, t->n, keys, count, t->half, t->head_dim, scratch + (b - block_from) * KV_BLOCK_TOKENS, stride);
+    }
     for (uint32_t i = 0; i < t->n; i++) {
         float *row = scratch + i * stride;
         uint32_t from = t->window && t->position[i] >= t->window ? t->position[i] + 1 - t->window : 0;

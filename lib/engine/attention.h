@@ -36,8 +36,9 @@ void attention_run(const struct attention_tile *t, float *scratch);
 /* The kernels behind it; a test holds each to the first. */
 struct attention_kernels {
     const char *name; /* as in lib/tensor's tables */
-    /* scores[i · stride + t] = q[i] · keys[·][t] for the 16 tokens of a block; n ≤ ATTENTION_TILE. */
-    void (*scores)(const float *const *q, size_t n, const void *keys, bool half, size_t head_dim, float *scores, size_t stride);
+    /* scores[i · stride + b · 16 + t] = q[i] · keys[b][·][t] for the 16 tokens of each block b; n ≤ ATTENTION_TILE. Several blocks in one call: a single
+     * query has one chain of additions per block, and one alone would wait for itself. */
+    void (*scores)(const float *const *q, size_t n, const void *const *keys, size_t blocks, bool half, size_t head_dim, float *scores, size_t stride);
     /* out[i][d] += p[i · stride + t] · values[t][d] for the first `count` tokens. */
     void (*values)(const float *p, size_t n, size_t stride, const void *values, bool half, size_t count, size_t head_dim, float *const *out);
 };

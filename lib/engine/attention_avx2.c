@@ -27,7 +27,7 @@ static inline __attribute__((always_inline)) void scores_n(const float *const *q
         for (int v = 0; v < 2; v++) _mm256_storeu_ps(scores + (size_t)i * stride + 8 * v, acc[i][v]);
 }
 
-static void scores_avx2(const float *const *q, size_t n, const void *keys, bool half, size_t head_dim, float *scores, size_t stride) {
+static void scores_block(const float *const *q, size_t n, const void *keys, bool half, size_t head_dim, float *scores, size_t stride) {
     for (size_t i = 0; i < n; i += 4, q += 4, scores += 4 * stride) switch (((n - i < 4 ? n - i : 4) << 1) | half) {
         case 2: scores_n(q, 1, keys, false, head_dim, scores, stride); break;
         case 3: scores_n(q, 1, keys, true, head_dim, scores, stride); break;
@@ -38,6 +38,28 @@ static void scores_avx2(const float *const *q, size_t n, const void *keys, bool 
         case 8: scores_n(q, 4, keys, false, head_dim, scores, stride); break;
         default: scores_n(q, 4, keys, true, head_dim, scores, stride); break;
         }
+}
+
+/* One query times 4 blocks. */
+static inline __attribute__((always_inline)) void scores_4(const float *q, const void *const *keys, const bool half, size_t head_dim, float *scores) {
+    __m256 acc[4][2];
+    for (int b = 0; b < 4; b++) acc[b][0] = acc[b][1] = _mm256_setzero_ps();
+    for (size_t d = 0; d < head_dim; d++) {
+        __m256 qd = _mm256_set1_ps(q[d]);
+        for (int b = 0; b < 4; b++)
+            for (size_t v = 0; v < 2; v++) acc[b][v] = _mm256_fmadd_ps(qd, load(keys[b], half, d * 16 + 8 * v), acc[b][v]);
+    }
+    for (int b = 0; b < 4; b++)
+        for (int v = 0; v < 2; v++) _mm256_storeu_ps(scores + 16 * b + 8 * v, acc[b][v]);
+}
+
+static void scores_avx2(const float *const *q, size_t n, const void *const *keys, size_t blocks, bool half, size_t head_dim, float *scores, size_t stride) {
+    size_t b = 0;
+    for (; n == 1 && b + 4 <= blocks; b += 4) {
+        if (half) scores_4(q[0], keys + b, true, head_dim, scores + 16 * b);
+        else scores_4(q[0], keys + b, false, head_dim, scores + 16 * b);
+    }
+    for (; b < blocks; b++) scores_block(q, n, keys[b], half, head_dim, scores + 16 * b, stride);
 }
 
 /* One query times 32 dimensions, then 8, then single ones. */

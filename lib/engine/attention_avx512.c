@@ -34,9 +34,35 @@ static inline __attribute__((always_inline)) void scores_any(const float *const 
     }
 }
 
-static void scores_avx512(const float *const *q, size_t n, const void *keys, bool half, size_t head_dim, float *scores, size_t stride) {
-    if (half) scores_any(q, n, keys, true, head_dim, scores, stride);
-    else scores_any(q, n, keys, false, head_dim, scores, stride);
+/* n queries (1 or 2) times 4 blocks. */
+static inline __attribute__((always_inline)) void scores_4(const float *const *q, const int n, const void *const *keys, const bool half, size_t head_dim,
+                                                           float *scores, size_t stride) {
+    __m512 acc[2][4];
+    for (int i = 0; i < n; i++)
+        for (int b = 0; b < 4; b++) acc[i][b] = _mm512_setzero_ps();
+    for (size_t d = 0; d < head_dim; d++)
+        for (int b = 0; b < 4; b++) {
+            __m512 key = load(keys[b], half, d * 16);
+            for (int i = 0; i < n; i++) acc[i][b] = _mm512_fmadd_ps(_mm512_set1_ps(q[i][d]), key, acc[i][b]);
+        }
+    for (int i = 0; i < n; i++)
+        for (int b = 0; b < 4; b++) _mm512_storeu_ps(scores + (size_t)i * stride + 16 * b, acc[i][b]);
+}
+
+static inline __attribute__((always_inline)) void scores_blocks(const float *const *q, size_t n, const void *const *keys, size_t blocks, const bool half,
+                                                                size_t head_dim, float *scores, size_t stride) {
+    size_t b = 0;
+    for (; n <= 2 && b + 4 <= blocks; b += 4) {
+        if (n == 1) scores_4(q, 1, keys + b, half, head_dim, scores + 16 * b, stride);
+        else scores_4(q, 2, keys + b, half, head_dim, scores + 16 * b, stride);
+    }
+    for (; b < blocks; b++) scores_any(q, n, keys[b], half, head_dim, scores + 16 * b, stride);
+}
+
+static void scores_avx512(const float *const *q, size_t n, const void *const *keys, size_t blocks, bool half, size_t head_dim, float *scores,
+                          size_t stride) {
+    if (half) scores_blocks(q, n, keys, blocks, true, head_dim, scores, stride);
+    else scores_blocks(q, n, keys, blocks, false, head_dim, scores, stride);
 }
 
 /* n queries (at most 4) times `vectors` · 16 dimensions from d on; the last vector by `mask`. */

@@ -19,8 +19,8 @@ static inline __attribute__((always_inline)) void f32_rows(const float *panel, s
     for (size_t k = 0; k < cols; k++, panel += PACKED_F32_PANEL) {
         __m512 w[4];
         for (int v = 0; v < 4; v++) w[v] = _mm512_load_ps(panel + 16 * v);
-        if (n == 1) /* streaming: the hardware's prefetcher stops at page borders, this does not */
-            for (int v = 0; v < 4; v++) _mm_prefetch((const char *)(panel + 2048 + 16 * v), _MM_HINT_T0);
+        /* streaming: the hardware's prefetcher stops at page borders, this does not */
+        for (int v = 0; v < 4; v++) _mm_prefetch((const char *)(panel + 2048 + 16 * v), _MM_HINT_T0);
         for (int i = 0; i < n; i++) {
             __m512 xk = _mm512_set1_ps(x[(size_t)i * stride + k]);
             for (int v = 0; v < 4; v++) acc[i][v] = _mm512_fmadd_ps(xk, w[v], acc[i][v]);
@@ -50,10 +50,8 @@ static inline __attribute__((always_inline)) void q8_rows(const uint8_t *block, 
         for (int i = 0; i < n; i++) dot[i][0] = dot[i][1] = _mm512_set1_epi32(correction[(size_t)i * blocks + b]);
         for (int g = 0; g < QUANT_BLOCK / 4; g++) {
             __m512i w0 = _mm512_load_si512(block + g * 128), w1 = _mm512_load_si512(block + g * 128 + 64);
-            if (n == 1) {
-                _mm_prefetch((const char *)block + 4096 + g * 128, _MM_HINT_T0);
-                _mm_prefetch((const char *)block + 4096 + g * 128 + 64, _MM_HINT_T0);
-            }
+            _mm_prefetch((const char *)block + 4096 + g * 128, _MM_HINT_T0);
+            _mm_prefetch((const char *)block + 4096 + g * 128 + 64, _MM_HINT_T0);
             for (int i = 0; i < n; i++) {
                 int32_t four;
                 memcpy(&four, q + ((size_t)i * blocks + b) * QUANT_BLOCK + g * 4, sizeof four);

@@ -1,10 +1,9 @@
 /*
  * A replica. What it is made of, each a file:
- *   follow.c    a thread that reads the topics models and aliases and hands the events to the loop
  *   models.c    desired state (the registry's released versions) against what is loaded; loading and freeing on workers
  *   request.c   a GenerateRequest as the engine's request: pure
  *   calls.c     the bus' calls: from the engine's events to replies, with credit, cancel and deadline
- * All of it is on the loop's thread, but the follower's own and the engine's callback in calls.c.
+ * All of it is on the loop's thread, but the follower's own (lib/registry) and the engine's callback in calls.c.
  */
 #ifndef GENLOOP_INFERENCE_H
 #define GENLOOP_INFERENCE_H
@@ -15,6 +14,7 @@
 #include "base/metrics.h"
 #include "engine/engine.h"
 #include "registry/fold.h"
+#include "registry/follow.h"
 #include "service/service.h"
 
 struct inference_settings {
@@ -25,7 +25,6 @@ struct inference_settings {
 
 struct model;
 struct call;
-struct follow;
 
 struct inference {
     struct service *service;
@@ -46,13 +45,6 @@ struct inference {
     bool posted;
     struct arena arena; /* of one reply */
 };
-
-/* --- follow.h --- */
-/* Starts to read from the beginning. on_event is called on the loop's thread for each event, in order; on_caught_up once, behind all that was there at
- * the start. Reads again, from the beginning, where the log fails. */
-int follow_open(struct eventlog *log, struct loop *l, void *arg, void (*on_event)(void *arg, const struct event *e), void (*on_caught_up)(void *arg),
-                struct follow **f, struct error *err);
-void follow_close(struct follow *f); /* NULL is accepted; waits for the thread */
 
 /* --- models.c --- */
 enum model_stage { MODEL_LOADING, MODEL_READY, MODEL_FAILED, MODEL_LEAVING };

@@ -1,10 +1,12 @@
 /* The registry's topics, read by a thread of their own because the log's calls block. What it reads is handed over in batches: one wake of the loop each. */
+#include "registry/follow.h"
+
+#include <pthread.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
-#include "inference.h"
 
 enum {
     POLL_MS = 100,

@@ -56,6 +56,7 @@ struct model {
     enum model_stage stage;
     bool wanted, freeing, remove_files;
     struct engine *engine;            /* READY and LEAVING */
+    struct engine *loaded;            /* LOADING: the worker's */
     uint32_t calls;                   /* open on it */
     int threads;                      /* of its engine */
     struct error error;               /* FAILED, and what the worker met */

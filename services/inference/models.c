@@ -49,7 +49,7 @@ static void load_model(void *arg) {
                                .step_rows_mixed = (uint32_t)s->step_tokens_mixed,
                                .weights = strcmp(s->weights, "q8") == 0 ? PACKED_Q8 : PACKED_F32,
                                .kv_half = strcmp(s->kv_type, "f16") == 0};
-    if (r == 0) r = engine_new(&m->engine, dir, &o, &m->error);
+    if (r == 0) r = engine_new(&m->loaded, dir, &o, &m->error);
     m->result = r;
 }
 
@@ -109,6 +109,8 @@ static void on_loaded(void *arg) {
     struct model *m = arg;
     struct inference *inf = m->inference;
     inf->working--;
+    m->engine = m->loaded;
+    m->loaded = NULL;
     if (inf->stopped) {
         drop(m);
         return;
@@ -192,7 +194,7 @@ void models_reconcile(struct inference *inf) {
             m->stage = MODEL_LEAVING;
             changed = true;
         }
-        if (m->stage == MODEL_LEAVING && m->calls == 0 && m->engine && !m->freeing) {
+        if (m->stage == MODEL_LEAVING && m->calls == 0 && !m->freeing && m->engine) {
             m->remove_files = files_are_its_own(inf, m);
             m->freeing = loop_work(service_loop(inf->service), free_engine, on_freed, m) == 0;
             inf->working += m->freeing;
@@ -265,7 +267,7 @@ void models_report(struct inference *inf, bool now) {
             (void)snprintf(at, MODEL_FULL_NAME_MAX + ERROR_MESSAGE_MAX + 2, "%s: %s", m->name, m->error.message);
             load.failed[load.n_failed++] = at;
         }
-        if (!m->engine || m->freeing || m->stage == MODEL_LOADING) continue;
+        if (m->freeing || m->stage == MODEL_LOADING || !m->engine) continue;
         struct engine_stats s;
         engine_get_stats(m->engine, &s);
         sum.queued += s.queued;

@@ -1,0 +1,259 @@
+#include "answer.h"
+
+void choice_init(struct choice *c, uint32_t index) {
+    *c = (struct choice){.index = index};
+    buf_init(&c->text, ANSWER_TEXT_MAX);
+    buf_init(&c->logprobs, ANSWER_TEXT_MAX * 4);
+    buf_init(&c->tokens, ANSWER_TEXT_MAX);
+    buf_init(&c->offsets, ANSWER_TEXT_MAX);
+    buf_init(&c->tops, ANSWER_TEXT_MAX * 4);
+}
+
+void choice_fini(struct choice *c) {
+    buf_fini(&c->text);
+    buf_fini(&c->logprobs);
+    buf_fini(&c->tokens);
+    buf_fini(&c->offsets);
+    buf_fini(&c->tops);
+}
+
+/* ---- log-probabilities ---- */
+
+static struct span token_text(const Genloop__V1__TokenLogprob *t) { return t ? span_of(t->text.data, t->text.len) : SPAN(""); }
+
+/* {"token":…,"logprob":…,"bytes":[…] — the object stays open */
+static void write_token(struct json_out *w, const Genloop__V1__TokenLogprob *t) {
+    struct span bytes = token_text(t);
+    json_object(w);
+    json_span(w, "token", bytes);
+    json_flt(w, "logprob", t ? t->logprob : 0);
+    json_key(w, "bytes");
+    json_array(w);
+    for (size_t i = 0; i < bytes.len; i++) json_put_uint(w, (uint8_t)bytes.data[i]);
+    json_array_end(w);
+}
+
+static void write_chat_position(struct json_out *w, const Genloop__V1__PositionLogprobs *p) {
+    write_token(w, p->chosen);
+    json_key(w, "top_logprobs");
+    json_array(w);
+    for (size_t i = 0; i < p->n_top; i++) {
+        write_token(w, p->top[i]);
+        json_object_end(w);
+    }
+    json_array_end(w);
+    json_object_end(w);
+}
+
+static void separate(struct buf *list) {
+    if (list->len) (void)buf_append_char(list, ',');
+}
+
+static uint64_t characters(struct span s) {
+    uint64_t n = 0;
+    for (size_t i = 0; i < s.len; i++) n += ((uint8_t)s.data[i] & 0xc0) != 0x80;
+    return n;
+}
+
+/* Completions have parallel lists: tokens, token_logprobs, top_logprobs, text_offset. */
+static void add_completion_position(struct choice *c, const Genloop__V1__PositionLogprobs *p) {
+    struct json_out w;
+    separate(&c->tokens);
+    json_begin(&w, &c->tokens);
+    json_put_span(&w, token_text(p->chosen));
+    separate(&c->logprobs);
+    json_begin(&w, &c->logprobs);
+    json_put_real(&w, p->chosen ? p->chosen->logprob : 0);
+    separate(&c->offsets);
+    json_begin(&w, &c->offsets);
+    json_put_uint(&w, c->offset);
+    separate(&c->tops);
+    json_begin(&w, &c->tops);
+    json_object(&w);
+    for (size_t i = 0; i < p->n_top; i++) {
+        json_key_span(&w, token_text(p->top[i]));
+        json_put_real(&w, p->top[i]->logprob);
+    }
+    json_object_end(&w);
+    c->offset += characters(token_text(p->chosen));
+}
+
+static void add_positions(struct choice *c, bool chat, const Genloop__V1__GenerateReply *reply) {
+    for (size_t i = 0; i < reply->n_logprobs; i++) {
+        const Genloop__V1__PositionLogprobs *p = reply->logprobs[i];
+        c->has_logprobs = true;
+        if (p->chosen) c->logprob_sum += p->chosen->logprob;
+        c->logprob_count++;
+        if (!chat) {
+            add_completion_position(c, p);
+            continue;
+        }
+        struct json_out w;
+        separate(&c->logprobs);
+        json_begin(&w, &c->logprobs);
+        write_chat_position(&w, p);
+    }
+}
+
+void choice_add(struct choice *c, const struct answer *a, const Genloop__V1__GenerateReply *reply) {
+    (void)buf_append_str(&c->text, reply->text);
+    add_positions(c, a->chat, reply);
+    if (reply->finish_reason[0]) span_copy(c->finish_reason, sizeof c->finish_reason, span_str(reply->finish_reason));
+}
+
+static void put_list(struct json_out *w, const char *key, const struct buf *items) {
+    json_key(w, key);
+    struct buf list;
+    buf_init(&list, items->len + 2);
+    (void)buf_append_char(&list, '[');
+    (void)buf_append_span(&list, buf_span(items));
+    (void)buf_append_char(&list, ']');
+    if (list.failed) w->out->failed = list.failed;
+    json_put_raw(w, buf_span(&list));
+    buf_fini(&list);
+}
+
+static void write_logprobs(struct json_out *w, bool chat, const struct choice *c) {
+    json_key(w, "logprobs");
+    if (!c->has_logprobs) {
+        json_put_null(w);
+        return;
+    }
+    json_object(w);
+    if (chat) {
+        put_list(w, "content", &c->logprobs);
+        json_key(w, "refusal");
+        json_put_null(w);
+    } else {
+        put_list(w, "tokens", &c->tokens);
+        put_list(w, "token_logprobs", &c->logprobs);
+        put_list(w, "top_logprobs", &c->tops);
+        put_list(w, "text_offset", &c->offsets);
+    }
+    json_object_end(w);
+}
+
+/* ---- the whole ---- */
+
+static void write_head(struct json_out *w, const struct answer *a, const char *object) {
+    json_object(w);
+    json_str(w, "id", a->id);
+    json_str(w, "object", object);
+    json_num(w, "created", a->created_s);
+    json_str(w, "model", a->model);
+}
+
+static void write_usage(struct json_out *w, const struct answer_usage *u) {
+    json_key(w, "usage");
+    json_object(w);
+    json_num(w, "prompt_tokens", (int64_t)u->prompt_tokens);
+    json_num(w, "completion_tokens", (int64_t)u->completion_tokens);
+    json_num(w, "total_tokens", (int64_t)(u->prompt_tokens + u->completion_tokens));
+    json_key(w, "prompt_tokens_details");
+    json_object(w);
+    json_num(w, "cached_tokens", (int64_t)u->cached_tokens);
+    json_object_end(w);
+    json_object_end(w);
+}
+
+void answer_write(struct buf *out, const struct answer *a, const struct choice *choices, size_t n, const struct answer_usage *usage) {
+    struct json_out w;
+    json_begin(&w, out);
+    write_head(&w, a, a->chat ? "chat.completion" : "text_completion");
+    json_key(&w, "choices");
+    json_array(&w);
+    for (size_t i = 0; i < n; i++) {
+        const struct choice *c = &choices[i];
+        json_object(&w);
+        json_num(&w, "index", c->index);
+        if (a->chat) {
+            json_key(&w, "message");
+            json_object(&w);
+            json_str(&w, "role", "assistant");
+            json_span(&w, "content", buf_span(&c->text));
+            json_key(&w, "refusal");
+            json_put_null(&w);
+            json_object_end(&w);
+        } else {
+            json_span(&w, "text", buf_span(&c->text));
+        }
+        write_logprobs(&w, a->chat, c);
+        json_str(&w, "finish_reason", c->finish_reason);
+        json_object_end(&w);
+        if (c->text.failed || c->logprobs.failed) out->failed = c->text.failed ? c->text.failed : c->logprobs.failed;
+    }
+    json_array_end(&w);
+    write_usage(&w, usage);
+    json_object_end(&w);
+}
+
+/* ---- chunks ---- */
+
+static void begin_event(struct json_out *w, struct buf *out, const struct answer *a) {
+    (void)buf_append_str(out, "data: ");
+    json_begin(w, out);
+    write_head(w, a, a->chat ? "chat.completion.chunk" : "text_completion");
+}
+static void end_event(struct json_out *w, struct buf *out) {
+    json_object_end(w);
+    (void)buf_append_str(out, "\n\n");
+}
+
+static void chunk(struct buf *out, const struct answer *a, struct choice *c, bool role, struct span text, const char *finish, bool usage_field) {
+    struct json_out w;
+    begin_event(&w, out, a);
+    json_key(&w, "choices");
+    json_array(&w);
+    json_object(&w);
+    json_num(&w, "index", c->index);
+    if (a->chat) {
+        json_key(&w, "delta");
+        json_object(&w);
+        if (role) json_str(&w, "role", "assistant");
+        if (role || !finish) json_span(&w, "content", text);
+        json_object_end(&w);
+    } else {
+        json_span(&w, "text", text);
+    }
+    write_logprobs(&w, a->chat, c);
+    json_str(&w, "finish_reason", finish);
+    json_object_end(&w);
+    json_array_end(&w);
+    if (usage_field) {
+        json_key(&w, "usage");
+        json_put_null(&w);
+    }
+    end_event(&w, out);
+}
+
+void answer_chunk(struct buf *out, const struct answer *a, struct choice *c, const Genloop__V1__GenerateReply *reply, bool usage_field) {
+    struct span text = span_str(reply->text);
+    /* A chunk carries the log-probabilities of its own tokens. */
+    buf_clear(&c->logprobs);
+    buf_clear(&c->tokens);
+    buf_clear(&c->offsets);
+    buf_clear(&c->tops);
+    c->has_logprobs = false;
+    if (a->chat && !c->role_told) chunk(out, a, c, true, SPAN(""), NULL, usage_field);
+    c->role_told = true;
+    add_positions(c, a->chat, reply);
+    bool finish = reply->finish_reason[0] != 0;
+    if (finish) span_copy(c->finish_reason, sizeof c->finish_reason, span_str(reply->finish_reason));
+    if (a->chat) {
+        if (text.len || c->has_logprobs) chunk(out, a, c, false, text, NULL, usage_field);
+        c->has_logprobs = false;
+        if (finish) chunk(out, a, c, false, SPAN(""), c->finish_reason, usage_field);
+    } else if (text.len || c->has_logprobs || finish) {
+        chunk(out, a, c, false, text, finish ? c->finish_reason : NULL, usage_field);
+    }
+}
+
+void answer_usage_chunk(struct buf *out, const struct answer *a, const struct answer_usage *usage) {
+    struct json_out w;
+    begin_event(&w, out, a);
+    json_key(&w, "choices");
+    json_array(&w);
+    json_array_end(&w);
+    write_usage(&w, usage);
+    end_event(&w, out);
+}

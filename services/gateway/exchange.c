@@ -1,0 +1,284 @@
+#include "exchange.h"
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/random.h"
+#include "http/query.h"
+#include "service/admin.h"
+#include "routes.h"
+
+enum {
+    TIMEOUT_MAX_MS = 24 * 3600 * 1000,
+    PIECE_BYTES = 64 * 1024,
+    PENDING_MAX = 4 << 20, /* of a stream whose client is slow: the credit of 128 choices in chunks of some hundred bytes; an answer's last words with log-probabilities */
+};
+
+/* ---- ends ---- */
+
+static void count(const struct exchange *x, int status) {
+    char labels[192];
+    (void)snprintf(labels, sizeof labels, "route=\"%s\",code=\"%d\"", x->match.route ? x->match.route->pattern : "none", status);
+    metric_add(metric_counter("genloop_gateway_requests_total", labels, "Requests by route and HTTP status."), 1);
+    metric_observe(metric_histogram("genloop_gateway_request_seconds", "", "From the head of a request to the end of its answer.", METRIC_SECONDS_BOUNDS, METRIC_SECONDS_BOUNDS_COUNT),
+                   (double)(loop_now_ms(service_loop(x->gateway->service)) - x->began_ms) / 1000);
+}
+
+static void exchange_free(struct exchange *x) {
+    x->gateway->exchanges--;
+    json_free(x->json);
+    buf_fini(&x->pending);
+    mem_free(x);
+}
+
+void exchange_json(struct exchange *x, int status, const struct buf *body) {
+    if (body->failed) {
+        struct error err;
+        (void)error_set(&err, body->failed == E_FULL ? E_TOO_LARGE : body->failed, "the answer is too large");
+        exchange_error(x, &err);
+        return;
+    }
+    count(x, status);
+    (void)http_respond(x->http, status, "application/json", buf_span(body));
+    exchange_free(x);
+}
+
+int exchange_error_body(struct buf *out, const struct error *err, const char *code) {
+    return http_error_body(out, err->message, error_kind(err->code)->openai_type, err->param[0] ? err->param : NULL, code);
+}
+
+void exchange_error_code(struct exchange *x, const struct error *err, const char *code) {
+    struct buf body;
+    int status = error_kind(err->code)->http_status;
+    buf_init(&body, 16384);
+    if (status == 429 || status == 503) (void)http_header_add(x->http, "Retry-After", SPAN("1"));
+    if (status == 401) (void)http_header_add(x->http, "WWW-Authenticate", SPAN("Bearer"));
+    (void)exchange_error_body(&body, err, code);
+    count(x, status);
+    if (status >= 500) log_warn("gateway.error", "%s %.*s: %s", x->request_id, SPAN_ARG(http_path(x->http)), err->message);
+    (void)http_respond(x->http, status, "application/json", buf_span(&body));
+    buf_fini(&body);
+    exchange_free(x);
+}
+
+void exchange_error(struct exchange *x, const struct error *err) { exchange_error_code(x, err, NULL); }
+
+void exchange_end(struct exchange *x) {
+    count(x, http_client_gone(x->http) ? 499 : 200);
+    http_stream_end(x->http);
+    exchange_free(x);
+}
+
+void exchange_abort(struct exchange *x) {
+    count(x, 499);
+    http_abort(x->http);
+    exchange_free(x);
+}
+
+/* ---- streams ---- */
+
+int exchange_events_begin(struct exchange *x) {
+    (void)http_header_add(x->http, "Cache-Control", SPAN("no-cache"));
+    (void)http_header_add(x->http, "X-Accel-Buffering", SPAN("no")); /* proxies that buffer would hold tokens back */
+    x->streaming = true;
+    return http_stream_begin(x->http, 200, "text/event-stream");
+}
+
+bool exchange_clear(const struct exchange *x) { return x->pending.len == 0; }
+
+/* In pieces that the server's buffer surely holds at once. Returns how much it took; *r says why it stopped. */
+static size_t push(struct exchange *x, struct span bytes, int *r) {
+    size_t done = 0;
+    *r = 0;
+    while (done < bytes.len && *r == 0) {
+        struct span piece = span_sub(bytes, done, PIECE_BYTES);
+        *r = http_stream_write(x->http, piece);
+        if (*r == 0) done += piece.len;
+    }
+    return done;
+}
+
+int exchange_write(struct exchange *x, struct span bytes) {
+    int r = 0;
+    size_t done = x->pending.len == 0 ? push(x, bytes, &r) : 0;
+    if (r < 0 && r != E_FULL) return r;
+    return done < bytes.len ? buf_append_span(&x->pending, span_skip(bytes, done)) : 0;
+}
+
+static void on_drain(void *arg) {
+    struct exchange *x = arg;
+    int r;
+    buf_consume(&x->pending, push(x, buf_span(&x->pending), &r));
+    if (x->pending.len > 0) return;
+    if (x->ending) exchange_end(x);
+    else if (x->on_clear) x->on_clear(x->state);
+}
+
+static void on_close(void *arg) {
+    struct exchange *x = arg;
+    if (x->ending) exchange_abort(x);
+    else x->on_gone(x->state);
+}
+
+void exchange_watch(struct exchange *x, void *state, void (*on_gone)(void *state), void (*on_clear)(void *state)) {
+    x->state = state;
+    x->on_gone = on_gone;
+    x->on_clear = on_clear;
+    http_on_close(x->http, x, on_close);
+    http_on_drain(x->http, x, on_drain);
+}
+
+int exchange_event(struct exchange *x, struct span data) {
+    int r = exchange_write(x, SPAN("data: "));
+    if (r == 0) r = exchange_write(x, data);
+    return r == 0 ? exchange_write(x, SPAN("\n\n")) : r;
+}
+
+void exchange_events_end(struct exchange *x) {
+    if (exchange_write(x, SPAN("data: [DONE]\n\n")) < 0) exchange_abort(x);
+    else if (exchange_clear(x)) exchange_end(x);
+    else x->ending = true;
+}
+
+/* ---- beginning ---- */
+
+/* A client's own id is taken where it is one word of harmless characters: it goes into headers, logs and topics. */
+static bool request_id_ok(struct span s) {
+    if (s.len == 0 || s.len >= REQUEST_ID_MAX) return false;
+    for (size_t i = 0; i < s.len; i++) {
+        char c = s.data[i];
+        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' || c == '.' || c == ':')) return false;
+    }
+    return true;
+}
+
+static int read_headers(struct exchange *x, struct error *err) {
+    struct span id = http_header(x->http, "x-request-id"), timeout = http_header(x->http, "x-genloop-timeout-ms"), trace = http_header(x->http, "traceparent");
+    struct span session = http_header(x->http, "x-genloop-session"), by = http_header(x->http, "x-genloop-by");
+    char made[ID_TEXT_MAX];
+    if (request_id_ok(id)) span_copy(x->request_id, sizeof x->request_id, id);
+    else span_copy(x->request_id, sizeof x->request_id, span_str(id_make(made)));
+    (void)http_header_add(x->http, "x-request-id", span_str(x->request_id));
+    x->timeout_ms = x->gateway->settings->timeout_ms;
+    if (timeout.data) {
+        int64_t ms;
+        if (span_to_i64(timeout, &ms) < 0 || ms < 1 || ms > TIMEOUT_MAX_MS)
+            return error_set_param(err, E_INVALID, "x-genloop-timeout-ms", "the header x-genloop-timeout-ms must be a whole number of milliseconds from 1 to %d", TIMEOUT_MAX_MS);
+        x->timeout_ms = ms;
+    }
+    if (trace.len == TRACEPARENT_MAX - 1 && span_is_utf8(trace)) span_copy(x->traceparent, sizeof x->traceparent, trace);
+    if (session.len >= SESSION_MAX || !span_is_utf8(session)) return error_set_param(err, E_INVALID, "x-genloop-session", "the header x-genloop-session must be UTF-8 of at most %d bytes", SESSION_MAX - 1);
+    if (by.len >= CLAIM_MAX || !span_is_utf8(by)) return error_set_param(err, E_INVALID, "x-genloop-by", "the header x-genloop-by must be UTF-8 of at most %d bytes", CLAIM_MAX - 1);
+    if (session.data) span_copy(x->session, sizeof x->session, session);
+    if (by.data) span_copy(x->claim, sizeof x->claim, by);
+    return 0;
+}
+
+struct bus_context exchange_context(const struct exchange *x, int64_t timeout_ms) {
+    int64_t left = x->timeout_ms - (loop_now_ms(service_loop(x->gateway->service)) - x->began_ms);
+    if (timeout_ms > 0 && timeout_ms < left) left = timeout_ms;
+    return (struct bus_context){
+        .request_id = span_str(x->request_id),
+        .traceparent = span_str(x->traceparent),
+        .tenant = span_str(x->gateway->settings->shared.tenant),
+        .session = span_str(x->session),
+        .actor_id = span_str(x->gateway->actor),
+        .actor_scope = span_str(scope_name(SCOPE_APPROVER)),
+        .actor_claim = span_str(x->claim),
+        .deadline_ms = left > 1 ? left : 1,
+    };
+}
+
+const char *exchange_param(const struct exchange *x, int i) {
+    ASSERT(i < x->match.n_params);
+    return x->match.params[i];
+}
+
+static void on_body(void *arg, struct span body, int r) {
+    struct exchange *x = arg;
+    struct error err = {0};
+    bool optional = x->match.route->body == BODY_JSON_OR_EMPTY;
+    if (r == E_CANCELLED) {
+        exchange_abort(x);
+        return;
+    }
+    if (r < 0) {
+        if (r == E_TOO_LARGE) (void)error_set(&err, r, "the body is larger than %d bytes", HTTP_BODY_COLLECT_MAX);
+        else (void)error_set(&err, r, "%s", r == E_DEADLINE ? "the body did not come in time" : "the body cannot be read");
+        exchange_error(x, &err);
+        return;
+    }
+    struct span type = http_header(x->http, "content-type");
+    if (optional && body.len == 0) {
+        x->match.route->handle(x, NULL);
+        return;
+    }
+    if (type.data && !http_media_type_is(type, "application/json")) {
+        (void)error_set(&err, E_INVALID, "the body must be JSON: Content-Type: application/json");
+        exchange_error(x, &err);
+        return;
+    }
+    if (json_parse(body, &x->json, &err) < 0) {
+        (void)error_prefix(&err, "the body is not valid JSON");
+        exchange_error(x, &err);
+        return;
+    }
+    if (json_type(x->json) != JSON_TYPE_OBJECT) {
+        (void)error_set(&err, E_INVALID, "the body must be a JSON object, not %s", json_type_name(x->json));
+        exchange_error(x, &err);
+        return;
+    }
+    x->match.route->handle(x, x->json);
+}
+
+void exchange_request(void *arg, struct http_exchange *http) {
+    struct gateway *g = arg;
+    struct error err = {0};
+    if (admin_answer(g->service, http)) return;
+    struct exchange *x = mem_zalloc(sizeof *x);
+    if (!x) {
+        (void)error_set(&err, E_NOMEM, "no memory for the request");
+        (void)http_respond_error(http, &err);
+        return;
+    }
+    x->gateway = g;
+    x->http = http;
+    x->began_ms = loop_now_ms(service_loop(g->service));
+    buf_init(&x->pending, PENDING_MAX);
+    g->exchanges++;
+    if (read_headers(x, &err) < 0) {
+        exchange_error(x, &err);
+        return;
+    }
+    struct span method = http_method(http), path = http_path(http);
+    switch (router_match(ROUTES, ROUTES_COUNT, method, path, &x->match)) {
+    case 0: break;
+    case E_STATE:
+        (void)http_header_add(http, "Allow", span_str(x->match.allow));
+        if (span_eq_str(method, "OPTIONS")) {
+            count(x, 204);
+            (void)http_respond(http, 204, NULL, SPAN(""));
+            exchange_free(x);
+            return;
+        }
+        struct buf body;
+        buf_init(&body, 4096);
+        (void)error_set(&err, E_INVALID, "%.*s is not a method of this path: there are %s", (int)(method.len < 32 ? method.len : 32), method.data, x->match.allow);
+        (void)exchange_error_body(&body, &err, NULL);
+        exchange_json(x, 405, &body);
+        buf_fini(&body);
+        return;
+    case E_INVALID:
+        (void)error_set(&err, E_NOT_FOUND, "a name in the path is malformed");
+        exchange_error(x, &err);
+        return;
+    default:
+        (void)error_set(&err, E_NOT_FOUND, "there is nothing at %.*s", (int)(path.len < 128 ? path.len : 128), path.data);
+        exchange_error(x, &err);
+        return;
+    }
+    switch (x->match.route->body) {
+    case BODY_NONE: case BODY_STREAM: x->match.route->handle(x, NULL); return;
+    case BODY_JSON: case BODY_JSON_OR_EMPTY: http_body_collect(http, HTTP_BODY_COLLECT_MAX, x, on_body); return;
+    }
+}

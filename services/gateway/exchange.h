@@ -1,0 +1,57 @@
+/*
+ * One request at the gateway: what every handler needs of it, and the ways to answer. A handler owns the exchange from its call until it answers by one of the functions
+ * below that say "ends"; then it is gone.
+ */
+#ifndef GATEWAY_EXCHANGE_H
+#define GATEWAY_EXCHANGE_H
+
+#include "base/arena.h"
+#include "bus/bus.h"
+#include "http/server.h"
+#include "gateway.h"
+#include "router.h"
+
+enum { REQUEST_ID_MAX = 129, SESSION_MAX = 257, CLAIM_MAX = 257, TRACEPARENT_MAX = 56 };
+
+struct exchange {
+    struct gateway *gateway;
+    struct http_exchange *http;
+    struct route_match match;
+    char request_id[REQUEST_ID_MAX], session[SESSION_MAX], claim[CLAIM_MAX], traceparent[TRACEPARENT_MAX];
+    int64_t began_ms, timeout_ms; /* timeout_ms: as the client asked, or the configured one */
+    struct json *json;            /* the body, where it is JSON */
+    struct bus_call *call;        /* of relays: one at a time */
+    struct buf pending;           /* of streams: what the client has not taken yet */
+    bool streaming, ending;       /* ending: only what is pending is still to go out */
+    void *state;                  /* of the handler */
+    void (*on_gone)(void *state), (*on_clear)(void *state);
+};
+
+/* The server's on_request; arg is the gateway. */
+void exchange_request(void *arg, struct http_exchange *http);
+
+/* Tells the handler of a client that is gone (it still ends the exchange), and of one that has taken all that waited. on_clear may be NULL. */
+void exchange_watch(struct exchange *x, void *state, void (*on_gone)(void *state), void (*on_clear)(void *state));
+
+/* What goes with a call on the bus; borrows from the exchange. timeout 0: what is left of the exchange's. */
+struct bus_context exchange_context(const struct exchange *x, int64_t timeout_ms);
+const char *exchange_param(const struct exchange *x, int i);
+
+/* Each ends the exchange. */
+void exchange_json(struct exchange *x, int status, const struct buf *body);
+void exchange_error(struct exchange *x, const struct error *err);
+void exchange_error_code(struct exchange *x, const struct error *err, const char *code); /* with OpenAI's `code`; NULL: none */
+void exchange_end(struct exchange *x);   /* of a stream that has begun, or of a client that is gone */
+void exchange_abort(struct exchange *x);
+/* The JSON of an error: for the events of a stream. */
+int exchange_error_body(struct buf *out, const struct error *err, const char *code);
+
+/* Streams of events. Begin answers the status; event writes `data: …`, and what the client does not take waits in x->pending, up to its cap: E_FULL. */
+int exchange_events_begin(struct exchange *x);
+int exchange_event(struct exchange *x, struct span data);
+int exchange_write(struct exchange *x, struct span bytes); /* events that are formatted already */
+bool exchange_clear(const struct exchange *x);             /* the client has taken everything */
+/* Ends the stream with `data: [DONE]`, behind what waits. */
+void exchange_events_end(struct exchange *x);
+
+#endif

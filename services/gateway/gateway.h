@@ -1,0 +1,44 @@
+/*
+ * The gateway: HTTP in, the bus out. What it is made of, each a file:
+ *   routes.c             the table of what there is; router.c matches it (pure)
+ *   exchange.c           one request from its head to its answer: id, deadline, actor, body, errors
+ *   generate_request.c, chat.c, completions.c   OpenAI's JSON as a GenerateRequest (pure)
+ *   answer.c, sse.c      answers in OpenAI's JSON, whole and in chunks (pure)
+ *   generate.c           a generation: replicas, streams, credit, cancel, retry
+ *   routing.c            which replica (pure)
+ *   registry.c           what governance has released, from the topics
+ *   interactions.c       what is captured of a conversation, by the tenant's policy
+ *   models.c, relay.c, documents.c, feedback.c, status.c   the other doors
+ * Everything is on the loop's thread but the registry's reader and work on workers. The gateway holds nobody's state: what it knows it was told, and can lose.
+ */
+#ifndef GATEWAY_GATEWAY_H
+#define GATEWAY_GATEWAY_H
+
+#include "http/server.h"
+#include "service/service.h"
+#include "routing.h"
+
+struct gateway_settings {
+    struct service_settings shared;
+    char *listen, *capture;
+    int64_t timeout_ms, upload_max_bytes;
+};
+
+enum capture { CAPTURE_NONE, CAPTURE_HASHED, CAPTURE_FULL };
+
+struct registry;
+struct generation;
+struct interactions;
+struct gateway {
+    struct service *service;
+    const struct gateway_settings *settings;
+    struct http_server *http;
+    struct registry *registry;
+    struct routing *routing;
+    struct interactions *interactions;
+    enum capture capture;
+    char actor[80]; /* of a platform on loopback without keys: local:USER, the owner of the home */
+    size_t exchanges; /* open */
+};
+
+#endif

@@ -1,0 +1,408 @@
+/*
+ * A generation. Each prompt and each of its n choices is a call of its own to a replica (the engine shares the prefix), all at once; seeds follow each other, so that choices differ and
+ * the whole is repeatable. A call that fails before its first piece is tried on another replica.
+ *
+ * Nothing is answered before the first piece: a refusal is plain HTTP with its status. From then on a stream can only end with an event that says what went wrong.
+ *
+ * Credit: a replica may be CREDIT pieces ahead of what the client has taken. While the client's connection is clogged no credit goes back, so that it slows its own
+ * sequences and nobody else's. When the client goes, its calls are cancelled in the same turn.
+ */
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "answer.h"
+#include "exchange.h"
+#include "generate_request.h"
+#include "interactions.h"
+#include "registry.h"
+#include "routes.h"
+
+enum {
+    CREDIT = 64,
+    REQUEST_BYTES_MAX = 16 << 20, /* what the bus carries */
+    CHUNK_MAX = 8 << 20,
+    FULL_NAME_MAX = MODEL_FULL_NAME_MAX,
+};
+
+struct candidate {
+    struct generation *generation;
+    struct choice choice;
+    size_t prompt;
+    uint32_t k;              /* of the prompt's candidates */
+    struct bus_call *call;   /* NULL: none is open */
+    void *peer;
+    struct routing_tried tried;
+    struct answer_usage usage;
+    uint32_t owed;           /* credit held back */
+    bool done, finished;     /* finished: the finish_reason has come */
+};
+
+struct generation {
+    struct exchange *x;
+    struct gateway *gateway;
+    struct arena arena;
+    struct generate_request request;
+    struct answer answer;
+    char id[REQUEST_ID_MAX + 16], model[FULL_NAME_MAX], replica[65];
+    bool canary, begun; /* begun: the stream's head is out */
+    uint64_t session_hash;
+    struct candidate *candidates;
+    size_t n, n_done;
+    struct buf packed, chunk;
+    int64_t first_ms;
+};
+
+static struct metric *first_token, *retries;
+
+static void init_metrics(void) {
+    if (first_token) return;
+    first_token = metric_histogram("genloop_gateway_time_to_first_token_seconds", "", "From the head of a request to the first piece of its answer.", METRIC_SECONDS_BOUNDS, METRIC_SECONDS_BOUNDS_COUNT);
+    retries = metric_counter("genloop_gateway_retries_total", "", "Calls that were tried on another replica before anything had been answered.");
+}
+
+static int64_t now_ms(const struct generation *g) { return loop_now_ms(service_loop(g->gateway->service)); }
+
+/* ---- ends ---- */
+
+static void let_go(struct candidate *c) {
+    if (!c->call) return;
+    bus_call_cancel(c->call);
+    c->call = NULL;
+    routing_done(c->generation->gateway->routing, c->peer);
+}
+
+static void generation_free(struct generation *g) {
+    for (size_t i = 0; i < g->n; i++) {
+        let_go(&g->candidates[i]);
+        choice_fini(&g->candidates[i].choice);
+    }
+    mem_free(g->candidates);
+    buf_fini(&g->packed);
+    buf_fini(&g->chunk);
+    arena_fini(&g->arena);
+    mem_free(g);
+}
+
+/* The word that OpenAI's clients know beside the message. */
+static const char *code_of(struct error *err) {
+    if (err->code == E_RANGE) {
+        err->code = E_INVALID;
+        return "context_length_exceeded";
+    }
+    return err->code == E_NOT_FOUND ? "model_not_found" : err->code == E_UNSUPPORTED ? "unsupported_parameter" : NULL;
+}
+
+static void fail(struct generation *g, const struct error *why) {
+    struct exchange *x = g->x;
+    struct error err = *why;
+    const char *code = code_of(&err);
+    if (!g->begun) {
+        generation_free(g);
+        exchange_error_code(x, &err, code);
+        return;
+    }
+    struct buf body;
+    buf_init(&body, 16384);
+    (void)exchange_error_body(&body, &err, code);
+    generation_free(g);
+    log_warn("gateway.stream", "%s was cut off: %s", x->request_id, err.message);
+    if (exchange_event(x, buf_span(&body)) < 0) exchange_abort(x);
+    else exchange_events_end(x);
+    buf_fini(&body);
+}
+
+static void on_gone(void *state) {
+    struct generation *g = state;
+    struct exchange *x = g->x;
+    generation_free(g);
+    exchange_abort(x);
+}
+
+static void answer_headers(struct generation *g) {
+    (void)http_header_add(g->x->http, "x-genloop-model", span_str(g->model));
+    (void)http_header_add(g->x->http, "x-genloop-replica", span_str(g->replica));
+}
+
+/* ---- what is kept ---- */
+
+static bool keeps_text(const struct generation *g, const struct candidate *c) { return g->gateway->capture == CAPTURE_FULL && c == &g->candidates[0]; }
+
+static void remember(struct generation *g, const struct answer_usage *usage) {
+    Genloop__V1__Interaction facts;
+    struct buf prompt;
+    struct json_out w;
+    const struct candidate *c = &g->candidates[0];
+    buf_init(&prompt, 32 << 20);
+    if (g->gateway->capture != CAPTURE_NONE) {
+        (void)buf_append_str(&prompt, g->request.chat ? "\"messages\":" : "\"prompt\":");
+        json_begin(&w, &prompt);
+        const struct json *asked = json_get(g->x->json, g->request.chat ? "messages" : "prompt");
+        json_put_value(&w, g->request.chat || json_type(asked) == JSON_TYPE_STRING ? asked : json_type(json_at(asked, 0)) == JSON_TYPE_STRING ? json_at(asked, 0) : asked);
+    }
+    genloop__v1__interaction__init(&facts);
+    facts.request_id = g->x->request_id;
+    facts.tenant = (char *)g->gateway->settings->shared.tenant;
+    facts.subject = g->request.message.user;
+    facts.event_time_ms = clock_wall_ms();
+    facts.model = g->model;
+    facts.replica = g->replica;
+    facts.route = (char *)(g->request.chat ? "chat" : "completion");
+    facts.prompt_tokens = (uint32_t)usage->prompt_tokens;
+    facts.completion_tokens = (uint32_t)usage->completion_tokens;
+    facts.finish_reason = (char *)c->choice.finish_reason;
+    facts.time_to_first_token_ms = (uint32_t)(g->first_ms - g->x->began_ms);
+    facts.duration_ms = (uint32_t)(now_ms(g) - g->x->began_ms);
+    facts.canary = g->canary;
+    facts.session = g->x->session;
+    if (prompt.failed) log_warn("gateway.capture", "%s is too large to be kept", g->x->request_id);
+    else interactions_add(g->gateway->interactions, &facts, buf_span(&prompt), buf_span(&c->choice.text));
+    buf_fini(&prompt);
+}
+
+/* ---- the end of a whole answer ---- */
+
+static double mean_logprob(const struct candidate *c) { return c->choice.logprob_count ? c->choice.logprob_sum / (double)c->choice.logprob_count : -1e300; }
+
+/* Of each prompt's candidates the n most likely per token, in that order. */
+static size_t choose_best(struct generation *g, struct choice *chosen) {
+    size_t n = 0;
+    for (size_t p = 0; p < g->request.n_prompts; p++) {
+        bool taken[N_MAX] = {false};
+        for (uint32_t rank = 0; rank < g->request.n; rank++) {
+            struct candidate *first = &g->candidates[p * g->request.best_of];
+            uint32_t best = UINT32_MAX;
+            for (uint32_t k = 0; k < g->request.best_of; k++)
+                if (!taken[k] && (best == UINT32_MAX || mean_logprob(&first[k]) > mean_logprob(&first[best]))) best = k;
+            taken[best] = true;
+            chosen[n] = first[best].choice; /* borrowed: the candidates free them */
+            chosen[n].index = (uint32_t)n;
+            chosen[n].has_logprobs = chosen[n].has_logprobs && g->request.message.logprobs;
+            n++;
+        }
+    }
+    return n;
+}
+
+static void finish(struct generation *g) {
+    struct exchange *x = g->x;
+    struct answer_usage usage = {0};
+    for (size_t i = 0; i < g->n; i++) {
+        const struct candidate *c = &g->candidates[i];
+        if (c->k == 0) { /* a prompt counts once, however many candidates it has */
+            usage.prompt_tokens += c->usage.prompt_tokens;
+            usage.cached_tokens += c->usage.cached_tokens;
+        }
+        usage.completion_tokens += c->usage.completion_tokens;
+    }
+    remember(g, &usage);
+    if (g->request.stream) {
+        int r = 0;
+        if (g->request.include_usage) {
+            buf_clear(&g->chunk);
+            answer_usage_chunk(&g->chunk, &g->answer, &usage);
+            r = exchange_write(x, buf_span(&g->chunk));
+        }
+        generation_free(g);
+        if (r < 0) exchange_abort(x);
+        else exchange_events_end(x);
+        return;
+    }
+    struct buf body;
+    struct choice chosen[N_MAX];
+    size_t n = 0;
+    buf_init(&body, ANSWER_TEXT_MAX * 4);
+    answer_headers(g);
+    if (g->request.best_of > g->request.n) n = choose_best(g, chosen);
+    else
+        for (size_t i = 0; i < g->n; i++) chosen[n++] = g->candidates[i].choice;
+    answer_write(&body, &g->answer, chosen, n, &usage);
+    generation_free(g);
+    exchange_json(x, 200, &body);
+    buf_fini(&body);
+}
+
+/* ---- calls ---- */
+
+static int dispatch(struct candidate *c, struct error *err);
+
+static void grant(struct candidate *c) {
+    if (!c->call || c->finished || c->owed == 0) return;
+    bus_call_credit(c->call, c->owed);
+    c->owed = 0;
+}
+
+static void on_clear(void *state) {
+    struct generation *g = state;
+    for (size_t i = 0; i < g->n; i++) grant(&g->candidates[i]);
+}
+
+static void on_item(void *arg, struct span item) {
+    struct candidate *c = arg;
+    struct generation *g = c->generation;
+    struct error err;
+    int r = 0;
+    Genloop__V1__GenerateReply *reply = genloop__v1__generate_reply__unpack(NULL, item.len, (const uint8_t *)item.data);
+    if (!reply) {
+        (void)error_set(&err, E_UNKNOWN, "a replica answered with what is no GenerateReply");
+        fail(g, &err);
+        return;
+    }
+    if (g->first_ms == 0) {
+        g->first_ms = now_ms(g);
+        metric_observe(first_token, (double)(g->first_ms - g->x->began_ms) / 1000);
+        span_copy(g->replica, sizeof g->replica, span_str(reply->replica));
+    }
+    if (reply->usage) c->usage = (struct answer_usage){reply->usage->prompt_tokens, reply->usage->completion_tokens, reply->usage->cached_tokens};
+    if (reply->finish_reason[0]) c->finished = true;
+    if (g->request.stream) {
+        if (!g->begun) {
+            answer_headers(g);
+            g->begun = true;
+            r = exchange_events_begin(g->x);
+        }
+        buf_clear(&g->chunk);
+        answer_chunk(&g->chunk, &g->answer, &c->choice, reply, g->request.include_usage);
+        if (keeps_text(g, c)) (void)buf_append_str(&c->choice.text, reply->text);
+        if (r == 0) r = g->chunk.failed ? g->chunk.failed : exchange_write(g->x, buf_span(&g->chunk));
+    } else {
+        choice_add(&c->choice, &g->answer, reply);
+    }
+    genloop__v1__generate_reply__free_unpacked(reply, NULL);
+    if (r < 0) { /* the client is gone, or takes nothing at all */
+        on_gone(g);
+        return;
+    }
+    c->owed++;
+    if (c->owed >= CREDIT / 2 && exchange_clear(g->x)) grant(c);
+}
+
+static void on_end(void *arg, int code, const struct error *why, bool begun) {
+    struct candidate *c = arg;
+    struct generation *g = c->generation;
+    struct error err = {0};
+    c->call = NULL;
+    routing_done(g->gateway->routing, c->peer);
+    if (code == 0 && !c->finished) code = error_set(&err, E_UNKNOWN, "a replica ended its answer without a reason");
+    else if (code < 0) err = *why;
+    if (code == 0) {
+        c->done = true;
+        if (++g->n_done == g->n) finish(g);
+        return;
+    }
+    if (routing_may_retry(code, begun, &c->tried)) {
+        struct error again = {0};
+        metric_add(retries, 1);
+        if (dispatch(c, &again) == 0) return;
+    }
+    if (code == E_CANCELLED) (void)error_set(&err, E_UNAVAILABLE, "the replica gave up: try again");
+    fail(g, &err);
+}
+
+static const struct bus_call_events call_events = {.on_item = on_item, .on_end = on_end};
+
+static int pack(struct candidate *c, struct error *err) {
+    struct generation *g = c->generation;
+    Genloop__V1__GenerateRequest *m = &g->request.message;
+    uint64_t seed = m->seed;
+    if (g->request.n_prompts > 0) {
+        const struct prompt *p = &g->request.prompts[c->prompt];
+        m->prompt = (char *)(p->text ? p->text : protobuf_c_empty_string);
+        m->prompt_tokens = p->tokens;
+        m->n_prompt_tokens = p->text ? 0 : p->n_tokens;
+    }
+    m->model = g->model;
+    m->n = 1;
+    m->session = g->x->session;
+    if (g->request.best_of > g->request.n) m->logprobs = true; /* to know which are best */
+    m->seed = seed + c->k;
+    buf_clear(&g->packed);
+    size_t size = genloop__v1__generate_request__get_packed_size(m);
+    char *at = buf_reserve(&g->packed, size ? size : 1);
+    if (at) buf_commit(&g->packed, genloop__v1__generate_request__pack(m, (uint8_t *)at));
+    m->seed = seed;
+    return at ? 0 : error_set(err, E_TOO_LARGE, "the request is too large");
+}
+
+/* Sends a candidate to the best replica that has not been tried for it. */
+static int dispatch(struct candidate *c, struct error *err) {
+    struct generation *g = c->generation;
+    struct gateway *gw = g->gateway;
+    struct bus_context context = exchange_context(g->x, 0);
+    int r = pack(c, err);
+    if (r < 0) return r;
+    while (true) {
+        struct replica *replica;
+        switch (routing_pick(gw->routing, span_str(g->model), g->session_hash, &c->tried, &replica)) {
+        case ROUTING_NONE: return error_set(err, E_UNAVAILABLE, "no replica holds %s now: try again in a moment", g->model);
+        case ROUTING_LOADING: return error_set(err, E_UNAVAILABLE, "%s is being loaded: try again in a moment", g->model);
+        case ROUTING_FOUND: break;
+        }
+        void *peer = replica_peer(replica);
+        c->call = bus_call(peer, "Generation/GenerateStream", &context, buf_span(&g->packed), false, CREDIT, c, &call_events, err);
+        routing_sent(replica, &c->tried);
+        if (c->call) {
+            c->peer = peer;
+            c->owed = 0;
+            return 0;
+        }
+        routing_done(gw->routing, peer);
+        if (err->code != E_UNAVAILABLE) return err->code;
+    }
+}
+
+static void generate(struct exchange *x, const struct json *body, bool chat) {
+    struct gateway *gw = x->gateway;
+    struct error err = {0};
+    const Genloop__V1__ModelVersion *version;
+    int r;
+    init_metrics();
+    struct generation *g = mem_zalloc(sizeof *g);
+    if (!g) {
+        (void)error_set(&err, E_NOMEM, "no memory for the request");
+        exchange_error(x, &err);
+        return;
+    }
+    g->x = x;
+    g->gateway = gw;
+    arena_init(&g->arena, REQUEST_ARENA_MAX);
+    buf_init(&g->packed, REQUEST_BYTES_MAX);
+    buf_init(&g->chunk, CHUNK_MAX);
+    r = chat ? chat_request_read(&g->request, &g->arena, body, &err) : completion_request_read(&g->request, &g->arena, body, &err);
+    if (r == 0 && !x->session[0]) span_copy(x->session, sizeof x->session, span_str(g->request.message.session));
+    struct span stays = x->session[0] ? span_str(x->session) : span_str(x->request_id);
+    if (r == 0) r = registry_resolve(gw->registry, span_str(g->request.message.model), span_hash(stays), &version, &g->canary, &err);
+    if (r < 0) {
+        fail(g, &err);
+        return;
+    }
+    (void)snprintf(g->model, sizeof g->model, "%s@%u", version->name, version->version);
+    (void)snprintf(g->id, sizeof g->id, "%s-%s", chat ? "chatcmpl" : "cmpl", x->request_id);
+    g->answer = (struct answer){.chat = chat, .id = g->id, .created_s = clock_wall_ms() / 1000, .model = g->model};
+    g->session_hash = x->session[0] ? span_hash(span_str(x->session)) : 0;
+    size_t prompts = chat ? 1 : g->request.n_prompts;
+    g->candidates = mem_calloc(prompts * g->request.best_of, sizeof *g->candidates);
+    if (!g->candidates) {
+        (void)error_set(&err, E_NOMEM, "no memory for the request");
+        fail(g, &err);
+        return;
+    }
+    for (size_t p = 0; p < prompts; p++)
+        for (uint32_t k = 0; k < g->request.best_of; k++) {
+            struct candidate *c = &g->candidates[g->n];
+            c->generation = g;
+            c->prompt = p;
+            c->k = k;
+            choice_init(&c->choice, (uint32_t)g->n);
+            g->n++;
+        }
+    exchange_watch(x, g, on_gone, on_clear);
+    for (size_t i = 0; i < g->n; i++)
+        if (dispatch(&g->candidates[i], &err) < 0) {
+            fail(g, &err);
+            return;
+        }
+}
+
+void chat_create(struct exchange *x, const struct json *body) { generate(x, body, true); }
+void completion_create(struct exchange *x, const struct json *body) { generate(x, body, false); }

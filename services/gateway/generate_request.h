@@ -1,0 +1,78 @@
+/*
+ * A request for text, from OpenAI's JSON to what a replica understands: the part that chat and legacy completions share. Pure: JSON in, message out, nothing is
+ * looked up. Each parameter of the API is a row of a table that says how it is read; a name that no row knows is refused.
+ *
+ * The order of complaints is a promise: what is wrong is named before what is right but not built (contracts.md).
+ */
+#ifndef GATEWAY_GENERATE_REQUEST_H
+#define GATEWAY_GENERATE_REQUEST_H
+
+#include "base/arena.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "genloop/v1/generation.pb-c.h"
+
+enum {
+    REQUEST_ARENA_MAX = 64 * 1024 * 1024, /* what a body of 8 MiB may become: a list of 4 million token ids is 32 MiB of pointers and ids */
+    REQUEST_MODEL_MAX = 256,
+    MAX_TOKENS_MAX = 1 << 20,             /* contracts.md: above it max_tokens is refused */
+    N_MAX = 128,                          /* OpenAI's own */
+    STOP_MAX = 16, STOP_BYTES_MAX = 1024, /* OpenAI stops at 4, vLLM takes more; a stop string longer than a paragraph never matches */
+    LOGIT_BIAS_MAX = 1024,                /* the engine's sampler; OpenAI stops at 300 */
+    TOP_LOGPROBS_MAX = 20,                /* OpenAI's own */
+    MESSAGES_MAX = 4096,                  /* lib/tokenizer takes so many */
+    PROMPTS_MAX = 128,
+    USER_MAX = 512,
+};
+
+struct prompt {
+    const char *text; /* or, where NULL: */
+    uint32_t *tokens;
+    size_t n_tokens;
+};
+
+struct generate_request {
+    struct arena *arena;                      /* holds all that the message points to */
+    Genloop__V1__GenerateRequest message;     /* model as the client named it; without prompt or tokens */
+    struct prompt *prompts;                   /* of completions; a chat has none and its messages are in the message */
+    size_t n_prompts;
+    uint32_t n, best_of;                      /* choices, and candidates that they are chosen from */
+    bool chat, stream, include_usage, echo;
+    char unsupported[ERROR_PARAM_MAX];        /* the first parameter that is right but not built; "" */
+    /* what only reading needs */
+    bool has_max_tokens, has_max_completion_tokens, has_stream_options, has_top_logprobs;
+    const struct json *tools, *tool_choice;
+};
+
+struct parameter {
+    const char *name;
+    /* Reads a value that is neither absent nor null. */
+    int (*take)(struct generate_request *r, const char *name, const struct json *v, struct error *err);
+};
+
+/* Reads every key of the object by the rows. E_INVALID names the parameter. */
+int parameters_read(struct generate_request *r, const struct json *body, const struct parameter *rows, size_t n_rows, const struct parameter *more, size_t n_more, struct error *err);
+/* What the two doors share: model, sampling, stop, stream, n, user. */
+extern const struct parameter SHARED_PARAMETERS[];
+extern const size_t SHARED_PARAMETERS_COUNT;
+/* Checks between parameters; then what is not built. */
+int parameters_finish(struct generate_request *r, struct error *err);
+
+/* Helpers of the rows. */
+int take_unsupported(struct generate_request *r, const char *name, const struct json *v, struct error *err);
+void note_unsupported(struct generate_request *r, const char *name);
+int wrong_type(const char *name, const char *expected, const struct json *v, struct error *err);
+int take_real(const char *name, const struct json *v, double low, double high, double *out, struct error *err);
+int take_integer(const char *name, const struct json *v, int64_t low, int64_t high, int64_t *out, struct error *err);
+int take_flag(const char *name, const struct json *v, bool *out, struct error *err);
+/* A C string in the arena; U+0000 becomes U+FFFD, since a C string would end there. */
+int take_text(struct generate_request *r, const char *name, const struct json *v, size_t size_max, char **out, struct error *err);
+char *text_in_arena(struct arena *arena, struct span s);
+/* A list of token ids. */
+int take_tokens(struct generate_request *r, const char *name, const struct json *v, uint32_t **tokens, size_t *n, struct error *err);
+
+/* The doors. `body` is borrowed until the request is done with. arena: of REQUEST_ARENA_MAX. */
+int chat_request_read(struct generate_request *r, struct arena *arena, const struct json *body, struct error *err);
+int completion_request_read(struct generate_request *r, struct arena *arena, const struct json *body, struct error *err);
+
+#endif

@@ -1,0 +1,138 @@
+#include <pwd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "genloop/v1/bus.pb-c.h"
+#include "exchange.h"
+#include "gateway.h"
+#include "interactions.h"
+#include "registry.h"
+
+#define AT(field) offsetof(struct gateway_settings, field)
+static const struct config_row ROWS[] = {
+    {"gateway", "listen", CONFIG_STRING, AT(listen), "127.0.0.1:8080", 0, 0, "Address and port of the HTTP door. Beyond loopback it asks for keys, which are not built yet: such an address is refused."},
+    {"gateway", "capture", CONFIG_STRING, AT(capture), "none", 0, 0, "What is kept of prompts and answers: none; hashed (a keyed hash of the prompt); full (sealed in the store, with the key of its subject)."},
+    {"gateway", "timeout", CONFIG_DURATION_MS, AT(timeout_ms), "10m", 1, 86400000, "The most that a request may take where the client says nothing (x-genloop-timeout-ms)."},
+    {"gateway", "upload_max", CONFIG_BYTES, AT(upload_max_bytes), "1GiB", 1, 0x1p40, "The largest document that is taken; ingest has a limit of its own."},
+};
+
+enum { DRAIN_CHECK_MS = 20 };
+
+struct shell {
+    struct gateway gateway;
+    struct loop_timer *drain;
+    bool http_drained;
+};
+
+/* "127.0.0.1:8080", "[::1]:8080", "localhost:8080", "unix:/path" */
+static bool is_loopback(const char *address) {
+    return strncmp(address, "127.", 4) == 0 || strncmp(address, "[::1]:", 6) == 0 || strncmp(address, "localhost:", 10) == 0 || strncmp(address, "unix:", 5) == 0;
+}
+
+/* Without keys there is one actor: who owns the home, and so could do everything anyway. */
+static void name_actor(struct gateway *g) {
+    struct stat st;
+    struct passwd entry, *owner = NULL;
+    char text[2048];
+    uid_t uid = stat(g->settings->shared.home, &st) == 0 ? st.st_uid : getuid();
+    if (getpwuid_r(uid, &entry, text, sizeof text, &owner) == 0 && owner) (void)snprintf(g->actor, sizeof g->actor, "local:%s", owner->pw_name);
+    else (void)snprintf(g->actor, sizeof g->actor, "local:%u", (unsigned)uid);
+}
+
+static void on_caught_up(struct gateway *g) { service_ready(g->service, true); }
+
+static void on_peer(struct service *s, void *arg, struct bus_peer *peer, struct span record, bool alive) {
+    struct gateway *g = arg;
+    (void)s;
+    if (!alive) {
+        routing_lost(g->routing, peer);
+        return;
+    }
+    Genloop__V1__Member *m = genloop__v1__member__unpack(NULL, record.len, (const uint8_t *)record.data);
+    if (m && strcmp(m->service, "inference") == 0) {
+        struct routing_report report = {.id = span_str(m->id), .draining = m->draining};
+        if (m->load) {
+            report.running = m->load->running;
+            report.queued = m->load->queued;
+            report.models = (const char *const *)m->load->models;
+            report.n_models = m->load->n_models;
+            report.loading = (const char *const *)m->load->loading;
+            report.n_loading = m->load->n_loading;
+        }
+        if (routing_report(g->routing, peer, &report) < 0) log_warn("gateway.routing", "%s cannot be kept: too many replicas, or no memory", m->id);
+    }
+    if (m) genloop__v1__member__free_unpacked(m, NULL);
+}
+
+static void stop(struct service *s, void *arg) {
+    struct shell *shell = arg;
+    struct gateway *g = &shell->gateway;
+    (void)s;
+    if (!shell) return;
+    http_server_close(g->http);
+    registry_close(g->registry);
+    interactions_close(g->interactions);
+    routing_free(g->routing);
+    loop_timer_close(shell->drain);
+    mem_free(shell);
+}
+
+static void on_drain_check(void *arg) {
+    struct shell *shell = arg;
+    if (shell->http_drained && shell->gateway.exchanges == 0 && interactions_waiting(shell->gateway.interactions) == 0) service_drained(shell->gateway.service);
+}
+static void on_http_drained(void *arg) { ((struct shell *)arg)->http_drained = true; }
+
+static void drain(struct service *s, void *arg) {
+    struct shell *shell = arg;
+    (void)s;
+    http_server_drain(shell->gateway.http, shell, on_http_drained);
+    loop_timer_start(shell->drain, 0, DRAIN_CHECK_MS);
+}
+
+static int start(struct service *s, void **arg, struct error *err) {
+    int r;
+    struct shell *shell = mem_zalloc(sizeof *shell);
+    if (!shell) return error_set(err, E_NOMEM, "no memory to start");
+    struct gateway *g = &shell->gateway;
+    g->service = s;
+    g->settings = service_settings(s);
+    name_actor(g);
+    shell->drain = loop_timer_new(service_loop(s), shell, on_drain_check);
+    g->routing = routing_new();
+    if (!shell->drain || !g->routing) {
+        r = error_set(err, E_NOMEM, "no memory to start");
+        goto fail;
+    }
+    if (!capture_from_name(g->settings->capture, &g->capture)) {
+        r = error_set(err, E_INVALID, "gateway.capture: \"%s\" must be none, hashed or full%s", g->settings->capture, strcmp(g->settings->capture, "redacted") == 0 ? " (redacted is not built yet)" : "");
+        goto fail;
+    }
+    if (!is_loopback(g->settings->listen)) {
+        r = error_set(err, E_INVALID, "gateway.listen: %s is beyond loopback, where keys are needed, and keys are not built yet: listen on 127.0.0.1", g->settings->listen);
+        goto fail;
+    }
+    if ((r = interactions_open(g, &g->interactions, err)) < 0) goto fail;
+    if (!(g->http = http_server_open(service_loop(s), g->settings->listen, NULL, g, exchange_request, err))) {
+        r = error_prefix(err, "gateway.listen");
+        goto fail;
+    }
+    if ((r = registry_open(g, on_caught_up, &g->registry, err)) < 0) goto fail;
+    log_info("gateway.listen", "on %s", g->settings->listen);
+    *arg = shell;
+    return 0;
+fail:
+    stop(s, shell);
+    return r;
+}
+
+int main(int argc, char **argv) {
+    static const char *const peers[] = {"inference", "ingest", "trainer", "feedback", NULL};
+    static const struct service_spec spec = {
+        .name = "gateway", .rows = ROWS, .n_rows = sizeof ROWS / sizeof *ROWS, .settings_size = sizeof(struct gateway_settings), .wants_log = true, .wants_store = true, .wants_keyring = true,
+        .peers = peers, .start = start, .drain = drain, .stop = stop, .on_peer = on_peer,
+    };
+    return service_main(argc, argv, &spec);
+}

@@ -1,0 +1,86 @@
+#include "routes.h"
+
+#include "genloop/v1/services.pb-c.h"
+#include "relay.h"
+
+#define REQUEST(NAME) &genloop__v1__##NAME##__descriptor
+#define PAGE page_fields
+static const char *const page_fields[] = {"limit", "page_token", NULL};
+static const char *const state_fields[] = {"dataset", "state", NULL};
+static const char *const proof_fields[] = {"index", "from_size", "tree_size", NULL};
+static const char *const from_step[] = {"from_step", NULL};
+
+/* ingest */
+static const struct relay LIST_DOCUMENTS = {"ingest", "Ingest/ListDocuments", REQUEST(list_documents_request), REQUEST(list_documents_reply), .query = state_fields, .page = true};
+static const struct relay LIST_DATASETS = {"ingest", "Ingest/ListDatasets", REQUEST(page_request), REQUEST(list_datasets_reply), .query = PAGE};
+static const struct relay GET_DATASET = {"ingest", "Ingest/GetDataset", REQUEST(get_dataset_request), REQUEST(get_dataset_reply), .path_field = "name"};
+static const struct relay WATCH_DATASET = {"ingest", "Ingest/Watch", REQUEST(watch_dataset_request), REQUEST(dataset_progress), .path_field = "dataset", .stream = RELAY_EVENTS};
+static const struct relay BUILD_DATASET = {"ingest", "Ingest/Build", REQUEST(build_dataset_request), REQUEST(dataset_progress), .path_field = "dataset", .stream = RELAY_EVENTS_ASKED};
+static const struct relay REMOVE_DATASET = {"ingest", "Ingest/RemoveDataset", REQUEST(remove_dataset_request), REQUEST(dataset), .path_field = "name"};
+/* trainer */
+static const struct relay CREATE_JOB = {"trainer", "Training/Create", REQUEST(create_job_request), REQUEST(job), .stream = RELAY_UNARY};
+static const struct relay LIST_JOBS = {"trainer", "Training/List", REQUEST(page_request), REQUEST(list_jobs_reply), .query = PAGE};
+static const struct relay GET_JOB = {"trainer", "Training/Get", REQUEST(get_job_request), REQUEST(job), .path_field = "id"};
+static const struct relay WATCH_JOB = {"trainer", "Training/Watch", REQUEST(watch_job_request), REQUEST(watch_job_reply), .path_field = "id", .query = from_step, .stream = RELAY_EVENTS};
+static const struct relay CANCEL_JOB = {"trainer", "Training/Cancel", REQUEST(get_job_request), REQUEST(job), .path_field = "id"};
+static const struct relay PAUSE_JOB = {"trainer", "Training/Change", REQUEST(change_job_request), REQUEST(job), .path_field = "id", .fixed_field = "wish", .fixed_value = GENLOOP__V1__JOB_WISH__JOB_WISH_PAUSE};
+static const struct relay RESUME_JOB = {"trainer", "Training/Change", REQUEST(change_job_request), REQUEST(job), .path_field = "id", .fixed_field = "wish", .fixed_value = GENLOOP__V1__JOB_WISH__JOB_WISH_RUN};
+/* feedback */
+static const struct relay LIST_FEEDBACK = {"feedback", "Feedback/List", REQUEST(page_request), REQUEST(list_feedback_reply), .query = PAGE};
+static const struct relay LIST_MODELS = {"feedback", "Models/List", REQUEST(page_request), REQUEST(list_models_reply), .query = PAGE};
+static const struct relay GET_MODEL = {"feedback", "Models/Get", REQUEST(get_model_request), REQUEST(model_detail), .path_field = "model"};
+static const struct relay WATCH_MODELS = {"feedback", "Models/Watch", REQUEST(watch_models_request), REQUEST(model_version), .path_field = "name", .stream = RELAY_EVENTS};
+#define TRANSITION(NAME, WORD)                                                                                                                                       \
+    static const struct relay NAME = {"feedback", "Models/Transition", REQUEST(transition_request), REQUEST(model_version), .path_field = "model", .fixed_field = "transition", \
+                                      .fixed_value = GENLOOP__V1__TRANSITION__TRANSITION_##WORD, .by_field = "by"}
+TRANSITION(APPROVE, APPROVE);
+TRANSITION(REJECT, REJECT);
+TRANSITION(CANARY, CANARY);
+TRANSITION(PROMOTE, PROMOTE);
+TRANSITION(ROLLBACK, ROLLBACK);
+TRANSITION(RETIRE, RETIRE);
+static const struct relay EVALUATE = {"feedback", "Models/Evaluate", REQUEST(evaluate_model_request), REQUEST(job), .path_field = "model"};
+static const struct relay IMPROVE = {"feedback", "Models/ImproveNow", REQUEST(improve_request), REQUEST(job), .path_field = "model"};
+static const struct relay LIST_AUDIT = {"feedback", "Audit/List", REQUEST(page_request), REQUEST(list_audit_reply), .query = PAGE};
+static const struct relay AUDIT_HEAD = {"feedback", "Audit/Head", REQUEST(page_request), REQUEST(audit_head), .stream = RELAY_UNARY};
+static const struct relay AUDIT_PROOF = {"feedback", "Audit/Prove", REQUEST(audit_proof_request), REQUEST(audit_proof), .query = proof_fields};
+
+/* Literal patterns stand before those with parameters that would take their place. /livez, /readyz and /metrics are answered by lib/service. */
+const struct route ROUTES[] = {
+    {"GET", "/v1/models", SCOPE_CLIENT, BODY_NONE, models_list, "The models that are released, under every name that a request may give them.", NULL},
+    {"GET", "/v1/models/{model}", SCOPE_CLIENT, BODY_NONE, models_get, "One model, by name, name@version or alias.", NULL},
+    {"POST", "/v1/chat/completions", SCOPE_CLIENT, BODY_JSON, chat_create, "An answer to a conversation, whole or as a stream of events.", NULL},
+    {"POST", "/v1/completions", SCOPE_CLIENT, BODY_JSON, completion_create, "How a text goes on, whole or as a stream of events.", NULL},
+    {"POST", "/v1/feedback", SCOPE_CLIENT, BODY_JSON, feedback_submit, "Judge an answer: thumb, rating, preference or correction.", NULL},
+    {"GET", "/v1/feedback", SCOPE_OPERATOR, BODY_NONE, relay_call, "Judgements, newest first, without what people wrote.", &LIST_FEEDBACK},
+    {"POST", "/v1/documents", SCOPE_OPERATOR, BODY_STREAM, document_upload, "Upload a document: the raw body, ?dataset=NAME&source=FILE.", NULL},
+    {"GET", "/v1/documents", SCOPE_OPERATOR, BODY_NONE, relay_call, "The documents of ?dataset=NAME, with their state.", &LIST_DOCUMENTS},
+    {"GET", "/v1/datasets", SCOPE_OPERATOR, BODY_NONE, relay_call, "Datasets and their versions.", &LIST_DATASETS},
+    {"GET", "/v1/datasets/{name}", SCOPE_OPERATOR, BODY_NONE, relay_call, "A dataset with its manifest and data card, by name or name@version.", &GET_DATASET},
+    {"DELETE", "/v1/datasets/{name}", SCOPE_OPERATOR, BODY_NONE, relay_call, "Remove a dataset, or one version of it.", &REMOVE_DATASET},
+    {"GET", "/v1/datasets/{name}/watch", SCOPE_OPERATOR, BODY_NONE, relay_call, "How a dataset fills, as a stream of events.", &WATCH_DATASET},
+    {"POST", "/v1/datasets/{name}/versions", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Build a version: progress as events where text/event-stream is accepted, else the end.", &BUILD_DATASET},
+    {"POST", "/v1/admin/jobs", SCOPE_OPERATOR, BODY_JSON, relay_call, "Create a training or evaluation job.", &CREATE_JOB},
+    {"GET", "/v1/admin/jobs", SCOPE_OPERATOR, BODY_NONE, relay_call, "Jobs, newest first.", &LIST_JOBS},
+    {"GET", "/v1/admin/jobs/{id}", SCOPE_OPERATOR, BODY_NONE, relay_call, "A job.", &GET_JOB},
+    {"GET", "/v1/admin/jobs/{id}/watch", SCOPE_OPERATOR, BODY_NONE, relay_call, "A job's states and steps, as a stream of events.", &WATCH_JOB},
+    {"POST", "/v1/admin/jobs/{id}/cancel", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Cancel a job.", &CANCEL_JOB},
+    {"POST", "/v1/admin/jobs/{id}/pause", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Pause a job at its next step.", &PAUSE_JOB},
+    {"POST", "/v1/admin/jobs/{id}/resume", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Go on with a paused job.", &RESUME_JOB},
+    {"GET", "/v1/admin/models", SCOPE_OPERATOR, BODY_NONE, relay_call, "Every version of every model, and the aliases.", &LIST_MODELS},
+    {"GET", "/v1/admin/models/{model}", SCOPE_OPERATOR, BODY_NONE, relay_call, "A version with its evaluations and every transition.", &GET_MODEL},
+    {"GET", "/v1/admin/models/{model}/watch", SCOPE_OPERATOR, BODY_NONE, relay_call, "The transitions of a model's versions, as a stream of events.", &WATCH_MODELS},
+    {"POST", "/v1/admin/models/{model}/approve", SCOPE_APPROVER, BODY_JSON, relay_call, "Approve a version that passed its gates.", &APPROVE},
+    {"POST", "/v1/admin/models/{model}/reject", SCOPE_APPROVER, BODY_JSON, relay_call, "Reject a version for good.", &REJECT},
+    {"POST", "/v1/admin/models/{model}/canary", SCOPE_APPROVER, BODY_JSON, relay_call, "Give a version a share of the requests, or end it.", &CANARY},
+    {"POST", "/v1/admin/models/{model}/promote", SCOPE_APPROVER, BODY_JSON, relay_call, "Make a version the one that production means.", &PROMOTE},
+    {"POST", "/v1/admin/models/{model}/rollback", SCOPE_APPROVER, BODY_JSON, relay_call, "Back to the production version before.", &ROLLBACK},
+    {"POST", "/v1/admin/models/{model}/retire", SCOPE_APPROVER, BODY_JSON, relay_call, "Retire a version.", &RETIRE},
+    {"POST", "/v1/admin/models/{model}/evaluate", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Measure a version for the gates.", &EVALUATE},
+    {"POST", "/v1/admin/models/{model}/improve", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Fine-tune on the judgements so far.", &IMPROVE},
+    {"GET", "/v1/audit", SCOPE_OPERATOR, BODY_NONE, relay_call, "The audit log, in order.", &LIST_AUDIT},
+    {"GET", "/v1/audit/head", SCOPE_OPERATOR, BODY_NONE, relay_call, "The signed head of the audit tree.", &AUDIT_HEAD},
+    {"GET", "/v1/audit/proof", SCOPE_OPERATOR, BODY_NONE, relay_call, "A proof of inclusion (?index=) or of consistency (?from_size=).", &AUDIT_PROOF},
+    {"GET", "/v1/admin/status", SCOPE_OPERATOR, BODY_NONE, status_get, "Services, replicas, models, jobs and lag, at a glance.", NULL},
+};
+const size_t ROUTES_COUNT = sizeof ROUTES / sizeof *ROUTES;

@@ -1,0 +1,20 @@
+/* The table of what the gateway answers. One row per method and path; adding a door is adding a row and its handler. */
+#ifndef GATEWAY_ROUTES_H
+#define GATEWAY_ROUTES_H
+
+#include "router.h"
+
+extern const struct route ROUTES[];
+extern const size_t ROUTES_COUNT;
+
+/* The handlers, by file. */
+void chat_create(struct exchange *x, const struct json *body);       /* generate.c */
+void completion_create(struct exchange *x, const struct json *body);
+void models_list(struct exchange *x, const struct json *body);       /* models.c */
+void models_get(struct exchange *x, const struct json *body);
+void feedback_submit(struct exchange *x, const struct json *body);   /* feedback.c */
+void document_upload(struct exchange *x, const struct json *body);   /* documents.c */
+void status_get(struct exchange *x, const struct json *body);        /* status.c */
+void relay_call(struct exchange *x, const struct json *body);        /* relay.c: what the row's relay says */
+
+#endif

@@ -1,0 +1,167 @@
+#include "routing.h"
+
+#include "base/alloc.h"
+#include "base/error.h"
+
+enum { ID_MAX = 65 };
+
+struct replica {
+    void *peer;
+    int number;
+    char id[ID_MAX];
+    uint64_t id_hash;
+    uint32_t reported;       /* running and queued, as it last said */
+    uint32_t in_flight;      /* sent by us and not done */
+    uint32_t reported_ours;  /* of ours, those that `reported` counts already */
+    bool draining;
+    char *models[ROUTING_MODELS_MAX], *loading[ROUTING_MODELS_MAX];
+    size_t n_models, n_loading;
+    uint64_t chosen; /* when it was last chosen */
+};
+
+struct routing {
+    struct replica *replicas[ROUTING_REPLICAS_MAX]; /* in the order in which they came */
+    size_t n;
+    uint64_t numbers[ROUTING_REPLICAS_MAX / 64]; /* in use */
+    uint64_t turn;
+};
+
+struct routing *routing_new(void) { return mem_zalloc(sizeof(struct routing)); }
+
+static void free_names(char **names, size_t *n) {
+    for (size_t i = 0; i < *n; i++) mem_free(names[i]);
+    *n = 0;
+}
+
+static void replica_free(struct replica *p) {
+    if (!p) return;
+    free_names(p->models, &p->n_models);
+    free_names(p->loading, &p->n_loading);
+    mem_free(p);
+}
+
+void routing_free(struct routing *r) {
+    if (!r) return;
+    for (size_t i = 0; i < r->n; i++) replica_free(r->replicas[i]);
+    mem_free(r);
+}
+
+static struct replica *replica_of(struct routing *r, const void *peer, size_t *at) {
+    for (size_t i = 0; i < r->n; i++)
+        if (r->replicas[i]->peer == peer) {
+            if (at) *at = i;
+            return r->replicas[i];
+        }
+    return NULL;
+}
+
+static int keep_names(char **names, size_t *n, const char *const *said, size_t n_said) {
+    if (n_said > ROUTING_MODELS_MAX) n_said = ROUTING_MODELS_MAX;
+    bool same = *n == n_said;
+    for (size_t i = 0; same && i < n_said; i++) same = strcmp(names[i], said[i]) == 0;
+    if (same) return 0; /* as almost every heartbeat is */
+    free_names(names, n);
+    for (size_t i = 0; i < n_said; i++) {
+        if (!(names[i] = mem_strdup(said[i]))) return E_NOMEM;
+        *n = i + 1;
+    }
+    return 0;
+}
+
+int routing_report(struct routing *r, void *peer, const struct routing_report *report) {
+    struct replica *p = replica_of(r, peer, NULL);
+    if (!p) {
+        int number = 0;
+        while (number < ROUTING_REPLICAS_MAX && r->numbers[number / 64] >> (number % 64) & 1) number++;
+        if (r->n == ROUTING_REPLICAS_MAX || number == ROUTING_REPLICAS_MAX) return E_FULL;
+        if (!(p = mem_zalloc(sizeof *p))) return E_NOMEM;
+        p->peer = peer;
+        p->number = number;
+        span_copy(p->id, sizeof p->id, report->id);
+        p->id_hash = span_hash(report->id);
+        r->numbers[number / 64] |= 1ull << (number % 64);
+        r->replicas[r->n++] = p;
+    }
+    p->reported = report->running > UINT32_MAX - report->queued ? UINT32_MAX : report->running + report->queued;
+    p->reported_ours = p->in_flight;
+    p->draining = report->draining;
+    int result = keep_names(p->models, &p->n_models, report->models, report->n_models);
+    int second = keep_names(p->loading, &p->n_loading, report->loading, report->n_loading);
+    return result < 0 ? result : second;
+}
+
+void routing_lost(struct routing *r, void *peer) {
+    size_t at;
+    struct replica *p = replica_of(r, peer, &at);
+    if (!p) return;
+    r->numbers[p->number / 64] &= ~(1ull << (p->number % 64));
+    memmove(&r->replicas[at], &r->replicas[at + 1], (r->n - at - 1) * sizeof *r->replicas);
+    r->n--;
+    replica_free(p);
+}
+
+uint32_t replica_load(const struct replica *p) {
+    uint32_t since = p->in_flight > p->reported_ours ? p->in_flight - p->reported_ours : 0;
+    uint32_t gone = p->reported_ours > p->in_flight ? p->reported_ours - p->in_flight : 0;
+    uint32_t said = p->reported > gone ? p->reported - gone : 0;
+    return said > UINT32_MAX - since ? UINT32_MAX : said + since;
+}
+
+static bool among(char *const *names, size_t n, struct span name) {
+    for (size_t i = 0; i < n; i++)
+        if (span_eq_str(name, names[i])) return true;
+    return false;
+}
+bool replica_holds(const struct replica *p, struct span model) { return among(p->models, p->n_models, model); }
+
+static uint64_t mix(uint64_t x) { /* splitmix64's finaliser */
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
+
+enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t session_hash, const struct routing_tried *tried, struct replica **out) {
+    struct replica *best = NULL, *preferred = NULL;
+    uint64_t preference = 0;
+    bool loading = false;
+    for (size_t i = 0; i < r->n; i++) {
+        struct replica *p = r->replicas[i];
+        if (p->draining || (tried && tried->bits[p->number / 64] >> (p->number % 64) & 1)) continue;
+        if (!replica_holds(p, model)) {
+            loading |= among(p->loading, p->n_loading, model);
+            continue;
+        }
+        uint32_t load = replica_load(p), least = best ? replica_load(best) : 0;
+        if (!best || load < least || (load == least && p->chosen < best->chosen)) best = p;
+        uint64_t score = mix(session_hash ^ p->id_hash);
+        if (session_hash && (!preferred || score > preference)) {
+            preferred = p;
+            preference = score;
+        }
+    }
+    if (!best) return loading ? ROUTING_LOADING : ROUTING_NONE;
+    if (preferred && replica_load(preferred) <= replica_load(best) + ROUTING_SLACK) best = preferred;
+    best->chosen = ++r->turn;
+    *out = best;
+    return ROUTING_FOUND;
+}
+
+void routing_sent(struct replica *p, struct routing_tried *tried) {
+    p->in_flight++;
+    tried->bits[p->number / 64] |= 1ull << (p->number % 64);
+    tried->n++;
+}
+
+void routing_done(struct routing *r, void *peer) {
+    struct replica *p = replica_of(r, peer, NULL);
+    if (p && p->in_flight > 0) p->in_flight--;
+}
+
+bool routing_may_retry(int code, bool begun, const struct routing_tried *tried) {
+    if (begun || tried->n >= ROUTING_ATTEMPTS_MAX) return false;
+    return code == E_UNAVAILABLE || code == E_FULL || code == E_NOMEM || code == E_IO || code == E_NOT_FOUND; /* NOT_FOUND: it has just unloaded it */
+}
+
+void *replica_peer(const struct replica *p) { return p->peer; }
+const char *replica_id(const struct replica *p) { return p->id; }
+struct replica *routing_at(struct routing *r, size_t i) { return i < r->n ? r->replicas[i] : NULL; }

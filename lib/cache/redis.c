@@ -474,6 +474,7 @@ int redis_reply_failed(const struct redis_reply *reply, struct error *err) {
         const char *word;
         int code;
     } words[] = {{"LOADING", E_UNAVAILABLE}, {"BUSY ", E_UNAVAILABLE}, {"MASTERDOWN", E_UNAVAILABLE}, {"READONLY", E_UNAVAILABLE},
+                 {"MISCONF", E_UNAVAILABLE}, /* the disk is full, or broken */
                  {"OOM", E_FULL}, {"NOAUTH", E_UNAUTHENTICATED}, {"WRONGPASS", E_UNAUTHENTICATED}};
     struct span text = redis_str(reply);
     int code = E_UNKNOWN;

@@ -443,6 +443,14 @@ static int open_view(struct holder *h, struct error *err) {
     return eventlog_view_open(h->config.log, topics, 3, NULL, 0, &h->view, err);
 }
 
+static void note_caught_up(struct holder *h) {
+    if (!eventlog_view_caught_up(h->view)) return;
+    pthread_mutex_lock(&h->lock);
+    h->caught_up = true;
+    pthread_mutex_unlock(&h->lock);
+    tell_change(h);
+}
+
 static void *run(void *arg) {
     struct holder *h = arg;
     int64_t retry_at_ms = 0;
@@ -463,7 +471,9 @@ static void *run(void *arg) {
         pthread_mutex_lock(&h->lock);
         bool work = h->first != NULL && h->holds;
         pthread_mutex_unlock(&h->lock);
-        int r = eventlog_view_poll(h->view, work || (h->leased && !h->claimed && !h->claim[0]) ? 1 : POLL_MS, &e, &err);
+        if (!h->caught_up) note_caught_up(h); /* asked before the first poll: an empty log is ready at once */
+        bool soon = work || !h->caught_up || (h->leased && !h->holds);
+        int r = eventlog_view_poll(h->view, soon ? 1 : POLL_MS, &e, &err);
         if (r == 0) {
             idle = false;
             r = follow(h, &e, &err);
@@ -479,12 +489,7 @@ static void *run(void *arg) {
             retry_at_ms = now_ms + RETRY_MS;
             continue;
         }
-        if (!h->caught_up && eventlog_view_caught_up(h->view)) {
-            pthread_mutex_lock(&h->lock);
-            h->caught_up = true;
-            pthread_mutex_unlock(&h->lock);
-            tell_change(h);
-        }
+        if (!h->caught_up) note_caught_up(h);
         if (now_ms >= h->renew_at_ms) {
             h->renew_at_ms = now_ms + h->config.lease_ms / 3;
             struct error lease_err = {0};

@@ -19,7 +19,7 @@
 #include "base/log.h"
 #include "feedback.h"
 
-enum { WATCH_MS = 2000, ACTIONS_MAX = 32, ACTION_ARENA = 64 * 1024 * 1024, WARNED_MAX = 256 };
+enum { WATCH_MS = 2000, ACTIONS_MAX = 32, ACTION_ARENA = 64 * 1024 * 1024, WARNED_MAX = 256, RECENT_MAX = 64, RECENT_MS = 5000 };
 
 enum action_kind { ACTION_REGISTRY, ACTION_JOB, ACTION_IMPROVE };
 
@@ -49,6 +49,11 @@ struct watcher {
     size_t n_names, versions_capacity, names_capacity;
     uint64_t warned[WARNED_MAX]; /* hashes of what was said once: a fault that stays is told once */
     size_t n_warned;
+    struct recent { /* what was done just now, and the view may not show yet: by the loop's thread between looks only */
+        uint64_t hash;
+        int64_t until_ms;
+    } recent[RECENT_MAX];
+    size_t n_recent;
 };
 
 /* ---- gathering: on a worker ---- */
@@ -61,9 +66,14 @@ static bool warn_once(struct watcher *w, const char *object, const struct error 
     return true;
 }
 
-/* NULL where this look has enough to do, or without memory: the next look goes on. */
+static uint64_t action_hash(const char *what, struct span object) { return span_hash(span_str(what)) * 31 + span_hash(object); }
+
+/* NULL where this look has enough to do, where it was done just now, or without memory: the next look goes on. */
 static struct action *new_action(struct watcher *w, enum action_kind kind, const char *what, struct span object) {
     if (w->n_actions >= ACTIONS_MAX) return NULL;
+    int64_t now_ms = clock_mono_ms();
+    for (size_t i = 0; i < RECENT_MAX; i++)
+        if (w->recent[i].until_ms > now_ms && w->recent[i].hash == action_hash(what, object)) return NULL;
     struct action *a = mem_zalloc(sizeof *a);
     if (!a) return NULL;
     a->kind = kind;
@@ -334,8 +344,10 @@ static void end_action(struct action *a, int r, const struct error *err) {
         log_warn("feedback.action_failed", "%s %s: %s", a->what, a->object, err->message);
     else if (r != 0)
         log_debug("feedback.action_failed", "%s %s: %s", a->what, a->object, err ? err->message : "");
-    else
+    else {
         log_info("feedback.action", "%s %s", a->what, a->object);
+        w->recent[w->n_recent++ % RECENT_MAX] = (struct recent){action_hash(a->what, span_str(a->object)), clock_mono_ms() + RECENT_MS};
+    }
     free_action(a);
     work_end(w->service);
     if (--w->open == 0) {

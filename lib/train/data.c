@@ -120,14 +120,20 @@ struct chat {
     size_t count, capacity;
 };
 
+static int chat_add_message(struct chat *c, struct span role, struct span content, struct error *err) {
+    if (c->count >= CHAT_MESSAGES_MAX) return error_set(err, E_TOO_LARGE, "more than %d messages", CHAT_MESSAGES_MAX);
+    if (array_reserve(&c->messages, &c->capacity, c->count + 1, sizeof *c->messages)) return error_set(err, E_NOMEM, "no memory for the rows");
+    c->messages[c->count++] = (struct chat_message){role, content};
+    return 0;
+}
+
 static int chat_add(struct chat *c, const struct json *messages, struct error *err) {
     for (size_t i = 0; i < json_size(messages); i++) {
         const struct json *m = json_at(messages, i), *role = json_get(m, "role"), *content = json_get(m, "content");
         if (json_type(role) != JSON_TYPE_STRING || json_type(content) != JSON_TYPE_STRING)
             return error_set(err, E_INVALID, "message %zu needs role and content, both strings", i);
-        if (c->count >= CHAT_MESSAGES_MAX) return error_set(err, E_TOO_LARGE, "more than %d messages", CHAT_MESSAGES_MAX);
-        if (array_reserve(&c->messages, &c->capacity, c->count + 1, sizeof *c->messages)) return error_set(err, E_NOMEM, "no memory for the rows");
-        c->messages[c->count++] = (struct chat_message){json_string(role), json_string(content)};
+        int r = chat_add_message(c, json_string(role), json_string(content), err);
+        if (r) return r;
     }
     return 0;
 }
@@ -150,7 +156,7 @@ static int add_chat(struct data *d, const struct chat *c, size_t from, struct er
     return r;
 }
 
-/* prompt and completion, each ids, text, or messages. */
+/* prompt and completion: texts, messages, ids; or messages and the text that the assistant answered. */
 static int add_prompted(struct data *d, const struct json *row, const char *prompt_key, const char *completion_key, struct error *err) {
     const struct json *prompt = json_get(row, prompt_key), *completion = json_get(row, completion_key);
     if (!prompt || !completion) return error_set(err, E_INVALID, "needs %s and %s", prompt_key, completion_key);
@@ -159,14 +165,16 @@ static int add_prompted(struct data *d, const struct json *row, const char *prom
         r = add_text(d, json_string(prompt), true, false, false, err);
         return r ? r : add_text(d, json_string(completion), false, true, true, err);
     }
-    if (json_type(prompt) != JSON_TYPE_ARRAY || json_type(completion) != JSON_TYPE_ARRAY)
-        return error_set(err, E_INVALID, "%s and %s must both be texts, both messages or both ids", prompt_key, completion_key);
-    bool chat = json_type(json_at(json_size(completion) ? completion : prompt, 0)) == JSON_TYPE_OBJECT;
+    bool answer = json_type(completion) == JSON_TYPE_STRING && json_type(json_at(prompt, 0)) == JSON_TYPE_OBJECT;
+    if (json_type(prompt) != JSON_TYPE_ARRAY || (json_type(completion) != JSON_TYPE_ARRAY && !answer))
+        return error_set(err, E_INVALID, "%s and %s must both be texts, both messages, messages and a text, or both ids", prompt_key, completion_key);
+    bool chat = answer || json_type(json_at(json_size(completion) ? completion : prompt, 0)) == JSON_TYPE_OBJECT;
     if (chat) {
         struct chat c = {0};
         r = chat_add(&c, prompt, err);
         size_t from = c.count;
-        if (!r) r = chat_add(&c, completion, err);
+        if (!r && answer) r = chat_add_message(&c, SPAN("assistant"), json_string(completion), err);
+        if (!r && !answer) r = chat_add(&c, completion, err);
         if (!r) r = add_chat(d, &c, from, err);
         mem_free(c.messages);
         return r;

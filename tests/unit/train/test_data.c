@@ -72,6 +72,8 @@ static void test_shapes(void **state) {
         {"prompt and completion as messages", "{\"prompt\":[{\"role\":\"user\",\"content\":\"q\"}],\"completion\":[{\"role\":\"assistant\",\"content\":\"a\"}]}", DATA_SEQUENCES,
          "<user\nq>\n<assistant\n[a>]\n", NULL},
         {"pairs of text", "{\"prompt\":\"p\",\"chosen\":\"yy\",\"rejected\":\"n\"}", DATA_PAIRS, "p[yy$]", "p[n$]"},
+        {"pairs of texts that answer messages, as preference sets have them", "{\"prompt\":[{\"role\":\"user\",\"content\":\"q\"}],\"chosen\":\"y\",\"rejected\":\"n\"}", DATA_PAIRS,
+         "<user\nq>\n<assistant\n[y>]\n", "<user\nq>\n<assistant\n[n>]\n"},
         {"pairs of messages learn the last answer only",
          "{\"prompt\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"r\"}],"
          "\"chosen\":[{\"role\":\"assistant\",\"content\":\"y\"}],\"rejected\":[{\"role\":\"assistant\",\"content\":\"n\"}]}",

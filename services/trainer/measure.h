@@ -4,10 +4,10 @@
  * whatever the number of threads and of sequences that are sampled side by side; an answer depends on its prompt, its seed and its model only.
  *
  *   tokenizer   sha256 of either tokenizer.json; whether held-out texts come back from the candidate's ids
- *   documents   spec.documents_max of the rows, picked by spec.seed; of each the first MEASURE_DOCUMENT_BYTES_MAX bytes; −log p, summed
- *   pairs       log p of both answers of every row under both models; only numbers and the request's id go into the record, never what people wrote
+ *   documents   spec.documents_max of the rows, picked by spec.seed; of a long one a stretch of MEASURE_DOCUMENT_BYTES_MAX bytes; −log p, summed
+ *   pairs       log p of both answers of each row under both models; only numbers and the request's id go into the record, never what people wrote
  *   samples     spec.prompts prompts, picked by spec.seed from the rows whose prompt and answer fit both contexts; where there are too few (a corpus without questions) the
- *               rest are beginnings of sentences in the documents. Candidate and baseline get the same prompt and the same seed
+ *               rest are first words of lines in the documents, to be gone on with. Candidate and baseline get the same prompt and the same seed
  *
  * A candidate that computes nan, or whose tokenizer has ids that its weights do not know, gives a record that says so (null, empty answers), which no gate passes; a
  * directory that cannot be read is an error. Blocking, and busy on options.threads threads: not on an event loop's thread. Callbacks come from the calling thread.
@@ -23,7 +23,8 @@
 #include "genloop/v1/jobs.pb-c.h"
 
 enum {
-    MEASURE_DOCUMENT_BYTES_MAX = 8 * 1024, /* some 2,000 tokens: 200 documents are then a minute of two cores and a small model, and long ones do not outweigh the rest */
+    MEASURE_DOCUMENT_BYTES_MAX = 2 * 1024, /* some 600 tokens: 200 documents are then some seconds of two cores and a small model, and long ones do not outweigh the rest */
+    MEASURE_PAIRS_MAX = 1000,              /* the interval of a share of 1,000 is ±3 %; picked by spec.seed where there are more */
     MEASURE_PROMPT_BYTES_MAX = 4 * 1024,
     MEASURE_FILE_MAX = 1 << 30,            /* bytes of each of the files */
     MEASURE_ROWS_MAX = 1 << 22,

@@ -1,0 +1,473 @@
+#include "measure.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#include "base/alloc.h"
+#include "base/arena.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/sha256.h"
+#include "engine/engine.h"
+#include "measure_rows.h"
+#include "model/model_dir.h"
+#include "train/evaluate.h"
+
+enum { PATH_SIZE = 4096, SAMPLES_AT_ONCE = 64 /* prompts between two looks at should_stop */, SPEC_ROWS_MAX = 20000, SAMPLE_TOKENS_MAX = 65536 };
+#define ROWS_BYTES_MAX ((size_t)2 << 30)
+#define FILE_BYTES_MAX ((size_t)1 << 30)
+
+/* One of the two models. */
+struct side {
+    const char *dir;
+    const char *name; /* for messages: "candidate" */
+    struct model_dir info; /* without weights */
+    char tokenizer[SHA256_HEX_MAX];
+    bool usable; /* the weights know every id of the tokenizer */
+    double *nll, *chosen, *rejected;
+    uint64_t *tokens;         /* of documents */
+    uint8_t *answered;        /* pairs: both answers have a token within the context */
+    struct engine_result *answers;
+};
+
+struct measuring {
+    const struct measure_paths *paths;
+    const Genloop__V1__EvaluateSpec *spec;
+    struct measure_options options;
+    struct arena arena;
+    struct side sides[2]; /* candidate, baseline */
+    int n_sides;
+    uint32_t context; /* of both */
+    bool chat, round_trip;
+    struct measure_document *documents;
+    struct measure_prompt *prompts;
+    struct measure_pair *pairs;
+    size_t n_documents, n_prompts, n_pairs;
+    char documents_path[PATH_SIZE], pairs_path[PATH_SIZE];
+    struct side *side; /* that is being measured */
+    const char *phase;
+    uint64_t done;
+};
+
+static uint64_t total(const struct measuring *m) { return (uint64_t)m->n_sides * (m->n_documents + m->n_pairs + m->n_prompts); }
+
+static void step(struct measuring *m, uint64_t units) {
+    m->done += units;
+    if (m->options.on_progress) m->options.on_progress(m->options.arg, m->phase, m->done, total(m));
+}
+
+static void begin(struct measuring *m, const char *phase) {
+    m->phase = phase;
+    step(m, 0);
+}
+
+static bool stop_asked(void *arg) {
+    struct measuring *m = arg;
+    return m->options.should_stop && m->options.should_stop(m->options.arg);
+}
+
+static int go_on(struct measuring *m, struct error *err) { return stop_asked(m) ? error_set(err, E_CANCELLED, "the evaluation was stopped") : 0; }
+
+static int check_spec(const Genloop__V1__EvaluateSpec *s, struct error *err) {
+    if (s->documents_max > SPEC_ROWS_MAX) return error_set_param(err, E_INVALID, "documents_max", "documents_max is %u, more than %d", s->documents_max, SPEC_ROWS_MAX);
+    if (s->prompts > SPEC_ROWS_MAX) return error_set_param(err, E_INVALID, "prompts", "prompts is %u, more than %d", s->prompts, SPEC_ROWS_MAX);
+    if (s->sample_tokens == 0 || s->sample_tokens > SAMPLE_TOKENS_MAX)
+        return error_set_param(err, E_INVALID, "sample_tokens", "sample_tokens must be from 1 to %d, not %u", SAMPLE_TOKENS_MAX, s->sample_tokens);
+    if (!(s->temperature >= 0 && s->temperature <= 2)) return error_set_param(err, E_INVALID, "temperature", "temperature must be from 0 to 2, not %g", s->temperature);
+    return 0;
+}
+
+/* ---- the models ---- */
+
+/* Whether it is the tokenizer alone that the weights do not fit, which is a measurement and no error; the tokenizer is then in info. */
+static bool tokenizer_too_large(struct side *s, const char *tokenizer_path) {
+    char path[PATH_SIZE];
+    struct model_config config;
+    struct tokenizer *tokenizer = NULL;
+    struct buf text;
+    buf_init(&text, MODEL_CONFIG_FILE_MAX);
+    bool is = snprintf(path, sizeof path, "%s/config.json", s->dir) < (int)sizeof path && file_read(path, &text, NULL) == 0 &&
+              model_config_parse(buf_span(&text), &config, NULL) == 0 && tokenizer_load(tokenizer_path, &tokenizer, NULL) == 0 && tokenizer_vocab_size(tokenizer) > config.vocab;
+    buf_fini(&text);
+    if (!is) {
+        tokenizer_free(tokenizer);
+        return false;
+    }
+    s->info = (struct model_dir){.config = config, .tokenizer = tokenizer, .chat_template = mem_strdup(CHAT_TEMPLATE_CHATML)};
+    return true;
+}
+
+static int open_side(struct side *s, bool candidate, struct error *err) {
+    char path[PATH_SIZE];
+    struct file_map map = {0};
+    int r = snprintf(path, sizeof path, "%s/tokenizer.json", s->dir) < (int)sizeof path ? 0 : error_set(err, E_INVALID, "the path %.64s… is too long", s->dir);
+    if (!r) r = model_dir_load(&s->info, s->dir, MODEL_WEIGHTS_MAP, MODEL_DIR_NO_WEIGHTS, err);
+    if (r == E_INVALID && candidate && tokenizer_too_large(s, path)) {
+        r = 0;
+        if (err) *err = (struct error){0};
+    }
+    if (!r && !s->info.tokenizer) r = error_set(err, E_INVALID, "%s has no tokenizer.json: texts cannot be measured under it", s->dir);
+    if (!r) r = file_map_open(&map, path, err);
+    if (!r) {
+        sha256_hex(span_of(map.data, map.len), s->tokenizer);
+        s->usable = tokenizer_vocab_size(s->info.tokenizer) <= s->info.config.vocab;
+    }
+    file_map_close(&map);
+    if (r) error_prefix(err, "%s", s->name);
+    return r;
+}
+
+static void close_side(struct side *s, size_t n_prompts) {
+    for (size_t i = 0; s->answers && i < n_prompts; i++) engine_result_fini(&s->answers[i]);
+    mem_free(s->answers);
+    mem_free(s->nll);
+    mem_free(s->chosen);
+    mem_free(s->rejected);
+    mem_free(s->tokens);
+    mem_free(s->answered);
+    model_dir_fini(&s->info);
+}
+
+static int side_memory(struct side *s, const struct measuring *m, struct error *err) {
+    s->nll = mem_calloc(m->n_documents, sizeof *s->nll);
+    s->tokens = mem_calloc(m->n_documents, sizeof *s->tokens);
+    s->chosen = mem_calloc(m->n_pairs, sizeof *s->chosen);
+    s->rejected = mem_calloc(m->n_pairs, sizeof *s->rejected);
+    s->answered = mem_calloc(m->n_pairs, sizeof *s->answered);
+    s->answers = mem_calloc(m->n_prompts, sizeof *s->answers);
+    return s->nll && s->tokens && s->chosen && s->rejected && s->answered && s->answers ? 0 : error_set(err, E_NOMEM, "no memory for a measurement");
+}
+
+/* Prompts are chats where both models take chats. */
+static bool takes_chat(const struct side *s) {
+    const struct chat_message probe = {SPAN("user"), SPAN("?")};
+    struct tokens ids = {0};
+    int r = s->info.chat_template ? tokenizer_encode_chat(s->info.tokenizer, s->info.chat_template, &probe, 1, true, &ids, NULL, NULL) : E_UNSUPPORTED;
+    tokens_fini(&ids);
+    return r == 0;
+}
+
+/* ---- what is measured ---- */
+
+/* Whether prompt and answer have room under the model that the candidate is held against; so another tokenizer does not change what is asked. */
+static int prompt_fits(void *arg, const struct measure_prompt *q, struct error *err) {
+    struct measuring *m = arg;
+    const struct side *s = &m->sides[m->n_sides - 1];
+    struct tokens ids = {0};
+    int r;
+    if (q->messages && m->chat) r = tokenizer_encode_chat(s->info.tokenizer, s->info.chat_template, q->messages, q->message_count, true, &ids, NULL, err);
+    else r = tokenizer_encode(s->info.tokenizer, q->messages ? q->messages[q->message_count - 1].content : q->text, TOKENIZER_ADD_SPECIAL, &ids, err);
+    int fits = ids.len > 0 && ids.len + m->spec->sample_tokens <= m->context;
+    tokens_fini(&ids);
+    return r ? r : fits;
+}
+
+static int check_round_trip(struct measuring *m, struct error *err) {
+    const struct tokenizer *t = m->sides[0].info.tokenizer;
+    struct tokens ids = {0};
+    struct buf text;
+    buf_init(&text, FILE_BYTES_MAX);
+    m->round_trip = m->sides[0].usable;
+    int r = 0;
+    for (size_t i = 0; i < m->n_documents && !r; i++) {
+        tokens_clear(&ids);
+        buf_clear(&text);
+        r = tokenizer_encode(t, m->documents[i].text, TOKENIZER_NO_SPECIALS, &ids, err);
+        if (!r && tokenizer_decode(t, ids.ids, ids.len, false, &text)) r = error_set(err, E_NOMEM, "no memory for a text");
+        if (!r) m->round_trip &= span_eq(buf_span(&text), m->documents[i].text);
+    }
+    tokens_fini(&ids);
+    buf_fini(&text);
+    return r;
+}
+
+/* The picked rows as files for lib/train. They may hold what people wrote: readable by us alone, and removed. */
+static int write_rows(struct measuring *m, struct error *err) {
+    struct buf out;
+    struct json_out w;
+    buf_init(&out, FILE_BYTES_MAX);
+    for (size_t i = 0; i < m->n_documents; i++) {
+        json_begin(&w, &out);
+        json_object(&w);
+        json_span(&w, "text", m->documents[i].text);
+        json_object_end(&w);
+        buf_append_char(&out, '\n');
+    }
+    int r = out.failed ? error_set(err, out.failed, "the held-out documents do not fit into memory") : file_write(m->documents_path, buf_span(&out), 0600, err);
+    buf_clear(&out);
+    for (size_t i = 0; i < m->n_pairs; i++) {
+        buf_append_span(&out, m->pairs[i].line);
+        buf_append_char(&out, '\n');
+    }
+    if (!r) r = out.failed ? error_set(err, out.failed, "the held-out pairs do not fit into memory") : file_write(m->pairs_path, buf_span(&out), 0600, err);
+    buf_fini(&out);
+    return r;
+}
+
+static int read_rows(struct measuring *m, struct error *err) {
+    const struct measure_paths *p = m->paths;
+    int r = measure_read_documents(p->documents, m->spec, &m->arena, &m->documents, &m->n_documents, err);
+    if (!r) r = measure_read_prompts(p->prompts, m->spec, m->documents, m->n_documents, &m->arena, m, prompt_fits, &m->prompts, &m->n_prompts, err);
+    if (!r) r = measure_read_pairs(p->preferences, m->spec, &m->arena, &m->pairs, &m->n_pairs, err);
+    if (!r && m->n_documents == 0) r = error_set(err, E_INVALID, "%s has no document to measure on", p->documents);
+    return r;
+}
+
+/* ---- likelihoods ---- */
+
+static void on_document(void *arg, uint64_t row, double nll, uint64_t tokens, uint64_t bytes) {
+    struct measuring *m = arg;
+    m->side->nll[row] = nll;
+    m->side->tokens[row] = tokens;
+    (void)bytes;
+    step(m, 1);
+}
+
+static void on_pair(void *arg, uint64_t row, const struct evaluate_pair *pair) {
+    struct measuring *m = arg;
+    m->side->chosen[row] = pair->chosen;
+    m->side->rejected[row] = pair->rejected;
+    m->side->answered[row] = pair->chosen_tokens > 0 && pair->rejected_tokens > 0;
+    step(m, 1);
+}
+
+/* Nothing can be computed: each text counts by its tokens, and each probability as none. */
+static int give_up(struct measuring *m, struct side *s, struct error *err) {
+    struct tokens ids = {0};
+    int r = 0;
+    for (size_t i = 0; i < m->n_documents && !r; i++) {
+        tokens_clear(&ids);
+        r = tokenizer_encode(s->info.tokenizer, m->documents[i].text, TOKENIZER_NO_SPECIALS, &ids, err);
+        s->nll[i] = (double)NAN;
+        s->tokens[i] = ids.len;
+    }
+    for (size_t i = 0; i < m->n_pairs; i++) {
+        s->chosen[i] = s->rejected[i] = (double)NAN;
+        s->answered[i] = 1;
+    }
+    for (size_t i = 0; i < m->n_prompts; i++) s->answers[i].finish = ENGINE_ERROR;
+    tokens_fini(&ids);
+    step(m, m->n_documents + m->n_pairs + m->n_prompts);
+    return r;
+}
+
+/* ---- answers ---- */
+
+static void make_request(const struct measuring *m, const struct measure_prompt *q, struct engine_request *r) {
+    engine_request_init(r);
+    if (q->messages && m->chat) {
+        r->messages = q->messages;
+        r->message_count = q->message_count;
+    } else r->prompt = q->messages ? q->messages[q->message_count - 1].content : q->text;
+    r->tokens_max = m->spec->sample_tokens;
+    r->sampling.temperature = m->spec->temperature;
+    r->sampling.seed = q->seed;
+    r->seed_set = true;
+}
+
+/* What says something about the model (a logit that is no number, a prompt that its tokenizer makes too long) is an empty answer; the rest ends the measurement. */
+static int check_answer(const struct engine_result *a, struct error *err) {
+    if (a->error.code == 0 || a->error.code == E_RANGE) return 0;
+    if (err) *err = a->error;
+    return a->error.code;
+}
+
+static int sample(struct measuring *m, struct side *s, struct error *err) {
+    struct engine *engine = NULL;
+    struct engine_options options = {.threads = (int)m->options.threads, .sequences_max = m->options.sequences, .context = m->context};
+    struct engine_request requests[SAMPLES_AT_ONCE];
+    int r = engine_new(&engine, s->dir, &options, err);
+    if (r == E_INVALID || r == E_RANGE) { /* weights that no replica would load, though they could be read: no answers */
+        for (size_t i = 0; i < m->n_prompts; i++) s->answers[i].finish = ENGINE_ERROR;
+        if (err) *err = (struct error){0};
+        step(m, m->n_prompts);
+        return 0;
+    }
+    for (size_t i = 0; i < m->n_prompts && !r; i += SAMPLES_AT_ONCE) {
+        size_t n = m->n_prompts - i < SAMPLES_AT_ONCE ? m->n_prompts - i : SAMPLES_AT_ONCE;
+        for (size_t k = 0; k < n; k++) make_request(m, &m->prompts[i + k], &requests[k]);
+        if ((r = go_on(m, err))) break;
+        r = engine_generate_batch(engine, requests, n, s->answers + i, err);
+        for (size_t k = 0; k < n && !r; k++) r = check_answer(&s->answers[i + k], err);
+        step(m, n);
+    }
+    engine_free(engine);
+    return r;
+}
+
+static int measure_side(struct measuring *m, struct side *s, struct error *err) {
+    const struct evaluate_options options = {.length = m->context, .threads = m->options.threads, .should_stop = stop_asked, .stop_arg = m};
+    m->side = s;
+    begin(m, "documents");
+    if (!s->usable) return give_up(m, s, err);
+    int r = train_evaluate_documents(s->dir, m->documents_path, &options, m, on_document, err);
+    if (!r && m->n_pairs) {
+        begin(m, "pairs");
+        r = train_evaluate_pairs(s->dir, m->pairs_path, &options, m, on_pair, err);
+    }
+    if (!r && m->n_prompts) {
+        begin(m, "samples");
+        r = sample(m, s, err);
+    }
+    if (r) error_prefix(err, "%s", s->name);
+    return r;
+}
+
+/* ---- the record ---- */
+
+static void put_count(struct json_out *w, const char *key, uint64_t n) {
+    json_key(w, key);
+    json_put_uint(w, n);
+}
+
+static void put_spec(struct json_out *w, const Genloop__V1__EvaluateSpec *s) {
+    json_key(w, "spec");
+    json_object(w);
+    json_str(w, "candidate", s->candidate);
+    json_str(w, "baseline", s->baseline);
+    json_str(w, "held_out", s->held_out);
+    json_str(w, "preferences", s->preferences);
+    put_count(w, "documents_max", s->documents_max);
+    put_count(w, "prompts", s->prompts);
+    put_count(w, "sample_tokens", s->sample_tokens);
+    put_count(w, "seed", s->seed);
+    json_flt(w, "temperature", s->temperature);
+    json_str(w, "trait", s->trait);
+    json_str(w, "tokenizer", s->tokenizer);
+    json_object_end(w);
+}
+
+static void put_answer(struct json_out *w, const char *key, const struct engine_result *a) {
+    bool failed = a->error.code != 0 || a->finish == ENGINE_ERROR;
+    /* The token that ended it has no text and is not part of the answer. */
+    size_t n = failed ? 0 : a->token_count - (a->finish == ENGINE_STOP && a->token_count > 0);
+    json_key(w, key);
+    json_object(w);
+    json_span(w, "text", failed ? SPAN("") : span_of(a->text, a->text_len));
+    json_key(w, "tokens");
+    json_array(w);
+    for (size_t i = 0; i < n; i++) json_put_uint(w, a->tokens[i]);
+    json_array_end(w);
+    json_str(w, "finish", engine_finish_name(failed ? ENGINE_ERROR : a->finish));
+    json_object_end(w);
+}
+
+static void put_likelihood(struct json_out *w, const char *key, double v) {
+    json_key(w, key);
+    json_put_real(w, v); /* nan: null */
+}
+
+static void put_documents(struct json_out *w, const struct measuring *m) {
+    const struct side *c = &m->sides[0], *b = &m->sides[1];
+    json_key(w, "documents");
+    json_array(w);
+    for (size_t i = 0; i < m->n_documents; i++) {
+        json_object(w);
+        json_span(w, "id", m->documents[i].id);
+        put_count(w, "bytes", m->documents[i].text.len);
+        put_count(w, "tokens_candidate", c->tokens[i]);
+        put_likelihood(w, "nll_candidate", c->nll[i]);
+        if (m->n_sides == 2) {
+            put_count(w, "tokens_baseline", b->tokens[i]);
+            put_likelihood(w, "nll_baseline", b->nll[i]);
+        }
+        json_object_end(w);
+    }
+    json_array_end(w);
+}
+
+static void put_pairs(struct json_out *w, const struct measuring *m) {
+    const struct side *c = &m->sides[0], *b = &m->sides[1];
+    json_key(w, "pairs");
+    json_array(w);
+    for (size_t i = 0; i < m->n_pairs; i++) {
+        if (!c->answered[i] || (m->n_sides == 2 && !b->answered[i])) continue; /* cut away by the context: it says nothing */
+        json_object(w);
+        json_span(w, "request_id", m->pairs[i].request_id);
+        put_likelihood(w, "candidate_chosen", c->chosen[i]);
+        put_likelihood(w, "candidate_rejected", c->rejected[i]);
+        if (m->n_sides == 2) {
+            put_likelihood(w, "baseline_chosen", b->chosen[i]);
+            put_likelihood(w, "baseline_rejected", b->rejected[i]);
+        }
+        json_object_end(w);
+    }
+    json_array_end(w);
+}
+
+static void put_samples(struct json_out *w, const struct measuring *m) {
+    json_key(w, "samples");
+    json_array(w);
+    for (size_t i = 0; i < m->n_prompts; i++) {
+        json_object(w);
+        json_str(w, "prompt_id", m->prompts[i].id);
+        json_key(w, "prompt");
+        json_put_raw(w, m->prompts[i].json);
+        put_count(w, "seed", m->prompts[i].seed);
+        put_answer(w, "candidate", &m->sides[0].answers[i]);
+        if (m->n_sides == 2) put_answer(w, "baseline", &m->sides[1].answers[i]);
+        json_object_end(w);
+    }
+    json_array_end(w);
+}
+
+static int write_record(const struct measuring *m, struct buf *record, struct error *err) {
+    size_t before = record->len;
+    struct json_out w;
+    json_begin(&w, record);
+    json_object(&w);
+    json_num(&w, "format", 1);
+    put_spec(&w, m->spec);
+    json_str(&w, "candidate", m->spec->candidate);
+    json_str(&w, "baseline", m->n_sides == 2 ? m->spec->baseline : "");
+    json_key(&w, "tokenizer");
+    json_object(&w);
+    json_str(&w, "candidate", m->sides[0].tokenizer);
+    json_str(&w, "baseline", m->n_sides == 2 ? m->sides[1].tokenizer : "");
+    json_flag(&w, "round_trip", m->round_trip);
+    json_object_end(&w);
+    put_documents(&w, m);
+    put_pairs(&w, m);
+    put_samples(&w, m);
+    json_object_end(&w);
+    if (!record->failed) return 0;
+    record->len = before;
+    return error_set(err, record->failed, "the record of %zu documents, %zu pairs and %zu samples does not fit", m->n_documents, m->n_pairs, m->n_prompts);
+}
+
+int measure_evaluation(const struct measure_paths *paths, const Genloop__V1__EvaluateSpec *spec, const struct measure_options *options, struct buf *record, struct error *err) {
+    struct measuring *m = mem_zalloc(sizeof *m);
+    if (!m) return error_set(err, E_NOMEM, "no memory for a measurement");
+    m->paths = paths;
+    m->spec = spec;
+    if (options) m->options = *options;
+    arena_init(&m->arena, ROWS_BYTES_MAX);
+    m->sides[0] = (struct side){.dir = paths->candidate, .name = "candidate"};
+    m->sides[1] = (struct side){.dir = paths->baseline, .name = "baseline"};
+    m->n_sides = paths->baseline ? 2 : 1;
+    snprintf(m->documents_path, sizeof m->documents_path, "%s/measure-documents.jsonl", paths->work);
+    snprintf(m->pairs_path, sizeof m->pairs_path, "%s/measure-pairs.jsonl", paths->work);
+    m->chat = true;
+    m->context = UINT32_MAX;
+    int r = check_spec(spec, err);
+    for (int i = 0; i < m->n_sides && !r; i++) {
+        struct side *s = &m->sides[i];
+        r = open_side(s, i == 0, err);
+        if (r) break;
+        m->chat &= takes_chat(s);
+        if (s->info.config.context < m->context) m->context = s->info.config.context;
+    }
+    if (!r) begin(m, "load");
+    if (!r) r = read_rows(m, err);
+    if (!r) r = check_round_trip(m, err);
+    for (int i = 0; i < m->n_sides && !r; i++) r = side_memory(&m->sides[i], m, err);
+    if (!r) r = write_rows(m, err);
+    for (int i = 0; i < m->n_sides && !r; i++) r = measure_side(m, &m->sides[i], err);
+    if (!r) r = write_record(m, record, err);
+    remove(m->documents_path);
+    remove(m->pairs_path);
+    for (int i = 0; i < m->n_sides; i++) close_side(&m->sides[i], m->n_prompts);
+    arena_fini(&m->arena);
+    mem_free(m);
+    return r;
+}

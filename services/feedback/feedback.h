@@ -4,7 +4,7 @@
 #define GENLOOP_FEEDBACK_FEEDBACK_H
 
 #include "facts.h"
-#include "gates.h"
+#include "gates/gates.h"
 #include "genloop/v1/services.pb-c.h"
 #include "holder.h"
 #include "policy.h"

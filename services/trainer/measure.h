@@ -1,6 +1,6 @@
 /*
- * The measuring side of the gates: two model directories and held-out data in, the record of an evaluation out (JSON, as lib/gates reads it and
- * services/feedback/gates.h describes it). It measures and judges nothing. No store, no bus, no clock: what stands in the record is a function of the files and the spec alone,
+ * The measuring side of the gates: two model directories and held-out data in, the record of an evaluation out (JSON, as lib/gates/gates.h
+ * describes it). It measures and judges nothing. No store, no bus, no clock: what stands in the record is a function of the files and the spec alone,
  * whatever the number of threads and of sequences that are sampled side by side; an answer depends on its prompt, its seed and its model only.
  *
  *   tokenizer   sha256 of either tokenizer.json; whether held-out texts come back from the candidate's ids

@@ -1,1 +1,1 @@
-set(service_cores ${CMAKE_SOURCE_DIR}/services/trainer/measure.c ${CMAKE_SOURCE_DIR}/services/trainer/measure_rows.c ${CMAKE_SOURCE_DIR}/services/feedback/gates.c ${CMAKE_SOURCE_DIR}/services/feedback/stats.c ${CMAKE_SOURCE_DIR}/tests/unit/engine/support/tiny.c)
+set(service_cores ${CMAKE_SOURCE_DIR}/services/trainer/measure.c ${CMAKE_SOURCE_DIR}/services/trainer/measure_rows.c ${CMAKE_SOURCE_DIR}/tests/unit/engine/support/tiny.c)

@@ -14,7 +14,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/sha256.h"
-#include "services/feedback/gates.h"
+#include "gates/gates.h"
 #include "services/trainer/measure.h"
 #include "tests/unit/engine/support/tiny.h"
 #include "tokenizer/chat.h"

@@ -2,8 +2,8 @@
  * The statistics of the gates: exact formulas where there are, a bootstrap with a fixed seed where there is none, so that the same record gives
  * the same figures on every machine. All intervals are two-sided 95 %. Pure.
  */
-#ifndef GENLOOP_FEEDBACK_STATS_H
-#define GENLOOP_FEEDBACK_STATS_H
+#ifndef GENLOOP_GATES_STATS_H
+#define GENLOOP_GATES_STATS_H
 
 #include <stdint.h>
 

@@ -20,8 +20,8 @@
  *   empty        ≤ max(0.05, baseline + 0.05)             ≤ 0.05
  *   distinct_3   ≥ 0.8 times the baseline's               ≥ first_distinct_3_min
  */
-#ifndef GENLOOP_FEEDBACK_GATES_H
-#define GENLOOP_FEEDBACK_GATES_H
+#ifndef GENLOOP_GATES_GATES_H
+#define GENLOOP_GATES_GATES_H
 
 #include <stdbool.h>
 #include <stdint.h>

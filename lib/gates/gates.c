@@ -1,4 +1,4 @@
-#include "gates.h"
+#include "gates/gates.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -8,7 +8,7 @@
 #include "base/json.h"
 #include "registry/state.h"
 #include "registry/trait.h"
-#include "stats.h"
+#include "gates/stats.h"
 
 const struct gate_limits GATE_LIMITS_DEFAULT = {
     .perplexity_ratio_max = 1.05,

@@ -21,6 +21,7 @@
 #include "genloop/v1/bus.pb-c.h"
 #include "service/admin.h"
 #include "service/members.h"
+#include "service/notify.h"
 #include "service/settings.h"
 
 enum {
@@ -51,6 +52,7 @@ struct service {
     uint64_t lag_events;
     int64_t started_time_ms, opening_ms, drain_until_ms;
     bool started, is_ready, draining, drained;
+    bool told; /* whoever started us knows how we are */
     atomic_int exit_code;
     struct buf load;
     Genloop__V1__ReplicaLoad *load_message;
@@ -100,7 +102,17 @@ static void tell_member(struct service *s, bool now) {
     buf_fini(&packed);
 }
 
-static void on_refresh(void *arg) { tell_member(arg, false); }
+/* What is said here says everything, so that it may be said again at the next round where it could not be said now. */
+static void tell_starter(struct service *s) {
+    bool ready = service_is_ready(s);
+    s->told = notify("%s%sX_GENLOOP_READY=%d\nX_GENLOOP_ADMIN=%s\n", ready ? "READY=1\n" : "", s->draining ? "STOPPING=1\n" : "", ready, admin_address(s->admin)) != E_AGAIN;
+}
+
+static void on_refresh(void *arg) {
+    struct service *s = arg;
+    tell_member(s, false);
+    if (!s->told) tell_starter(s);
+}
 
 void service_load(struct service *s, struct span replica_load, bool now) {
     Genloop__V1__ReplicaLoad *load = replica_load.len <= LOAD_BYTES_MAX ? genloop__v1__replica_load__unpack(NULL, replica_load.len, (const uint8_t *)replica_load.data) : NULL;
@@ -146,6 +158,7 @@ static void start_service(struct service *s) {
     }
     s->started = true;
     tell_member(s, true);
+    tell_starter(s);
     loop_timer_start(s->refresh, REFRESH_MS, REFRESH_MS);
     log_info("service.started", "%s, %lld ms after exec, admin at %s", s->settings->instance, (long long)(clock_wall_ms() - s->started_time_ms), admin_address(s->admin));
 }
@@ -214,6 +227,7 @@ static void on_signal(void *arg, int signum) {
         return;
     }
     tell_member(s, true);
+    tell_starter(s);
     s->drain_until_ms = loop_now_ms(s->loop) + s->settings->drain_ms;
     loop_timer_start(s->drain, 0, DRAIN_CHECK_MS);
     if (s->spec->drain) s->spec->drain(s, s->arg);
@@ -232,6 +246,7 @@ static int run(struct service *s, struct error *err) {
     int r;
     if (!(s->loop = loop_new(err))) return E_NOMEM;
     if ((r = admin_open(s, s->settings->admin, &s->admin, err)) < 0) return r;
+    tell_starter(s);
     s->terminate = loop_signal_open(s->loop, SIGTERM, s, on_signal);
     s->interrupt = loop_signal_open(s->loop, SIGINT, s, on_signal);
     s->refresh = loop_timer_new(s->loop, s, on_refresh);
@@ -373,7 +388,10 @@ void service_ready(struct service *s, bool ready) {
     bool changed = s->is_ready != ready;
     s->is_ready = ready;
     metric_set(s->ready_metric, ready);
-    if (changed && s->started) tell_member(s, true);
+    if (changed && s->started) {
+        tell_member(s, true);
+        tell_starter(s);
+    }
 }
 void service_lag(struct service *s, uint64_t events) {
     s->lag_events = events;

@@ -1,6 +1,7 @@
 #include "gates/gates.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +27,37 @@ const struct gate_limits GATE_LIMITS_DEFAULT = {
     .documents_min = 10,
     .samples_min = 100,
 };
+
+#define REAL(FIELD) {#FIELD, offsetof(struct gate_limits, FIELD), false}
+#define COUNT(FIELD) {#FIELD, offsetof(struct gate_limits, FIELD), true}
+static const struct {
+    const char *name;
+    size_t at;
+    bool count;
+} limit_rows[GATE_LIMITS_COUNT] = {
+    REAL(perplexity_ratio_max), REAL(win_rate_min), COUNT(win_rate_pairs_min), REAL(mean_length_ratio_min), REAL(mean_length_ratio_max), REAL(repetition_rise_max), REAL(empty_max),
+    REAL(empty_rise_max), REAL(distinct_3_ratio_min), REAL(first_bits_per_byte_max), REAL(first_repetition_max), REAL(first_distinct_3_min), COUNT(documents_min), COUNT(samples_min),
+};
+_Static_assert(GATE_LIMITS_COUNT * sizeof(double) == sizeof(struct gate_limits), "each limit has a row");
+
+const char *gate_limit_name(int i) { return limit_rows[i].name; }
+
+double gate_limit_get(const struct gate_limits *limits, int i) {
+    const char *at = (const char *)limits + limit_rows[i].at;
+    return limit_rows[i].count ? (double)*(const int64_t *)(const void *)at : *(const double *)(const void *)at;
+}
+
+int gate_limit_set(struct gate_limits *limits, struct span name, double value) {
+    for (int i = 0; i < GATE_LIMITS_COUNT; i++) {
+        if (!span_eq_str(name, limit_rows[i].name)) continue;
+        char *at = (char *)limits + limit_rows[i].at;
+        if (limit_rows[i].count && !(value >= 0 && value <= 1e15 && value == floor(value))) return E_RANGE;
+        if (limit_rows[i].count) *(int64_t *)(void *)at = (int64_t)value;
+        else *(double *)(void *)at = value;
+        return 0;
+    }
+    return E_NOT_FOUND;
+}
 
 /* Bits that a token costs under a model that has no finite probability for it: far beyond any vocabulary, yet summable. */
 #define WORST_NLL (64 * 0.69314718055994530942)

@@ -49,6 +49,12 @@ struct gate_limits {
     int64_t documents_min, samples_min;
 };
 extern const struct gate_limits GATE_LIMITS_DEFAULT;
+/* The same by name, in a fixed order: how they stand in an Evaluation. */
+enum { GATE_LIMITS_COUNT = 14 };
+const char *gate_limit_name(int i);
+double gate_limit_get(const struct gate_limits *limits, int i);
+/* E_NOT_FOUND: there is no such limit; E_RANGE: a count that is no whole number. */
+int gate_limit_set(struct gate_limits *limits, struct span name, double value);
 
 struct gate_figure {
     const char *name;

@@ -6,11 +6,12 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "feedback.h"
 
-enum { PAGE_DEFAULT = 100, PAGE_MAX = 1000, STREAM_CREDIT = 16, CALL_ARENA = 32 * 1024 * 1024, TRANSITION_ID_MAX = 100, PAGE_BYTES_MAX = 8 * 1024 * 1024 };
+enum { PAGE_DEFAULT = 100, PAGE_MAX = 1000, STREAM_CREDIT = 16, CALL_ARENA = 32 * 1024 * 1024, TRANSITION_ID_MAX = 100, PAGE_BYTES_MAX = 8 * 1024 * 1024, RECORD_PIECE_MAX = 2 * 1024 * 1024 };
 
 struct call;
 struct method {
@@ -107,6 +108,12 @@ static int add_to_list(void *arg, int64_t position, const ProtobufCMessage *mess
 static void listing_free(struct listing *l) {
     for (size_t i = 0; i < l->n; i++) record_free(l->messages[i]);
     mem_free(l->messages);
+}
+
+/* Asking for work costs the machine, and what was measured is the operator's: not with a client's key. */
+static int need_operator(struct call *c) {
+    if (scope_rank(c->actor_scope) < 2) return c->r = error_set(&c->err, E_DENIED, "this needs the scope operator; this key has %.*s", SPAN_ARG(c->actor_scope.len ? c->actor_scope : SPAN("none")));
+    return 0;
 }
 
 /* ---- Feedback ---- */
@@ -294,6 +301,50 @@ static void work_get_model(struct call *c) {
     record_free(&v->base);
 }
 
+/* The newest that is judged, or the one of this id: listed is oldest first. */
+static const Genloop__V1__Evaluation *pick_evaluation(const struct listing *all, struct span id) {
+    const Genloop__V1__Evaluation *found = NULL;
+    for (size_t i = 0; i < all->n; i++) {
+        const Genloop__V1__Evaluation *e = (const Genloop__V1__Evaluation *)all->messages[i];
+        if (id.len ? span_eq_str(id, e->id) : e->judged && (!found || e->event_time_ms >= found->event_time_ms)) found = e;
+    }
+    return found;
+}
+
+static void work_evaluation_record(struct call *c) {
+    const Genloop__V1__EvaluationRecordRequest *q = (const Genloop__V1__EvaluationRecordRequest *)c->request;
+    Genloop__V1__EvaluationRecordReply reply = GENLOOP__V1__EVALUATION_RECORD_REPLY__INIT;
+    Genloop__V1__ModelVersion *v = NULL;
+    struct listing all = {.call = c};
+    struct file_map map = {0};
+    char full[MODEL_FULL_NAME_MAX];
+    if (need_operator(c) != 0) return;
+    c->r = registry_copy(c->service, text_of(q->model), &v, &c->err);
+    if (c->r != 0) return;
+    model_name_format(span_str(v->name), v->version, full);
+    record_free(&v->base);
+    c->r = facts_each_evaluation(&c->service->facts, span_str(full), &all, add_to_list, &c->err);
+    if (c->r == E_AGAIN) c->r = 0; /* the page is full: what is in it can be asked for */
+    const Genloop__V1__Evaluation *e = pick_evaluation(&all, text_of(q->id));
+    if (c->r == 0 && !e)
+        c->r = q->id[0] ? error_set_param(&c->err, E_NOT_FOUND, "id", "%s has no evaluation %.100s", full, q->id)
+                        : error_set_param(&c->err, E_NOT_FOUND, "model", "no evaluation of %s is judged yet: ask for one with `genloop evaluate`, or wait for it", full);
+    if (c->r == 0 && !e->record) c->r = error_set(&c->err, E_INVALID, "evaluation %s names no record", e->id);
+    if (c->r == 0) c->r = store_map(c->service->facts.store, e->record->sha256, &map, &c->err);
+    if (c->r == 0 && q->offset > map.len)
+        c->r = error_set_param(&c->err, E_RANGE, "offset", "the record has %zu bytes; %llu is beyond them", map.len, (unsigned long long)q->offset);
+    if (c->r == 0) {
+        struct span piece = span_sub(span_of(map.data, map.len), (size_t)q->offset, RECORD_PIECE_MAX);
+        reply.evaluation = (Genloop__V1__Evaluation *)(uintptr_t)e;
+        reply.public_key = (ProtobufCBinaryData){RECORD_PUBLIC_SIZE, c->service->key.public_key};
+        reply.offset = q->offset;
+        reply.data = (ProtobufCBinaryData){piece.len, (uint8_t *)(uintptr_t)piece.data};
+        answer(c, &reply.base);
+    }
+    file_map_close(&map);
+    listing_free(&all);
+}
+
 static void transition_done(struct holder_request *q) {
     struct call *c = q->arg;
     Genloop__V1__ModelVersion *v = NULL;
@@ -337,12 +388,6 @@ static void job_done(void *arg, int r, const struct error *err, struct span job)
     if (r != 0 && err) c->err = *err;
     if (r == 0) c->r = buf_append_span(&c->out, job);
     end_call(c);
-}
-
-/* Asking for work costs the machine: not with a client's key. */
-static int need_operator(struct call *c) {
-    if (scope_rank(c->actor_scope) < 2) return c->r = error_set(&c->err, E_DENIED, "this needs the scope operator; this key has %.*s", SPAN_ARG(c->actor_scope.len ? c->actor_scope : SPAN("none")));
-    return 0;
 }
 
 static void plan_evaluation(void *arg) {
@@ -587,6 +632,7 @@ static const struct method METHODS[] = {
     {"Models/Get", &genloop__v1__get_model_request__descriptor, work_get_model, NULL},
     {"Models/Transition", &genloop__v1__transition_request__descriptor, NULL, start_transition},
     {"Models/Watch", &genloop__v1__watch_models_request__descriptor, NULL, start_watch},
+    {"Models/EvaluationRecord", &genloop__v1__evaluation_record_request__descriptor, work_evaluation_record, NULL},
     {"Models/Evaluate", &genloop__v1__evaluate_model_request__descriptor, NULL, start_evaluate},
     {"Models/ImproveNow", &genloop__v1__improve_request__descriptor, NULL, start_improve},
     {"Audit/List", &genloop__v1__page_request__descriptor, work_list_audit, NULL},

@@ -193,6 +193,19 @@ int evaluate_plan(struct feedback_service *s, struct span model, struct span tra
 
 /* ---- the verdict ---- */
 
+static int tell_limits(const struct gate_limits *limits, struct arena *arena, Genloop__V1__Evaluation *out, struct error *err) {
+    out->limits = arena_calloc(arena, GATE_LIMITS_COUNT, sizeof *out->limits);
+    Genloop__V1__Figure *figures = arena_calloc(arena, GATE_LIMITS_COUNT, sizeof *figures);
+    if (!out->limits || !figures) return error_set(err, E_NOMEM, "no memory for a verdict");
+    for (int i = 0; i < GATE_LIMITS_COUNT; i++) {
+        genloop__v1__figure__init(&figures[i]);
+        if (!(figures[i].name = arena_strdup(arena, gate_limit_name(i)))) return error_set(err, E_NOMEM, "no memory for a verdict");
+        figures[i].value = figures[i].low = figures[i].high = gate_limit_get(limits, i);
+        out->limits[out->n_limits++] = &figures[i];
+    }
+    return 0;
+}
+
 static int tell_figures(const struct gate_verdict *verdict, struct arena *arena, Genloop__V1__Evaluation *out, struct error *err) {
     out->figures = arena_calloc(arena, verdict->n_figures + 1, sizeof *out->figures);
     out->gates = arena_calloc(arena, verdict->n_gates + 1, sizeof *out->gates);
@@ -270,6 +283,7 @@ int evaluate_judge(struct feedback_service *s, const Genloop__V1__Evaluation *me
         if (!ref->sha256 || !ref->media_type || !out->id || !out->candidate || !out->baseline) r = error_set(err, E_NOMEM, "no memory for a verdict");
     }
     if (r == 0) r = tell_figures(verdict, arena, out, err);
+    if (r == 0) r = tell_limits(&s->settings->gates, arena, out, err);
     if (r == 0) *judged = out;
     evaluation_record_free(record);
     if (job) record_free(&job->base);

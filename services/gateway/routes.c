@@ -8,6 +8,7 @@
 static const char *const page_fields[] = {"limit", "page_token", NULL};
 static const char *const state_fields[] = {"dataset", "state", NULL};
 static const char *const proof_fields[] = {"index", "from_size", "tree_size", NULL};
+static const char *const record_fields[] = {"id", "offset", NULL};
 static const char *const from_step[] = {"from_step", NULL};
 
 /* ingest */
@@ -40,6 +41,7 @@ TRANSITION(PROMOTE, PROMOTE);
 TRANSITION(ROLLBACK, ROLLBACK);
 TRANSITION(RETIRE, RETIRE);
 static const struct relay EVALUATE = {"feedback", "Models/Evaluate", REQUEST(evaluate_model_request), REQUEST(job), .path_field = "model"};
+static const struct relay EVALUATION_RECORD = {"feedback", "Models/EvaluationRecord", REQUEST(evaluation_record_request), REQUEST(evaluation_record_reply), .path_field = "model", .query = record_fields};
 static const struct relay IMPROVE = {"feedback", "Models/ImproveNow", REQUEST(improve_request), REQUEST(job), .path_field = "model"};
 static const struct relay LIST_AUDIT = {"feedback", "Audit/List", REQUEST(page_request), REQUEST(list_audit_reply), .query = PAGE};
 static const struct relay AUDIT_HEAD = {"feedback", "Audit/Head", REQUEST(page_request), REQUEST(audit_head), .stream = RELAY_UNARY};
@@ -77,6 +79,7 @@ const struct route ROUTES[] = {
     {"POST", "/v1/admin/models/{model}/rollback", SCOPE_APPROVER, BODY_JSON, relay_call, "Back to the production version before.", &ROLLBACK},
     {"POST", "/v1/admin/models/{model}/retire", SCOPE_APPROVER, BODY_JSON, relay_call, "Retire a version.", &RETIRE},
     {"POST", "/v1/admin/models/{model}/evaluate", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Measure a version for the gates.", &EVALUATE},
+    {"GET", "/v1/admin/models/{model}/evaluation-record", SCOPE_OPERATOR, BODY_NONE, relay_call, "An evaluation with a piece of its record, from which the verdict can be computed again: ?id=&offset=.", &EVALUATION_RECORD},
     {"POST", "/v1/admin/models/{model}/improve", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Fine-tune on the judgements so far.", &IMPROVE},
     {"GET", "/v1/audit", SCOPE_OPERATOR, BODY_NONE, relay_call, "The audit log, in order.", &LIST_AUDIT},
     {"GET", "/v1/audit/head", SCOPE_OPERATOR, BODY_NONE, relay_call, "The signed head of the audit tree.", &AUDIT_HEAD},

@@ -94,9 +94,9 @@ static int open_data(struct run *u, struct data **d, const char *path, struct er
 
 static int open_run(struct run *u, struct error *err) {
     const struct train_recipe *r = u->recipe;
-    const char *tokenizer = u->tokenizer_dir[0] ? u->tokenizer_dir : NULL;
     int e = recipe_check(r, err);
     if (!e) e = resolve_all(u, err);
+    const char *tokenizer = u->tokenizer_dir[0] ? u->tokenizer_dir : NULL;
     if (!e) e = u->base_dir[0] ? subject_load(&u->subject, u->base_dir, tokenizer, err) : subject_new(&u->subject, r, tokenizer, err);
     if (e) return e;
     const struct model_weights *w = &u->subject.weights;

@@ -18,6 +18,7 @@
 #include "base/json.h"
 #include "base/random.h"
 #include "model/model_dir.h"
+#include "tokenizer/train.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/local.h"
@@ -451,6 +452,53 @@ static void test_refused(void **state) {
     assert_true(e == 0 || e == E_RANGE);
 }
 
+/* A tokenizer that the recipe or the caller names is the model's: its texts are read with it, its vocabulary is the model's, and it goes with the model. */
+static void test_tokenizer(void **state) {
+    (void)state;
+    static const char text[] = "a tokenizer that the recipe names, and a tokenizer that the caller names";
+    char dir[PATH_SIZE], path[PATH_SIZE], line[PATH_SIZE];
+    struct error err = {0};
+    struct tokenizer_trainer *trainer;
+    struct tokenizer_train_options options = {.vocab_size = 280};
+    struct tokenizer *t;
+    struct buf b;
+    buf_init(&b, 1 << 20);
+    if (tokenizer_trainer_new(&trainer, &options, &err) || tokenizer_trainer_feed(trainer, span_str(text), &err) || tokenizer_trainer_finish(trainer, &t, NULL, NULL, &err))
+        fail_msg("%s", err.message);
+    tokenizer_trainer_free(trainer);
+    assert_int_equal(tokenizer_write(t, &b), 0);
+    assert_int_equal(dir_make(at(dir, "tokenizer"), &err), 0);
+    write_text(at(path, "tokenizer/tokenizer.json"), &b);
+    for (int by_caller = 0; by_caller < 2; by_caller++) {
+        struct train_recipe r;
+        struct model_dir m;
+        struct buf copied;
+        char out[PATH_SIZE];
+        buf_init(&copied, 1 << 20);
+        pretrain_recipe(&r, "llama");
+        r.model.vocab = 0;
+        r.data.tokens[0] = '\0';
+        r.steps = 1;
+        r.batch.length = 4;
+        r.schedule.warmup_steps = 0;
+        snprintf(r.data.file, sizeof r.data.file, "texts.jsonl");
+        if (!by_caller) snprintf(r.data.tokenizer, sizeof r.data.tokenizer, "tokenizer");
+        snprintf(line, sizeof line, "{\"text\":\"%s\"}\n", text);
+        assert_int_equal(file_write(at(path, "texts.jsonl"), span_str(line), 0600, &err), 0);
+        struct train_paths p = {.recipe_dir = home, .out_dir = at(out, by_caller ? "by-caller" : "by-recipe"), .tokenizer_dir = by_caller ? dir : NULL};
+        if (train_run(&r, &p, NULL, NULL, &err)) fail_msg("%s", err.message);
+        snprintf(path, sizeof path, "%.200s/tokenizer.json", out);
+        assert_int_equal(file_read(path, &copied, &err), 0);
+        assert_true(span_eq(buf_span(&copied), buf_span(&b)));
+        assert_int_equal(model_dir_load(&m, out, MODEL_WEIGHTS_MAP, 0, &err), 0);
+        assert_int_equal(m.config.vocab, tokenizer_vocab_size(t));
+        model_dir_fini(&m);
+        buf_fini(&copied);
+    }
+    tokenizer_free(t);
+    buf_fini(&b);
+}
+
 static void test_check(void **state) {
     (void)state;
     struct train_recipe r;
@@ -567,6 +615,7 @@ int main(void) {
         cmocka_unit_test(test_learns),  cmocka_unit_test(test_threads_and_splits), cmocka_unit_test(test_kills),
         cmocka_unit_test(test_pause_and_damage), cmocka_unit_test(test_dpo_prefers), cmocka_unit_test(test_evaluation),
         cmocka_unit_test(test_refused), cmocka_unit_test(test_check),             cmocka_unit_test(test_local),
+        cmocka_unit_test(test_tokenizer),
         cmocka_unit_test(test_tensorboard), cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

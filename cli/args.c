@@ -78,6 +78,8 @@ static int take_option(struct cli *c, int argc, char *const *argv, int *i, struc
     } else {
         if (*i + 1 >= argc) return error_set(err, E_INVALID, "%s needs a value: %s", o->name, o->value);
         g->text = argv[++*i];
+        /* `--home --detach` is a value that was forgotten, or an empty variable of a script. */
+        if (strncmp(g->text, "--", 2) == 0) return error_set(err, E_INVALID, "%s needs a value: %s (one that begins with -- is written %s=%s)", o->name, o->value, o->name, g->text);
     }
     c->n_given++;
     return check_value(g, err);

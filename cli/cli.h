@@ -92,6 +92,7 @@ int completion_zsh(struct buf *out);
 /* ---- the tables, each in its verb_NOUN.c ---- */
 
 extern const struct verb VERBS_PLATFORM[]; /* up, down, scale, drain */
+extern const struct verb VERBS_STATUS[];
 extern const struct verb VERBS_LOGS[];
 extern const struct verb VERBS_PROGRAM[]; /* version, completion, config */
 

@@ -102,6 +102,7 @@ int table_render(struct table *t, struct buf *out) {
             size_t space = widths[column] - width;
             for (size_t k = 0; right && k < space; k++) (void)buf_append_char(out, ' ');
             (void)buf_append_span(out, cell);
+            while (last && out->len && buf_span(out).data[out->len - 1] == ' ') out->len--;
             for (size_t k = 0; !right && !last && k < space; k++) (void)buf_append_char(out, ' ');
             (void)buf_append_str(out, last ? "\n" : "  ");
         }

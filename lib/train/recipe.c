@@ -308,7 +308,16 @@ int recipe_check(const struct train_recipe *r, struct error *err) {
     return 0;
 }
 
-int recipe_parse(struct span yaml, struct train_recipe *out, struct error *err) {
+static int put_given(const char *what, const char *value, char to[RECIPE_PATH_MAX], struct error *err) {
+    if (!value || !value[0]) return 0;
+    if (strlen(value) >= RECIPE_PATH_MAX) return error_set_param(err, E_TOO_LARGE, what, "recipe: %s is longer than %d bytes", what, RECIPE_PATH_MAX - 1);
+    span_copy(to, RECIPE_PATH_MAX, span_str(value));
+    return 0;
+}
+
+int recipe_parse(struct span yaml, struct train_recipe *out, struct error *err) { return recipe_parse_given(yaml, &(struct recipe_given){0}, out, err); }
+
+int recipe_parse_given(struct span yaml, const struct recipe_given *given, struct train_recipe *out, struct error *err) {
     if (yaml.len > RECIPE_SIZE_MAX) return error_set(err, E_TOO_LARGE, "recipe: more than %d bytes", RECIPE_SIZE_MAX);
     struct json *root = NULL;
     struct train_recipe *recipe = mem_zalloc(sizeof *recipe);
@@ -332,6 +341,8 @@ int recipe_parse(struct span yaml, struct train_recipe *out, struct error *err) 
     if (e) goto out;
     recipe_default(recipe, recipe->objective);
     if ((e = read_section(&r, "", root))) goto out;
+    if ((e = put_given("data.dataset", given->dataset, recipe->data.dataset, err)) || (e = put_given("model.base", given->base, recipe->model.base, err))) goto out;
+    if (given->dataset && given->dataset[0]) recipe->data.tokens[0] = recipe->data.file[0] = '\0';
     if (!seen(&r, "data", "shuffle")) recipe->data.shuffle = recipe->data.tokens[0] == 0;
     if (!seen(&r, "schedule", "name") && seen(&r, "schedule", "decay_steps")) {
         e = error_set_param(err, E_INVALID, "schedule.name", "recipe: schedule.decay_steps is for wsd");

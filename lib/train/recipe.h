@@ -69,6 +69,11 @@ struct train_recipe {
 void recipe_default(struct train_recipe *r, enum recipe_objective objective);
 /* E_INVALID, E_RANGE, E_UNSUPPORTED; *r untouched on failure. err->param is the key's path ("optimizer.lr"). */
 int recipe_parse(struct span yaml, struct train_recipe *r, struct error *err);
+/* What is named beside the recipe and goes before what it says: "" or NULL leaves it. Put in before the whole is checked, so that a recipe may leave both out. */
+struct recipe_given {
+    const char *dataset, *base;
+};
+int recipe_parse_given(struct span yaml, const struct recipe_given *given, struct train_recipe *r, struct error *err);
 int recipe_load(const char *path, struct train_recipe *r, struct error *err);
 /* Ranges and relations. recipe_parse has called it. */
 int recipe_check(const struct train_recipe *r, struct error *err);

@@ -233,8 +233,8 @@ static int take_reference(struct run *u, struct error *err) {
         for (uint32_t i = 0; i < n; i++) u->rows[i] = row_at(u->data, row + i, NULL);
         int e = batch_log_probs(u->batch, u->rows, n, u->reference + row * BATCH_ROW_SEQUENCES_MAX, NULL, err);
         if (e) return e;
-        if (u->events && u->events->should_stop && u->events->should_stop(u->events->arg) != TRAIN_GO_ON)
-            return error_set(err, E_ABORTED, "stopped before the first step");
+        enum train_order order = u->events && u->events->should_stop ? u->events->should_stop(u->events->arg) : TRAIN_GO_ON;
+        if (order == TRAIN_PAUSE || order == TRAIN_CANCEL) return error_set(err, order == TRAIN_PAUSE ? E_ABORTED : E_CANCELLED, "stopped before the first step");
     }
     struct safetensors_writer *w = NULL;
     const uint64_t shape[2] = {data_rows(u->data), BATCH_ROW_SEQUENCES_MAX};
@@ -320,6 +320,10 @@ static int steps(struct run *u, struct error *err) {
         if (order == TRAIN_PAUSE) {
             int e = save(u, err);
             return e ? e : error_set(err, E_ABORTED, "paused after step %llu", (unsigned long long)u->step);
+        }
+        if (order == TRAIN_SAVE && u->step) {
+            int e = save(u, err);
+            if (e) return e;
         }
         struct train_step step;
         int e = take_step(u, &step, err);

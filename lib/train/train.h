@@ -40,7 +40,7 @@ struct train_step {
     double evaluate_loss;    /* held-out loss after this step where one was due, else NAN */
 };
 
-enum train_order { TRAIN_GO_ON, TRAIN_PAUSE, TRAIN_CANCEL };
+enum train_order { TRAIN_GO_ON, TRAIN_SAVE, TRAIN_PAUSE, TRAIN_CANCEL };
 
 /* Each may be NULL. */
 struct train_events {
@@ -50,7 +50,8 @@ struct train_events {
     void (*on_step)(void *arg, const struct train_step *step);
     /* A checkpoint of this step is durable. */
     void (*on_checkpoint)(void *arg, uint64_t step);
-    /* Asked before each step. PAUSE writes a checkpoint, then train_run returns E_ABORTED; CANCEL returns E_CANCELLED and leaves what is there. */
+    /* Asked before each step. SAVE writes a checkpoint and goes on; PAUSE writes one, then train_run returns E_ABORTED; CANCEL returns E_CANCELLED and
+     * leaves what is there. No order changes a bit of the result. */
     enum train_order (*should_stop)(void *arg);
 };
 

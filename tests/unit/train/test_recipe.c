@@ -129,7 +129,30 @@ static void test_defaults(void **state) {
     assert_int_equal(recipe_load("/nowhere/recipe.yaml", &r, &err), E_NOT_FOUND);
 }
 
+/* What a request names beside the recipe goes before it, and may be all there is. */
+static void test_given(void **state) {
+    (void)state;
+    struct train_recipe r;
+    struct error err;
+    char long_name[RECIPE_PATH_MAX + 1];
+    memset(long_name, 'x', sizeof long_name - 1);
+    long_name[sizeof long_name - 1] = 0;
+    assert_int_equal(recipe_parse_given(SPAN("objective: dpo\nsteps: 3\n"), &(struct recipe_given){"prefs@1", "m@2"}, &r, &err), 0);
+    assert_string_equal(r.data.dataset, "prefs@1");
+    assert_string_equal(r.model.base, "m@2");
+    assert_int_equal(recipe_parse_given(span_str("objective: pretrain\n" MODEL DATA STEPS), &(struct recipe_given){.dataset = "texts@4"}, &r, &err), 0);
+    assert_string_equal(r.data.dataset, "texts@4");
+    assert_string_equal(r.data.tokens, "");
+    assert_true(r.data.shuffle);
+    assert_int_equal(recipe_parse_given(SPAN("objective: dpo\nsteps: 3\n"), &(struct recipe_given){"prefs@1", ""}, &r, &err), E_INVALID);
+    assert_string_equal(err.param, "model");
+    assert_int_equal(recipe_parse_given(span_str("objective: pretrain\n" MODEL DATA STEPS), &(struct recipe_given){.base = "m@2"}, &r, &err), E_INVALID);
+    assert_string_equal(err.param, "model.architecture");
+    assert_int_equal(recipe_parse_given(SPAN("objective: dpo\nsteps: 3\n"), &(struct recipe_given){long_name, "m@2"}, &r, &err), E_TOO_LARGE);
+    assert_string_equal(err.param, "data.dataset");
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_errors), cmocka_unit_test(test_values), cmocka_unit_test(test_defaults)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_errors), cmocka_unit_test(test_values), cmocka_unit_test(test_defaults), cmocka_unit_test(test_given)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -293,6 +293,12 @@ static void test_pause_and_damage(void **state) {
     seen = (struct seen){.stop_after = 6, .order = TRAIN_CANCEL};
     assert_int_equal(run(&r, "paused", &seen, NULL, &err), E_CANCELLED);
     assert_int_equal(seen.first_step, 8);
+    /* asked before each step to save, it goes on: a checkpoint behind every step but the last */
+    seen = (struct seen){.stop_after = 1, .order = TRAIN_SAVE};
+    struct train_result saved;
+    assert_int_equal(run(&r, "saved", &seen, &saved, &err), 0);
+    assert_true(seen.checkpoints >= r.steps - 1);
+    assert_string_equal(saved.weights_sha256, want.weights_sha256);
 
     /* another recipe must not go on from here */
     other = r;

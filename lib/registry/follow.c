@@ -85,6 +85,13 @@ static void read_topics(struct follow *f, struct error *err) {
     if (eventlog_view_open(f->log, topics, 2, NULL, 0, &view, err) != 0) return;
     while (!atomic_load(&f->stop)) {
         struct event e;
+        bool caught_up = !f->caught_up && eventlog_view_caught_up(view); /* asked before the poll: an empty log is read at once */
+        if (caught_up) {
+            pthread_mutex_lock(&f->lock);
+            f->caught_up = true;
+            post(f);
+            pthread_mutex_unlock(&f->lock);
+        }
         int r = eventlog_view_poll(view, POLL_MS, &e, err);
         if (r != 0 && r != E_AGAIN) break;
         struct entry *n = r == 0 ? copy(&e) : NULL;
@@ -92,16 +99,13 @@ static void read_topics(struct follow *f, struct error *err) {
             error_set(err, E_NOMEM, "no memory for an event");
             break;
         }
-        bool caught_up = !f->caught_up && eventlog_view_caught_up(view);
+        if (!n) continue;
         pthread_mutex_lock(&f->lock);
-        while (n && f->waiting >= WAITING_MAX && !atomic_load(&f->stop)) pthread_cond_wait(&f->taken, &f->lock);
-        if (n) {
-            *f->last = n;
-            f->last = &n->next;
-            f->waiting++;
-        }
-        f->caught_up |= caught_up;
-        if (n || caught_up) post(f);
+        while (f->waiting >= WAITING_MAX && !atomic_load(&f->stop)) pthread_cond_wait(&f->taken, &f->lock);
+        *f->last = n;
+        f->last = &n->next;
+        f->waiting++;
+        post(f);
         pthread_mutex_unlock(&f->lock);
     }
     eventlog_view_close(view);

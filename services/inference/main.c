@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "base/pool.h"
 
-enum { TICK_MS = 250, FOLLOW_RETRY_MS = 200, ARENA_MAX = 64 << 20 };
+enum { TICK_MS = 250, FOLLOW_RETRY_MS = 20, ARENA_MAX = 64 << 20 };
 
 #define ROW(key, type, default_text, min, max, doc) {"inference", #key, type, offsetof(struct inference_settings, key), default_text, min, max, doc}
 static const struct config_row ROWS[] = {

@@ -182,7 +182,11 @@ void document_upload(struct exchange *x, const struct json *body) {
     buf_init(&u->packed, HEADER_MAX + PIECE_MAX);
     buf_init(&u->answer, ANSWER_MAX);
     if (pack_header(x, &u->packed, &err) == 0) {
-        if (!(peer = service_peer(x->gateway->service, "ingest"))) (void)error_set(&err, E_UNAVAILABLE, "ingest is not there now: try again in a moment");
+        if (!(peer = service_peer(x->gateway->service, "ingest")) && exchange_wait(x)) {
+            upload_free(u);
+            return;
+        }
+        if (!peer) (void)error_set(&err, E_UNAVAILABLE, "ingest is not there now: try again in a moment");
         else {
             struct bus_context context = exchange_context(x, 0);
             u->call = bus_call(peer, "Ingest/Upload", &context, buf_span(&u->packed), true, 1, u, &call_events, &err);

@@ -10,6 +10,7 @@
 
 enum {
     TIMEOUT_MAX_MS = 24 * 3600 * 1000,
+    WAIT_MS = 1000, WAIT_STEP_MS = 20, /* what a killed service needs until it is found again, several times over */
     PIECE_BYTES = 64 * 1024,
     PENDING_MAX = 4 << 20, /* of a stream whose client is slow: the credit of 128 choices in chunks of some hundred bytes; an answer's last words with log-probabilities */
 };
@@ -27,6 +28,7 @@ static void count(const struct exchange *x, int status) {
 static void exchange_free(struct exchange *x) {
     x->gateway->exchanges--;
     json_free(x->json);
+    loop_timer_close(x->wait);
     buf_fini(&x->pending);
     mem_free(x);
 }
@@ -128,6 +130,22 @@ void exchange_watch(struct exchange *x, void *state, void (*on_gone)(void *state
     http_on_drain(x->http, x, on_drain);
 }
 
+static void gone_waiting(void *state) { exchange_abort(state); }
+
+static void on_wait(void *arg) {
+    struct exchange *x = arg;
+    x->match.route->handle(x, x->json);
+}
+
+bool exchange_wait(struct exchange *x) {
+    struct loop *loop = service_loop(x->gateway->service);
+    int64_t waited_ms = loop_now_ms(loop) - x->ready_ms, most_ms = x->timeout_ms < WAIT_MS ? x->timeout_ms : WAIT_MS;
+    if (waited_ms + WAIT_STEP_MS > most_ms || service_draining(x->gateway->service) || (!x->wait && !(x->wait = loop_timer_new(loop, x, on_wait)))) return false;
+    exchange_watch(x, x, gone_waiting, NULL);
+    loop_timer_start(x->wait, WAIT_STEP_MS, 0);
+    return true;
+}
+
 int exchange_event(struct exchange *x, struct span data) {
     int r = exchange_write(x, SPAN("data: "));
     if (r == 0) r = exchange_write(x, data);
@@ -194,6 +212,12 @@ const char *exchange_param(const struct exchange *x, int i) {
     return x->match.params[i];
 }
 
+/* For the first time. */
+static void handle(struct exchange *x) {
+    x->ready_ms = loop_now_ms(service_loop(x->gateway->service));
+    x->match.route->handle(x, x->json);
+}
+
 static void on_body(void *arg, struct span body, int r) {
     struct exchange *x = arg;
     struct error err = {0};
@@ -210,7 +234,7 @@ static void on_body(void *arg, struct span body, int r) {
     }
     struct span type = http_header(x->http, "content-type");
     if (optional && body.len == 0) {
-        x->match.route->handle(x, NULL);
+        handle(x);
         return;
     }
     if (type.data && !http_media_type_is(type, "application/json")) {
@@ -228,7 +252,7 @@ static void on_body(void *arg, struct span body, int r) {
         exchange_error(x, &err);
         return;
     }
-    x->match.route->handle(x, x->json);
+    handle(x);
 }
 
 void exchange_request(void *arg, struct http_exchange *http) {
@@ -278,7 +302,7 @@ void exchange_request(void *arg, struct http_exchange *http) {
         return;
     }
     switch (x->match.route->body) {
-    case BODY_NONE: case BODY_STREAM: x->match.route->handle(x, NULL); return;
+    case BODY_NONE: case BODY_STREAM: handle(x); return;
     case BODY_JSON: case BODY_JSON_OR_EMPTY: http_body_collect(http, HTTP_BODY_COLLECT_MAX, x, on_body); return;
     }
 }

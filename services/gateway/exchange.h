@@ -19,8 +19,10 @@ struct exchange {
     struct route_match match;
     char request_id[REQUEST_ID_MAX], session[SESSION_MAX], claim[CLAIM_MAX], traceparent[TRACEPARENT_MAX];
     int64_t began_ms, timeout_ms; /* timeout_ms: as the client asked, or the configured one */
+    int64_t ready_ms;             /* when the handler had it first, the body read */
     struct json *json;            /* the body, where it is JSON */
     struct bus_call *call;        /* of relays: one at a time */
+    struct loop_timer *wait;      /* of exchange_wait */
     struct buf pending;           /* of streams: what the client has not taken yet */
     bool streaming, ending;       /* ending: only what is pending is still to go out */
     void *state;                  /* of the handler */
@@ -32,6 +34,12 @@ void exchange_request(void *arg, struct http_exchange *http);
 
 /* Tells the handler of a client that is gone (it still ends the exchange), and of one that has taken all that waited. on_clear may be NULL. */
 void exchange_watch(struct exchange *x, void *state, void (*on_gone)(void *state), void (*on_clear)(void *state));
+
+/*
+ * What the request needs is not there just now: the handler is called again in a moment, with nothing of this call left behind. False: it has waited long enough, and is to be
+ * answered with what is missing. So a service that was started anew, or that has not been heard of yet, costs a client a moment and no retry.
+ */
+bool exchange_wait(struct exchange *x);
 
 /* What goes with a call on the bus; borrows from the exchange. timeout 0: what is left of the exchange's. */
 struct bus_context exchange_context(const struct exchange *x, int64_t timeout_ms);

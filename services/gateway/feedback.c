@@ -57,6 +57,10 @@ void feedback_submit(struct exchange *x, const struct json *body) {
     struct submission *s = NULL;
     buf_init(&packed, REQUEST_MAX);
     int r = feedback_request_pack(body, clock_wall_ms(), &packed, &err);
+    if (r == 0 && !peer && exchange_wait(x)) {
+        buf_fini(&packed);
+        return;
+    }
     if (r == 0 && !peer) r = error_set(&err, E_UNAVAILABLE, "feedback is not there now: try again in a moment");
     if (r == 0 && !(s = mem_zalloc(sizeof *s))) r = error_set(&err, E_NOMEM, "no memory for the request");
     if (r == 0) {

@@ -398,8 +398,9 @@ static void generate(struct exchange *x, const struct json *body, bool chat) {
         }
     exchange_watch(x, g, on_gone, on_clear);
     for (size_t i = 0; i < g->n; i++)
-        if (dispatch(&g->candidates[i], &err) < 0) {
-            fail(g, &err);
+        if ((r = dispatch(&g->candidates[i], &err)) < 0) {
+            if (r == E_UNAVAILABLE && i == 0 && exchange_wait(x)) generation_free(g);
+            else fail(g, &err);
             return;
         }
 }

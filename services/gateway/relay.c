@@ -116,6 +116,10 @@ void relay_call(struct exchange *x, const struct json *body) {
     int r = relay_pack(relay, x->match.n_params ? exchange_param(x, 0) : NULL, http_query(x->http), body, x->claim, &packed, &err);
     if (r < 0) goto out;
     struct bus_peer *peer = service_peer(s, relay->service);
+    if (!peer && exchange_wait(x)) {
+        buf_fini(&packed);
+        return;
+    }
     if (!peer) {
         r = error_set(&err, E_UNAVAILABLE, "%s is not there now: try again in a moment", relay->service);
         goto out;

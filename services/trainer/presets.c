@@ -3,20 +3,21 @@
 const char PRESET_NAMES[] = "pretrain-small, sft-small, dpo-small";
 
 const struct preset PRESETS[] = {
-    /* Sequences are shorter than the context: attention costs with their length, and rotary positions go on beyond what is trained well enough for a model of this size. */
+    /* Small and with many small steps: what learns most in the two or three minutes that a first try gets on two cores. At this size the loss falls faster by
+     * more steps than by more width or larger batches. Sequences are shorter than the context: attention costs with their length. */
     {"pretrain-small", "objective: pretrain\n"
-                       "model: {architecture: llama, layers: 6, width: 256, heads: 4, kv_heads: 4, context: 1024, vocab: 4096, tie_embeddings: true}\n"
-                       "batch: {sequences: 16, length: 256}\n"
-                       "optimizer: {lr: 2.0e-3, betas: [0.9, 0.95], weight_decay: 0.1}\n"
-                       "schedule: {name: cosine, warmup_steps: 40, min_lr_ratio: 0.1}\n"
-                       "steps: 600\n"
+                       "model: {architecture: llama, layers: 4, width: 128, heads: 4, kv_heads: 4, context: 1024, vocab: 4096, tie_embeddings: true}\n"
+                       "batch: {sequences: 2, length: 512}\n"
+                       "optimizer: {lr: 4.0e-3, betas: [0.9, 0.95], weight_decay: 0.1}\n"
+                       "schedule: {name: cosine, warmup_steps: 30, min_lr_ratio: 0.05}\n"
+                       "steps: 1400\n"
                        "checkpoint: {every: 200, keep: 2}\n"
                        "evaluate: {every: 0}\n"},
     {"sft-small", "objective: sft\n"
-                  "batch: {sequences: 16, length: 512}\n"
-                  "optimizer: {lr: 2.0e-4, betas: [0.9, 0.95]}\n"
+                  "batch: {sequences: 8, length: 512}\n"
+                  "optimizer: {lr: 1.0e-3, betas: [0.9, 0.95]}\n"
                   "schedule: {name: cosine, warmup_steps: 10}\n"
-                  "steps: 100\n"
+                  "steps: 250\n"
                   "checkpoint: {every: 50, keep: 2}\n"},
     {"dpo-small", "objective: dpo\n"
                   "batch: {sequences: 16, length: 512}\n"

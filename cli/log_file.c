@@ -58,6 +58,11 @@ static bool redis_line(struct span line, const char **level, struct span *messag
     int64_t pid;
     ptrdiff_t colon = span_find_char(line, ':');
     if (colon < 1 || (size_t)colon > 10 || span_to_i64(span_sub(line, 0, (size_t)colon), &pid) != 0) return false;
+    if (span_starts(span_skip(line, (size_t)colon + 1), SPAN("signal-handler "))) { /* "4242:signal-handler (1795624312) Received SIGTERM scheduling shutdown..." */
+        *level = "info";
+        *message = span_skip(line, (size_t)colon + 1);
+        return true;
+    }
     for (int i = 0; i < 5; i++) /* role, day, month, year, time */
         if (!span_cut(&rest, ' ', &word) || word.len > 16) return false;
     if (!span_cut(&rest, ' ', &word) || word.len != 1) return false;

@@ -25,14 +25,14 @@ const char *supervise_kind_name(enum supervise_kind kind) {
     return names[kind];
 }
 
-const char *supervise_state_name(const struct supervise_child *c) {
+const char *supervise_state_name(const struct supervise *s, const struct supervise_child *c) {
     switch (c->state) {
-    case SUPERVISE_WAITING: return "waiting";
+    case SUPERVISE_WAITING: return s->phase >= SUPERVISE_STOPS ? "stopped" : "waiting";
     case SUPERVISE_RUNNING: return c->ready ? "ready" : "starting";
     case SUPERVISE_STOPPING: return "stopping";
     case SUPERVISE_GONE: break;
     }
-    return "gone";
+    return "stopped";
 }
 
 static bool running(const struct supervise_child *c) { return c->state == SUPERVISE_RUNNING || c->state == SUPERVISE_STOPPING; }

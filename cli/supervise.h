@@ -95,7 +95,7 @@ int supervise_replicas(const struct supervise *s); /* wanted */
 /* Of a start that cannot succeed: the child that keeps failing; NULL while there is hope. */
 const struct supervise_child *supervise_hopeless(const struct supervise *s);
 const char *supervise_kind_name(enum supervise_kind kind); /* the service's name */
-/* "waiting", "starting", "ready", "stopping" */
-const char *supervise_state_name(const struct supervise_child *c);
+/* "waiting", "starting", "ready", "stopping", "stopped" */
+const char *supervise_state_name(const struct supervise *s, const struct supervise_child *c);
 
 #endif

@@ -388,7 +388,7 @@ static void write_child(struct supervisor *s, size_t i, struct json_out *w) {
     json_object(w);
     json_str(w, "name", c->name);
     json_str(w, "service", supervise_kind_name(c->kind));
-    json_str(w, "state", supervise_state_name(c));
+    json_str(w, "state", supervise_state_name(&s->core, c));
     json_key(w, "pid");
     if (pid) json_put_int(w, pid);
     else json_put_null(w);

@@ -94,6 +94,11 @@ int completion_zsh(struct buf *out);
 extern const struct verb VERBS_PLATFORM[]; /* up, down, scale, drain */
 extern const struct verb VERBS_STATUS[];
 extern const struct verb VERBS_LOGS[];
-extern const struct verb VERBS_PROGRAM[]; /* version, completion, config */
+extern const struct verb VERBS_TRAIN_LOCAL[]; /* until `train` of a platform is there: its row takes over the options, and calls local_train (local.h) */
+extern const struct verb VERBS_RUN[];
+extern const struct verb VERBS_TOKENIZE[];
+extern const struct verb VERBS_BENCH[];
+extern const struct verb VERBS_CONFIG[];
+extern const struct verb VERBS_PROGRAM[]; /* version, completion */
 
 #endif

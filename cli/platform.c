@@ -129,16 +129,16 @@ static int read_replicas(struct platform *p, struct error *err) {
     return r;
 }
 
-static void find_kinds(struct platform *p) {
+static int find_kinds(struct platform *p, struct error *err) {
     const struct service_settings *s = &p->settings.shared;
     for (int k = 0; k < SUPERVISE_KINDS; k++) {
         char path[PATH_MAX + 64];
         if ((k == SUPERVISE_LOG && strcmp(s->log, "embedded") != 0) || (k == SUPERVISE_CACHE && s->redis[0])) continue;
         (void)snprintf(path, sizeof path, "%s/genloop-%s", p->programs, supervise_kind_name((enum supervise_kind)k));
-        bool missing = k != SUPERVISE_LOG && k != SUPERVISE_CACHE && access(path, X_OK) != 0;
-        if (missing) p->missing |= 1u << k;
-        else p->kinds |= 1u << k;
+        if (k != SUPERVISE_LOG && k != SUPERVISE_CACHE && access(path, X_OK) != 0) return error_errno(err, errno, "%s, which belongs beside genloop", path);
+        p->kinds |= 1u << k;
     }
+    return 0;
 }
 
 static int read_settings(struct platform *p, const char *path, struct error *err) {
@@ -176,7 +176,7 @@ int platform_open(struct platform *p, const char *home, int port, struct error *
     if (r == 0) r = yaml_parse(buf_span(&text), &root, err);
     if (r == 0) r = check_shared(p, root, err);
     if (r == 0) r = read_listen(p, root, port, err);
-    if (r == 0) find_kinds(p);
+    if (r == 0) r = find_kinds(p, err);
     if (r == 0) r = read_replicas(p, err);
     if (r == 0) r = settings_resolve(&p->settings.shared, "supervisor", err);
     if (r == 0) r = settings_make_home(&p->settings.shared, &keys, err);

@@ -32,7 +32,6 @@ struct platform {
     struct platform_settings settings;
     char listen[128];        /* of the gateway: "127.0.0.1:8080" */
     unsigned kinds;          /* a bit per supervise_kind that is ours to run */
-    unsigned missing;        /* likewise, of services that are not beside our executable: it goes on without them, and says so */
     int replicas;
 };
 

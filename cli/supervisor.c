@@ -728,10 +728,6 @@ int supervisor_run(const struct supervisor_config *config) {
         s->started_mono_ms = loop_now_ms(s->loop);
         log_file_say(&s->log, "info", "platform.start", span_str(s->platform->home));
         supervise_init(&s->core, s->platform->kinds, s->platform->replicas, s->platform->settings.shared.drain_ms, s->started_mono_ms);
-        for (int k = 0; k < SUPERVISE_KINDS; k++)
-            if (s->platform->missing >> k & 1)
-                tell(s, "warn", "platform.missing", "WARNING: %s/genloop-%s is not there: the platform runs without %s", s->platform->programs, supervise_kind_name((enum supervise_kind)k),
-                     supervise_kind_name((enum supervise_kind)k));
         loop_timer_start(s->patience, START_PATIENCE_MS, 0);
         step(s);
         (void)loop_run(s->loop);

@@ -1,0 +1,112 @@
+/* run, and train --local: the engine and the trainer in this process, without a platform. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "base/alloc.h"
+#include "base/pool.h"
+#include "engine/run.h"
+#include "local.h"
+#include "train/local.h"
+
+int local_refuse(struct cli *c, const char *const *options) {
+    for (; *options; options++)
+        if (cli_given(c, *options)) return cli_failf(c, "%s is not built yet", *options);
+    return CLI_DONE;
+}
+
+int local_model(const char *model, struct error *err) {
+    struct stat st;
+    if (stat(model, &st) != 0) return error_errno(err, errno, "--model: %s", model);
+    if (!S_ISDIR(st.st_mode)) return error_set(err, E_UNSUPPORTED, "--model: %s is a file; model directories are read (config.json, model.safetensors, tokenizer.json), GGUF is not built yet", model);
+    return 0;
+}
+
+static int run_run(struct cli *c) {
+    static const char *const later[] = {"--token-types", "--pooling", "--no-normalize", "--in", "--out", "--scheduler", "--steps", NULL};
+    struct engine_run_options o;
+    struct error err = {0};
+    uint32_t *tokens = NULL;
+    const char *ids = cli_text(c, "--tokens"), *prompt = cli_text(c, "--prompt");
+    engine_run_options_init(&o);
+    o.model = cli_text(c, "--model");
+    o.task = cli_text(c, "--task");
+    bool logprobs = o.task && strcmp(o.task, "logprobs") == 0;
+    if (!o.model) return cli_usage(c, "--model is needed: a model directory");
+    int code = local_refuse(c, later);
+    if (code != CLI_DONE) return code;
+    if (o.task && !logprobs && strcmp(o.task, "generate") != 0) return cli_failf(c, "--task %s is not built yet", o.task);
+    if (!ids == !prompt) return cli_usage(c, "one of --prompt and --tokens is needed");
+    if (ids && cli_flag(c, "--chat")) return cli_usage(c, "--chat goes with --prompt: --tokens are taken as they stand");
+    static const char *const of_generate[] = {"--max-tokens", "--temperature", "--seed", "--ignore-eos", "--top-logits", NULL};
+    for (const char *const *option = of_generate; logprobs && *option; option++)
+        if (cli_given(c, *option)) return cli_usage(c, "%s goes with --task generate", *option);
+    if (cli_given(c, "--top-logits") && !cli_json(c)) return cli_usage(c, "--top-logits goes with --json");
+    o.prompt = span_str(prompt);
+    o.chat = cli_flag(c, "--chat");
+    o.max_tokens = cli_int(c, "--max-tokens", o.max_tokens);
+    o.temperature = cli_real(c, "--temperature", o.temperature);
+    o.seed_set = cli_given(c, "--seed");
+    o.seed = (uint64_t)cli_int(c, "--seed", 0);
+    o.ignore_eos = cli_flag(c, "--ignore-eos");
+    o.top_logits = (uint32_t)cli_int(c, "--top-logits", 0);
+    o.threads = (int)cli_int(c, "--threads", 0);
+    o.weights = cli_text(c, "--weights") && strcmp(cli_text(c, "--weights"), "q8") == 0 ? PACKED_Q8 : PACKED_F32;
+    o.json = cli_json(c);
+    int r = local_model(o.model, &err);
+    if (r == 0 && ids) r = engine_parse_tokens(span_str(ids), &tokens, &o.token_count, &err);
+    o.tokens = tokens;
+    if (r == 0) r = engine_run(&o, stdout, &err);
+    mem_free(tokens);
+    return r == 0 ? CLI_DONE : cli_fail(c, &err);
+}
+
+/* ---- train --local ---- */
+
+static volatile int stop_training;
+static void on_signal(int signum) {
+    (void)signum;
+    stop_training = 1;
+}
+
+int local_train(struct cli *c) {
+    struct error err = {0};
+    const char *recipe = cli_text(c, "--recipe"), *out = cli_text(c, "--out");
+    if (!recipe || !out) return cli_usage(c, "--local needs --recipe FILE and --out DIR");
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}; /* asked twice it ends at once: the last checkpoint is whole all the same */
+    (void)sigaction(SIGINT, &action, NULL);
+    (void)sigaction(SIGTERM, &action, NULL);
+    int r = train_local_main(recipe, out, stdout, &stop_training, &err);
+    if (r == E_ABORTED && stop_training) return cli_failf(c, "stopped after a checkpoint: the same command goes on from it");
+    return r == 0 ? CLI_DONE : cli_fail(c, &err);
+}
+
+static const struct cli_option OPTIONS[] = {
+    {.name = "--model", .kind = CLI_DIR, .value = "DIR|FILE", .doc = "The model"},
+    {.name = "--task", .kind = CLI_TEXT, .value = "generate|embed|score|logprobs|forward|sample|mel", .doc = "What to compute; generate"},
+    {.name = "--prompt", .kind = CLI_TEXT, .value = "TEXT", .doc = "The text to go on from"},
+    {.name = "--chat", .kind = CLI_FLAG, .doc = "PROMPT as the user's turn, through the model's chat template"},
+    {.name = "--tokens", .kind = CLI_TEXT, .value = "1,2,3", .doc = "Ids instead of a text, taken as they stand"},
+    {.name = "--token-types", .kind = CLI_TEXT, .value = "0,0,1", .doc = "Not built yet"},
+    {.name = "--max-tokens", .kind = CLI_INT, .value = "N", .min = 0, .max = ENGINE_TOKENS_MAX, .doc = "At most so many new tokens; 256"},
+    {.name = "--temperature", .kind = CLI_REAL, .value = "T", .min = 0, .max = 100, .doc = "0: the likeliest token; otherwise as generation_config.json says"},
+    {.name = "--seed", .kind = CLI_INT, .value = "N", .min = 0, .max = 9e15, .doc = "Of what is drawn; otherwise a new one each time"},
+    {.name = "--ignore-eos", .kind = CLI_FLAG, .doc = "Go on behind the end-of-sequence token"},
+    {.name = "--top-logits", .kind = CLI_INT, .value = "K", .min = 1, .max = ENGINE_TOP_LOGITS_MAX, .doc = "With --json: the K highest logits of the first new position"},
+    {.name = "--pooling", .kind = CLI_TEXT, .value = "mean|cls", .doc = "Not built yet"},
+    {.name = "--no-normalize", .kind = CLI_FLAG, .doc = "Not built yet"},
+    {.name = "--weights", .kind = CLI_TEXT, .value = "f32|q8", .doc = "As stored, or quantized to 8 bits when loaded; f32"},
+    {.name = "--threads", .kind = CLI_INT, .value = "N", .min = 0, .max = POOL_THREADS_MAX, .doc = "0: all CPUs"},
+    {.name = "--in", .kind = CLI_FILE, .value = "FILE", .doc = "Not built yet"},
+    {.name = "--out", .kind = CLI_FILE, .value = "FILE", .doc = "Not built yet"},
+    {.name = "--scheduler", .kind = CLI_TEXT, .value = "NAME", .doc = "Not built yet"},
+    {.name = "--steps", .kind = CLI_INT, .value = "N", .min = 1, .max = 1e6, .doc = "Not built yet"},
+    {0},
+};
+const struct verb VERBS_RUN[] = {
+    {.name = "run", .operands = "", .summary = "One model and one prompt in this process, without a platform", .options = OPTIONS, .json = true, .run = run_run,
+     .help = "generate goes on from the prompt: the text, with --json also tokens and top logits. logprobs gives, always as JSON, the log-probability of each token after the first, given those\n"
+             "before it, and the likeliest token instead. F32 weights are computed in f32."},
+    {0},
+};

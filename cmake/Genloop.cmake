@@ -4,12 +4,10 @@
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 foreach(dep IN ITEMS libuv jansson yaml-0.1 libzmq libprotobuf-c rdkafka hiredis sqlite3 libsodium libcurl libzstd zlib
-                     libpcre2-8 libutf8proc openssl)
+                     libutf8proc openssl)
   string(REGEX REPLACE "[^a-zA-Z0-9]" "_" var ${dep})
   pkg_check_modules(${var} REQUIRED IMPORTED_TARGET ${dep})
 endforeach()
-# The serial OpenBLAS: our threads are outside it. Named by its own pkg-config file where Debian has it, else any OpenBLAS.
-pkg_check_modules(openblas REQUIRED IMPORTED_TARGET openblas)
 
 add_library(genloop_flags INTERFACE)
 target_compile_definitions(genloop_flags INTERFACE _GNU_SOURCE GENLOOP_VERSION="${PROJECT_VERSION}")

@@ -35,8 +35,6 @@ void event_headers(const struct event *e, char time_text[TIME_TEXT_MAX], struct 
 void event_take_header(struct event *e, struct span name, struct span value);
 /* What a foreign producer left out: the type, the content type; an id made of where the event stands (written into id). */
 void event_complete(struct event *e, char id[EVENT_ID_MAX + 1]);
-/* RFC 3339 to milliseconds; 0 for what is none. */
-int64_t event_time_parse(struct span text);
 
 struct eventlog_backend {
     const char *const *schemes; /* "redis:" …, ended by NULL */

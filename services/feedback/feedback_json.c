@@ -3,57 +3,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/json.h"
 
 #define KIND(NAME) GENLOOP__V1__FEEDBACK_KIND__FEEDBACK_KIND_##NAME
-
-static int digits(struct span s, size_t at, size_t n, int *value) {
-    if (at + n > s.len) return E_INVALID;
-    int v = 0;
-    for (size_t i = at; i < at + n; i++) {
-        if (s.data[i] < '0' || s.data[i] > '9') return E_INVALID;
-        v = v * 10 + (s.data[i] - '0');
-    }
-    *value = v;
-    return 0;
-}
-
-/* Days from 1970-01-01 to a date of the Gregorian calendar. */
-static int64_t days_from_civil(int year, int month, int day) {
-    int64_t y = month <= 2 ? year - 1 : year, era = (y >= 0 ? y : y - 399) / 400, yoe = y - era * 400;
-    int64_t doy = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1, doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
-    return era * 146097 + doe - 719468;
-}
-
-int time_parse(struct span s, int64_t *time_ms) {
-    static const int month_days[] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    int year, month, day, hour, minute, second;
-    if (digits(s, 0, 4, &year) || digits(s, 5, 2, &month) || digits(s, 8, 2, &day) || digits(s, 11, 2, &hour) || digits(s, 14, 2, &minute) || digits(s, 17, 2, &second)) return E_INVALID;
-    if (s.data[4] != '-' || s.data[7] != '-' || (s.data[10] != 'T' && s.data[10] != 't' && s.data[10] != ' ') || s.data[13] != ':' || s.data[16] != ':') return E_INVALID;
-    if (month < 1 || month > 12 || day < 1 || day > month_days[month - 1] || hour > 23 || minute > 59 || second > 60) return E_INVALID;
-    bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    if (month == 2 && day == 29 && !leap) return E_INVALID;
-    size_t at = 19;
-    int millis = 0;
-    if (at < s.len && s.data[at] == '.') {
-        int scale = 100;
-        size_t first = ++at;
-        for (; at < s.len && s.data[at] >= '0' && s.data[at] <= '9'; at++, scale /= 10) millis += (s.data[at] - '0') * scale;
-        if (at == first) return E_INVALID;
-    }
-    int offset = 0;
-    if (at >= s.len) return E_INVALID;
-    if (s.data[at] == '+' || s.data[at] == '-') {
-        int h, m;
-        if (digits(s, at + 1, 2, &h) || digits(s, at + 4, 2, &m) || s.data[at + 3] != ':' || h > 23 || m > 59) return E_INVALID;
-        offset = (h * 60 + m) * (s.data[at] == '-' ? -1 : 1);
-        at += 6;
-    } else if (s.data[at] == 'Z' || s.data[at] == 'z')
-        at++;
-    if (at != s.len) return E_INVALID;
-    *time_ms = ((days_from_civil(year, month, day) * 24 + hour) * 60 + minute - offset) * 60000 + second * 1000 + millis;
-    return 0;
-}
 
 static int check_text(struct span s, const char *name, size_t max, struct error *err) {
     if (s.len > max) return error_set_param(err, E_TOO_LARGE, name, "%s has %zu bytes, more than %zu", name, s.len, max);

@@ -26,7 +26,5 @@ struct feedback {
 int feedback_json_parse(struct span json, struct arena *arena, struct feedback *feedback, struct error *err);
 /* What every judgement must hold to, wherever it comes from: lengths, UTF-8, value, and what its kind needs. */
 int feedback_check(const struct feedback *feedback, struct error *err);
-/* RFC 3339 with seconds, an optional fraction and an offset or Z → milliseconds since 1970. E_INVALID. */
-int time_parse(struct span text, int64_t *time_ms);
 
 #endif

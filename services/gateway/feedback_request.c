@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "base/clock.h"
 #include "genloop/v1/services.pb-c.h"
 #include "wire/protojson.h"
 
@@ -31,39 +32,6 @@ static struct span bare_id(struct span id) {
     for (int i = 0; i < 2; i++)
         if (span_starts(id, span_str(prefixes[i]))) return span_skip(id, strlen(prefixes[i]));
     return id;
-}
-
-static bool digits(struct span s, size_t at, size_t n, int64_t *out) { return span_to_i64(span_sub(s, at, n), out) == 0 && s.data[at] >= '0' && s.data[at] <= '9'; }
-
-/* RFC 3339; days since 1970 by Howard Hinnant's civil calendar. */
-static bool time_of(struct span s, int64_t *ms) {
-    int64_t y, mo, d, h, mi, sec, fraction = 0, offset_h = 0, offset_m = 0;
-    if (s.len < 20 || s.data[4] != '-' || s.data[7] != '-' || (s.data[10] != 'T' && s.data[10] != 't' && s.data[10] != ' ') || s.data[13] != ':' || s.data[16] != ':') return false;
-    if (!digits(s, 0, 4, &y) || !digits(s, 5, 2, &mo) || !digits(s, 8, 2, &d) || !digits(s, 11, 2, &h) || !digits(s, 14, 2, &mi) || !digits(s, 17, 2, &sec)) return false;
-    if (mo < 1 || mo > 12 || d < 1 || d > 31 || h > 23 || mi > 59 || sec > 60) return false;
-    s = span_skip(s, 19);
-    if (s.len && s.data[0] == '.') {
-        size_t n = 1;
-        int64_t unit = 100;
-        while (n < s.len && s.data[n] >= '0' && s.data[n] <= '9') {
-            fraction += unit * (s.data[n++] - '0');
-            unit /= 10;
-        }
-        if (n == 1) return false;
-        s = span_skip(s, n);
-    }
-    if (s.len == 1 && (s.data[0] == 'Z' || s.data[0] == 'z')) {
-        offset_h = 0;
-    } else if (s.len == 6 && (s.data[0] == '+' || s.data[0] == '-') && s.data[3] == ':' && digits(s, 1, 2, &offset_h) && digits(s, 4, 2, &offset_m)) {
-        if (s.data[0] == '-') offset_h = -offset_h, offset_m = -offset_m;
-    } else {
-        return false;
-    }
-    int64_t year = mo <= 2 ? y - 1 : y, era = year / 400, of_era = year - era * 400;
-    int64_t day_of_year = (153 * (mo + (mo > 2 ? -3 : 9)) + 2) / 5 + d - 1, day_of_era = of_era * 365 + of_era / 4 - of_era / 100 + day_of_year;
-    int64_t days = era * 146097 + day_of_era - 719468;
-    *ms = ((days * 24 + h - offset_h) * 60 + mi - offset_m) * 60000 + sec * 1000 + fraction;
-    return true;
 }
 
 int feedback_request_pack(const struct json *body, int64_t now_ms, struct buf *out, struct error *err) {
@@ -103,7 +71,7 @@ int feedback_request_pack(const struct json *body, int64_t now_ms, struct buf *o
     } else if (KINDS[k].needs_value) {
         return error_set_param(err, E_INVALID, "value", "'value' is required of a %s: a number from -1 to 1", KINDS[k].word);
     }
-    if (time.len && !time_of(time, &event_time_ms)) return error_set_param(err, E_INVALID, "time", "'time' must be as in RFC 3339: 2026-11-24T04:01:21Z");
+    if (time.len && time_parse(time, &event_time_ms) < 0) return error_set_param(err, E_INVALID, "time", "'time' must be as in RFC 3339: 2026-11-24T04:01:21Z");
 
     struct buf json_text;
     struct json_out w;

@@ -70,6 +70,39 @@ static void times(void **state) {
     assert_true(clock_mono_us() >= before && clock_wall_ms() > 1700000000000);
 }
 
+/* RFC 3339, and what only looks like it; what time_format writes is read back to the same. */
+static void times_read(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        int64_t ms; /* where it is one */
+        int code;
+    } cases[] = {
+        {"1970-01-01T00:00:00Z", 0, 0}, {"1969-12-31T23:59:59.999Z", -1, 0}, {"2026-11-24T04:01:21Z", 1795492881000, 0}, {"2026-11-24t04:01:21.5z", 1795492881500, 0},
+        {"2026-11-24 04:01:21.1239999999999999Z", 1795492881123, 0}, {"2026-11-24T06:01:21+02:00", 1795492881000, 0}, {"2026-11-23T22:31:21-05:30", 1795492881000, 0},
+        {"2016-12-31T23:59:60Z", 1483228800000, 0}, {"2024-02-29T00:00:00Z", 1709164800000, 0}, {"2000-02-29T00:00:00Z", 951782400000, 0}, {"0000-03-01T00:00:00Z", -62162035200000, 0},
+        {"", 0, E_INVALID}, {"2026-11-24", 0, E_INVALID}, {"2026-11-24T04:01:21", 0, E_INVALID}, {"2026-11-24T04:01Z", 0, E_INVALID}, {"2026-11-24T04:01:21.Z", 0, E_INVALID}, {"2026-11-24T04:01:21Zx", 0, E_INVALID},
+        {"2023-02-29T00:00:00Z", 0, E_INVALID}, {"1900-02-29T00:00:00Z", 0, E_INVALID}, {"2026-02-30T00:00:00Z", 0, E_INVALID}, {"2026-04-31T00:00:00Z", 0, E_INVALID}, {"2026-13-01T00:00:00Z", 0, E_INVALID},
+        {"2026-00-01T00:00:00Z", 0, E_INVALID}, {"2026-01-00T00:00:00Z", 0, E_INVALID}, {"2026-01-01T24:00:00Z", 0, E_INVALID}, {"2026-01-01T00:60:00Z", 0, E_INVALID}, {"2026-01-01T00:00:61Z", 0, E_INVALID},
+        {"2026-01-01T00:00:00+24:00", 0, E_INVALID}, {"2026-01-01T00:00:00+02:60", 0, E_INVALID}, {"2026-01-01T00:00:00+0200", 0, E_INVALID}, {"2026-01-01T00:00:00+02:0", 0, E_INVALID},
+        {"+026-01-01T00:00:00Z", 0, E_INVALID}, {"2026-1-1T00:00:00Z", 0, E_INVALID}, {"2026/01/01T00:00:00Z", 0, E_INVALID}, {" 2026-01-01T00:00:00Z", 0, E_INVALID},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        int64_t ms = 77;
+        int r = time_parse(span_str(cases[i].text), &ms);
+        CHECK(r == cases[i].code && ms == (r == 0 ? cases[i].ms : 77), "%s: %d, %lld", cases[i].text, r, (long long)ms);
+    }
+    struct random random;
+    uint64_t seed;
+    random_bytes(&seed, sizeof seed);
+    random_seed(&random, seed);
+    for (int i = 0; i < 100000; i++) {
+        char text[TIME_TEXT_MAX];
+        int64_t ms = (int64_t)random_below(&random, 253402300800000 + 62167219200000) - 62167219200000, back = 0;
+        CHECK(time_parse(span_str(time_format(ms, text)), &back) == 0 && back == ms, "%s: %lld, %lld", text, (long long)ms, (long long)back);
+    }
+}
+
 static void ids(void **state) {
     (void)state;
     char last[ID_TEXT_MAX] = "", id[ID_TEXT_MAX];
@@ -108,6 +141,6 @@ static void generator(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sha256_vectors), cmocka_unit_test(sha256_pieces), cmocka_unit_test(times), cmocka_unit_test(ids), cmocka_unit_test(generator)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sha256_vectors), cmocka_unit_test(sha256_pieces), cmocka_unit_test(times), cmocka_unit_test(times_read), cmocka_unit_test(ids), cmocka_unit_test(generator)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

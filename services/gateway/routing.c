@@ -140,7 +140,7 @@ enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t 
         }
     }
     if (!best) return loading ? ROUTING_LOADING : ROUTING_NONE;
-    if (preferred && replica_load(preferred) <= replica_load(best) + ROUTING_SLACK) best = preferred;
+    if (preferred && replica_load(preferred) - replica_load(best) <= ROUTING_SLACK) best = preferred;
     best->chosen = ++r->turn;
     *out = best;
     return ROUTING_FOUND;

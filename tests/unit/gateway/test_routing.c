@@ -1,0 +1,236 @@
+/* Which replica: as a table of small stories, and a seeded simulation of replicas that come, load, drain and go, against what the header promises. */
+#include "tests/unit/support/check.h"
+
+#include "base/random.h"
+#include "services/gateway/routing.h"
+
+static char peers[ROUTING_REPLICAS_MAX + 8]; /* a peer is any pointer */
+
+static int report(struct routing *r, int peer, uint32_t running, uint32_t queued, bool draining, const char *model, const char *loading) {
+    char id[16];
+    snprintf(id, sizeof id, "r%d", peer);
+    const char *models[] = {model}, *loads[] = {loading};
+    struct routing_report said = {.id = span_str(id), .running = running, .queued = queued, .draining = draining, .models = models, .n_models = model ? 1 : 0, .loading = loads, .n_loading = loading ? 1 : 0};
+    return routing_report(r, &peers[peer], &said);
+}
+static int pick(struct routing *r, const char *model, uint64_t session, const struct routing_tried *tried) {
+    struct replica *p;
+    enum routing_answer a = routing_pick(r, span_str(model), session, tried, &p);
+    return a == ROUTING_FOUND ? (int)((char *)replica_peer(p) - peers) : a == ROUTING_LOADING ? -1 : -2;
+}
+
+static void test_stories(void **state) {
+    (void)state;
+    struct routing *r = routing_new();
+    struct routing_tried tried = {0};
+    struct replica *p;
+    assert_int_equal(pick(r, "m@1", 0, NULL), -2);
+    report(r, 0, 0, 0, false, NULL, "m@1");
+    assert_int_equal(pick(r, "m@1", 0, NULL), -1);
+    assert_int_equal(pick(r, "m@2", 0, NULL), -2);
+    report(r, 0, 5, 0, false, "m@1", NULL);
+    report(r, 1, 1, 1, false, "m@1", NULL);
+    report(r, 2, 0, 0, false, "n@1", NULL);
+    assert_int_equal(pick(r, "m@1", 0, NULL), 1);
+    assert_int_equal(pick(r, "n@1", 0, NULL), 2);
+    /* What was sent counts before the next heartbeat says so, and not twice behind it. */
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(routing_pick(r, SPAN("m@1"), 0, NULL, &p), ROUTING_FOUND);
+        struct routing_tried mine = {0};
+        routing_sent(p, &mine);
+    }
+    assert_int_equal(replica_load(routing_at(r, 0)) + replica_load(routing_at(r, 1)), 5 + 2 + 4);
+    report(r, 1, 5, 0, false, "m@1", NULL);
+    assert_int_equal(replica_load(routing_at(r, 1)), 5);
+    routing_done(r, &peers[1]);
+    assert_int_equal(replica_load(routing_at(r, 1)), 4);
+    /* Equals take turns. */
+    report(r, 0, 1, 0, false, "m@1", NULL);
+    report(r, 1, 1, 0, false, "m@1", NULL);
+    int one = pick(r, "m@1", 0, NULL), two = pick(r, "m@1", 0, NULL);
+    assert_int_equal(one + two, 1);
+    assert_int_not_equal(one, two);
+    /* Who was tried is not asked again; who drains is not asked at all. */
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(routing_pick(r, SPAN("m@1"), 0, &tried, &p), ROUTING_FOUND);
+        routing_sent(p, &tried);
+    }
+    assert_int_equal(pick(r, "m@1", 0, &tried), -2);
+    report(r, 0, 0, 0, true, "m@1", NULL);
+    for (int i = 0; i < 4; i++) assert_int_equal(pick(r, "m@1", 0, NULL), 1);
+    routing_lost(r, &peers[1]);
+    assert_int_equal(pick(r, "m@1", 0, NULL), -2);
+    routing_done(r, &peers[1]); /* the end of a call may come behind the loss */
+    routing_lost(r, &peers[1]);
+    assert_null(routing_at(r, 2));
+    routing_free(r);
+    routing_free(NULL);
+}
+
+static void test_sessions(void **state) {
+    (void)state;
+    enum { REPLICAS = 8, SESSIONS = 400 };
+    struct routing *r = routing_new();
+    int before[SESSIONS], moved = 0, of[REPLICAS] = {0};
+    for (int i = 0; i < REPLICAS; i++) report(r, i, 3, 0, false, "m@1", NULL);
+    for (int s = 0; s < SESSIONS; s++) {
+        char text[16];
+        snprintf(text, sizeof text, "session-%d", s);
+        before[s] = pick(r, "m@1", span_hash(span_str(text)), NULL);
+        of[before[s]]++;
+        assert_int_equal(pick(r, "m@1", span_hash(span_str(text)), NULL), before[s]); /* it stays */
+    }
+    for (int i = 0; i < REPLICAS; i++) CHECK(of[i] > SESSIONS / REPLICAS / 3, "replica %d has %d of %d sessions", i, of[i], SESSIONS);
+    routing_lost(r, &peers[3]);
+    for (int s = 0; s < SESSIONS; s++) {
+        char text[16];
+        snprintf(text, sizeof text, "session-%d", s);
+        int now = pick(r, "m@1", span_hash(span_str(text)), NULL);
+        if (now != before[s]) moved++, assert_int_equal(before[s], 3); /* only those of the one that went */
+    }
+    assert_int_equal(moved, of[3]);
+    /* A prefix is worth a little waiting, not more. */
+    uint64_t session = span_hash(SPAN("session-1"));
+    int home = pick(r, "m@1", session, NULL);
+    report(r, home, 3 + ROUTING_SLACK, 0, false, "m@1", NULL);
+    assert_int_equal(pick(r, "m@1", session, NULL), home);
+    report(r, home, 3 + ROUTING_SLACK + 1, 0, false, "m@1", NULL);
+    assert_int_not_equal(pick(r, "m@1", session, NULL), home);
+    /* Also at the end of the numbers. */
+    for (int i = 0; i < REPLICAS; i++)
+        if (i != 3) report(r, i, UINT32_MAX, 7, false, "m@1", NULL);
+    assert_int_equal(pick(r, "m@1", session, NULL), home);
+    routing_free(r);
+}
+
+static void test_retry(void **state) {
+    (void)state;
+    static const struct {
+        int code;
+        bool begun;
+        int tried;
+        bool may;
+    } cases[] = {
+        {E_UNAVAILABLE, false, 1, true}, {E_UNAVAILABLE, true, 1, false}, {E_UNAVAILABLE, false, ROUTING_ATTEMPTS_MAX, false}, {E_FULL, false, 1, true}, {E_NOT_FOUND, false, 2, true}, {E_NOMEM, false, 1, true},
+        {E_INVALID, false, 1, false}, {E_DEADLINE, false, 1, false}, {E_CANCELLED, false, 1, false}, {E_DENIED, false, 1, false}, {E_INTERNAL, false, 1, false},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct routing_tried tried = {.n = cases[i].tried};
+        CHECK(routing_may_retry(cases[i].code, cases[i].begun, &tried) == cases[i].may, "case %zu", i);
+    }
+}
+
+static void test_limits(void **state) {
+    (void)state;
+    struct routing *r = routing_new();
+    for (int i = 0; i < ROUTING_REPLICAS_MAX; i++) assert_int_equal(report(r, i, 0, 0, false, "m@1", NULL), 0);
+    assert_int_equal(report(r, ROUTING_REPLICAS_MAX, 0, 0, false, "m@1", NULL), E_FULL);
+    routing_lost(r, &peers[100]);
+    assert_int_equal(report(r, ROUTING_REPLICAS_MAX, 0, 0, false, "m@1", NULL), 0); /* its number is free again */
+    const char *models[ROUTING_MODELS_MAX + 9];
+    for (size_t i = 0; i < COUNT(models); i++) models[i] = "x@1";
+    models[0] = "y@1";
+    struct routing_report many = {.id = SPAN("r0"), .models = models, .n_models = COUNT(models)};
+    assert_int_equal(routing_report(r, &peers[0], &many), 0);
+    assert_int_equal(pick(r, "y@1", 0, NULL), 0);
+    routing_free(r);
+    /* Memory that is missing leaves a replica without models, never with half a name. */
+    for (uint64_t at = 1; at < 6; at++) {
+        r = routing_new();
+        alloc_fail_at(at);
+        int code = report(r, 0, 0, 0, false, "m@1", "n@1");
+        alloc_fail_at(0);
+        CHECK(code == 0 || code == E_NOMEM, "%d", code);
+        (void)pick(r, "m@1", 0, NULL);
+        assert_int_equal(report(r, 0, 0, 0, false, "m@1", "n@1"), 0);
+        assert_int_equal(pick(r, "m@1", 0, NULL), 0);
+        routing_free(r);
+    }
+}
+
+/* Any order of events, against arrays that keep the same by the plainest means. */
+static void test_simulation(void **state) {
+    (void)state;
+    enum { PEERS = 12, STEPS = 20000, CALLS = 64 };
+    uint64_t seed;
+    struct random random;
+    random_bytes(&seed, sizeof seed);
+    random_seed(&random, seed);
+    struct routing *r = routing_new();
+    struct {
+        bool there, draining;
+        uint32_t reported, in_flight, then;
+        int holds; /* 0 m@1, 1 n@1, 2 loads m@1 */
+    } model[PEERS] = {0};
+    struct {
+        bool open;
+        int peer;
+        struct routing_tried tried;
+    } calls[CALLS] = {0};
+    for (int step = 0; step < STEPS; step++) {
+        int peer = (int)random_below(&random, PEERS);
+        switch (random_below(&random, 6)) {
+        case 0: { /* a heartbeat */
+            if (!model[peer].there) model[peer].in_flight = 0;
+            model[peer].there = true;
+            model[peer].draining = random_below(&random, 8) == 0;
+            model[peer].reported = (uint32_t)random_below(&random, 6) + model[peer].in_flight;
+            model[peer].then = model[peer].in_flight;
+            model[peer].holds = (int)random_below(&random, 3);
+            CHECK(report(r, peer, model[peer].reported, 0, model[peer].draining, model[peer].holds == 0 ? "m@1" : model[peer].holds == 1 ? "n@1" : NULL, model[peer].holds == 2 ? "m@1" : NULL) == 0, "seed %llu",
+                  (unsigned long long)seed);
+            break;
+        }
+        case 1:
+            if (random_below(&random, 4)) break;
+            routing_lost(r, &peers[peer]);
+            model[peer].there = false;
+            for (int c = 0; c < CALLS; c++)
+                if (calls[c].open && calls[c].peer == peer) calls[c].open = false; /* the bus ends them before the peer comes back */
+            break;
+        case 2: case 3: case 4: { /* a call */
+            int c = (int)random_below(&random, CALLS);
+            if (calls[c].open) break;
+            uint64_t session = random_below(&random, 2) ? random_below(&random, 50) + 1 : 0;
+            int got = pick(r, "m@1", session, NULL), candidates = 0, loading = 0;
+            uint32_t least = UINT32_MAX;
+            for (int i = 0; i < PEERS; i++) {
+                if (!model[i].there || model[i].draining) continue;
+                loading += model[i].holds == 2;
+                if (model[i].holds != 0) continue;
+                candidates++;
+                uint32_t load = model[i].reported + model[i].in_flight - model[i].then;
+                if (load < least) least = load;
+            }
+            CHECK(candidates ? got >= 0 : got == (loading ? -1 : -2), "seed %llu step %d: %d of %d", (unsigned long long)seed, step, got, candidates);
+            if (got < 0) break;
+            uint32_t load = model[got].reported + model[got].in_flight - model[got].then;
+            CHECK(model[got].there && !model[got].draining && model[got].holds == 0 && load <= least + (session ? ROUTING_SLACK : 0), "seed %llu step %d: load %u, least %u", (unsigned long long)seed, step, load, least);
+            struct replica *p = NULL;
+            for (size_t i = 0; routing_at(r, i); i++)
+                if (replica_peer(routing_at(r, i)) == &peers[got]) p = routing_at(r, i);
+            assert_non_null(p);
+            CHECK(replica_load(p) == load, "seed %llu step %d: load %u is %u", (unsigned long long)seed, step, load, replica_load(p));
+            calls[c].open = true;
+            calls[c].peer = got;
+            calls[c].tried = (struct routing_tried){0};
+            routing_sent(p, &calls[c].tried);
+            model[got].in_flight++;
+            break;
+        }
+        default: {
+            int c = (int)random_below(&random, CALLS);
+            if (!calls[c].open) break;
+            calls[c].open = false;
+            routing_done(r, &peers[calls[c].peer]);
+            model[calls[c].peer].in_flight--;
+        }
+        }
+    }
+    routing_free(r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stories), cmocka_unit_test(test_sessions), cmocka_unit_test(test_retry), cmocka_unit_test(test_limits), cmocka_unit_test(test_simulation)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -42,7 +42,7 @@ static void tidy_title(struct clean_result *r) {
     if (span_is_utf8(title)) personal_redact(title, &b, unused);
     struct buf clean;
     buf_init(&clean, 2048);
-    normalise_text(buf_span(&b), &clean);
+    normalise_text(buf_span(&b), false, &clean);
     struct span s = span_trim(buf_span(&clean));
     for (size_t i = 0; i < s.len; i++)
         if ((unsigned char)clean.data[clean.start + i] < 32) clean.data[clean.start + i] = ' ';
@@ -115,7 +115,7 @@ int clean_document(struct span bytes, struct span source, struct span media_type
         reject(r, REASON_TOO_LARGE, "text");
         goto out;
     }
-    normalise_text(buf_span(&redacted), &r->text);
+    normalise_text(buf_span(&redacted), d.media == MEDIA_JSONL || d.media == MEDIA_CSV, &r->text);
     if (r->text.failed == E_NOMEM) goto out;
     if (r->text.failed) {
         reject(r, REASON_TOO_LARGE, "text");

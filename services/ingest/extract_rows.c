@@ -42,12 +42,13 @@ static void put_content(struct buf *out, const struct json *content) {
         put_clean(out, span_trim(json_string(content)));
         return;
     }
+    size_t before = out->len;
     for (size_t i = 0; i < json_size(content); i++) {
         const struct json *part = json_at(content, i);
-        struct span text = json_string(json_get(part, "text"));
+        struct span text = span_trim(json_string(json_get(part, "text")));
         if (!text.len) continue;
-        if (i) buf_append_char(out, '\n');
-        put_clean(out, span_trim(text));
+        if (out->len > before) buf_append_char(out, '\n');
+        put_clean(out, text);
     }
 }
 
@@ -143,11 +144,13 @@ enum reason extract_jsonl(struct span in, struct extracted *x) {
         line = span_trim(line);
         if (!line.len) continue;
         struct json *row = NULL;
-        if (line.len > ROW_BYTES_MAX || json_parse(line, &row, NULL) || !put_row(x->text, row)) x->rows_bad++;
+        int r = line.len > ROW_BYTES_MAX ? E_TOO_LARGE : json_parse(line, &row, NULL);
+        if (r == E_NOMEM) x->text->failed = r; /* no fault of the row */
+        else if (r < 0 || !put_row(x->text, row)) x->rows_bad++;
         else x->rows++;
         json_free(row);
     }
-    return x->rows ? REASON_NONE : REASON_BAD_ROWS;
+    return x->rows || x->text->failed ? REASON_NONE : REASON_BAD_ROWS;
 }
 
 /* ---- CSV (RFC 4180, with any delimiter) ---- */
@@ -254,7 +257,12 @@ enum reason extract_csv(struct span in, char delimiter, struct extracted *x) {
         text = csv_find(header, texts);
     } else
         rest = in;
-    while (csv_row_read(&rest, delimiter, row) && !x->text->failed) {
+    if (header->bytes.failed == E_NOMEM) x->text->failed = E_NOMEM;
+    while (!x->text->failed && csv_row_read(&rest, delimiter, row)) {
+        if (row->bytes.failed == E_NOMEM) { /* no fault of the row */
+            x->text->failed = E_NOMEM;
+            break;
+        }
         if (row->n == 1 && !has_content(csv_get(row, 0))) continue;
         size_t before = x->text->len;
         if (!row->n) {

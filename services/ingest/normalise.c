@@ -125,9 +125,23 @@ static bool dropped(uint32_t c) {
            (c >= 0xfff9 && c <= 0xfffb) || (c >= 0x80 && c < 0xa0) || (c >= 0xe0000 && c <= 0xe007f) || (c & 0xfffe) == 0xfffe || (c >= 0xfdd0 && c <= 0xfdef);
 }
 
-static void clean(struct span in, struct buf *out) {
+static char last_of(const struct buf *out, size_t start) { return out->len > start ? out->data[out->start + out->len - 1] : 0; }
+
+/* The end of a line, or of a record or turn: blanks before it go, and so do empty lines beyond one and all at the begin. */
+static void put_break(struct buf *out, size_t start, unsigned char c) {
+    while (last_of(out, start) == ' ' || last_of(out, start) == '\t') out->len--;
+    if (c == TEXT_RECORD || c == TEXT_TURN) {
+        while (last_of(out, start) == '\n') out->len--;
+        buf_append_char(out, (char)c);
+        return;
+    }
+    char last = last_of(out, start);
+    bool full = !last || last == TEXT_RECORD || last == TEXT_TURN || (last == '\n' && out->len > start + 1 && out->data[out->start + out->len - 2] == '\n');
+    if (!full) buf_append_char(out, '\n');
+}
+
+static void clean(struct span in, bool records, struct buf *out) {
     size_t start = out->len; /* nothing above here is ours to trim */
-    int newlines = 2;        /* as if empty lines stood before: none at the begin */
     size_t i = 0;
     while (i < in.len) {
         unsigned char c = (unsigned char)in.data[i];
@@ -135,24 +149,11 @@ static void clean(struct span in, struct buf *out) {
             size_t from = i;
             while (i < in.len && (unsigned char)in.data[i] >= 0x20 && (unsigned char)in.data[i] < 0x7f) i++;
             buf_append(out, in.data + from, i - from);
-            newlines = 0;
             continue;
         }
-        if (c == '\n' || c == '\r' || c == TEXT_RECORD || c == TEXT_TURN) {
-            while (out->len > start && (out->data[out->start + out->len - 1] == ' ' || out->data[out->start + out->len - 1] == '\t')) out->len--;
-            bool line_is_empty = out->len == start || out->data[out->start + out->len - 1] == '\n' || out->data[out->start + out->len - 1] == TEXT_RECORD ||
-                                 out->data[out->start + out->len - 1] == TEXT_TURN;
-            if (c == TEXT_RECORD || c == TEXT_TURN) {
-                while (out->len > start && (out->data[out->start + out->len - 1] == '\n' || out->data[out->start + out->len - 1] == ' ')) out->len--;
-                buf_append_char(out, (char)c);
-                newlines = 2;
-            } else {
-                if (line_is_empty && newlines == 0) newlines = out->len > start && out->data[out->start + out->len - 1] == '\n' ? 1 : 2; /* it had only spaces */
-                if (newlines < 2) buf_append_char(out, '\n');
-                newlines++;
-                if (c == '\r' && i + 1 < in.len && in.data[i + 1] == '\n') i++;
-            }
-            i++;
+        if (c == '\n' || c == '\r' || (records && (c == TEXT_RECORD || c == TEXT_TURN))) {
+            put_break(out, start, c);
+            i += c == '\r' && i + 1 < in.len && in.data[i + 1] == '\n' ? 2 : 1;
             continue;
         }
         if (c == '\t') {
@@ -171,32 +172,31 @@ static void clean(struct span in, struct buf *out) {
             continue;
         }
         if (code == 0xa0 || code == 0x202f || code == 0x2007) buf_append_char(out, ' ');
-        else if (code == 0x2028 || code == 0x85) {
-            buf_append_char(out, '\n');
-            newlines++;
-        } else if (code == 0x2029) buf_append(out, "\n\n", 2), newlines = 2;
-        else if (!dropped(code)) {
-            buf_append(out, in.data + i, n);
-            newlines = 0;
-        }
+        else if (code == 0x2028 || code == 0x85 || code == 0x2029) {
+            put_break(out, start, '\n');
+            if (code == 0x2029) put_break(out, start, '\n');
+        } else if (!dropped(code)) buf_append(out, in.data + i, n);
         i += n;
     }
     while (out->len > start && strchr(" \t\n", out->data[out->start + out->len - 1])) out->len--;
     if (out->len > start) buf_append_char(out, '\n');
 }
 
-void normalise_text(struct span in, struct buf *out) {
+/* What is dropped may have stood between a letter and its accent: so the characters are cleaned first and composed then. Composing makes no character that cleaning would change. */
+void normalise_text(struct span in, bool records, struct buf *out) {
     if (!maybe_decomposed(in)) {
-        clean(in, out);
+        clean(in, records, out);
         return;
     }
+    struct buf cleaned;
+    buf_init(&cleaned, in.len + 1); /* each character becomes as many bytes at most, and one newline ends all */
+    clean(in, records, &cleaned);
+    struct span text = buf_span(&cleaned);
     utf8proc_uint8_t *composed = NULL;
-    utf8proc_ssize_t n = in.len <= INT32_MAX ? utf8proc_map((const utf8proc_uint8_t *)in.data, (utf8proc_ssize_t)in.len, &composed, UTF8PROC_STABLE | UTF8PROC_COMPOSE) : -1;
-    if (n < 0) {
-        /* no memory, or longer than it takes: the characters are valid as they are */
-        clean(in, out);
-        return;
-    }
-    clean(span_of(composed, (size_t)n), out);
+    utf8proc_ssize_t n = text.len <= INT32_MAX ? utf8proc_map((const utf8proc_uint8_t *)text.data, (utf8proc_ssize_t)text.len, &composed, UTF8PROC_STABLE | UTF8PROC_COMPOSE) : -1;
+    if (cleaned.failed || n == UTF8PROC_ERROR_NOMEM) out->failed = E_NOMEM;
+    else if (n < 0) buf_append_span(out, text); /* longer than it takes: the characters are valid as they are */
+    else buf_append(out, composed, (size_t)n);
     free(composed); /* utf8proc's own */
+    buf_fini(&cleaned);
 }

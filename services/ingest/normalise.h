@@ -1,5 +1,5 @@
 /*
- * One form for all text: valid UTF-8 in NFC, newlines \n, no control characters (but TEXT_RECORD and TEXT_TURN, which extractors put in), no trailing
+ * One form for all text: valid UTF-8 in NFC, newlines \n, no control characters (but TEXT_RECORD and TEXT_TURN where the text is made of records), no trailing
  * space, at most one empty line in a row, none at the begin; ends with one newline. Zero-width and direction marks, soft hyphens and the byte order
  * mark go; no-break spaces become spaces. Linear. Pure, thread-safe.
  */
@@ -15,7 +15,8 @@
  * (at most one per 1,000) become U+FFFD, counted in *repaired; the rest is REASON_NOT_UTF8. *text: in, or the contents of scratch.
  */
 enum reason normalise_decode(struct span in, struct buf *scratch, struct span *text, uint64_t *repaired);
-/* After extraction. Appends to out; failures stay in out->failed. */
-void normalise_text(struct span in, struct buf *out);
+/* After extraction. records: TEXT_RECORD and TEXT_TURN in it were put there by an extractor; in any other text they are control characters like others. Appends to out; failures stay in
+ * out->failed. */
+void normalise_text(struct span in, bool records, struct buf *out);
 
 #endif

@@ -52,7 +52,7 @@ const char *model_activation_name(enum model_activation a) {
 static const struct keys *keys_of(const struct model_arch *a) {
     for (size_t i = 0; i < COUNT(key_table); i++)
         if (strcmp(key_table[i].model_type, a->model_type) == 0) return &key_table[i];
-    ASSERT(!"a family without a row in key_table");
+    ASSERT(false && "a family without a row in key_table");
     return NULL;
 }
 

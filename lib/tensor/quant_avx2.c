@@ -1,12 +1,14 @@
 /* quant.h's kernels for AVX2 with FMA and F16C: 8 rows of W per vector. */
 #ifdef __x86_64__
+#include <cpuid.h>
 #include <immintrin.h>
 
 #include "tensor/quant_internal.h"
 
 static bool usable(void) {
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    unsigned a, b, c = 0, d; /* clang has no word for f16c */
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
 /* n rows of x times `vectors` · 8 columns of the panel: their product is at most 12, so that the sums stay in 16 registers. */

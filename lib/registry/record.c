@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/random.h"
+#include "wire/unpack.h"
 
 _Static_assert(RECORD_SIGNATURE_SIZE == crypto_sign_BYTES, "Ed25519");
 _Static_assert(RECORD_PUBLIC_SIZE == crypto_sign_PUBLICKEYBYTES, "Ed25519");
@@ -172,23 +173,11 @@ int record_pack(const ProtobufCMessage *message, struct buf *out) {
     return 0;
 }
 
-static void *pb_alloc(void *data, size_t size) {
-    (void)data;
-    return mem_alloc(size);
-}
-
-static void pb_free(void *data, void *memory) {
-    (void)data;
-    mem_free(memory);
-}
-
-static ProtobufCAllocator allocator = {pb_alloc, pb_free, NULL};
-
 ProtobufCMessage *record_unpack(const ProtobufCMessageDescriptor *type, struct span bytes) {
     if (bytes.len > RECORD_BYTES_MAX) return NULL;
-    return protobuf_c_message_unpack(type, &allocator, bytes.len, (const uint8_t *)(bytes.data ? bytes.data : ""));
+    return message_unpack(type, bytes);
 }
 
 void record_free(ProtobufCMessage *message) {
-    if (message) protobuf_c_message_free_unpacked(message, &allocator);
+    message_free(message);
 }

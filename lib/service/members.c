@@ -9,6 +9,7 @@
 #include "base/metrics.h"
 #include "cache/membership.h"
 #include "genloop/v1/bus.pb-c.h"
+#include "wire/unpack.h"
 
 enum {
     ROUND_MS = 1000,
@@ -113,7 +114,7 @@ static bool wanted(const struct members *m, const char *service) {
 
 /* A record from Redis. What does not hold the platform's key is nobody of ours. */
 static void listed(struct members *m, struct span record) {
-    Genloop__V1__Member *said = genloop__v1__member__unpack(NULL, record.len, (const uint8_t *)record.data);
+    Genloop__V1__Member *said = MESSAGE_UNPACK(Member, member, record);
     struct error err = {0};
     if (!said) return;
     bool ours = said->public_key.len == sizeof m->config.keys->public_key && memcmp(said->public_key.data, m->config.keys->public_key, said->public_key.len) == 0;
@@ -164,7 +165,7 @@ static void on_heartbeat(void *arg, struct bus_peer *peer, struct span record) {
     struct members *m = arg;
     struct member *x = bus_peer_arg(peer);
     if (record.len > MEMBER_BYTES_MAX) return;
-    Genloop__V1__Member *said = record.len ? genloop__v1__member__unpack(NULL, record.len, (const uint8_t *)record.data) : NULL;
+    Genloop__V1__Member *said = record.len ? MESSAGE_UNPACK(Member, member, record) : NULL;
     if (said && strcmp(said->id, x->id) == 0) keep_record(x, record, said->draining);
     if (said) genloop__v1__member__free_unpacked(said, NULL);
     if (!x->alive) log_info("service.peer", "%s lives", x->id);

@@ -23,6 +23,7 @@
 #include "service/members.h"
 #include "service/notify.h"
 #include "service/settings.h"
+#include "wire/unpack.h"
 
 enum {
     OPEN_PATIENCE_MS = 30000, /* everything starts at once, and a log with much to replay takes its time */
@@ -115,7 +116,7 @@ static void on_refresh(void *arg) {
 }
 
 void service_load(struct service *s, struct span replica_load, bool now) {
-    Genloop__V1__ReplicaLoad *load = replica_load.len <= LOAD_BYTES_MAX ? genloop__v1__replica_load__unpack(NULL, replica_load.len, (const uint8_t *)replica_load.data) : NULL;
+    Genloop__V1__ReplicaLoad *load = replica_load.len <= LOAD_BYTES_MAX ? MESSAGE_UNPACK(ReplicaLoad, replica_load, replica_load) : NULL;
     if (!load) return;
     if (s->load_message) genloop__v1__replica_load__free_unpacked(s->load_message, NULL);
     s->load_message = load;

@@ -5,24 +5,12 @@
 #include "wire/protojson.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "base/alloc.h"
+#include "wire/unpack.h"
 
-/* ---- memory of unpacked messages, through our seam ---- */
-
-static void *take(void *data, size_t size) {
-    (void)data;
-    return mem_alloc(size);
-}
-static void give(void *data, void *pointer) {
-    (void)data;
-    mem_free(pointer);
-}
-static ProtobufCAllocator allocator = {take, give, NULL};
-
-void protojson_free(ProtobufCMessage *message) {
-    if (message) protobuf_c_message_free_unpacked(message, &allocator);
-}
+void protojson_free(ProtobufCMessage *message) { message_free(message); }
 
 /* protobuf-c does not say which fields are maps: they are repeated messages NameEntry of key = 1 and value = 2. */
 static bool is_map(const ProtobufCFieldDescriptor *f) {
@@ -342,7 +330,7 @@ int protojson_read(const struct json *value, const ProtobufCMessageDescriptor *t
     buf_init(&packed, PROTOJSON_BYTES_MAX);
     int r = protojson_pack(value, type, &packed, err);
     if (r == 0) {
-        ProtobufCMessage *m = protobuf_c_message_unpack(type, &allocator, packed.len, (const uint8_t *)buf_span(&packed).data);
+        ProtobufCMessage *m = message_unpack(type, buf_span(&packed));
         if (m) *message = m;
         else r = error_set(err, E_NOMEM, "no memory for a %s", type->short_name);
     }
@@ -421,11 +409,14 @@ static bool is_default(const ProtobufCFieldDescriptor *f, const void *at) {
     return memcmp(at, zero, value_size(f->type)) == 0;
 }
 
+/* What is no UTF-8 is one name for all of its kind, so that no two entries are written under the same. */
+static struct span map_key(const char *s) { return !s ? SPAN("") : span_is_utf8(span_str(s)) ? span_str(s) : SPAN("\xef\xbf\xbd"); }
+
 static void write_key(struct json_out *out, const ProtobufCFieldDescriptor *f, const void *at) {
     char text[24];
     if (f->type == PROTOBUF_C_TYPE_STRING) {
         const char *s = *(char *const *)at;
-        json_key(out, s ? s : "");
+        json_key_span(out, map_key(s));
         return;
     }
     if (f->type == PROTOBUF_C_TYPE_UINT64) (void)snprintf(text, sizeof text, "%llu", (unsigned long long)*(const uint64_t *)at);
@@ -435,12 +426,52 @@ static void write_key(struct json_out *out, const ProtobufCFieldDescriptor *f, c
     json_key(out, text);
 }
 
+/* An entry of a map by its key: the text, or the number's 8 bytes. */
+struct map_entry {
+    struct span text;
+    uint64_t number;
+    size_t at;
+};
+static int by_key(const void *a, const void *b) {
+    const struct map_entry *x = a, *y = b;
+    size_t n = x->text.len < y->text.len ? x->text.len : y->text.len;
+    int c = n ? memcmp(x->text.data, y->text.data, n) : 0;
+    if (c == 0) c = (x->text.len > y->text.len) - (x->text.len < y->text.len);
+    if (c == 0) c = (x->number > y->number) - (x->number < y->number);
+    return c ? c : (x->at > y->at) - (x->at < y->at);
+}
+
+/* A peer may send a key of a map more than once: the last one counts (the protobuf specification's word), and a JSON object has each name once. Returns owned: whether entry i
+ * gives way to a later one; NULL without memory. */
+static bool *map_superseded(const ProtobufCMessage *const *entries, size_t n) {
+    struct map_entry *sorted = mem_calloc(n, sizeof *sorted);
+    bool *gone = mem_calloc(n, sizeof *gone);
+    if (!sorted || !gone) {
+        mem_free(sorted);
+        mem_free(gone);
+        return NULL;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const ProtobufCFieldDescriptor *key = &entries[i]->descriptor->fields[0];
+        const char *at = (const char *)entries[i] + key->offset;
+        sorted[i].at = i;
+        if (key->type == PROTOBUF_C_TYPE_STRING) sorted[i].text = map_key(*(char *const *)(const void *)at);
+        else memcpy(&sorted[i].number, at, value_size(key->type));
+    }
+    qsort(sorted, n, sizeof *sorted, by_key);
+    for (size_t i = 0; i + 1 < n; i++) gone[sorted[i].at] = span_eq(sorted[i].text, sorted[i + 1].text) && sorted[i].number == sorted[i + 1].number;
+    mem_free(sorted);
+    return gone;
+}
+
 static void write_repeated(struct json_out *out, const ProtobufCFieldDescriptor *f, const char *items, size_t n, bool defaults, int depth) {
-    bool map = is_map(f);
+    bool map = is_map(f), *gone = NULL;
+    if (map && n > 1 && !(gone = map_superseded((const ProtobufCMessage *const *)(const void *)items, n))) out->out->failed = E_NOMEM;
     if (map) json_object(out);
     else json_array(out);
     for (size_t i = 0; i < n; i++) {
         const void *at = items + i * value_size(f->type);
+        if (gone && gone[i]) continue;
         if (map) {
             const ProtobufCMessage *entry = *(ProtobufCMessage *const *)at;
             const ProtobufCFieldDescriptor *parts = entry->descriptor->fields;
@@ -452,6 +483,7 @@ static void write_repeated(struct json_out *out, const ProtobufCFieldDescriptor 
     }
     if (map) json_object_end(out);
     else json_array_end(out);
+    mem_free(gone);
 }
 
 static void write_message(struct json_out *out, const ProtobufCMessage *m, bool defaults, int depth) {
@@ -482,7 +514,7 @@ static void write_message(struct json_out *out, const ProtobufCMessage *m, bool 
 void protojson_write(struct json_out *out, const ProtobufCMessage *message, bool defaults) { write_message(out, message, defaults, 0); }
 
 int protojson_write_packed(struct json_out *out, const ProtobufCMessageDescriptor *type, struct span bytes, bool defaults, struct error *err) {
-    ProtobufCMessage *m = protobuf_c_message_unpack(type, &allocator, bytes.len, (const uint8_t *)bytes.data);
+    ProtobufCMessage *m = message_unpack(type, bytes);
     if (!m) return error_set(err, E_INVALID, "not a %s", type->short_name);
     write_message(out, m, defaults, 0);
     protojson_free(m);

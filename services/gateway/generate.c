@@ -17,6 +17,7 @@
 #include "interactions.h"
 #include "registry.h"
 #include "routes.h"
+#include "wire/unpack.h"
 
 enum {
     CREDIT = 64,
@@ -242,7 +243,7 @@ static void on_item(void *arg, struct span item) {
     struct generation *g = c->generation;
     struct error err;
     int r = 0;
-    Genloop__V1__GenerateReply *reply = genloop__v1__generate_reply__unpack(NULL, item.len, (const uint8_t *)item.data);
+    Genloop__V1__GenerateReply *reply = MESSAGE_UNPACK(GenerateReply, generate_reply, item);
     if (!reply) {
         (void)error_set(&err, E_UNKNOWN, "a replica answered with what is no GenerateReply");
         fail(g, &err);

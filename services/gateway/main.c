@@ -9,6 +9,7 @@
 #include "gateway.h"
 #include "interactions.h"
 #include "registry.h"
+#include "wire/unpack.h"
 
 #define AT(field) offsetof(struct gateway_settings, field)
 static const struct config_row ROWS[] = {
@@ -50,7 +51,7 @@ static void on_peer(struct service *s, void *arg, struct bus_peer *peer, struct 
         routing_lost(g->routing, peer);
         return;
     }
-    Genloop__V1__Member *m = genloop__v1__member__unpack(NULL, record.len, (const uint8_t *)record.data);
+    Genloop__V1__Member *m = MESSAGE_UNPACK(Member, member, record);
     if (m && strcmp(m->service, "inference") == 0) {
         struct routing_report report = {.id = span_str(m->id), .draining = m->draining};
         if (m->load) {

@@ -10,6 +10,7 @@
 #include "registry.h"
 #include "routes.h"
 #include "wire/protojson.h"
+#include "wire/unpack.h"
 
 enum { ANSWER_MAX = 64 << 20, JOBS_SHOWN = 20, JOBS_TIMEOUT_MS = 2000 };
 
@@ -40,7 +41,7 @@ struct listing {
 static void write_member(void *arg, struct bus_peer *peer, struct span member, bool alive) {
     struct listing *l = arg;
     struct json_out *w = l->w;
-    Genloop__V1__Member *m = genloop__v1__member__unpack(NULL, member.len, (const uint8_t *)member.data);
+    Genloop__V1__Member *m = MESSAGE_UNPACK(Member, member, member);
     (void)peer;
     if (!m) return;
     json_object(w);

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "inference.h"
 #include "request.h"
+#include "wire/unpack.h"
 
 enum {
     TEXT_MAX = 8 << 20,       /* of one item: half of what the bus carries */
@@ -292,7 +293,7 @@ void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const
     if (!stream && !span_eq_str(method, "Generation/Generate"))
         result = error_set(&err, E_UNSUPPORTED, "%.*s is not built yet", method.len < 64 ? (int)method.len : 64, method.data);
     else if (service_draining(inf->service)) result = error_set(&err, E_UNAVAILABLE, "%s is draining", service_instance(inf->service));
-    else if (!(message = genloop__v1__generate_request__unpack(NULL, request.len, (const uint8_t *)request.data)))
+    else if (!(message = MESSAGE_UNPACK(GenerateRequest, generate_request, request)))
         result = error_set(&err, E_INVALID, "the request is no GenerateRequest");
     if (result == 0) result = request_from_message(message, &inf->arena, &r, &err);
     struct span side = !span_empty(context->session) ? context->session : context->request_id;

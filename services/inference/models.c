@@ -16,6 +16,7 @@
 #include "base/pool.h"
 #include "genloop/v1/bus.pb-c.h"
 #include "inference.h"
+#include "wire/unpack.h"
 
 enum { RETRY_FIRST_MS = 1000, RETRY_MAX_MS = 60000, LOAD_MAX = 200 * 1024 };
 
@@ -71,7 +72,7 @@ static void count_replica(void *arg, struct bus_peer *peer, struct span member, 
     struct neighbours *n = arg;
     (void)peer;
     if (!alive) return;
-    Genloop__V1__Member *m = genloop__v1__member__unpack(NULL, member.len, (const uint8_t *)member.data);
+    Genloop__V1__Member *m = MESSAGE_UNPACK(Member, member, member);
     if (m && strcmp(m->service, "inference") == 0 && span_starts(span_str(m->endpoint), SPAN("ipc:"))) n->count++; /* ipc: of this machine */
     if (m) genloop__v1__member__free_unpacked(m, NULL);
 }

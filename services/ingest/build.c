@@ -13,6 +13,7 @@
 #include "tokenizer/chat.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/train.h"
+#include "wire/unpack.h"
 
 struct doc { /* an accepted document; strings are the arena's */
     struct span id, title, source, language;
@@ -67,7 +68,7 @@ static int list_documents(void *arg, struct view_db *db, struct error *err) {
     view_bind_span(s, 2, span_str(b->request->dataset));
     while (r == 0 && view_step(s)) {
         struct span packed = view_blob(s, 0);
-        Genloop__V1__Document *d = genloop__v1__document__unpack(NULL, packed.len, (const uint8_t *)packed.data);
+        Genloop__V1__Document *d = MESSAGE_UNPACK(Document, document, packed);
         if (!d || !d->text) {
             if (d) genloop__v1__document__free_unpacked(d, NULL);
             continue; /* the fold has let in only what unpacks; without a text there is nothing to take */

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "services/ingest/build.h"
+#include "wire/unpack.h"
 
 enum {
     LEASE_MS = 9000,
@@ -93,7 +94,7 @@ static int look(void *arg, struct view_db *db, struct error *err) {
     struct view_stmt *s;
     struct span packed;
     if (view_dataset_by_build(db, span_str(l->request->tenant), span_str(l->request->build_id), &s, &packed)) {
-        l->dataset = genloop__v1__dataset__unpack(NULL, packed.len, (const uint8_t *)packed.data);
+        l->dataset = MESSAGE_UNPACK(Dataset, dataset, packed);
         view_done(s);
     }
     l->highest = view_dataset_highest(db, span_str(l->request->tenant), span_str(l->request->dataset));

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "services/ingest/ingest.h"
+#include "wire/unpack.h"
 
 struct upload {
     struct call call;
@@ -325,7 +326,7 @@ static int check_header(const Genloop__V1__UploadHeader *h, struct error *err) {
 
 /* One UploadRequest. Returns 0, or what the call fails with. */
 static int take(struct upload *u, struct span packed, bool costs_credit, struct error *err) {
-    Genloop__V1__UploadRequest *m = genloop__v1__upload_request__unpack(NULL, packed.len, (const uint8_t *)packed.data);
+    Genloop__V1__UploadRequest *m = MESSAGE_UNPACK(UploadRequest, upload_request, packed);
     if (!m) return error_set(err, E_INVALID, "the item is no UploadRequest");
     int r = 0;
     if (m->part_case == GENLOOP__V1__UPLOAD_REQUEST__PART_HEADER) {

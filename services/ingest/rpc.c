@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "services/ingest/build.h"
+#include "wire/unpack.h"
 
 enum { TICK_MS = 150, PAGE_DEFAULT = 100, PAGE_MAX = 1000 };
 
@@ -83,7 +84,7 @@ static int find_dataset(void *arg, struct view_db *db, struct error *err) {
     struct view_stmt *s;
     struct span packed;
     if (view_dataset(db, f->tenant, f->name, f->version, &s, &packed)) {
-        f->dataset = genloop__v1__dataset__unpack(NULL, packed.len, (const uint8_t *)packed.data);
+        f->dataset = MESSAGE_UNPACK(Dataset, dataset, packed);
         view_done(s);
     }
     return view_failed(db, err);
@@ -287,7 +288,7 @@ static int read_progress(void *arg, struct view_db *db, struct error *err) {
     if (s->builds) found = view_dataset_by_build(db, span_str(s->tenant), span_str(s->build_id), &stmt, &packed);
     else found = view_dataset(db, span_str(s->tenant), span_str(s->dataset), view_dataset_highest(db, span_str(s->tenant), span_str(s->dataset)), &stmt, &packed);
     if (found) {
-        s->version = genloop__v1__dataset__unpack(NULL, packed.len, (const uint8_t *)packed.data);
+        s->version = MESSAGE_UNPACK(Dataset, dataset, packed);
         view_done(stmt);
     }
     view_dataset_counts(db, span_str(s->tenant), span_str(s->version && s->builds ? s->version->name : s->dataset), &s->counts);
@@ -482,7 +483,7 @@ static void call_build(struct ingest *in, struct bus_reply *reply, struct span t
     struct error err = {0};
     struct build_request q = {0};
     char made[ID_TEXT_MAX];
-    Genloop__V1__BuildDatasetRequest *m = genloop__v1__build_dataset_request__unpack(NULL, request.len, (const uint8_t *)request.data);
+    Genloop__V1__BuildDatasetRequest *m = MESSAGE_UNPACK(BuildDatasetRequest, build_dataset_request, request);
     int r = m ? dataset_name_check(span_str(m->dataset), &err) : error_set(&err, E_INVALID, "the request is no BuildDatasetRequest");
     if (!r && (strlen(m->build_id) >= sizeof q.build_id || !span_is_utf8(span_str(m->build_id)))) r = error_set_param(&err, E_INVALID, "build_id", "a build id has at most %zu bytes", sizeof q.build_id - 1);
     if (!r && strlen(m->tokenizer) >= sizeof q.tokenizer) r = error_set_param(&err, E_INVALID, "tokenizer", "a tokenizer is the sha256 of a tokenizer.json or a model's name@version");
@@ -510,7 +511,7 @@ static void call_build(struct ingest *in, struct bus_reply *reply, struct span t
 
 static void call_watch(struct ingest *in, struct bus_reply *reply, struct span tenant, struct span request, struct call **call) {
     struct error err = {0};
-    Genloop__V1__WatchDatasetRequest *m = genloop__v1__watch_dataset_request__unpack(NULL, request.len, (const uint8_t *)request.data);
+    Genloop__V1__WatchDatasetRequest *m = MESSAGE_UNPACK(WatchDatasetRequest, watch_dataset_request, request);
     int r = m ? dataset_name_check(span_str(m->dataset), &err) : error_set(&err, E_INVALID, "the request is no WatchDatasetRequest");
     struct stream *s = r ? NULL : stream_new(in, reply, tenant, m->dataset, NULL);
     if (!r && !s) r = error_set(&err, E_NOMEM, "no memory");
@@ -532,25 +533,25 @@ static void call_question(struct ingest *in, struct bus_reply *reply, struct spa
         return;
     }
     if (span_eq_str(method, "Ingest/GetDataset")) {
-        Genloop__V1__GetDatasetRequest *m = genloop__v1__get_dataset_request__unpack(NULL, request.len, bytes);
+        Genloop__V1__GetDatasetRequest *m = MESSAGE_UNPACK(GetDatasetRequest, get_dataset_request, span_of(bytes, request.len));
         q->answer = get_dataset;
         if (m) span_copy(q->name, sizeof q->name, span_str(m->name));
         else r = E_INVALID;
         if (m) genloop__v1__get_dataset_request__free_unpacked(m, NULL);
     } else if (span_eq_str(method, "Ingest/ListDatasets")) {
-        Genloop__V1__PageRequest *m = genloop__v1__page_request__unpack(NULL, request.len, bytes);
+        Genloop__V1__PageRequest *m = MESSAGE_UNPACK(PageRequest, page_request, span_of(bytes, request.len));
         q->answer = list_datasets;
         r = m ? take_page(q, m, &err) : E_INVALID;
         if (m) genloop__v1__page_request__free_unpacked(m, NULL);
     } else if (span_eq_str(method, "Ingest/ListDocuments")) {
-        Genloop__V1__ListDocumentsRequest *m = genloop__v1__list_documents_request__unpack(NULL, request.len, bytes);
+        Genloop__V1__ListDocumentsRequest *m = MESSAGE_UNPACK(ListDocumentsRequest, list_documents_request, span_of(bytes, request.len));
         q->answer = list_documents;
         r = m ? take_page(q, m->page, &err) : E_INVALID;
         if (m) span_copy(q->name, sizeof q->name, span_str(m->dataset));
         if (m) q->state = (int)m->state;
         if (m) genloop__v1__list_documents_request__free_unpacked(m, NULL);
     } else if (span_eq_str(method, "Ingest/RemoveDataset")) {
-        Genloop__V1__RemoveDatasetRequest *m = genloop__v1__remove_dataset_request__unpack(NULL, request.len, bytes);
+        Genloop__V1__RemoveDatasetRequest *m = MESSAGE_UNPACK(RemoveDatasetRequest, remove_dataset_request, span_of(bytes, request.len));
         q->answer = remove_dataset;
         if (m) span_copy(q->name, sizeof q->name, span_str(m->name));
         else r = E_INVALID;

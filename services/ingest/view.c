@@ -9,6 +9,7 @@
 #include "services/ingest/ingest.h"
 
 #include "base/alloc.h"
+#include "wire/unpack.h"
 
 const char INGEST_SCHEMA[] =
     "CREATE TABLE documents(id TEXT PRIMARY KEY, tenant TEXT NOT NULL, dataset TEXT NOT NULL, state INTEGER NOT NULL, time_ms INTEGER NOT NULL,"
@@ -43,7 +44,7 @@ static bool follows(int from, int64_t from_ms, int to, int64_t to_ms) {
 }
 
 static int fold_document(struct view_db *db, const struct event *e, struct error *err) {
-    Genloop__V1__Document *d = genloop__v1__document__unpack(NULL, e->value.len, (const uint8_t *)e->value.data);
+    Genloop__V1__Document *d = MESSAGE_UNPACK(Document, document, e->value);
     if (!d) return error_set(err, E_INVALID, "the value is no Document");
     int r = 0;
     if (!d->id[0] || !span_eq(e->key, span_str(d->id)) || d->state < GENLOOP__V1__DOCUMENT_STATE__DOCUMENT_STATE_RECEIVED || d->state > GENLOOP__V1__DOCUMENT_STATE__DOCUMENT_STATE_ERASED) {
@@ -86,7 +87,7 @@ out:
 }
 
 static int fold_dataset(struct view_db *db, const struct event *e, struct error *err) {
-    Genloop__V1__Dataset *d = genloop__v1__dataset__unpack(NULL, e->value.len, (const uint8_t *)e->value.data);
+    Genloop__V1__Dataset *d = MESSAGE_UNPACK(Dataset, dataset, e->value);
     if (!d) return error_set(err, E_INVALID, "the value is no Dataset");
     int r = 0;
     if (!d->name[0] || !d->version || d->state < GENLOOP__V1__DATASET_STATE__DATASET_STATE_BUILDING || d->state > GENLOOP__V1__DATASET_STATE__DATASET_STATE_REMOVED) {

@@ -16,6 +16,7 @@
 #include "services/ingest/attempts.h"
 #include "services/ingest/clean.h"
 #include "services/ingest/ingest.h"
+#include "wire/unpack.h"
 
 enum {
     BATCH_MAX = 64,            /* documents in hand: enough for one flush of the log to be shared, little enough to be done again */
@@ -223,7 +224,7 @@ static int is_open(void *arg, struct view_db *db, struct error *err) {
 static void take(struct worker *w, const struct event *e) {
     struct error err = {0};
     struct task *t = &w->tasks[w->n];
-    Genloop__V1__Document *d = e->value.len ? genloop__v1__document__unpack(NULL, e->value.len, (const uint8_t *)e->value.data) : NULL;
+    Genloop__V1__Document *d = e->value.len ? MESSAGE_UNPACK(Document, document, e->value) : NULL;
     if (!d && e->value.len) {
         /* What is before it must be committed before it: a dead letter commits too. */
         metric_add(w->dead, 1);

@@ -13,6 +13,7 @@
 #include "genloop/v1/models.pb-c.h"
 #include "genloop/v1/services.pb-c.h"
 #include "wire/protojson.h"
+#include "wire/unpack.h"
 
 static char *again(const char *text, const ProtobufCMessageDescriptor *type, bool defaults, struct error *err) {
     struct json *root;
@@ -129,6 +130,74 @@ static void packed_bytes(void **state) {
     buf_fini(&out);
 }
 
+/* A key of a map that a peer sends again: the last one counts, and the object has each name once, also where keys are no UTF-8. */
+static void keys_twice(void **state) {
+    (void)state;
+    static const struct {
+        const ProtobufCMessageDescriptor *type;
+        const char *bytes, *out;
+    } cases[] = {
+        {&genloop__v1__upload_header__descriptor, "\x22\x06\x0a\x01" "a\x12\x01" "1\x22\x06\x0a\x01" "b\x12\x01" "2\x22\x06\x0a\x01" "a\x12\x01" "3", "{\"metadata\":{\"b\":\"2\",\"a\":\"3\"}}"},
+        {&genloop__v1__upload_header__descriptor, "\x22\x06\x0a\x01\xff\x12\x01" "1\x22\x06\x0a\x01\xfe\x12\x01" "2", "{\"metadata\":{\"\xef\xbf\xbd\":\"2\"}}"},
+        {&genloop__v1__upload_header__descriptor, "\x22\x02\x0a\x00\x22\x05\x0a\x00\x12\x01" "1", "{\"metadata\":{\"\":\"1\"}}"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct buf out;
+        struct json_out w;
+        size_t len = strlen(cases[i].bytes);
+        if (i == 2) len = 11; /* it holds zeros */
+        buf_init(&out, 1000);
+        json_begin(&w, &out);
+        assert_int_equal(protojson_write_packed(&w, cases[i].type, span_of(cases[i].bytes, len), false, NULL), 0);
+        assert_string_equal(buf_cstr(&out), cases[i].out);
+        buf_fini(&out);
+    }
+}
+
+/* Two bytes can ask for a hundred: a message that is nothing but such bytes is refused, one of the same size that says something is not. */
+static void bombs(void **state) {
+    (void)state;
+    enum { BYTES = 8 << 20 };
+    static const struct {
+        const ProtobufCMessageDescriptor *type;
+        const char *unit;
+        size_t unit_len;
+    } cases[] = {
+        {&genloop__v1__generate_request__descriptor, "\x12\x00", 2},         /* messages */
+        {&genloop__v1__model_detail__descriptor, "\x1a\x00", 2},            /* versions */
+        {&genloop__v1__upload_header__descriptor, "\x22\x00", 2},           /* entries of a map */
+    };
+    char *bytes = mem_alloc(BYTES);
+    assert_non_null(bytes);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct error err = {0};
+        struct buf out;
+        struct json_out w;
+        size_t n = 0;
+        for (; n + cases[i].unit_len <= BYTES; n += cases[i].unit_len) memcpy(bytes + n, cases[i].unit, cases[i].unit_len);
+        buf_init(&out, 1000);
+        json_begin(&w, &out);
+        alloc_fail_at(0);
+        if (message_unpack(cases[i].type, span_of(bytes, n))) fail_msg("bomb %zu was unpacked", i);
+        assert_int_equal(protojson_write_packed(&w, cases[i].type, span_of(bytes, n), false, &err), E_INVALID);
+        assert_non_null(strstr(err.message, cases[i].type->short_name));
+        /* As many as a small message may have are no bomb. */
+        ProtobufCMessage *m = message_unpack(cases[i].type, span_of(bytes, 200 * cases[i].unit_len));
+        assert_non_null(m);
+        message_free(m);
+        buf_fini(&out);
+    }
+    /* A text, and token ids, of the same size: with tag and length before them. */
+    memset(bytes, 'a', BYTES);
+    memcpy(bytes, "\x0a\xfb\xff\xff\x03", 5);
+    ProtobufCMessage *m = message_unpack(&genloop__v1__get_model_request__descriptor, span_of(bytes, BYTES));
+    assert_non_null(m);
+    assert_int_equal(strlen(((Genloop__V1__GetModelRequest *)m)->model), BYTES - 5);
+    message_free(m);
+    mem_free(bytes);
+    message_free(NULL);
+}
+
 static void base64(void **state) {
     (void)state;
     static const char *const pairs[][2] = {{"", ""}, {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"}, {"foobar", "Zm9vYmFy"}, {"\xfb\xff", "+/8="}}; /* RFC 4648, 10 */
@@ -172,6 +241,6 @@ static void allocation_failures(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(round_trips), cmocka_unit_test(with_defaults), cmocka_unit_test(refused), cmocka_unit_test(packed_bytes), cmocka_unit_test(base64), cmocka_unit_test(allocation_failures)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(round_trips), cmocka_unit_test(with_defaults), cmocka_unit_test(refused), cmocka_unit_test(packed_bytes), cmocka_unit_test(keys_twice), cmocka_unit_test(bombs), cmocka_unit_test(base64), cmocka_unit_test(allocation_failures)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

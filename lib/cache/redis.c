@@ -15,6 +15,7 @@
 #include <openssl/err.h> /* first through base/banned.h: see GENLOOP_USES_OPENSSL there */
 #include <openssl/ssl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -263,6 +264,24 @@ static int flush(struct redis *r, int64_t deadline, struct error *err) {
 
 /* ---- connecting ---- */
 
+/* A few bytes can announce an array of billions, and hiredis takes the memory for it at once: not beyond REDIS_ELEMENTS_MAX. Its own functions are copied from the first reader. */
+static redisReplyObjectFunctions capped;
+static void *(*create_array)(const redisReadTask *task, int elements);
+static pthread_mutex_t capped_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void *create_capped_array(const redisReadTask *task, int elements) { return elements < 0 || elements > REDIS_ELEMENTS_MAX ? NULL : create_array(task, elements); }
+
+static void cap_arrays(redisReader *reader) {
+    pthread_mutex_lock(&capped_lock);
+    if (!create_array) {
+        capped = *reader->fn;
+        create_array = capped.createArray;
+        capped.createArray = create_capped_array;
+    }
+    pthread_mutex_unlock(&capped_lock);
+    reader->fn = &capped;
+}
+
 static int socket_connect(struct redis *r, int family, const struct sockaddr *address, socklen_t len, int64_t deadline, struct error *err) {
     r->fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (r->fd < 0) return error_set(err, E_UNAVAILABLE, "no socket for Redis at %s: %s", r->host, strerror(errno));
@@ -380,6 +399,7 @@ int redis_connect(struct redis *r, struct error *err) {
     }
     if (e != 0) goto out;
     r->reader = redisReaderCreate();
+    if (r->reader) cap_arrays(r->reader);
     if (!r->reader) {
         e = error_set(err, E_NOMEM, "no memory for a connection to Redis");
         goto out;

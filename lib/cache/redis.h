@@ -18,6 +18,7 @@ enum redis_type { REDIS_NIL, REDIS_STRING, REDIS_STATUS, REDIS_ERROR, REDIS_INTE
 
 enum { REDIS_WRITE_MAX = 64 * 1024 * 1024 }; /* appended and not sent yet: a batch of the event log is at most an eighth of it */
 enum { REDIS_READ_MAX = 128 * 1024 * 1024 }; /* bytes of one reply: 64 of the largest events, twice over; beyond it the peer is no Redis of ours */
+enum { REDIS_ELEMENTS_MAX = 4 * 1024 * 1024 }; /* of one array: a hash of a million members, four times over; what announces more is answered with E_UNAVAILABLE */
 enum { REDIS_PENDING_MAX = 100000 };         /* commands without a reply yet */
 
 /* url: "unix:/path", "redis+unix:/path", "redis://[[user]:password@]host[:port][/db]", "rediss://…" (the system's certificate authorities, or

@@ -1,7 +1,7 @@
 /* The record of an evaluation: what is read is judged, with the same verdict each time. */
 #include <math.h>
 
-#include "services/feedback/gates.h"
+#include "gates/gates.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

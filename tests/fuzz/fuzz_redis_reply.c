@@ -16,6 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static int listener = -1;
 static char url[128];
 static struct span answer;
+static pthread_mutex_t answering = PTHREAD_MUTEX_INITIALIZER; /* the input outlives no call */
 
 static void *serve(void *arg) {
     (void)arg;
@@ -23,6 +24,7 @@ static void *serve(void *arg) {
         int fd = accept(listener, NULL, NULL);
         if (fd < 0) continue;
         char question[4096];
+        (void)pthread_mutex_lock(&answering);
         (void)!read(fd, question, sizeof question);
         for (size_t at = 0; at < answer.len;) {
             ssize_t n = send(fd, answer.data + at, answer.len - at, MSG_NOSIGNAL);
@@ -30,6 +32,7 @@ static void *serve(void *arg) {
             at += (size_t)n;
         }
         close(fd);
+        (void)pthread_mutex_unlock(&answering);
     }
     return NULL;
 }
@@ -73,5 +76,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         ASSERT(e.topic == TOPIC_MODELS && e.id.len && e.id.len <= EVENT_ID_MAX && e.type.len <= EVENT_HEADER_MAX && strlen(e.offset) < EVENT_OFFSET_MAX);
     }
     redis_view_close(view);
+    (void)pthread_mutex_lock(&answering); /* whoever was spoken to has been answered */
+    (void)pthread_mutex_unlock(&answering);
     return 0;
 }

@@ -336,15 +336,35 @@ int config_describe(const struct config_row *rows, size_t n, struct buf *out) {
     return r;
 }
 
+/* YAML reads JSON's quoting, but takes some characters for the end of a line and refuses others where they stand as they are. */
+static void show_text(struct buf *out, const char *text) {
+    struct buf quoted;
+    struct json_out w;
+    buf_init(&quoted, out->cap);
+    json_begin(&w, &quoted);
+    json_put_str(&w, text);
+    struct span s = buf_span(&quoted);
+    for (size_t i = 0, n; i < s.len; i += n) {
+        uint32_t c = 0;
+        n = span_utf8_decode(span_skip(s, i), &c);
+        if (n == 0) n = 1; /* not met: the writer writes UTF-8 */
+        bool plain = c < 0x7f || (c >= 0xa0 && c != 0x2028 && c != 0x2029 && c != 0xfeff && c < 0xfffe) || c > 0xffff;
+        if (plain) buf_append(out, s.data + i, n);
+        else buf_printf(out, "\\u%04x", c);
+    }
+    if (quoted.failed) out->failed = quoted.failed;
+    buf_fini(&quoted);
+}
+
 static void show_value(const struct config_row *row, const void *settings, struct buf *out) {
     const void *from = (const char *)settings + row->offset;
     union value v = {0};
     struct json_out w;
     json_begin(&w, out);
     switch (row->type) {
-    case CONFIG_STRING: /* YAML reads JSON's quoting */
+    case CONFIG_STRING:
         memcpy(&v.text, from, sizeof v.text);
-        json_put_str(&w, v.text ? v.text : "");
+        show_text(out, v.text ? v.text : "");
         break;
     case CONFIG_SECRET:
         memcpy(&v.text, from, sizeof v.text);

@@ -39,13 +39,17 @@ const struct error_kind *error_kind(int code) {
 
 int error_from_grpc(int grpc_status) { return grpc_status >= 0 && grpc_status <= 16 ? -grpc_status : E_UNKNOWN; }
 
-/* What was cut in the middle of a character loses that character. */
+/* One line of UTF-8, whatever the input was that it quotes: what was cut in the middle of a character loses that character, any other byte that is none becomes '?'. */
 static void message_tidy(char *text, size_t size) {
     text[size - 1] = 0;
     size_t len = strlen(text);
-    if (len == size - 1) text[span_utf8_complete((struct span){text, len})] = 0;
-    for (char *p = text; *p; p++)
-        if (*p == '\n' || *p == '\r') *p = ' ';
+    if (len == size - 1) text[len = span_utf8_complete((struct span){text, len})] = 0;
+    for (size_t i = 0, n; i < len; i += n) {
+        uint32_t code;
+        n = span_utf8_decode((struct span){text + i, len - i}, &code);
+        if (n == 0) text[i] = '?', n = 1;
+        else if (n == 1 && (code == '\n' || code == '\r')) text[i] = ' ';
+    }
 }
 
 int error_vset(struct error *err, int code, const char *format, va_list args) {

@@ -112,6 +112,7 @@ char *span_copy(char *dst, size_t dst_size, struct span s) {
     if (!dst_size) return dst;
     size_t n = s.len < dst_size - 1 ? s.len : dst_size - 1;
     if (n) memcpy(dst, s.data, n);
+    if (n < s.len) n = span_utf8_complete((struct span){dst, n});
     dst[n] = 0;
     return dst;
 }

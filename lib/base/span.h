@@ -46,7 +46,7 @@ bool span_cut(struct span *rest, char separator, struct span *head);
 int span_to_i64(struct span s, int64_t *value);
 int span_to_u64(struct span s, uint64_t *value);
 int span_to_f64(struct span s, double *value);
-/* Copies into dst of size dst_size, terminated and cut where needed; returns dst. */
+/* Copies into dst of size dst_size, terminated and, where needed, cut (not inside a character); returns dst. */
 char *span_copy(char *dst, size_t dst_size, struct span s);
 /* Heap copy, terminated; returns owned, NULL without memory. */
 char *span_dup(struct span s);

@@ -95,6 +95,9 @@ static void pieces(void **state) {
     assert_true(span_eq_nocase(SPAN("Content-LENGTH"), SPAN("content-length")) && !span_eq_nocase(SPAN("a["), SPAN("a{")));
     char small[4];
     assert_string_equal(span_copy(small, sizeof small, SPAN("abcdef")), "abc");
+    assert_string_equal(span_copy(small, sizeof small, SPAN("ab\xc3\xa9")), "ab"); /* cut, but not inside a character */
+    assert_string_equal(span_copy(small, sizeof small, SPAN("a\xc3\xa9")), "a\xc3\xa9");
+    assert_string_equal(span_copy(small, sizeof small, SPAN("a\xc3")), "a\xc3"); /* nothing was cut: the bytes as they are */
     char *copy = span_dup(SPAN("xy"));
     assert_string_equal(copy, "xy");
     mem_free(copy);
@@ -126,6 +129,10 @@ static void errors(void **state) {
     assert_true(e.retriable && span_is_utf8(span_str(e.message)) && strlen(e.message) >= ERROR_MESSAGE_MAX - 3);
     error_set(&e, E_UNAVAILABLE, "%s", lengthy);
     assert_true(span_is_utf8(span_str(e.message)));
+    /* What an input quotes of itself: a message is UTF-8 all the same. */
+    error_set_param(&e, E_INVALID, "a\xff\xc3(\xe2\x82", "no '%.*s'", 2, "a\xc3\xa9");
+    assert_string_equal(e.message, "no 'a?'");
+    assert_string_equal(e.param, "a?" "?(" "??");
     for (int code = 0; code >= E_CODE_MIN; code--) assert_int_equal(error_kind(code)->code, code);
     assert_int_equal(error_kind(5)->code, E_INTERNAL);
     assert_int_equal(error_kind(-999)->code, E_INTERNAL);

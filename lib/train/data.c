@@ -307,7 +307,8 @@ struct data_sequence data_sequence(const struct data *d, uint64_t row, uint32_t 
         return (struct data_sequence){d->ids ? d->ids + at : NULL, d->ids16 ? d->ids16 + at : NULL, NULL, d->options.length};
     }
     const struct piece *p = &d->pieces[d->first[row] + index];
-    return (struct data_sequence){d->ids + p->at, NULL, d->is_label + p->at, p->tokens ? p->tokens - 1 : 0};
+    if (!p->tokens) return (struct data_sequence){0}; /* of a set without a token there is no list either */
+    return (struct data_sequence){d->ids + p->at, NULL, d->is_label + p->at, p->tokens - 1};
 }
 
 int data_order_init(struct data_order *o, uint64_t rows, bool shuffle, uint64_t seed, struct error *err) {

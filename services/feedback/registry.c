@@ -197,6 +197,8 @@ static int check_command(const struct registry_command *c, struct error *err) {
     if (!span_is_utf8(c->reason) || memchr(c->reason.data, 0, c->reason.len)) return error_set_param(err, E_INVALID, "reason", "a reason is UTF-8 text");
     if (c->id.len > REGISTRY_ID_MAX) return error_set_param(err, E_TOO_LARGE, "id", "an id has at most %d bytes, not %zu", REGISTRY_ID_MAX, c->id.len);
     if (c->actor_id.len == 0) return error_set(err, E_DENIED, "nobody is named as the actor of this transition");
+    if (c->move == MOVE_SUCCEED || c->move == MOVE_RESTORE)
+        return error_set(err, E_INVALID, "%s is what a promotion or a rollback does to another version: no command", move_name(c->move)); /* alone it would leave an alias behind */
     return 0;
 }
 

@@ -384,6 +384,7 @@ static void peer_killed(void **state) {
     assert_int_equal(f->calls[1].code, E_UNAVAILABLE);
     assert_true(f->calls[0].begun);
     assert_false(f->calls[1].begun); /* may be tried elsewhere */
+    assert_non_null(strstr(f->calls[1].err.message, "connection broke")); /* at once, and not by a silence that a quick successor would fill */
     assert_int_equal(f->lost, 1);
     assert_false(bus_peer_alive(f->peer));
     /* A successor at the same place: the peer comes back by itself, and nothing meant for the former reaches it. */

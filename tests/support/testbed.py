@@ -66,7 +66,7 @@ class Platform:
         for service in SERVICES:
             binary(f"genloop-{service}")
         self.own_home = home is None
-        self.home = home or tempfile.mkdtemp(prefix="genloop-test-", dir=os.environ.get("TEST_TMP"))
+        self.home = home or tempfile.mkdtemp(prefix="genloop-home-", dir=os.environ.get("TEST_TMP"))
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {**clean_environment(self.home), "GENLOOP_URL": self.url, **(environment or {})}

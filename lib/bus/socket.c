@@ -132,9 +132,10 @@ static int read_message(struct bus_socket *s) {
 }
 
 static void socket_free(struct bus_socket *s) {
+    /* The monitor first: ZeroMQ's I/O thread, which all sockets share, writes events to it and waits for ever where its reader has gone. */
+    if (s->monitor.socket && s->main.socket) (void)zmq_socket_monitor(s->main.socket, NULL, 0);
     unwatch(&s->main);
     unwatch(&s->zap);
-    if (s->monitor.socket && s->main.socket) (void)zmq_socket_monitor(s->main.socket, NULL, 0);
     unwatch(&s->monitor);
     loop_timer_close(s->again);
     mem_free(s);

@@ -28,6 +28,7 @@ struct pool {
     char apart[64];            /* what finishes is counted on another cache line */
     _Atomic size_t done;       /* items */
     atomic_int parked;
+    atomic_int active;         /* threads [0, active) take chunks */
     atomic_bool stop, waiting; /* waiting: the caller sleeps */
     pthread_mutex_t lock;
     pthread_cond_t work, finished;
@@ -53,7 +54,7 @@ static void take_chunks(struct pool *p, int thread) {
     for (;;) {
         uint64_t seen = atomic_load(&p->ticket);
         uint32_t next = (uint32_t)seen;
-        if (next == CLOSED) return;
+        if (next == CLOSED || thread >= atomic_load(&p->active)) return; /* looked at after the ticket: a call is published behind its number of threads */
         void *arg = atomic_load(&p->arg);
         void (*fn)(void *, size_t, int) = atomic_load(&p->fn);
         size_t count = atomic_load(&p->count), chunk = atomic_load(&p->chunk), first = next * chunk;
@@ -69,9 +70,9 @@ static void take_chunks(struct pool *p, int thread) {
     }
 }
 
-static bool work_waits(struct pool *p, uint32_t seen_call) {
+static bool work_waits(struct pool *p, uint32_t seen_call, int thread) {
     uint64_t t = atomic_load(&p->ticket);
-    return ((uint32_t)(t >> 32) != seen_call && (uint32_t)t != CLOSED) || atomic_load(&p->stop);
+    return ((uint32_t)(t >> 32) != seen_call && (uint32_t)t != CLOSED && thread < atomic_load(&p->active)) || atomic_load(&p->stop);
 }
 
 static void *worker(void *start) {
@@ -80,11 +81,11 @@ static void *worker(void *start) {
     mem_free(start);
     uint32_t call = 0;
     while (!atomic_load(&p->stop)) {
-        for (int i = 0; i < SPIN_TURNS && !work_waits(p, call); i++) pause_cpu();
-        if (!work_waits(p, call)) {
+        for (int i = 0; i < SPIN_TURNS && thread < atomic_load(&p->active) && !work_waits(p, call, thread); i++) pause_cpu();
+        if (!work_waits(p, call, thread)) {
             pthread_mutex_lock(&p->lock);
             atomic_fetch_add(&p->parked, 1);
-            while (!work_waits(p, call)) pthread_cond_wait(&p->work, &p->lock);
+            while (!work_waits(p, call, thread)) pthread_cond_wait(&p->work, &p->lock);
             atomic_fetch_sub(&p->parked, 1);
             pthread_mutex_unlock(&p->lock);
         }
@@ -112,6 +113,7 @@ struct pool *pool_new(int threads) {
     struct pool *p = mem_zalloc(sizeof *p);
     if (!p) return NULL;
     p->threads = threads;
+    atomic_store(&p->active, threads);
     atomic_store(&p->ticket, (uint64_t)CLOSED);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
@@ -139,13 +141,24 @@ void pool_free(struct pool *p) {
 }
 
 int pool_threads(const struct pool *p) { return p->threads; }
+int pool_active(const struct pool *p) { return atomic_load(&p->active); }
+
+void pool_set_active(struct pool *p, int threads) {
+    if (threads < 1) threads = 1;
+    if (threads > p->threads) threads = p->threads;
+    pthread_mutex_lock(&p->lock);
+    atomic_store(&p->active, threads);
+    pthread_cond_broadcast(&p->work); /* one that parked as superfluous may be needed in the call that runs */
+    pthread_mutex_unlock(&p->lock);
+}
 
 void pool_run(struct pool *p, size_t count, void *arg, void (*fn)(void *arg, size_t item, int thread)) {
-    if (p->threads == 1 || count <= 1) {
+    int active = atomic_load(&p->active);
+    if (active == 1 || count <= 1) {
         for (size_t i = 0; i < count; i++) fn(arg, i, 0);
         return;
     }
-    size_t chunks = (size_t)p->threads * CHUNKS_PER_THREAD, chunk = (count + chunks - 1) / chunks;
+    size_t chunks = (size_t)active * CHUNKS_PER_THREAD, chunk = (count + chunks - 1) / chunks;
     uint32_t call = (uint32_t)(atomic_load(&p->ticket) >> 32) + 1;
     atomic_store(&p->ticket, (uint64_t)call << 32 | CLOSED);
     atomic_store(&p->fn, fn);

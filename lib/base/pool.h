@@ -14,6 +14,9 @@ enum { POOL_THREADS_MAX = 256 };
 struct pool *pool_new(int threads);
 void pool_free(struct pool *p);
 int pool_threads(const struct pool *p);
+/* How many of them work from the next call on, 1 to pool_threads; the others park. What a call computes does not depend on it. From any thread. */
+void pool_set_active(struct pool *p, int threads);
+int pool_active(const struct pool *p);
 /* fn(arg, item, thread) for each item; thread in [0, pool_threads). */
 void pool_run(struct pool *p, size_t count, void *arg, void (*fn)(void *arg, size_t item, int thread));
 /* CPUs that this process may use: affinity and cgroup quota, at least 1. */

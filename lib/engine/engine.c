@@ -19,6 +19,7 @@ const char *engine_finish_name(enum engine_finish f) {
     return names[f];
 }
 
+void engine_set_threads(struct engine *e, int threads) { pool_set_active(e->pool, threads); }
 const struct model_config *engine_model(const struct engine *e) { return &e->dir.config; }
 const struct tokenizer *engine_tokenizer(const struct engine *e) { return e->dir.tokenizer; }
 const struct model_generation *engine_generation(const struct engine *e) { return &e->dir.generation; }

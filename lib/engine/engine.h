@@ -52,6 +52,9 @@ int engine_new_from(struct engine **e, struct model_dir *dir, const struct engin
 /* Cancels what is left (each request gets its last event), ends the threads, frees. NULL is accepted. Not from a callback. */
 void engine_free(struct engine *e);
 
+/* How many of options.threads compute from the next step on (1 to all of them): replicas of one machine share its cores as they come and go. */
+void engine_set_threads(struct engine *e, int threads);
+
 const struct model_config *engine_model(const struct engine *e);
 const struct tokenizer *engine_tokenizer(const struct engine *e); /* NULL: the model has none */
 const struct model_generation *engine_generation(const struct engine *e);

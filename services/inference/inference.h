@@ -37,6 +37,7 @@ struct inference {
 
     struct model *models; /* a list */
     int working;          /* workers under way: loading, freeing */
+    int share;            /* threads that compute per model; 0 before the first look */
 
     struct call *calls;
     uint32_t call_count;
@@ -58,13 +59,15 @@ struct model {
     struct engine *engine;            /* READY and LEAVING */
     struct engine *loaded;            /* LOADING: the worker's */
     uint32_t calls;                   /* open on it */
-    int threads;                      /* of its engine */
+    int threads;                      /* of its engine, of which inference.share compute */
     struct error error;               /* FAILED, and what the worker met */
     int result;
     int64_t retry_at_ms, retry_delay_ms;
 };
 /* Brings what is loaded nearer to what the registry wants: after each change of it, when a worker is done, when a call ends, and now and then. */
 void models_reconcile(struct inference *inf);
+/* Takes this replica's share of the machine's cores: at start and now and then. */
+void models_share(struct inference *inf);
 /* The model that a request means; E_NOT_FOUND, E_UNAVAILABLE while it loads. hash: of what should stay on one side of a canary. */
 int models_find(struct inference *inf, struct span name, uint64_t hash, struct model **m, struct error *err);
 bool models_settled(const struct inference *inf); /* everything wanted is loaded, or has failed */

@@ -62,6 +62,7 @@ static void on_open_follow(void *arg) {
 
 static void on_tick(void *arg) {
     struct inference *inf = arg;
+    models_share(inf);
     if (inf->fold) models_reconcile(inf);
     calls_flush(inf);
     models_report(inf, false);
@@ -83,6 +84,7 @@ static int start(struct service *s, void **arg, struct error *err) {
     if (!inf->tick || !inf->open_follow) return error_set(err, E_NOMEM, "no memory to start");
     loop_timer_start(inf->tick, TICK_MS, TICK_MS);
     loop_timer_start(inf->open_follow, 0, 0);
+    models_share(inf);
     models_report(inf, true);
     return 0;
 }
@@ -107,8 +109,9 @@ static void stop(struct service *s, void *arg) {
 
 int main(int argc, char **argv) {
     static const struct bus_server_events bus = {.on_call = calls_on_call, .on_credit = calls_on_credit, .on_cancel = calls_on_cancel};
+    static const char *const neighbours[] = {"inference", NULL}; /* who shares the cores */
     static const struct service_spec spec = {
-        .name = "inference", .rows = ROWS, .n_rows = sizeof ROWS / sizeof *ROWS, .settings_size = sizeof(struct inference_settings),
+        .peers = neighbours, .name = "inference", .rows = ROWS, .n_rows = sizeof ROWS / sizeof *ROWS, .settings_size = sizeof(struct inference_settings),
         .wants_log = true, .wants_store = true, .wants_bus_server = true, .bus = &bus, .start = start, .drain = drain, .stop = stop,
     };
     return service_main(argc, argv, &spec);

@@ -80,14 +80,25 @@ static void count_replica(void *arg, struct bus_peer *peer, struct span member, 
 /* Replicas side by side share the cores: two that each spin on all of them would both crawl. */
 static int share_of_cores(struct inference *inf) {
     struct neighbours n = {0};
+    if (inf->settings->threads > 0) return (int)inf->settings->threads;
     service_members(inf->service, &n, count_replica);
     int share = cpu_count() / (n.count > 0 ? n.count : 1);
     return share > 0 ? share : 1;
 }
 
+/* Neighbours come and go: an engine has a thread for every core that may become its own, and as many of them work as are. */
+void models_share(struct inference *inf) {
+    int share = share_of_cores(inf);
+    if (share == inf->share) return;
+    if (inf->share) log_info("models.share", "%d threads", share);
+    inf->share = share;
+    for (struct model *m = inf->models; m; m = m->next)
+        if (m->engine && !m->freeing && m->stage != MODEL_LOADING) engine_set_threads(m->engine, share);
+}
+
 static void start_loading(struct model *m) {
     struct inference *inf = m->inference;
-    m->threads = inf->settings->threads > 0 ? (int)inf->settings->threads : share_of_cores(inf);
+    m->threads = inf->settings->threads > 0 ? (int)inf->settings->threads : cpu_count();
     if (loop_work(service_loop(inf->service), load_model, on_loaded, m) != 0) {
         m->stage = MODEL_FAILED; /* the workers' queue is full: later */
         m->retry_at_ms = clock_mono_ms() + RETRY_FIRST_MS;
@@ -118,6 +129,7 @@ static void on_loaded(void *arg) {
     }
     if (m->result == 0) {
         m->stage = MODEL_READY;
+        engine_set_threads(m->engine, inf->share);
         m->retry_delay_ms = 0;
         log_info("model.ready", "%s, %zu MiB with its cache", m->name, engine_memory(m->engine) >> 20);
     } else {
@@ -234,7 +246,7 @@ int models_find(struct inference *inf, struct span name, uint64_t hash, struct m
 /* --- telling --- */
 
 void models_report(struct inference *inf, bool now) {
-    static struct metric *queued, *running, *queued_tokens, *blocks_free, *blocks_total, *rate, *loaded;
+    static struct metric *queued, *running, *queued_tokens, *blocks_free, *blocks_total, *rate, *loaded, *threads;
     static struct metric *prompt_tokens, *completion_tokens, *cached_tokens;
     static double told_prompt, told_completion, told_cached;
     if (!queued) {
@@ -244,6 +256,7 @@ void models_report(struct inference *inf, bool now) {
         blocks_free = metric_gauge("genloop_inference_kv_blocks_free", "", "KV blocks that no sequence holds.");
         blocks_total = metric_gauge("genloop_inference_kv_blocks", "", "KV blocks in all.");
         rate = metric_gauge("genloop_inference_tokens_per_second", "", "Tokens produced in about the last second.");
+        threads = metric_gauge("genloop_inference_threads", "", "Threads that compute per model: this replica's share of the machine's cores.");
         loaded = metric_gauge("genloop_inference_models", "", "Models that answer.");
         prompt_tokens = metric_counter("genloop_inference_prompt_tokens_total", "", "Prompt tokens computed.");
         completion_tokens = metric_counter("genloop_inference_completion_tokens_total", "", "Tokens produced.");
@@ -287,6 +300,7 @@ void models_report(struct inference *inf, bool now) {
     load.kv_blocks_free = sum.kv_blocks_free;
     load.kv_blocks_total = sum.kv_blocks_total;
     load.tokens_per_second = sum.tokens_per_second;
+    metric_set(threads, inf->share);
     metric_set(queued, sum.queued);
     metric_set(running, sum.running);
     metric_set(queued_tokens, (double)sum.queued_tokens);

@@ -50,6 +50,32 @@ static void every_item_once(void **state) {
     pool_free(NULL);
 }
 
+static void no_more_than_active(void *arg, size_t i, int thread) {
+    struct job *j = arg;
+    if (thread >= j->threads) abort();
+    item(arg, i, thread);
+}
+
+/* Fewer threads at work, then more: still each item once, by nobody who should rest. */
+static void active_threads(void **state) {
+    (void)state;
+    static struct job job;
+    enum { N = 5000 };
+    struct pool *p = pool_new(4);
+    assert_int_equal(pool_active(p), 4);
+    for (int turn = 0; turn < 200; turn++) {
+        int active = turn * 7 % 6; /* 0 and 5 are beyond the limits */
+        pool_set_active(p, active);
+        job.threads = active < 1 ? 1 : active > 4 ? 4 : active;
+        assert_int_equal(pool_active(p), job.threads);
+        assert_int_equal(pool_threads(p), 4);
+        memset(&job.seen, 0, sizeof job.seen);
+        pool_run(p, N, &job, no_more_than_active);
+        for (size_t i = 0; i < N; i++) CHECK(job.seen[i] == 1, "turn %d: item %zu ran %d times", turn, i, job.seen[i]);
+    }
+    pool_free(p);
+}
+
 static void limits(void **state) {
     (void)state;
     assert_true(cpu_count() >= 1);
@@ -65,6 +91,6 @@ static void limits(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_once), cmocka_unit_test(limits)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_once), cmocka_unit_test(active_threads), cmocka_unit_test(limits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -613,6 +613,7 @@ static void on_phase(struct supervisor *s) {
 static void step(struct supervisor *s) {
     struct supervise_action a;
     if (s->stepping) return; /* whoever is stepping sees it */
+    enum supervise_phase seen;
     s->stepping = true;
     do {
         while (supervise_next(&s->core, loop_now_ms(s->loop), &a)) {
@@ -627,8 +628,9 @@ static void step(struct supervisor *s) {
             case SUPERVISE_FORGET: forget_child(s, a.child); break;
             }
         }
+        seen = s->core.phase;
         on_phase(s);
-    } while (s->core.phase != s->told);
+    } while (s->core.phase != seen); /* a start that was given up: what runs has to go */
     settle_all(s);
     s->stepping = false;
     int64_t wake = supervise_wake_ms(&s->core);
@@ -716,7 +718,8 @@ int supervisor_run(const struct supervisor_config *config) {
     s->platform = config->platform;
     s->notify_fd = -1;
     s->log.fd = -1;
-    int r = open_all(s, &err);
+    int r = platform_sweep(s->platform, &err);
+    if (r == 0) r = open_all(s, &err);
     if (r != 0) {
         s->exit_code = 1;
         write_report(s, span_str(err.message));

@@ -281,7 +281,7 @@ static void jobs_table(const struct picture *p, struct buf *out) {
         (void)buf_append_str(out, "\nno jobs\n");
         return;
     }
-    table_init(&t, "JOB|KIND|MODEL|STATE|>STEP|>SINCE|");
+    table_init(&t, "JOB|KIND|MODEL|STATE|>STEP|>SINCE|WHY");
     for (size_t i = 0; i < json_size(jobs) && i < JOBS_SHOWN; i++) {
         const struct json *j = json_at(jobs, i);
         int64_t steps = json_int(json_get(j, "steps"), 0);

@@ -337,7 +337,7 @@ static int redis_words(const struct platform *p, bool log, struct platform_comma
 }
 
 int platform_command(const struct platform *p, const struct supervise_child *child, struct platform_command *c, struct error *err) {
-    static const char *const replaced[] = {"GENLOOP_HOME", "GENLOOP_INSTANCE", "GENLOOP_GATEWAY_LISTEN", "NOTIFY_SOCKET", PLATFORM_MARK, NULL};
+    static const char *const replaced[] = {"GENLOOP_HOME", "GENLOOP_INSTANCE", "GENLOOP_RESTARTS", "GENLOOP_GATEWAY_LISTEN", "NOTIFY_SOCKET", PLATFORM_MARK, NULL};
     size_t n = 0;
     while (environ[n]) n++;
     *c = (struct platform_command){0};
@@ -359,7 +359,8 @@ int platform_command(const struct platform *p, const struct supervise_child *chi
     }
     if (r == 0) {
         const char *own[] = {keep(c, "GENLOOP_HOME=%s", p->home), keep(c, "%s=%s", PLATFORM_MARK, p->home), keep(c, "NOTIFY_SOCKET=%s/run/notify.sock", p->home),
-                             keep(c, "GENLOOP_GATEWAY_LISTEN=%s", p->listen), keep(c, "GENLOOP_INSTANCE=%s-%d", supervise_kind_name(child->kind), child->index ? child->index : 1)};
+                             keep(c, "GENLOOP_GATEWAY_LISTEN=%s", p->listen), keep(c, "GENLOOP_INSTANCE=%s-%d", supervise_kind_name(child->kind), child->index ? child->index : 1),
+                             keep(c, "GENLOOP_RESTARTS=%d", child->restarts)};
         for (size_t i = 0; r == 0 && i < sizeof own / sizeof *own; i++) {
             if (own[i]) c->env[c->n_env++] = own[i];
             else r = E_NOMEM;

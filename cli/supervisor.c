@@ -718,8 +718,7 @@ int supervisor_run(const struct supervisor_config *config) {
     s->platform = config->platform;
     s->notify_fd = -1;
     s->log.fd = -1;
-    int r = platform_sweep(s->platform, &err);
-    if (r == 0) r = open_all(s, &err);
+    int r = open_all(s, &err);
     if (r != 0) {
         s->exit_code = 1;
         write_report(s, span_str(err.message));

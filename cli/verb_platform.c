@@ -135,7 +135,7 @@ static int run_up(struct cli *c) {
     r = platform_lock(p, &lock, &err);
     if (r == E_EXISTS) {
         code = already_up(c, p, detach);
-    } else if (r != 0 || (r = platform_check_port(p, &err)) != 0) {
+    } else if (r != 0 || (r = platform_sweep(p, &err)) != 0 || (r = platform_check_port(p, &err)) != 0) { /* what a killed supervisor left listens there still */
         code = cli_fail(c, &err);
     } else if (detach) {
         code = up_detached(c, p, lock);

@@ -132,9 +132,10 @@ static int read_message(struct bus_socket *s) {
 }
 
 static void socket_free(struct bus_socket *s) {
+    /* The monitor first: ZeroMQ's I/O thread, which all sockets share, writes events to it and waits for ever where its reader has gone. */
+    if (s->monitor.socket && s->main.socket) (void)zmq_socket_monitor(s->main.socket, NULL, 0);
     unwatch(&s->main);
     unwatch(&s->zap);
-    if (s->monitor.socket && s->main.socket) (void)zmq_socket_monitor(s->main.socket, NULL, 0);
     unwatch(&s->monitor);
     loop_timer_close(s->again);
     mem_free(s);
@@ -218,9 +219,8 @@ static int start_zap(struct bus_socket *s, struct loop *l, const struct bus_keys
 
 /* ---- a broken connection ---- */
 
-static void on_monitor(void *arg, int events) {
-    struct bus_socket *s = arg;
-    (void)events;
+/* Reads what there is: whether the connection broke. */
+static bool read_monitor(struct bus_socket *s) {
     bool broken = false;
     for (;;) { /* each event: [number and value][address] */
         uint8_t event[16];
@@ -233,6 +233,13 @@ static void on_monitor(void *arg, int events) {
         memcpy(&number, event, sizeof number);
         if (number == ZMQ_EVENT_DISCONNECTED) broken = true;
     }
+    return broken;
+}
+
+static void on_monitor(void *arg, int events) {
+    struct bus_socket *s = arg;
+    (void)events;
+    bool broken = read_monitor(s);
     if (!broken || s->closed || s->reading) return;
     s->reading = true; /* what came before the break is handed over first; closing from there is put off to the end of this function */
     while (!s->closed && read_message(s) != E_AGAIN) continue;
@@ -247,7 +254,10 @@ static int start_monitor(struct bus_socket *s, struct loop *l, struct error *err
     if (zmq_socket_monitor(s->main.socket, name, ZMQ_EVENT_DISCONNECTED) < 0) return zmq_failed(err, "monitor", s->endpoint);
     s->monitor.socket = zmq_socket(s->zmq->context, ZMQ_PAIR);
     if (!s->monitor.socket || set_int(s->monitor.socket, ZMQ_LINGER, 0) < 0 || zmq_connect(s->monitor.socket, name) < 0) return zmq_failed(err, "monitor", s->endpoint);
-    return watch(l, &s->monitor, s, on_monitor, err);
+    int r = watch(l, &s->monitor, s, on_monitor, err);
+    /* A pipe wakes its reader only once that has found it empty: without this the first event, which is the one that counts, would lie there unseen. */
+    if (r == 0) (void)read_monitor(s);
+    return r;
 }
 
 /* ---- opening ---- */

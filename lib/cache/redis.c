@@ -24,6 +24,7 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/metrics.h"
 
 struct redis_reply {
     redisReply hi; /* hiredis' object itself: a cast, no copy */
@@ -151,7 +152,7 @@ void redis_free(struct redis *r) {
 void redis_set_timeout(struct redis *r, int64_t timeout_ms) { r->timeout_ms = timeout_ms; }
 int redis_fd(const struct redis *r) { return r->fd; }
 
-/* The connection broke, or cannot be trusted any more: what waits for a reply on it is lost. */
+/* What waits for a reply on the connection is lost with it. */
 static void drop(struct redis *r) {
     if (r->ssl) SSL_free(r->ssl);
     r->ssl = NULL;
@@ -162,6 +163,12 @@ static void drop(struct redis *r) {
     buf_clear(&r->out);
     r->reply_bytes = 0;
     r->lost = r->pending;
+}
+
+/* The connection broke, or cannot be trusted any more. */
+static void broke(struct redis *r) {
+    if (r->fd >= 0) metric_add(metric_counter("genloop_redis_connections_lost_total", "", "Connections to a Redis server that broke or were given up."), 1);
+    drop(r);
 }
 
 void redis_disconnect(struct redis *r) {
@@ -370,7 +377,7 @@ static int read_reply(struct redis *r, int64_t deadline, struct redis_reply **re
         if (io == IO_FAILED) e = E_UNAVAILABLE;
         if (io == IO_WANT_READ || io == IO_WANT_WRITE) e = wait_for(r, io == IO_WANT_READ ? POLLIN : POLLOUT, deadline, err);
     }
-    drop(r);
+    broke(r);
     return e;
 }
 
@@ -417,7 +424,7 @@ int redis_connect(struct redis *r, struct error *err) {
         e = greet(r, deadline, 2, words, err);
     }
 out:
-    if (e != 0) drop(r);
+    if (e != 0) broke(r);
     return e;
 }
 

@@ -298,6 +298,8 @@ int fold_resolve(const struct fold *f, struct span model, uint64_t hash, const G
                 v = c;
             }
         }
+        /* The topics of versions and of aliases have no common order: a promotion or a rollback may have been read of one and not yet of the other. What serves then is the name's. */
+        if (span_eq_str(name, ALIAS_PRODUCTION) && (!v || !fold_released(v)) && fold_production(f, span_str(a->name))) v = fold_production(f, span_str(a->name));
         if (!v) return error_set_param(err, E_NOT_FOUND, "model", "the alias %.*s points to %s@%u, which is not there", SPAN_ARG(name), a->name, a->version);
         *version = v;
         return 0;

@@ -9,7 +9,7 @@
 #include "base/log.h"
 
 enum {
-    POLL_MS = 100,
+    POLL_MS = 100, AWAY_PAUSE_MS = 10,
     RETRY_MS = 500,
     WAITING_MAX = 4096, /* events that the loop has not taken yet: the reader waits then */
 };
@@ -82,6 +82,7 @@ static struct entry *copy(const struct event *e) {
 static void read_topics(struct follow *f, struct error *err) {
     static const enum topic topics[] = {TOPIC_MODELS, TOPIC_ALIASES};
     struct eventlog_view *view;
+    bool away = false;
     if (eventlog_view_open(f->log, topics, 2, NULL, 0, &view, err) != 0) return;
     while (!atomic_load(&f->stop)) {
         struct event e;
@@ -93,7 +94,14 @@ static void read_topics(struct follow *f, struct error *err) {
             pthread_mutex_unlock(&f->lock);
         }
         int r = eventlog_view_poll(view, POLL_MS, &e, err);
+        if (r == E_UNAVAILABLE) { /* the log is away: the view goes on where it was once it is back */
+            if (!away) log_warn("registry.follow", "%s; going on when it is back", err->message);
+            away = true;
+            usleep(AWAY_PAUSE_MS * 1000);
+            continue;
+        }
         if (r != 0 && r != E_AGAIN) break;
+        away = false;
         struct entry *n = r == 0 ? copy(&e) : NULL;
         if (r == 0 && !n) {
             error_set(err, E_NOMEM, "no memory for an event");

@@ -161,6 +161,12 @@ out:
     genloop__v1__member__free_unpacked(said, NULL);
 }
 
+static void count_lost(const struct member *x) {
+    char label[96];
+    (void)snprintf(label, sizeof label, "service=\"%.64s\"", x->service);
+    metric_add(metric_counter("genloop_members_lost_total", label, "Instances of the services that this one calls whose connection broke or that fell silent."), 1);
+}
+
 static void on_heartbeat(void *arg, struct bus_peer *peer, struct span record) {
     struct members *m = arg;
     struct member *x = bus_peer_arg(peer);
@@ -179,6 +185,7 @@ static void on_lost(void *arg, struct bus_peer *peer) {
     (void)arg;
     if (!x->alive) return;
     x->alive = false;
+    count_lost(x);
     log_warn("service.peer", "%s is lost", x->id);
     tell(x);
 }

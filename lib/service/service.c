@@ -62,6 +62,14 @@ struct service {
     struct metric *ready_metric, *lag_metric;
 };
 
+/* What a supervisor says of our former lives: systemd has no word for it, so it is ours. */
+static void set_restarts(void) {
+    const char *text = getenv("GENLOOP_RESTARTS");
+    uint64_t n;
+    if (!text || span_to_u64(span_str(text), &n) < 0) return;
+    metric_set(metric_gauge("genloop_restarts", "", "How often the supervisor has started this instance anew since it began itself."), (double)n);
+}
+
 /* ---- our own record ---- */
 
 static uint64_t resident_bytes(void) {
@@ -353,6 +361,7 @@ int service_main(int argc, char **argv, const struct service_spec *spec) {
     }
     s.ready_metric = metric_gauge("genloop_ready", "", "1 while this service answers requests.");
     s.lag_metric = metric_gauge("genloop_lag_events", "", "Events in the topics that this service reads and has not folded or handled.");
+    set_restarts();
     if ((r = settings_make_home(s.settings, &s.keys, &err)) < 0 || (r = run(&s, &err)) < 0) {
         log_error("service.failed", "%s", err.message);
         atomic_store(&s.exit_code, r == E_INVALID || r == E_UNSUPPORTED ? 2 : 1);

@@ -132,10 +132,30 @@ static int tell(const Genloop__V1__AuditRecord *record, struct arena *arena, con
     return on_record(arg, kind[0] == 'v', span_of(bytes, hex.len / 2));
 }
 
+/* Of the versions only those that are released by this change, or only the others. */
+struct choosing {
+    void *arg;
+    int (*on_record)(void *arg, bool model, struct span packed);
+    bool released;
+};
+
+static int choose(void *arg, bool model, struct span packed) {
+    struct choosing *c = arg;
+    if (model) {
+        Genloop__V1__ModelVersion *v = genloop__v1__model_version__unpack(NULL, packed.len, (const uint8_t *)packed.data);
+        bool released = v && state_released(v->state);
+        if (v) genloop__v1__model_version__free_unpacked(v, NULL);
+        if (released != c->released) return 0;
+    }
+    return c->on_record(c->arg, model, packed);
+}
+
 int audit_each_record(const Genloop__V1__AuditRecord *record, struct arena *arena, void *arg, int (*on_record)(void *arg, bool model, struct span packed), struct error *err) {
+    struct choosing come = {arg, on_record, true}, go = {arg, on_record, false};
     bool found;
-    int r = tell(record, arena, "version", 0, arg, on_record, &found, err);
+    int r = 0;
+    for (size_t i = 0; i < REGISTRY_VERSIONS_MAX && r == 0; i++) r = tell(record, arena, "version", i, &come, choose, &found, err);
     for (size_t i = 0; i < REGISTRY_ALIASES_MAX && r == 0; i++) r = tell(record, arena, "alias", i, arg, on_record, &found, err);
-    for (size_t i = 1; i < REGISTRY_VERSIONS_MAX && r == 0; i++) r = tell(record, arena, "version", i, arg, on_record, &found, err);
+    for (size_t i = 0; i < REGISTRY_VERSIONS_MAX && r == 0; i++) r = tell(record, arena, "version", i, &go, choose, &found, err);
     return r;
 }

@@ -38,8 +38,9 @@ int audit_seal_change(struct registry_change *change, const struct registry_key 
                       struct audit_detail details[REGISTRY_VERSIONS_MAX + REGISTRY_ALIASES_MAX], size_t *n, struct error *err);
 /* A detail by key; empty where there is none. */
 struct span audit_detail_get(const Genloop__V1__AuditRecord *record, const char *key);
-/* Calls on_record(arg, models or aliases, packed record) for each registry record that a change's audit record carries: the version that the command
- * was about, then the aliases, then the other versions; stops at a result other than 0 and returns it. */
+/* Calls on_record(arg, models or aliases, packed record) for each registry record that a change's audit record carries: first the versions that it brings into service, then the
+ * aliases, then the versions that it takes out: whoever follows the topics has one that serves at every instant, also where the writer dies in between. Stops at a result other
+ * than 0 and returns it. */
 int audit_each_record(const Genloop__V1__AuditRecord *record, struct arena *arena, void *arg, int (*on_record)(void *arg, bool model, struct span packed), struct error *err);
 
 #endif

@@ -164,7 +164,8 @@ static int fold_dataset(struct view_db *db, const Genloop__V1__Dataset *d, struc
 
 static int fold_job(struct view_db *db, const Genloop__V1__Job *j, struct span packed, struct error *err) {
     if (!j->id[0]) return error_set(err, E_INVALID, "a job needs an id");
-    struct view_stmt *s = view_sql(db, "INSERT OR REPLACE INTO jobs VALUES(?1, ?2, ?3, ?4, ?5, ?6)");
+    /* The first end of a job stands (4 to 6: succeeded, failed, cancelled): what was written across it, a pause or another end, counts for nothing, as for every reader of the topic. */
+    struct view_stmt *s = view_sql(db, "INSERT INTO jobs VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT(id) DO UPDATE SET kind = ?2, state = ?3, model = ?4, time = ?5, record = ?6 WHERE state < 4");
     if (!s) return view_failed(db, err);
     view_bind_span(s, 1, span_str(j->id));
     view_bind_int(s, 2, (int64_t)j->kind);

@@ -10,7 +10,7 @@
 #include "base/metrics.h"
 #include "base/random.h"
 
-enum { POLL_MS = 50, RETRY_MS = 200, COMMAND_ARENA = 8 * 1024 * 1024 };
+enum { POLL_MS = 50, AWAY_PAUSE_MS = 10, RETRY_MS = 200, COMMAND_ARENA = 8 * 1024 * 1024 };
 
 struct holder {
     struct holder_config config;
@@ -454,6 +454,7 @@ static void note_caught_up(struct holder *h) {
 static void *run(void *arg) {
     struct holder *h = arg;
     int64_t retry_at_ms = 0;
+    bool away = false;
     while (!stopping(h)) {
         struct error err = {0};
         int64_t now_ms = clock_mono_ms();
@@ -482,13 +483,19 @@ static void *run(void *arg) {
                 return NULL;
             }
         } else if (r != E_AGAIN) {
-            /* The log went away: from the beginning again once it is back; what is known is repeated harmlessly. */
-            log_warn("registry.log_unavailable", "%s", err.message);
-            eventlog_view_close(h->view);
-            h->view = NULL;
-            retry_at_ms = now_ms + RETRY_MS;
+            /* The log is away: the view goes on where it was once it is back. Anything else is read again from the beginning: what is known is repeated harmlessly. */
+            if (!away) log_warn("registry.log_unavailable", "%s", err.message);
+            away = true;
+            if (r != E_UNAVAILABLE) {
+                eventlog_view_close(h->view);
+                h->view = NULL;
+                retry_at_ms = now_ms + RETRY_MS;
+            }
+            refuse_late(h, now_ms);
+            usleep(AWAY_PAUSE_MS * 1000);
             continue;
         }
+        away = false;
         if (!h->caught_up) note_caught_up(h);
         if (now_ms >= h->renew_at_ms) {
             h->renew_at_ms = now_ms + h->config.lease_ms / 3;

@@ -26,6 +26,13 @@ void models_list(struct exchange *x, const struct json *body) {
     struct json_out w;
     char id[MODEL_FULL_NAME_MAX + 8];
     (void)body;
+    if (!registry_caught_up(x->gateway->registry)) {
+        struct error err = {0};
+        if (exchange_wait(x)) return;
+        (void)error_set(&err, E_UNAVAILABLE, "the gateway has not read yet which models are released: try again in a moment");
+        exchange_error(x, &err);
+        return;
+    }
     buf_init(&out, ANSWER_MAX);
     json_begin(&w, &out);
     json_object(&w);
@@ -59,8 +66,10 @@ void models_get(struct exchange *x, const struct json *body) {
     (void)body;
     span_copy(id, sizeof id, span_str(exchange_param(x, 0)));
     /* The last hundredth: a canary gets it only once it gets everything. */
-    if (registry_resolve(x->gateway->registry, span_str(id), 99, &v, NULL, &err) < 0) {
-        exchange_error_code(x, &err, "model_not_found");
+    int r = registry_resolve(x->gateway->registry, span_str(id), 99, &v, NULL, &err);
+    if (r == E_UNAVAILABLE && exchange_wait(x)) return;
+    if (r < 0) {
+        exchange_error_code(x, &err, r == E_NOT_FOUND ? "model_not_found" : NULL);
         return;
     }
     buf_init(&out, ANSWER_MAX);

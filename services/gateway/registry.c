@@ -12,6 +12,7 @@ struct registry {
     struct fold *fold;
     struct follow *follow;
     struct loop_timer *key_timer;
+    bool caught_up;
     void (*on_caught_up)(struct gateway *g);
     struct metric *dropped;
 };
@@ -30,6 +31,7 @@ static void on_event(void *arg, const struct event *e) {
 
 static void on_caught_up(void *arg) {
     struct registry *r = arg;
+    r->caught_up = true;
     r->on_caught_up(r->gateway);
 }
 
@@ -71,12 +73,15 @@ void registry_close(struct registry *r) {
     mem_free(r);
 }
 
+bool registry_caught_up(const struct registry *r) { return r->caught_up; }
+
 const struct fold *registry_fold(const struct registry *r) { return r->fold; }
 
 int registry_resolve(const struct registry *r, struct span model, uint64_t hash, const Genloop__V1__ModelVersion **version, bool *canary, struct error *err) {
     const Genloop__V1__ModelVersion *v;
     int n = (int)(model.len < 128 ? model.len : 128);
-    int code = r->fold ? fold_resolve(r->fold, model, hash, &v, canary, err) : E_NOT_FOUND;
+    if (!r->caught_up) return error_set(err, E_UNAVAILABLE, "the gateway has not read yet which models are released: try again in a moment");
+    int code = fold_resolve(r->fold, model, hash, &v, canary, err);
     if (code == E_INVALID) code = E_NOT_FOUND; /* whatever it is, there is no such model */
     if (code < 0) return error_set_param(err, code, "model", "the model '%.*s' does not exist", n, model.data);
     if (!fold_released(v)) return error_set_param(err, E_NOT_FOUND, "model", "the model '%.*s' is not released: its version %u is neither canary nor production", n, model.data, v->version);

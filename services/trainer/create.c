@@ -39,8 +39,9 @@ int publish_job(struct trainer *t, const Genloop__V1__Job *job, const char *what
 static const char *dataset_param(const struct creation *c) { return c->request->dataset[0] ? "dataset" : "data.dataset"; }
 static const char *base_param(const struct creation *c) { return c->request->base_model[0] ? "base_model" : "model.base"; }
 
+/* In the asker's words: below they speak of a model or a name. */
 static int named(int r, const char *param, struct error *err) {
-    if (r && err && !err->param[0] && (r == E_NOT_FOUND || r == E_INVALID || r == E_STATE || r == E_UNSUPPORTED)) span_copy(err->param, sizeof err->param, span_str(param));
+    if (r && err && (r == E_NOT_FOUND || r == E_INVALID || r == E_STATE || r == E_UNSUPPORTED)) span_copy(err->param, sizeof err->param, span_str(param));
     return r;
 }
 

@@ -42,7 +42,7 @@ static int check_training(const Genloop__V1__CreateJobRequest *q, struct train_r
     int r = q->dataset[0] ? request_dataset(span_str(q->dataset), "dataset", &name, &version, err) : 0;
     if (!r) r = recipe_parse_given(text, &(struct recipe_given){q->dataset, q->base_model}, recipe, err);
     if (r == E_INVALID && err && strcmp(err->param, "data") == 0 && q->preset[0]) return error_set_param(err, E_INVALID, "dataset", "dataset is missing: preset %s says how to train, not on what", q->preset);
-    if (r == E_INVALID && err && strcmp(err->param, "model") == 0 && q->preset[0] && recipe->objective != RECIPE_PRETRAIN)
+    if (r == E_INVALID && err && strcmp(err->param, "model") == 0 && q->preset[0])
         return error_set_param(err, E_INVALID, "base_model", "base_model is missing: preset %s goes on from a model", q->preset);
     if (r) return r;
     if (!recipe->data.dataset[0])

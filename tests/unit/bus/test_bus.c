@@ -5,8 +5,11 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <zmq.h>
@@ -384,6 +387,7 @@ static void peer_killed(void **state) {
     assert_int_equal(f->calls[1].code, E_UNAVAILABLE);
     assert_true(f->calls[0].begun);
     assert_false(f->calls[1].begun); /* may be tried elsewhere */
+    assert_non_null(strstr(f->calls[1].err.message, "connection broke")); /* at once, and not by a silence that a quick successor would fill */
     assert_int_equal(f->lost, 1);
     assert_false(bus_peer_alive(f->peer));
     /* A successor at the same place: the peer comes back by itself, and nothing meant for the former reaches it. */
@@ -411,6 +415,39 @@ static void peer_stopped(void **state) {
     assert_false(f->calls[0].begun);
     (void)kill(f->child, SIGCONT);
     run_until(f, alive, "alive again");
+    fixture_free(f);
+}
+
+static bool beats(struct fixture *f) { return f->heartbeats >= 2; }
+/* Connections that break just when they are given up: their monitors must not hold up the thread that all sockets of the client share. */
+static void breaks_while_closing(void **state) {
+    (void)state;
+    enum { ROUNDS = 400 };
+    struct fixture *f = fixture_new(NULL);
+    struct error err = {0};
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char endpoint[100];
+    run_until(f, alive, "alive");
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s/c.bus", f->dir);
+    (void)snprintf(endpoint, sizeof endpoint, "ipc://%s", address.sun_path);
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(listener, 16), 0);
+    for (int i = 0; i < ROUNDS; i++) {
+        struct bus_peer *p = bus_peer_connect(f->client, endpoint, f->keys.public_key, NULL, &err);
+        if (!p) fail_msg("%s", err.message);
+        struct pollfd ready = {.fd = listener, .events = POLLIN};
+        if (poll(&ready, 1, 5000) != 1) fail_msg("round %d: the client does not connect any more", i);
+        int fd = accept(listener, NULL, NULL);
+        assert_true(fd >= 0);
+        (void)usleep((useconds_t)(i % 40) * 5);
+        (void)close(fd);
+        (void)usleep((useconds_t)(i % 7) * 7);
+        bus_peer_disconnect(p);
+    }
+    (void)close(listener);
+    f->heartbeats = 0;
+    run_until(f, beats, "heartbeats of the other peer");
     fixture_free(f);
 }
 
@@ -598,7 +635,7 @@ static void too_many(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unary), cmocka_unit_test(heartbeats_carry_the_load), cmocka_unit_test(stream_with_credit), cmocka_unit_test(client_stream), cmocka_unit_test(cancel),
-        cmocka_unit_test(deadline), cmocka_unit_test(server_closes), cmocka_unit_test(client_closes), cmocka_unit_test(peer_killed), cmocka_unit_test(peer_stopped), cmocka_unit_test(client_killed),
+        cmocka_unit_test(deadline), cmocka_unit_test(server_closes), cmocka_unit_test(client_closes), cmocka_unit_test(peer_killed), cmocka_unit_test(peer_stopped), cmocka_unit_test(breaks_while_closing), cmocka_unit_test(client_killed),
         cmocka_unit_test(wrong_keys), cmocka_unit_test(hostile_frames), cmocka_unit_test(oversize), cmocka_unit_test(many_at_once), cmocka_unit_test(too_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -189,6 +189,14 @@ static void resolving(void **state) {
     put(f, &KEY, (struct put){"docs", 2, S(APPROVED), 5, 1}, NULL);
     assert_int_equal(fold_resolve(f, SPAN("production"), 0, &v, &canary, &err), 0);
     assert_true(v->version == 1 && !canary);
+    /* A promotion that has been read of the versions and not yet of the alias: somebody serves all the time. */
+    put(f, &KEY, (struct put){"docs", 2, S(PRODUCTION), 6, 1}, NULL);
+    put(f, &KEY, (struct put){"docs", 1, S(RETIRED), 5, 1}, NULL);
+    assert_int_equal(fold_resolve(f, SPAN("production"), 99, &v, NULL, &err), 0);
+    assert_int_equal(v->version, 2);
+    put(f, &KEY, (struct put){"docs", 2, S(RETIRED), 7, 1}, NULL);
+    assert_int_equal(fold_resolve(f, SPAN("production"), 99, &v, NULL, &err), 0);
+    assert_false(fold_released(v));
     assert_int_equal(put_alias(f, "best", "", 0, 0, 0, 2), FOLD_CHANGED);
     assert_null(fold_alias(f, SPAN("best")));
     assert_non_null(fold_alias_record(f, SPAN("best")));

@@ -583,6 +583,41 @@ static void test_local(void **state) {
     }
 }
 
+/* A tokenizer that is given beside the data goes into the model, and says how many ids it has. */
+static void test_tokenizer_given(void **state) {
+    (void)state;
+    struct tokenizer_trainer *trainer;
+    struct tokenizer *tokenizer;
+    struct tokenizer_train_options options = {.vocab_size = 300};
+    struct train_recipe r;
+    struct error err = {0};
+    struct buf b, again;
+    char dir[PATH_SIZE], out[PATH_SIZE], path[PATH_SIZE];
+    if (tokenizer_trainer_new(&trainer, &options, &err) || tokenizer_trainer_feed(trainer, SPAN("one two three and four and five and two"), &err) ||
+        tokenizer_trainer_finish(trainer, &tokenizer, NULL, NULL, &err))
+        fail_msg("%s", err.message);
+    tokenizer_trainer_free(trainer);
+    buf_init(&b, 1 << 20);
+    buf_init(&again, 1 << 20);
+    assert_int_equal(tokenizer_write(tokenizer, &b), 0);
+    assert_int_equal(dir_make(at(dir, "tokenizer"), &err), 0);
+    write_text(at(path, "tokenizer/tokenizer.json"), &b);
+    pretrain_recipe(&r, "llama");
+    r.model.vocab = 0;
+    r.steps = 3;
+    struct train_paths p = {.recipe_dir = home, .out_dir = at(out, "spoken"), .tokenizer_dir = dir};
+    if (train_run(&r, &p, NULL, NULL, &err)) fail_msg("%s", err.message);
+    assert_int_equal(file_read(at(path, "spoken/tokenizer.json"), &again, &err), 0);
+    assert_true(span_eq(buf_span(&b), buf_span(&again)));
+    struct model_dir m;
+    assert_int_equal(model_dir_load(&m, out, MODEL_WEIGHTS_FLAT, 0, &err), 0);
+    assert_int_equal(m.config.vocab, tokenizer_vocab_size(tokenizer));
+    model_dir_fini(&m);
+    tokenizer_free(tokenizer);
+    buf_fini(&b);
+    buf_fini(&again);
+}
+
 static uint32_t u32_at(const char *p) { return (uint32_t)(uint8_t)p[0] | (uint32_t)(uint8_t)p[1] << 8 | (uint32_t)(uint8_t)p[2] << 16 | (uint32_t)(uint8_t)p[3] << 24; }
 static uint32_t unmask(uint32_t m) {
     m -= 0xa282ead8u;
@@ -622,7 +657,7 @@ int main(void) {
         cmocka_unit_test(test_pause_and_damage), cmocka_unit_test(test_dpo_prefers), cmocka_unit_test(test_evaluation),
         cmocka_unit_test(test_refused), cmocka_unit_test(test_check),             cmocka_unit_test(test_local),
         cmocka_unit_test(test_tokenizer),
-        cmocka_unit_test(test_tensorboard), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_tokenizer_given), cmocka_unit_test(test_tensorboard), cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

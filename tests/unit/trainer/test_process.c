@@ -699,7 +699,327 @@ static void test_drain(void **state) {
     answer_fini(&a);
 }
 
+static void test_refusals(void **state) {
+    (void)state;
+    if (!t.executable[0]) skip();
+    static const struct {
+        const char *name, *dataset, *base, *recipe, *preset;
+        int r;
+        const char *param;
+    } cases[] = {
+        {"a dataset that is not there", "nothing", "", RECIPE("200"), "", E_NOT_FOUND, "dataset"},
+        {"a version that is not there", "texts@7", "", RECIPE("200"), "", E_NOT_FOUND, "dataset"},
+        {"preferences for pre-training", "likes", "", RECIPE("200"), "", E_INVALID, "dataset"},
+        {"texts for preferences", "texts", "nobody@1", "", "dpo-small", E_INVALID, "dataset"},
+        {"a base that is not there", "likes", "nobody@1", "", "dpo-small", E_NOT_FOUND, "base_model"},
+        {"an alias that is not there", "likes", "production", "", "dpo-small", E_NOT_FOUND, "base_model"},
+        {"an unknown key", "texts", "", "objective: pretrain\nlearning: 1\n", "", E_INVALID, "learning"},
+    };
+    struct answer a;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Genloop__V1__CreateJobRequest q;
+        create_init(&q, "refused", cases[i].recipe);
+        q.preset = (char *)(uintptr_t)cases[i].preset;
+        q.dataset = (char *)(uintptr_t)cases[i].dataset;
+        q.base_model = (char *)(uintptr_t)cases[i].base;
+        ask(&a, "Training/Create", &q.base);
+        if (a.code != cases[i].r || strcmp(a.param, cases[i].param) != 0) fail_msg("%s: %d, %s (%s)", cases[i].name, a.code, a.message, a.param);
+        answer_fini(&a);
+    }
+    Genloop__V1__GetJobRequest g = GENLOOP__V1__GET_JOB_REQUEST__INIT;
+    Genloop__V1__PageRequest page = GENLOOP__V1__PAGE_REQUEST__INIT;
+    g.id = (char *)(uintptr_t)"refused"; /* nothing came of it */
+    static const char *const methods[] = {"Training/Get", "Training/Watch", "Training/Cancel"};
+    for (size_t i = 0; i < 3; i++) {
+        ask(&a, methods[i], &g.base);
+        if (a.code != E_NOT_FOUND || strcmp(a.param, "id") != 0) fail_msg("%s: %d, %s", methods[i], a.code, a.message);
+    }
+    page.limit = 1001;
+    ask(&a, "Training/List", &page.base);
+    assert_int_equal(a.code, E_INVALID);
+    page.limit = 1;
+    page.page_token = (char *)(uintptr_t)"so what";
+    ask(&a, "Training/List", &page.base);
+    assert_int_equal(a.code, E_INVALID);
+    ask(&a, "Training/Distill", &page.base);
+    assert_int_equal(a.code, E_UNSUPPORTED);
+}
+
+/* What a job would find, and no job of it. */
+static void test_dry_run(void **state) {
+    (void)state;
+    if (!t.executable[0]) skip();
+    struct answer a;
+    Genloop__V1__CreateJobRequest q;
+    create_init(&q, "dry", RECIPE("200"));
+    q.dry_run = true;
+    ask(&a, "Training/Create", &q.base);
+    if (a.code) fail_msg("%s", a.message);
+    assert_int_equal(a.job->state, JOB_STATE(UNSPECIFIED));
+    assert_true(figure(a.job, "parameters") > 10000 && figure(a.job, "rows") > 50 && figure(a.job, "tokens") > 1000 && figure(a.job, "bytes") > 100000);
+    assert_string_equal(a.job->dataset, "texts@1");
+    answer_fini(&a);
+    Genloop__V1__GetJobRequest g = GENLOOP__V1__GET_JOB_REQUEST__INIT;
+    g.id = (char *)(uintptr_t)"dry";
+    ask(&a, "Training/Get", &g.base);
+    assert_int_equal(a.code, E_NOT_FOUND);
+    /* what only the data can tell */
+    create_init(&q, "dry", "objective: pretrain\nmodel: {architecture: llama, layers: 1, width: 32, heads: 2, context: 64, vocab: 280}\nsteps: 3\n");
+    q.dry_run = true;
+    ask(&a, "Training/Create", &q.base);
+    assert_int_equal(a.code, E_INVALID);
+    assert_string_equal(a.param, "model.vocab");
+}
+
+static void test_list(void **state) {
+    (void)state;
+    if (!t.executable[0]) skip();
+    struct answer a;
+    char token[256] = "", all[1024] = "";
+    int64_t last = INT64_MAX;
+    size_t n = 0;
+    do {
+        Genloop__V1__PageRequest page = GENLOOP__V1__PAGE_REQUEST__INIT;
+        page.limit = 2;
+        page.page_token = token;
+        ask(&a, "Training/List", &page.base);
+        if (a.code) fail_msg("%s", a.message);
+        assert_true(a.list->n_jobs >= 1 && a.list->n_jobs <= 2);
+        for (size_t i = 0; i < a.list->n_jobs; i++, n++) {
+            assert_true(a.list->jobs[i]->created_time_ms <= last); /* newest first */
+            last = a.list->jobs[i]->created_time_ms;
+            snprintf(all + strlen(all), sizeof all - strlen(all), "%s ", a.list->jobs[i]->id);
+        }
+        span_copy(token, sizeof token, span_str(a.list->next_page_token));
+        answer_fini(&a);
+    } while (token[0]);
+    if (n != 7 || strcmp(all, "drained after cancelled passing paused killed straight ") != 0) fail_msg("%zu: %s", n, all);
+}
+
+/* A job that takes the process with it is given up, and the jobs behind it go on. */
+static void test_poison(void **state) {
+    (void)state;
+    if (!t.executable[0]) skip();
+    struct answer a;
+    create("poison", "objective: pretrain\nmodel: {architecture: llama, layers: 2, width: 48, heads: 4, context: 64, vocab: 300}\nbatch: {sequences: 16, length: 48}\n"
+                     "checkpoint: {every: 0}\nsteps: 100000\n");
+    for (int i = 0; i < JOB_CRASHES_MAX; i++) {
+        wait_for_step("poison", 1);
+        char metrics[64];
+        snprintf(metrics, sizeof metrics, "work/jobs/poison/run/metrics.jsonl");
+        int signum = i % 2 ? SIGABRT : SIGSEGV;
+        assert_int_equal(end_trainer(0, signum), -signum);
+        (void)unlink(path(metrics)); /* so that the next attempt's first step is seen */
+        start_trainer(0);
+    }
+    watch(&a, "poison", 8);
+    assert_int_equal(a.job->state, JOB_STATE(FAILED));
+    assert_int_equal(a.job->attempts, JOB_CRASHES_MAX);
+    if (!strstr(a.job->failure, "crashed 3 times")) fail_msg("%s", a.job->failure);
+    answer_fini(&a);
+    create("behind", RECIPE("6"));
+    watch(&a, "behind", 8);
+    assert_int_equal(a.job->state, JOB_STATE(SUCCEEDED));
+    answer_fini(&a);
+}
+
+/* What fails, fails with its reason. */
+static void test_failure(void **state) {
+    (void)state;
+    if (!t.executable[0]) skip();
+    struct answer a;
+    create("hot", "objective: pretrain\nmodel: {architecture: llama, layers: 1, width: 32, heads: 2, context: 64, vocab: 300}\nbatch: {sequences: 4, length: 48}\n"
+                  "optimizer: {lr: 1.0e+6}\nschedule: {name: constant}\nmax_grad_norm: 0\nsteps: 5000\n");
+    watch(&a, "hot", 8);
+    assert_int_equal(a.job->state, JOB_STATE(FAILED));
+    if (!strstr(a.job->failure, "lower optimizer.lr")) fail_msg("%s", a.job->failure);
+    assert_int_equal(a.job->attempts, 1);
+    answer_fini(&a);
+}
+
+static void publish_model(uint32_t version, const char *manifest, uint64_t size) {
+    Genloop__V1__ModelVersion v = GENLOOP__V1__MODEL_VERSION__INIT;
+    Genloop__V1__ObjectRef directory = GENLOOP__V1__OBJECT_REF__INIT;
+    Genloop__V1__Actor actor = GENLOOP__V1__ACTOR__INIT;
+    uint8_t signature[RECORD_SIGNATURE_SIZE];
+    char key[MODEL_FULL_NAME_MAX];
+    struct error err;
+    struct buf packed;
+    directory.sha256 = (char *)(uintptr_t)manifest;
+    directory.size_bytes = size;
+    v.name = (char *)(uintptr_t)"tiny";
+    v.version = version;
+    v.state = MODEL_STATE(CANDIDATE);
+    v.directory = &directory;
+    v.actor = &actor;
+    v.epoch = 1;
+    v.revision = ++t.revision;
+    v.event_time_ms = clock_wall_ms();
+    buf_init(&packed, 1 << 16);
+    if (record_sign(&t.key, &v.base, signature, &err) != 0 || record_pack(&v.base, &packed) != 0) fail_msg("%s", err.message);
+    struct event e = {.topic = TOPIC_MODELS, .key = span_str(model_name_format(SPAN("tiny"), version, key)), .value = buf_span(&packed)};
+    if (eventlog_publish(t.log, &e, &err) != 0) fail_msg("%s", err.message);
+    buf_fini(&packed);
+}
+
+/* From the registry's version: on questions and answers, then on preferences; the base's tokenizer stays. */
+static void test_fine_tuning(void **state) {
+    (void)state;
+    if (!t.executable[0]) skip();
+    struct answer a;
+    Genloop__V1__CreateJobRequest q;
+    char tokenizer[SHA256_HEX_MAX], of_base[SHA256_HEX_MAX], weights[SHA256_HEX_MAX], again[SHA256_HEX_MAX];
+    publish_model(1, t.output, t.output_size);
+    file_of(t.output, "tokenizer.json", of_base);
+    create_init(&q, "asked", "objective: sft\nbatch: {sequences: 4, length: 64}\nsteps: 12\nevaluate: {every: 6, on: held-out}\n");
+    q.base_model = (char *)(uintptr_t)"tiny@1";
+    ask(&a, "Training/Create", &q.base);
+    if (a.code) fail_msg("%s", a.message);
+    answer_fini(&a);
+    watch(&a, "asked", 8);
+    if (a.job->state != JOB_STATE(SUCCEEDED)) fail_msg("%s", a.job->failure);
+    assert_string_equal(a.job->base_model, "tiny@1");
+    file_of(a.job->output->sha256, "tokenizer.json", tokenizer);
+    assert_string_equal(tokenizer, of_base);
+    publish_model(2, a.job->output->sha256, a.job->output->size_bytes);
+    answer_fini(&a);
+
+    static const char *const ids[] = {"liked", "liked-killed"};
+    for (int i = 0; i < 2; i++) {
+        create_init(&q, ids[i], "objective: dpo\nbatch: {sequences: 6, length: 64}\noptimizer: {lr: 1.0e-3}\nsteps: 60\ncheckpoint: {every: 4}\n");
+        q.dataset = (char *)(uintptr_t)"likes@1";
+        q.base_model = (char *)(uintptr_t)"tiny@2";
+        ask(&a, "Training/Create", &q.base);
+        if (a.code) fail_msg("%s", a.message);
+        answer_fini(&a);
+        for (int k = 0; i && k < 3; k++) { /* the reference that DPO keeps survives it too */
+            wait_for_step(ids[i], (uint64_t)k * 15 + random_below(&t.random, 12));
+            assert_int_equal(end_trainer(0, SIGKILL), -SIGKILL);
+            start_trainer(0);
+        }
+        watch(&a, ids[i], 8);
+        if (a.job->state != JOB_STATE(SUCCEEDED)) fail_msg("%s", a.job->failure);
+        assert_true(figure(a.job, "accuracy") > 0.8);
+        weights_of(a.job, i ? again : weights);
+        if (i == 0) publish_model(3, a.job->output->sha256, a.job->output->size_bytes);
+        answer_fini(&a);
+    }
+    if (strcmp(weights, again) != 0) fail_msg("seed %llu: kills gave other weights", (unsigned long long)t.seed);
+}
+
+/* A measurement for the gates: the record in the store, the event on its topic, unjudged; killed, the same record again. */
+static void test_evaluation(void **state) {
+    (void)state;
+    if (!t.executable[0]) skip();
+    struct answer a;
+    static const char *const ids[] = {"evaluate-tiny-3", "evaluate-again"};
+    char records[2][SHA256_HEX_MAX] = {"", ""};
+    for (int i = 0; i < 2; i++) {
+        Genloop__V1__CreateJobRequest q = GENLOOP__V1__CREATE_JOB_REQUEST__INIT;
+        Genloop__V1__EvaluateSpec s = GENLOOP__V1__EVALUATE_SPEC__INIT;
+        q.id = (char *)(uintptr_t)ids[i];
+        q.kind = GENLOOP__V1__JOB_KIND__JOB_KIND_EVALUATE;
+        q.model = s.candidate = (char *)(uintptr_t)"tiny@3";
+        s.baseline = (char *)(uintptr_t)"tiny@2";
+        s.held_out = (char *)(uintptr_t)"texts@1";
+        s.preferences = (char *)(uintptr_t)"likes@1";
+        s.documents_max = 10;
+        s.prompts = 12;
+        s.sample_tokens = 8;
+        s.seed = 3;
+        s.temperature = 1;
+        q.evaluate = &s;
+        ask(&a, "Training/Create", &q.base);
+        if (a.code) fail_msg("%s", a.message);
+        answer_fini(&a);
+        if (i) {
+            usleep((useconds_t)random_below(&t.random, 60000));
+            assert_int_equal(end_trainer(0, SIGKILL), -SIGKILL);
+            start_trainer(0);
+        }
+        watch(&a, ids[i], 8);
+        if (a.job->state != JOB_STATE(SUCCEEDED)) fail_msg("%s", a.job->failure);
+        answer_fini(&a);
+    }
+    enum topic topics[] = {TOPIC_EVALUATIONS};
+    struct eventlog_view *v;
+    struct event e;
+    struct error err;
+    if (eventlog_view_open(t.log, topics, 1, NULL, 0, &v, &err) != 0) fail_msg("%s", err.message);
+    while (eventlog_view_poll(v, 200, &e, &err) == 0) {
+        Genloop__V1__Evaluation *m = genloop__v1__evaluation__unpack(NULL, e.value.len, (const uint8_t *)e.value.data);
+        assert_non_null(m);
+        assert_string_equal(m->candidate, "tiny@3");
+        assert_string_equal(m->baseline, "tiny@2");
+        assert_true(!m->judged && m->n_gates == 0 && m->record);
+        for (int i = 0; i < 2; i++)
+            if (strcmp(m->id, ids[i]) == 0) span_copy(records[i], sizeof records[i], span_str(m->record->sha256));
+        genloop__v1__evaluation__free_unpacked(m, NULL);
+    }
+    eventlog_view_close(v);
+    assert_true(records[0][0] && records[1][0]);
+    assert_string_equal(records[0], records[1]);
+    struct buf text;
+    struct json *root = NULL;
+    buf_init(&text, 1 << 24);
+    if (store_get(t.store, records[0], &text, &err) != 0 || json_parse(buf_span(&text), &root, &err) != 0) fail_msg("%s", err.message);
+    assert_int_equal(json_size(json_get(root, "documents")), 10);
+    assert_int_equal(json_size(json_get(root, "pairs")), 24);
+    assert_int_equal(json_size(json_get(root, "samples")), 12);
+    json_free(root);
+    buf_fini(&text);
+}
+
+/* Two instances of one home: one dies and the other takes its job over, from its checkpoint. Whichever is asked, both know. */
+static void test_two(void **state) {
+    (void)state;
+    if (!t.executable[0]) skip();
+    struct answer a;
+    char weights[SHA256_HEX_MAX];
+    assert_int_equal(end_trainer(0, SIGTERM), 0);
+    start_trainer(1);
+    start_trainer(0); /* later: its partitions come to it when they are dealt anew */
+    for (int i = 0; i < 4; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "shared-%d", i);
+        create(id, RECIPE("200"));
+    }
+    wait_for_step("shared-0", 1);
+    assert_int_equal(end_trainer(1, SIGKILL), -SIGKILL);
+    for (int i = 0; i < 4; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "shared-%d", i);
+        watch(&a, id, 8);
+        if (a.job->state != JOB_STATE(SUCCEEDED)) fail_msg("%s: %s", id, a.job->failure);
+        weights_of(a.job, weights);
+        assert_string_equal(weights, t.weights);
+        answer_fini(&a);
+    }
+}
+
+/* Somebody in a hurry: two signals while it trains and is watched. */
+static void test_hurry(void **state) {
+    (void)state;
+    if (!t.executable[0]) skip();
+    struct answer a;
+    create("hurried", RECIPE("200"));
+    wait_for_step("hurried", 10);
+    Genloop__V1__WatchJobRequest q = GENLOOP__V1__WATCH_JOB_REQUEST__INIT;
+    q.id = (char *)(uintptr_t)"hurried";
+    start_call(&a, 0, "Training/Watch", &q.base, 8);
+    process_kill(t.trainers[0].process, SIGTERM);
+    usleep(2000);
+    assert_int_equal(end_trainer(0, SIGINT), 0);
+    finish(&a);
+    assert_int_equal(a.code, E_UNAVAILABLE);
+    answer_fini(&a);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_undisturbed), cmocka_unit_test(test_kills), cmocka_unit_test(test_pause_resume_cancel), cmocka_unit_test(test_drain)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_undisturbed), cmocka_unit_test(test_kills), cmocka_unit_test(test_pause_resume_cancel), cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_list), cmocka_unit_test(test_refusals), cmocka_unit_test(test_dry_run), cmocka_unit_test(test_poison), cmocka_unit_test(test_failure),
+        cmocka_unit_test(test_fine_tuning), cmocka_unit_test(test_evaluation), cmocka_unit_test(test_two), cmocka_unit_test(test_hurry),
+    };
     return cmocka_run_group_tests_name("trainer", tests, set_up, tear_down);
 }

@@ -11,7 +11,7 @@
 #include "base/random.h"
 #include "feedback.h"
 
-enum { PAGE_DEFAULT = 100, PAGE_MAX = 1000, STREAM_CREDIT = 16, CALL_ARENA = 32 * 1024 * 1024, TRANSITION_ID_MAX = 100, PAGE_BYTES_MAX = 8 * 1024 * 1024, RECORD_PIECE_MAX = 2 * 1024 * 1024 };
+enum { PAGE_DEFAULT = 100, PAGE_MAX = 1000, STREAM_CREDIT = 16, CALL_ARENA = 32 * 1024 * 1024, TRANSITION_ID_MAX = 100, PAGE_BYTES_MAX = 8 * 1024 * 1024, RECORD_PIECE_MAX = 2 * 1024 * 1024, CARD_BYTES_MAX = 1024 * 1024 };
 
 struct call;
 struct method {
@@ -274,7 +274,15 @@ static void find_aliases(void *arg, const struct ledger *ledger) {
     }
 }
 
+/* The card is an extra: a version whose directory cannot be read is shown all the same. */
+static void read_card(struct feedback_service *s, const Genloop__V1__ModelVersion *v, struct buf *card) {
+    char sha256[SHA256_HEX_MAX];
+    if (version_file(s, v, "README.md", sha256, NULL) != 0 || !sha256[0]) return;
+    if (store_get(s->facts.store, sha256, card, NULL) != 0 || !span_is_utf8(buf_span(card)) || !buf_cstr(card)) buf_clear(card);
+}
+
 static void work_get_model(struct call *c) {
+    struct buf card;
     const Genloop__V1__GetModelRequest *q = (const Genloop__V1__GetModelRequest *)c->request;
     Genloop__V1__ModelDetail detail = GENLOOP__V1__MODEL_DETAIL__INIT;
     Genloop__V1__ModelVersion *v = NULL;
@@ -288,8 +296,11 @@ static void work_get_model(struct call *c) {
     c->r = facts_each_version(&c->service->facts, span_str(full), &history, add_to_list, &c->err);
     if (c->r == 0) c->r = facts_each_evaluation(&c->service->facts, span_str(full), &evaluations, add_to_list, &c->err);
     if (c->r == E_AGAIN) c->r = 0; /* so long a history is cut */
+    buf_init(&card, CARD_BYTES_MAX);
+    if (c->r == 0) read_card(c->service, v, &card);
     if (c->r == 0) {
         detail.version = v;
+        detail.card = card.len ? (char *)(uintptr_t)buf_cstr(&card) : detail.card;
         detail.history = (Genloop__V1__ModelVersion **)(void *)history.messages;
         detail.n_history = history.n;
         detail.evaluations = (Genloop__V1__Evaluation **)(void *)evaluations.messages;
@@ -298,6 +309,7 @@ static void work_get_model(struct call *c) {
     }
     listing_free(&history);
     listing_free(&evaluations);
+    buf_fini(&card);
     record_free(&v->base);
 }
 

@@ -66,8 +66,7 @@ static int get_dataset(struct feedback_service *s, const char *full, Genloop__V1
     return facts_dataset(&s->facts, name, (uint32_t)version, dataset, NULL);
 }
 
-/* sha256 of a file in a model directory; "" where it is not there. */
-static int file_of(struct feedback_service *s, const Genloop__V1__ModelVersion *v, const char *path, char sha256[SHA256_HEX_MAX], struct error *err) {
+int version_file(struct feedback_service *s, const Genloop__V1__ModelVersion *v, const char *path, char sha256[SHA256_HEX_MAX], struct error *err) {
     sha256[0] = 0;
     if (!v->directory || !v->directory->sha256[0]) return 0;
     struct buf text;
@@ -122,7 +121,7 @@ static int plan_data(struct feedback_service *s, const Genloop__V1__ModelVersion
         if (!base[0]) break;
         Genloop__V1__ModelVersion *b = NULL;
         if (registry_copy(s, span_str(base), &b, NULL) != 0) break;
-        int r = first ? file_of(s, b, "tokenizer.json", p->tokenizer, err) : 0;
+        int r = first ? version_file(s, b, "tokenizer.json", p->tokenizer, err) : 0;
         span_copy(dataset, sizeof dataset, span_str(b->lineage ? b->lineage->dataset : ""));
         span_copy(base, sizeof base, span_str(b->lineage ? b->lineage->base_model : ""));
         record_free(&b->base);

@@ -54,6 +54,9 @@ int evaluate_plan(struct feedback_service *s, struct span model, struct span tra
 /* The verdict on a measured evaluation: *judged is in the arena, unsigned. E_STATE where it is none that we asked for. */
 int evaluate_judge(struct feedback_service *s, const Genloop__V1__Evaluation *measured, struct arena *arena, Genloop__V1__Evaluation **judged, struct error *err);
 
+/* sha256 of a file in a version's directory; "" where it is not there. Blocks. */
+int version_file(struct feedback_service *s, const Genloop__V1__ModelVersion *v, const char *path, char sha256[SHA256_HEX_MAX], struct error *err);
+
 /* A copy of a version, owned (record_free): NAME@VERSION in any state, an alias, or a NAME's production version. */
 int registry_copy(struct feedback_service *s, struct span model, Genloop__V1__ModelVersion **version, struct error *err);
 /* "" or the full name of the production version of a name. */

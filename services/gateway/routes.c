@@ -9,6 +9,7 @@ static const char *const page_fields[] = {"limit", "page_token", NULL};
 static const char *const state_fields[] = {"dataset", "state", NULL};
 static const char *const proof_fields[] = {"index", "from_size", "tree_size", NULL};
 static const char *const record_fields[] = {"id", "offset", NULL};
+static const char *const row_fields[] = {"split", "kind", "offset", "limit", "seed", NULL};
 static const char *const from_step[] = {"from_step", NULL};
 
 /* ingest */
@@ -18,6 +19,7 @@ static const struct relay GET_DATASET = {"ingest", "Ingest/GetDataset", REQUEST(
 static const struct relay WATCH_DATASET = {"ingest", "Ingest/Watch", REQUEST(watch_dataset_request), REQUEST(dataset_progress), .path_field = "dataset", .stream = RELAY_EVENTS};
 static const struct relay BUILD_DATASET = {"ingest", "Ingest/Build", REQUEST(build_dataset_request), REQUEST(dataset_progress), .path_field = "dataset", .stream = RELAY_EVENTS_ASKED};
 static const struct relay REMOVE_DATASET = {"ingest", "Ingest/RemoveDataset", REQUEST(remove_dataset_request), REQUEST(dataset), .path_field = "name"};
+static const struct relay LIST_ROWS = {"ingest", "Ingest/ListRows", REQUEST(list_rows_request), REQUEST(list_rows_reply), .path_field = "name", .query = row_fields};
 /* trainer */
 static const struct relay CREATE_JOB = {"trainer", "Training/Create", REQUEST(create_job_request), REQUEST(job), .stream = RELAY_UNARY};
 static const struct relay LIST_JOBS = {"trainer", "Training/List", REQUEST(page_request), REQUEST(list_jobs_reply), .query = PAGE};
@@ -61,6 +63,7 @@ const struct route ROUTES[] = {
     {"GET", "/v1/datasets/{name}", SCOPE_OPERATOR, BODY_NONE, relay_call, "A dataset with its manifest and data card, by name or name@version.", &GET_DATASET},
     {"DELETE", "/v1/datasets/{name}", SCOPE_OPERATOR, BODY_NONE, relay_call, "Remove a dataset, or one version of it.", &REMOVE_DATASET},
     {"GET", "/v1/datasets/{name}/watch", SCOPE_OPERATOR, BODY_NONE, relay_call, "How a dataset fills, as a stream of events.", &WATCH_DATASET},
+    {"GET", "/v1/datasets/{name}/rows", SCOPE_OPERATOR, BODY_NONE, relay_call, "Rows of a version: ?split=train|held_out&kind=samples|pairs&offset=&limit=&seed=.", &LIST_ROWS},
     {"POST", "/v1/datasets/{name}/versions", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Build a version: progress as events where text/event-stream is accepted, else the end.", &BUILD_DATASET},
     {"POST", "/v1/admin/jobs", SCOPE_OPERATOR, BODY_JSON, relay_call, "Create a training or evaluation job.", &CREATE_JOB},
     {"GET", "/v1/admin/jobs", SCOPE_OPERATOR, BODY_NONE, relay_call, "Jobs, newest first.", &LIST_JOBS},

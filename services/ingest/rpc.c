@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "services/ingest/build.h"
+#include "services/ingest/rows.h"
 #include "wire/unpack.h"
 
 enum { TICK_MS = 150, PAGE_DEFAULT = 100, PAGE_MAX = 1000 };
@@ -21,6 +22,7 @@ struct question {
     uint32_t limit;
     char token[DATASET_NAME_MAX + 80];
     int state;
+    struct rows_wanted rows;
     struct buf out;
     int r;
     struct error err;
@@ -181,6 +183,40 @@ static int read_documents(void *arg, struct view_db *db, struct error *err) {
 static int list_documents(struct question *q, struct error *err) {
     int r = dataset_name_check(span_str(q->name), err);
     return r ? r : view_read(q->in->view, q, read_documents, err);
+}
+
+static int on_row(void *arg, struct span row) {
+    struct question *q = arg;
+    put_field(&q->out, 1, row);
+    return q->out.failed;
+}
+
+static void put_number(struct buf *out, unsigned field, uint64_t n) {
+    buf_append_char(out, (char)(field << 3));
+    do {
+        buf_append_char(out, (char)((n & 0x7f) | (n > 0x7f ? 0x80 : 0)));
+        n >>= 7;
+    } while (n);
+}
+
+static int list_rows(struct question *q, struct error *err) {
+    char name[DATASET_NAME_MAX + 1];
+    struct find f = {.tenant = span_str(q->tenant)};
+    struct rows_given given = {0};
+    struct buf manifest;
+    buf_init(&manifest, LIST_BYTES_MAX);
+    int r = parse_name(span_str(q->name), name, &f.version, err);
+    f.name = span_str(name);
+    if (!r) r = view_read(q->in->view, &f, find_dataset, err);
+    if (!r && (!f.dataset || f.dataset->state == GENLOOP__V1__DATASET_STATE__DATASET_STATE_REMOVED)) r = error_set_param(err, E_NOT_FOUND, "name", "there is no dataset %s", q->name);
+    if (!r && (f.dataset->state != GENLOOP__V1__DATASET_STATE__DATASET_STATE_READY || !f.dataset->manifest)) r = error_set_param(err, E_STATE, "name", "no version of %s is ready", q->name);
+    if (!r) r = store_get(q->in->store, f.dataset->manifest->sha256, &manifest, err);
+    if (!r) r = rows_read(q->in->store, buf_span(&manifest), &q->rows, LIST_BYTES_MAX, q, on_row, &given, err);
+    if (!r && given.total) put_number(&q->out, 2, given.total);
+    if (!r && given.next_offset) put_number(&q->out, 3, given.next_offset);
+    if (f.dataset) genloop__v1__dataset__free_unpacked(f.dataset, NULL);
+    buf_fini(&manifest);
+    return r;
 }
 
 /* Publishes REMOVED for a version, or for all that a name has. What was built from it stays where it is used; the objects stay in the store. */
@@ -556,6 +592,12 @@ static void call_question(struct ingest *in, struct bus_reply *reply, struct spa
         if (m) span_copy(q->name, sizeof q->name, span_str(m->name));
         else r = E_INVALID;
         if (m) genloop__v1__remove_dataset_request__free_unpacked(m, NULL);
+    } else if (span_eq_str(method, "Ingest/ListRows")) {
+        Genloop__V1__ListRowsRequest *m = MESSAGE_UNPACK(ListRowsRequest, list_rows_request, request);
+        q->answer = list_rows;
+        if (m) span_copy(q->name, sizeof q->name, span_str(m->name));
+        r = m ? rows_wanted_read(m, &q->rows, &err) : E_INVALID;
+        if (m) genloop__v1__list_rows_request__free_unpacked(m, NULL);
     } else
         r = error_set(&err, E_UNSUPPORTED, "ingest has no method %.*s", SPAN_ARG(method));
     if (r) {

@@ -94,7 +94,14 @@ int completion_zsh(struct buf *out);
 extern const struct verb VERBS_PLATFORM[]; /* up, down, scale, drain */
 extern const struct verb VERBS_STATUS[];
 extern const struct verb VERBS_LOGS[];
-extern const struct verb VERBS_TRAIN_LOCAL[]; /* until `train` of a platform is there: its row takes over the options, and calls local_train (local.h) */
+extern const struct verb VERBS_INGEST[];
+extern const struct verb VERBS_DATASET[];
+extern const struct verb VERBS_TRAIN[];  /* train, jobs */
+extern const struct verb VERBS_MODELS[]; /* models, evaluate, improve */
+extern const struct verb VERBS_GOVERN[]; /* approve, reject, canary, promote, rollback, retire */
+extern const struct verb VERBS_CHAT[];   /* chat, complete */
+extern const struct verb VERBS_FEEDBACK[];
+extern const struct verb VERBS_AUDIT[];
 extern const struct verb VERBS_RUN[];
 extern const struct verb VERBS_TOKENIZE[];
 extern const struct verb VERBS_BENCH[];

@@ -1,1 +1,4 @@
-set(service_cores ${CMAKE_SOURCE_DIR}/cli/supervise.c ${CMAKE_SOURCE_DIR}/cli/args.c ${CMAKE_SOURCE_DIR}/cli/output.c ${CMAKE_SOURCE_DIR}/cli/log_file.c ${CMAKE_SOURCE_DIR}/cli/platform.c)
+set(service_cores)
+foreach(name IN ITEMS args client log_file output platform sse supervise walk)
+  list(APPEND service_cores ${CMAKE_SOURCE_DIR}/cli/${name}.c)
+endforeach()

@@ -24,8 +24,8 @@ enum { CONFIG_FILE_MAX = 1 << 20, ENVIRON_MAX = 1 << 20, SWEEP_PATIENCE_MS = 100
 
 #define AT(field) offsetof(struct platform_settings, field)
 const struct config_row PLATFORM_ROWS[] = {
-    {"supervisor", "cache_memory", CONFIG_BYTES, AT(cache_memory), "256MiB", 1 << 20, 1e15, "Memory of the private Redis that is the cache; beyond it the least recently used goes."},
-    {"supervisor", "log_file_max", CONFIG_BYTES, AT(log_file_max), "10MiB", 4096, 1e12, "Size of HOME/logs/NAME.log at which a new one is begun."},
+    {"supervisor", "cache_memory", CONFIG_BYTES, AT(cache_memory), "256MiB", 1 << 20, 0x1p40, "Memory of the private Redis that is the cache; beyond it the least recently used goes."},
+    {"supervisor", "log_file_max", CONFIG_BYTES, AT(log_file_max), "10MiB", 4096, 0x1p40, "Size of HOME/logs/NAME.log at which a new one is begun."},
     {"supervisor", "log_files", CONFIG_INT, AT(log_files), "3", 0, 100, "Full log files that are kept of each child, NAME.log.1 the newest."},
     {"supervisor", "redis_server", CONFIG_STRING, AT(redis_server), "redis-server", 0, 0, "The program of the private servers of the log and the cache, version 7 or newer."},
 };

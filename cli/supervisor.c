@@ -25,6 +25,7 @@ enum {
     CONNECTIONS_MAX = 64,
     ANSWER_FLUSH_MS = 1000,
     OUTPUT_TURN_MAX = 1 << 20, /* read of one child before others have their turn */
+    HOME_CHECK_MS = 2000,
 };
 
 /* A child as a process; its decisions are in the struct supervise_child of the same place. */
@@ -54,7 +55,7 @@ struct supervisor {
     struct supervise core;
     struct run *runs[SUPERVISE_CHILDREN_MAX];
     struct log_file log;
-    struct loop_timer *wake, *ping, *patience;
+    struct loop_timer *wake, *ping, *patience, *home;
     struct loop_signal *signals[3];
     int notify_fd;
     struct loop_fd *notify;
@@ -598,6 +599,7 @@ static void on_phase(struct supervisor *s) {
     if (s->told == SUPERVISE_RUNS) {
         loop_timer_stop(s->patience);
         tell(s, "info", "platform.ready", "genloop is up after %lld ms: %s (home %s)", (long long)(loop_now_ms(s->loop) - s->started_mono_ms), url, s->platform->home);
+        if (strcmp(s->platform->listen, "127.0.0.1:8080") != 0) tell(s, "info", "platform.url", "other verbs find it by: export GENLOOP_URL=%s", url);
         (void)notify("READY=1\n"); /* where systemd runs the supervisor */
         end_report(s, 0);
     } else if (s->told == SUPERVISE_STOPS) {
@@ -646,6 +648,17 @@ static void on_patience(void *arg) {
     step(s);
 }
 
+/* Whose home was removed can be reached by nobody any more, and nothing that it starts would find what it needs. */
+static void on_home(void *arg) {
+    struct supervisor *s = arg;
+    struct sockaddr_un door = socket_address(s, "supervisor");
+    if (s->core.phase >= SUPERVISE_STOPS || access(door.sun_path, F_OK) == 0) return;
+    tell(s, "error", "platform.home", "%s is gone: the home was removed, or belongs to another supervisor", door.sun_path);
+    s->exit_code = 1;
+    supervise_down(&s->core, true, loop_now_ms(s->loop));
+    step(s);
+}
+
 static void on_signal(void *arg, int signum) {
     struct supervisor *s = arg;
     bool again = s->core.phase >= SUPERVISE_STOPS;
@@ -678,7 +691,8 @@ static int open_all(struct supervisor *s, struct error *err) {
     s->wake = loop_timer_new(s->loop, s, on_wake);
     s->ping = loop_timer_new(s->loop, s, on_ping);
     s->patience = loop_timer_new(s->loop, s, on_patience);
-    if (!s->wake || !s->ping || !s->patience) return error_set(err, E_NOMEM, "no memory to start");
+    s->home = loop_timer_new(s->loop, s, on_home);
+    if (!s->wake || !s->ping || !s->patience || !s->home) return error_set(err, E_NOMEM, "no memory to start");
     for (int i = 0; i < 3; i++) {
         if (s->config.detached && signals[i] == SIGHUP) (void)signal(SIGHUP, SIG_IGN); /* the terminal that started it may close */
         else if (!(s->signals[i] = loop_signal_open(s->loop, signals[i], s, on_signal))) return error_set(err, E_NOMEM, "no memory to start");
@@ -702,6 +716,7 @@ static void close_all(struct supervisor *s) {
     loop_timer_close(s->wake);
     loop_timer_close(s->ping);
     loop_timer_close(s->patience);
+    loop_timer_close(s->home);
     for (int i = 0; i < 3; i++)
         if (s->signals[i]) loop_signal_close(s->signals[i]);
     for (size_t i = 0; i < SUPERVISE_CHILDREN_MAX; i++) run_free(s->runs[i]);
@@ -730,6 +745,7 @@ int supervisor_run(const struct supervisor_config *config) {
         log_file_say(&s->log, "info", "platform.start", span_str(s->platform->home));
         supervise_init(&s->core, s->platform->kinds, s->platform->replicas, s->platform->settings.shared.drain_ms, s->started_mono_ms);
         loop_timer_start(s->patience, START_PATIENCE_MS, 0);
+        loop_timer_start(s->home, HOME_CHECK_MS, HOME_CHECK_MS);
         step(s);
         (void)loop_run(s->loop);
     }

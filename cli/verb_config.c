@@ -182,6 +182,14 @@ static int run_show(struct cli *c) {
     return code;
 }
 
+static int run_describe(struct cli *c) {
+    struct buf out;
+    buf_init(&out, OUTPUT_MAX);
+    int code = config_describe(PLATFORM_ROWS, PLATFORM_ROWS_COUNT, &out) == 0 ? cli_print(c, buf_span(&out)) : cli_failf(c, "no memory");
+    buf_fini(&out);
+    return code;
+}
+
 static const struct cli_option OPTIONS[] = {
     {.name = "--home", .kind = CLI_DIR, .value = "DIR", .doc = "Whose genloop.yaml; otherwise $GENLOOP_HOME, then ~/.genloop"},
     {.name = "--config", .kind = CLI_FILE, .value = "FILE", .doc = "Another file"},
@@ -192,5 +200,6 @@ const struct verb VERBS_CONFIG[] = {
      .help = "Each service reads the file and the environment as it would at its start. Exit code 1 where one of them would not start with it."},
     {.name = "config show", .operands = "", .summary = "The configuration that is in force", .options = OPTIONS, .json = true, .run = run_show,
      .help = "File, environment and defaults together, as YAML; secrets are shown as ***. `genloop-SERVICE --describe` says what each key means."},
+    {.name = "config describe", .operands = "", .summary = "The reference of the section supervisor, as Markdown", .run = run_describe, .help = "The services' own are in genloop-SERVICE --describe."},
     {0},
 };

@@ -342,6 +342,14 @@ class Down:
         self.p.up()
         return "seven moments, nothing left; the next up is clean"
 
+    def without_home(self):
+        """A platform whose home was removed can be reached by nobody: it ends by itself."""
+        p = Platform()
+        p.up()
+        shutil.rmtree(p.home, ignore_errors=True)
+        wait_for("it ends", lambda: not p.pids(), 15, 0.1)
+        return "it ends by itself"
+
 
 def main():
     suite = Suite()
@@ -367,6 +375,7 @@ def main():
         suite.run("logs", show.logs)
         suite.run("down: in order", down.order)
         suite.run("down: while it starts", down.while_it_starts)
+        suite.run("down: the home was removed", down.without_home)
         suite.run("idle: small and quick", show.small)
     finish(suite)
 

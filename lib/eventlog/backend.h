@@ -38,7 +38,7 @@ void event_complete(struct event *e, char id[EVENT_ID_MAX + 1]);
 
 struct eventlog_backend {
     const char *const *schemes; /* "redis:" …, ended by NULL */
-    int (*open)(struct eventlog *log, const struct eventlog_config *c, void **state, struct error *err);
+    int (*open)(struct eventlog *log, const struct eventlog_config *c, void **state, struct error *err); /* c with the defaults filled in */
     void (*close)(void *state); /* ends what is still waiting with E_CANCELLED */
     bool (*healthy)(void *state);
     const char *(*identity)(void *state);

@@ -58,7 +58,7 @@ void cond_wait_ms(pthread_cond_t *c, pthread_mutex_t *m, int64_t ms) {
 /* ---- open and close ---- */
 
 static const struct eventlog_backend *backend_of(const char *url) {
-    static const struct eventlog_backend *const backends[] = {&eventlog_redis};
+    static const struct eventlog_backend *const backends[] = {&eventlog_redis, &eventlog_kafka};
     for (size_t i = 0; i < sizeof backends / sizeof backends[0]; i++)
         for (const char *const *scheme = backends[i]->schemes; *scheme; scheme++)
             if (span_starts(span_str(url), span_str(*scheme))) return backends[i];
@@ -114,7 +114,9 @@ int eventlog_open(const struct eventlog_config *c, struct eventlog **out, struct
     pthread_mutex_init(&log->lock, NULL);
     cond_init_monotonic(&log->changed);
     register_metrics(log);
-    int r = backend->open(log, c, &log->state, err);
+    struct eventlog_config complete = *c;
+    complete.publish_timeout_ms = log->publish_timeout_ms;
+    int r = backend->open(log, &complete, &log->state, err);
     if (r != 0) {
         eventlog_close(log);
         return r;

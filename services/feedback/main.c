@@ -20,7 +20,7 @@ static const struct config_row ROWS[] = {
     {"feedback", "improve_after", CONFIG_INT, AT(policy.improve_after), "0", 0, 1e9, "So many new judgements of a model ask for fine-tuning by themselves; 0: only on command."},
     {"feedback", "improve_pause", CONFIG_DURATION_MS, AT(policy.improve_pause_ms), "10m", 0, 0, "At least so long between two fine-tunings that nobody asked for."},
     {"feedback", "preference_preset", CONFIG_STRING, AT(preference_preset), "dpo-small", 0, 0, "Recipe of fine-tuning on preferences."},
-    {"feedback", "supervised_preset", CONFIG_STRING, AT(supervised_preset), "sft-small", 0, 0, "Recipe of fine-tuning on corrections."},
+    {"feedback", "supervised_preset", CONFIG_STRING, AT(supervised_preset), "corrections-small", 0, 0, "Recipe of fine-tuning on corrections."},
     {"feedback", "trait", CONFIG_STRING, AT(trait), "", 0, 0, "A trait that every evaluation counts (short, lists, numbers, or !NAME); empty: none."},
     {"feedback", "lease", CONFIG_DURATION_MS, AT(lease_ms), "3s", 300, 600000, "How long a holder of the registry that has gone silent keeps it."},
     {"gates", "perplexity_ratio_max", CONFIG_REAL, AT(gates.perplexity_ratio_max), "1.05", 0, 100, "Gate perplexity: the high end of candidate / baseline on held-out documents."},

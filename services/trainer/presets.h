@@ -12,7 +12,7 @@ struct preset {
 };
 extern const struct preset PRESETS[];
 extern const int PRESETS_COUNT;
-extern const char PRESET_NAMES[]; /* "pretrain-small, sft-small, dpo-small" */
+extern const char PRESET_NAMES[]; /* "pretrain-small, sft-small, …", for messages */
 /* NULL where there is none. */
 const struct preset *preset_find(struct span name);
 

@@ -4,7 +4,8 @@
 #include <stdlib.h>
 
 #include "base/file.h"
-#include "train/local.h"
+#include "base/json.h"
+#include "services/trainer/presets.h"
 
 const char *lab_option(const struct lab_args *a, const char *name, const char *otherwise) {
     for (int i = 0; i + 1 < a->count; i++)
@@ -34,15 +35,26 @@ int lab_write(const char *dir, const char *name, const struct buf *b, struct err
     return b->failed ? error_set(err, b->failed, "%s does not fit", name) : file_write(lab_path(path, dir, name), buf_span(b), 0600, err);
 }
 
-int lab_train(const struct lab_args *a, struct error *err) {
-    return train_local_main(lab_option(a, "recipe", NULL), lab_option(a, "out", NULL), stdout, NULL, err);
+/* A preset that ships, as JSON. */
+static int lab_preset(const struct lab_args *a, struct error *err) {
+    const char *name = lab_option(a, "name", NULL);
+    const struct preset *preset = preset_find(span_str(name));
+    struct json *root = NULL;
+    struct buf out;
+    buf_init(&out, 1 << 20);
+    int r = preset ? yaml_parse(span_str(preset->recipe), &root, err) : error_set(err, E_NOT_FOUND, "there is no preset %s", name);
+    if (!r) r = json_write(&out, root);
+    if (!r) printf("%s\n", buf_cstr(&out));
+    json_free(root);
+    buf_fini(&out);
+    return r;
 }
 
 int main(int argc, char **argv) {
     static const struct {
         const char *name;
         int (*run)(const struct lab_args *a, struct error *err);
-    } verbs[] = {{"corpus", lab_corpus}, {"rate", lab_rate}, {"train", lab_train}, {"spoil", lab_spoil}, {"measure", lab_measure}};
+    } verbs[] = {{"corpus", lab_corpus}, {"rate", lab_rate}, {"preset", lab_preset}, {"spoil", lab_spoil}, {"measure", lab_measure}};
     struct error err = {0};
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
         if (argc < 2 || strcmp(argv[1], verbs[i].name) != 0) continue;
@@ -51,6 +63,6 @@ int main(int argc, char **argv) {
         if (r < 0) fprintf(stderr, "loop_lab %s: %s\n", argv[1], err.message);
         return r < 0 ? 1 : r;
     }
-    fprintf(stderr, "usage: loop_lab corpus|rate|train|spoil|measure --option value …\n");
+    fprintf(stderr, "usage: loop_lab corpus|rate|preset|spoil|measure --option value …\n");
     return 2;
 }

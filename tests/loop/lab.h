@@ -1,10 +1,10 @@
 /*
- * What tests/loop/preferences and tests/loop/gates are made of: the platform's own parts (cleaning and pairs of services/ingest, joining of judgements of services/feedback,
+ * What tests/loop/test_preferences is made of: the platform's own parts (cleaning and pairs of services/ingest, joining of judgements of services/feedback,
  * measuring of services/trainer, lib/gates), driven on files, without a bus. Each of these is a verb of the program loop_lab:
  *
  *   corpus   files and folders → train.bin, train-pairs.jsonl, held-documents.jsonl, held-pairs.jsonl, tokenizer/
  *   rate     a model answers prompts, a scripted rater likes or dislikes → preferences.jsonl, held-preferences.jsonl
- *   train    genloop train --local
+ *   preset   a preset of services/trainer as JSON
  *   spoil    a model directory → one that is broken in a known way
  *   measure  candidate and baseline → the record of an evaluation, its figures and its verdict
  */
@@ -29,7 +29,6 @@ int lab_write(const char *dir, const char *name, const struct buf *b, struct err
 
 int lab_corpus(const struct lab_args *a, struct error *err);
 int lab_rate(const struct lab_args *a, struct error *err);
-int lab_train(const struct lab_args *a, struct error *err);
 int lab_spoil(const struct lab_args *a, struct error *err);
 int lab_measure(const struct lab_args *a, struct error *err);
 

@@ -284,7 +284,7 @@ static int run_improve(struct cli *c) {
     remote_add(&x, "", cli_operand(c, 0));
     (void)buf_append_str(&x.path, "/improve");
     struct json_out w = remote_body(&x);
-    json_str(&w, "id", id_make(id));
+    json_str(&w, "id", cli_text(c, "--id") ? cli_text(c, "--id") : id_make(id));
     json_str(&w, "objective", cli_text(c, "--objective") ? cli_text(c, "--objective") : "dpo");
     if (trait) json_str(&w, "trait", trait);
     if (r == 0 && cli_text(c, "--recipe")) r = file_read(cli_text(c, "--recipe"), &recipe, &x.err);
@@ -327,6 +327,7 @@ static const struct cli_option IMPROVE_OPTIONS[] = {
     {.name = "--objective", .kind = CLI_TEXT, .value = "dpo|sft", .doc = "Learn from preferences (default) or from corrections"},
     {.name = "--trait", .kind = CLI_TEXT, .value = "TRAIT", .doc = "What the judges are after: the evaluation counts its share"},
     {.name = "--recipe", .kind = CLI_FILE, .value = "FILE", .doc = "A recipe in place of the policy's"},
+    {.name = "--id", .kind = CLI_TEXT, .value = "ID", .doc = "Name the improvement: asked for again, the same id is the same set and the same job"},
     {.name = "--wait", .kind = CLI_FLAG, .doc = "Return when the new version is there, and show how it goes"},
     {0},
 };

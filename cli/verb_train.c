@@ -13,7 +13,7 @@ enum { RECIPE_MAX = 1 << 20, JOBS_SHOWN_DEFAULT = 50 };
 /* ---- train --local ---- */
 
 static int run_local(struct cli *c) {
-    static const char *const others[] = {"--dataset", "--base", "--name", "--reason", "--wait", "--dry-run"};
+    static const char *const others[] = {"--dataset", "--base", "--name", "--reason", "--id", "--wait", "--dry-run"};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         if (cli_given(c, others[i])) return cli_usage(c, "%s does not go with --local: a local run is said by its recipe alone", others[i]);
     return local_train(c);
@@ -74,7 +74,7 @@ static int run_train(struct cli *c) {
     int r = remote_open(&x, c);
     remote_path(&x, "/v1/admin/jobs");
     struct json_out w = remote_body(&x);
-    json_str(&w, "id", id_make(id)); /* so that asking again is the same job */
+    json_str(&w, "id", cli_text(c, "--id") ? cli_text(c, "--id") : id_make(id)); /* so that asking again is the same job */
     json_str(&w, "model", cli_text(c, "--name"));
     if (cli_text(c, "--dataset")) json_str(&w, "dataset", cli_text(c, "--dataset"));
     if (cli_text(c, "--base")) json_str(&w, "base_model", cli_text(c, "--base"));
@@ -237,6 +237,7 @@ static const struct cli_option TRAIN_OPTIONS[] = {
     {.name = "--base", .kind = CLI_TEXT, .value = "MODEL", .doc = "The version to start from: NAME, NAME@VERSION or an alias; goes before the recipe's"},
     {.name = "--name", .kind = CLI_TEXT, .value = "MODEL", .doc = "What comes out is a new version of MODEL (needed)"},
     {.name = "--reason", .kind = CLI_TEXT, .value = "TEXT", .doc = "Why, for the records"},
+    {.name = "--id", .kind = CLI_TEXT, .value = "ID", .doc = "Name the job: asked for again, the same id is the same job"},
     {.name = "--wait", .kind = CLI_FLAG, .doc = "Return when it has ended, and show how it goes"},
     {.name = "--dry-run", .kind = CLI_FLAG, .doc = "Check everything and say what would run; no job is made"},
     {.name = "--local", .kind = CLI_FLAG, .doc = "Train in this process, without a platform: one JSON line a step on stdout"},

@@ -103,7 +103,10 @@ int log_line_render(const char *name, bool text, int64_t now_ms, struct span lin
 
 static void remember(struct log_file *f, struct span line) {
     struct json *root = NULL;
-    if (span_find(line, SPAN("\"level\":\"error\"")) < 0) return;
+    /* Redis has no level above a warning: the last one before its end says why. */
+    bool wanted = span_find(line, SPAN("\"level\":\"error\"")) >= 0 || span_find(line, SPAN("\"level\":\"warn\",\"service\":\"log\",\"event\":\"redis\"")) >= 0 ||
+                  span_find(line, SPAN("\"level\":\"warn\",\"service\":\"cache\",\"event\":\"redis\"")) >= 0;
+    if (!wanted) return;
     if (json_parse(span_trim(line), &root, NULL) == 0) {
         struct span message = json_string(json_get(root, "message"));
         if (!span_empty(message)) {

@@ -151,14 +151,28 @@ static int run_up(struct cli *c) {
 
 /* ---- down, scale, drain ---- */
 
-static int call(struct cli *c, const char *request, const char *done, bool ends) {
+/* $GENLOOP_URL may name another platform than the home's: then it is not the home's that is meant. */
+static int check_meant(struct cli *c, const char *home, const struct json *platform) {
+    const char *url = getenv("GENLOOP_URL");
+    struct span meant = span_str(url), own = json_string(json_get(platform, "url"));
+    if (!url || !*url || cli_given(c, "--home")) return CLI_DONE;
+    if (span_ends(meant, SPAN("/"))) meant.len--;
+    if (span_eq(meant, own)) return CLI_DONE;
+    return cli_failf(c, "$GENLOOP_URL names %s, which is not the platform of %s: its Operations service would be asked, which is not built yet; --home DIR names a platform of this machine", url, home);
+}
+
+static int call(struct cli *c, const char *request, const char *done) {
     struct json *answer = NULL;
     struct error err = {0};
     char home[PATH_MAX];
     int code = cli_home(c, home, sizeof home);
     if (code != CLI_DONE) return code;
-    int r = control_call(home, span_str(request), NULL, cli_json(c) ? NULL : print_event, &answer, &err);
-    if (r == 0 && ends) r = control_await_end(home, END_PATIENCE_MS, &err);
+    int r = control_call(home, SPAN("{\"do\":\"status\"}"), NULL, NULL, &answer, &err);
+    if (r == 0 || r == E_NOT_FOUND) code = check_meant(c, home, answer);
+    json_free(answer);
+    answer = NULL;
+    if (code != CLI_DONE) return code;
+    if (r == 0) r = control_call(home, span_str(request), NULL, cli_json(c) ? NULL : print_event, &answer, &err);
     code = r == 0 ? print_answer(c, answer, done) : cli_fail(c, &err);
     json_free(answer);
     return code;
@@ -191,7 +205,7 @@ static int run_scale(struct cli *c) {
     if (span_to_i64(rest, &n) != 0 || n < 0 || n > SUPERVISE_REPLICAS_MAX) return cli_usage(c, "\"%s\": N must be 0 to %d", cli_operand(c, 0), SUPERVISE_REPLICAS_MAX);
     (void)snprintf(request, sizeof request, "{\"do\":\"scale\",\"inference\":%lld}", (long long)n);
     (void)snprintf(done, sizeof done, "inference runs %lld replica%s", (long long)n, n == 1 ? "" : "s");
-    return call(c, request, done, false);
+    return call(c, request, done);
 }
 
 static int run_drain(struct cli *c) {
@@ -206,7 +220,7 @@ static int run_drain(struct cli *c) {
     json_object_end(&w);
     (void)snprintf(done, sizeof done, "%s has finished its requests and is gone", cli_operand(c, 0));
     const char *text = request.failed ? NULL : buf_cstr(&request);
-    int code = text ? call(c, text, done, false) : cli_usage(c, "that is no name of a replica");
+    int code = text ? call(c, text, done) : cli_usage(c, "that is no name of a replica");
     buf_fini(&request);
     return code;
 }

@@ -130,11 +130,11 @@ static int report(const struct json *found, Genloop__V1__Job *job, struct buf *o
 }
 
 static int dry_run(struct creation *c, Genloop__V1__Job *job, struct buf *out, struct error *err) {
-    char dir[PATH_BYTES], relative[64], id[ID_TEXT_MAX], data[PATH_BYTES + 160], held_out[PATH_BYTES + 160], base[PATH_BYTES + 16], tokenizer[PATH_BYTES + 16];
+    char dir[PATH_BYTES], relative[256], id[ID_TEXT_MAX], data[PATH_BYTES + 160], held_out[PATH_BYTES + 160], base[PATH_BYTES + 16], tokenizer[PATH_BYTES + 16];
     enum input kind;
     struct buf text;
     struct json *found = NULL;
-    snprintf(relative, sizeof relative, "work/check-%s", id_make(id));
+    snprintf(relative, sizeof relative, "work/check-%.128s/%s", service_instance(c->t->service), id_make(id)); /* the instance's own: it is emptied at its start */
     service_path(c->t->service, relative, dir, sizeof dir);
     const char *suffix = c->recipe->objective == RECIPE_PRETRAIN ? "tokens" : "jsonl";
     snprintf(data, sizeof data, "%s/train.%s", dir, suffix);

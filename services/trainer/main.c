@@ -37,6 +37,8 @@ static int start(struct service *s, void **arg, struct error *err) {
     int r = calls_open(t, err);
     if (!r) r = dir_make(service_path(s, "views", path, sizeof path), err);
     if (!r) r = dir_make(service_path(s, "work/jobs", path, sizeof path), err);
+    snprintf(relative, sizeof relative, "work/check-%.128s", service_instance(s));
+    if (!r) r = dir_remove(service_path(s, relative, path, sizeof path), err); /* dry runs that a kill cut off */
     snprintf(relative, sizeof relative, "views/%s.sqlite", service_instance(s)); /* instances side by side share a home */
     if (!r) r = view_open(t->log, service_path(s, relative, path, sizeof path), &spec, &t->view, err);
     if (!r) r = models_open(t, err);

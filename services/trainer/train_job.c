@@ -62,14 +62,24 @@ static int get_base(struct training *g, struct error *err) {
     return r;
 }
 
+/* A cell of a table: one line, whatever people wrote. */
+static void put_cell(struct buf *b, const char *name, const char *text) {
+    buf_printf(b, "| %s | ", name);
+    for (; *text; text++) {
+        if (*text == '|' || *text == '\\') buf_append_char(b, '\\');
+        buf_append_char(b, (unsigned char)*text < ' ' ? ' ' : *text);
+    }
+    buf_append_str(b, " |\n");
+}
+
 /* Behind lib/train's own card: where it came from, and by what right. No time and no attempt in it: the same job gives the same bytes. */
 static int write_card(struct training *g, struct error *err) {
     const Genloop__V1__Job *job = g->run->job;
     const struct json *licences = json_get(g->manifest, "license");
     struct buf *b = &g->card;
     buf_printf(b, "## Provenance\n\n| | |\n|---|---|\n| job | %s |\n| data set | %s, manifest sha256:%s |\n", job->id, job->dataset, g->dataset->manifest->sha256);
-    if (job->base_model[0]) buf_printf(b, "| base model | %s |\n", job->base_model);
-    if (job->reason[0]) buf_printf(b, "| reason | %s |\n", job->reason);
+    if (job->base_model[0]) put_cell(b, "base model", job->base_model);
+    if (job->reason[0]) put_cell(b, "reason", job->reason);
     buf_append_str(b, "| licences of the data | ");
     for (size_t i = 0; i < json_size(licences); i++) buf_printf(b, "%s%.*s", i ? ", " : "", SPAN_ARG(json_string(json_at(licences, i))));
     buf_printf(b, "%s |\n", json_size(licences) ? "" : "not stated");
@@ -245,7 +255,9 @@ static int finish(struct training *g, struct error *err) {
     char path[WORK_PATH_MAX + 16];
     snprintf(path, sizeof path, "%s/metrics.jsonl", g->log);
     run_tell(run, &(struct run_progress){.step = g->recipe.steps, .steps = g->recipe.steps, .phase = "write"});
-    int r = store_put_dir(store, g->out, &output, err);
+    /* The lines are not durable as checkpoints are: a machine that went down may have lost them, and the model stands all the same. */
+    int r = file_exists(path) ? 0 : file_write(path, SPAN(""), 0644, err);
+    if (!r) r = store_put_dir(store, g->out, &output, err);
     if (!r) r = read_figures(g, path, &figures, err);
     if (!r) r = store_put_file(store, path, &metrics, err);
     if (r) return r;
@@ -276,6 +288,12 @@ int train_job(struct run *run, struct error *err) {
         struct train_paths paths = {.base_dir = g->base[0] ? g->base : NULL, .data = g->data, .held_out = g->held_out, .tokenizer_dir = g->tokenizer[0] ? g->tokenizer : NULL,
                                     .out_dir = g->out, .work_dir = g->log, .readme_extra = buf_cstr(&g->card), .model_name = run->job->model};
         r = train_run(&g->recipe, &paths, &events, NULL, err);
+        if (r == E_STATE) { /* checkpoints that this release does not go on from, or half of what they need: the same weights from the beginning */
+            log_warn("trainer.anew", "job %s: %s; it begins anew", run->job->id, err ? err->message : "");
+            r = dir_remove(g->log, err);
+            if (!r) r = run_dir(run, "run", g->log, err);
+            if (!r) r = train_run(&g->recipe, &paths, &events, NULL, err);
+        }
     }
     if (!r) r = finish(g, err);
     json_free(g->manifest);

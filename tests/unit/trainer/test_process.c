@@ -997,6 +997,56 @@ static void test_two(void **state) {
     }
 }
 
+static int damage(void *arg, const char *name) {
+    if (!span_starts(span_str(name), SPAN("reference."))) return 0;
+    char file[4096];
+    snprintf(file, sizeof file, "%s/%s", (const char *)arg, name);
+    return unlink(file);
+}
+
+/* The log's server dies under a job and comes back: the steps go on, and the end is written when it can be. */
+static void test_log_lost(void **state) {
+    (void)state;
+    if (!t.executable[0]) skip();
+    struct answer a;
+    char weights[SHA256_HEX_MAX];
+    create("lost", RECIPE("200"));
+    wait_for_step("lost", 40);
+    process_kill(t.log_server, SIGKILL);
+    process_close(t.log_server);
+    wait_for_step("lost", 120 + random_below(&t.random, 80));
+    (void)unlink(path("run/log.sock"));
+    t.log_server = start_redis("log");
+    wait_until("redis", socket_there, (void *)(uintptr_t)path("run/log.sock"));
+    watch(&a, "lost", 8);
+    if (a.job->state != JOB_STATE(SUCCEEDED)) fail_msg("%s", a.job->failure);
+    weights_of(a.job, weights);
+    assert_string_equal(weights, t.weights);
+    answer_fini(&a);
+}
+
+/* Checkpoints that cannot be gone on from are no failure: it begins anew. */
+static void test_anew(void **state) {
+    (void)state;
+    if (!t.executable[0]) skip();
+    struct answer a;
+    Genloop__V1__CreateJobRequest q;
+    create_init(&q, "anew", "objective: dpo\nbatch: {sequences: 6, length: 64}\noptimizer: {lr: 1.0e-3}\nsteps: 60\ncheckpoint: {every: 4}\n");
+    q.dataset = (char *)(uintptr_t)"likes@1";
+    q.base_model = (char *)(uintptr_t)"tiny@2";
+    ask(&a, "Training/Create", &q.base);
+    if (a.code) fail_msg("%s", a.message);
+    answer_fini(&a);
+    wait_for_step("anew", 10);
+    assert_int_equal(end_trainer(0, SIGKILL), -SIGKILL);
+    assert_int_equal(dir_list(path("work/jobs/anew/run"), (void *)(uintptr_t)path("work/jobs/anew/run"), damage, NULL), 0);
+    start_trainer(0);
+    watch(&a, "anew", 8);
+    if (a.job->state != JOB_STATE(SUCCEEDED)) fail_msg("%s", a.job->failure);
+    assert_true(a.job->attempts == 2);
+    answer_fini(&a);
+}
+
 /* Somebody in a hurry: two signals while it trains and is watched. */
 static void test_hurry(void **state) {
     (void)state;
@@ -1019,7 +1069,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_undisturbed), cmocka_unit_test(test_kills), cmocka_unit_test(test_pause_resume_cancel), cmocka_unit_test(test_drain),
         cmocka_unit_test(test_list), cmocka_unit_test(test_refusals), cmocka_unit_test(test_dry_run), cmocka_unit_test(test_poison), cmocka_unit_test(test_failure),
-        cmocka_unit_test(test_fine_tuning), cmocka_unit_test(test_evaluation), cmocka_unit_test(test_two), cmocka_unit_test(test_hurry),
+        cmocka_unit_test(test_fine_tuning), cmocka_unit_test(test_evaluation), cmocka_unit_test(test_anew), cmocka_unit_test(test_log_lost), cmocka_unit_test(test_two), cmocka_unit_test(test_hurry),
     };
     return cmocka_run_group_tests_name("trainer", tests, set_up, tear_down);
 }

@@ -35,7 +35,7 @@ const struct preset PRESETS[] = {
     {"dpo-small", "objective: dpo\n"
                   "data: {shuffle: true}\n"
                   "batch: {sequences: 16, length: 256}\n"
-                  "optimizer: {lr: 1.0e-4, betas: [0.9, 0.99]}\n"
+                  "optimizer: {lr: 8.0e-5, betas: [0.9, 0.99]}\n"
                   "schedule: {name: linear, warmup_steps: 5}\n"
                   "dpo: {beta: 0.3}\n"
                   "steps: 50\n"

@@ -305,6 +305,62 @@ class Proof:
         expect(lost > 0, "no metric tells of lost peers or connections")
         return f"restarts {killed}; in genloop status, in genloop_restarts of {len(services)} services, and {lost:.0f} lost peers and connections counted"
 
+    def another_replica(self):
+        """A client whose session lives on one replica, while the other is killed again and again: no error, no other answer, no other replica. (One client each: a session leaves its
+        replica where that has more than two requests above the others.)"""
+        wait_for("both replicas are ready", lambda: all(p["state"] == "ready" for p in self.p.processes().values()), 30)
+        body = {"model": f"{MODEL}@1", "prompt": "The quiet river", "max_tokens": 100, "temperature": 0, "ignore_eos": True}
+        on = {"inference-1": [], "inference-2": []}
+
+        def probe():
+            for i in range(40):
+                session = f"session-{i}"
+                status, headers, _ = self.c.raw("POST", "/v1/completions", {**body, "max_tokens": 1}, {"x-genloop-session": session})
+                if status == 200 and not on[headers["x-genloop-replica"]]:
+                    on[headers["x-genloop-replica"]].append(session)
+            return all(sessions for sessions in on.values())
+        self.p.wait_serving(f"{MODEL}@1")
+        wait_for("sessions live on both replicas", probe, 30)
+        want = self.c.post("/v1/completions", body)["choices"][0]["text"]
+        stop, noticed, counts, longest = threading.Event(), [], {"inference-1": 0, "inference-2": 0}, [0.0]
+
+        def live(replica, session):
+            client, streaming = Client(self.p.url, timeout=20), False
+            while not stop.is_set():
+                begun, streaming = time.monotonic(), not streaming
+                try:
+                    if streaming:
+                        events = [json.loads(e) for e in client.events("/v1/completions", {**body, "stream": True}, {"x-genloop-session": session}) if e != "[DONE]"]
+                        text_, by = "".join(e["choices"][0]["text"] for e in events), client.answer_headers["x-genloop-replica"]
+                    else:
+                        status, headers, answer = client.raw("POST", "/v1/completions", body, {"x-genloop-session": session})
+                        text_, by = (json.loads(answer)["choices"][0]["text"], headers["x-genloop-replica"]) if status == 200 else (answer.decode(), f"HTTP {status}")
+                    if replica == "inference-2":
+                        if text_ != want or by != replica:
+                            noticed.append(f"{session}: {by} {short(text_, 100)!r}")
+                        longest[0] = max(longest[0], time.monotonic() - begun)
+                    counts[replica] += 1
+                except Exception as why:
+                    if replica == "inference-2":
+                        noticed.append(f"{session}: {type(why).__name__}: {why}")
+                    elif not isinstance(why, (OSError, http.client.HTTPException, Refused, KeyError)):
+                        noticed.append(f"{session}: {type(why).__name__}: {why}")
+        threads = [threading.Thread(target=live, args=(replica, sessions[0]), daemon=True) for replica, sessions in on.items()]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(max(3, self.a.kills // 10)):
+                time.sleep(self.rng.uniform(0.3, 1))
+                pid = wait_for("inference-1 runs", lambda: self.p.kill("inference-1"), 30, 0.01)
+                self.p.wait_ready("inference-1", pid)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(30)
+        expect(not noticed, f"{len(noticed)} of {counts} requests noticed: {noticed[:3]}")
+        expect(counts["inference-2"] > 10, f"too few requests to tell: {counts}")
+        return f"{counts['inference-2']} requests on inference-2, none noticed, the longest took {longest[0] * 1000:.0f} ms; {counts['inference-1']} on inference-1 were answered between its {max(3, self.a.kills // 10)} kills"
+
     def settled(self):
         """Every acknowledged job ends well, and the versions that came of them are registered."""
         for key in self.journal.done["job"]:
@@ -400,6 +456,7 @@ def main():
         killed = suite.run("kills", proof.kills, needs=[begun])
         suite.run("ready_after_each_kill", proof.ready_again, needs=[killed])
         suite.run("restarts_are_shown", proof.shown, needs=[killed])
+        suite.run("a_client_of_another_replica_notices_nothing", proof.another_replica, needs=[killed])
         settled = suite.run("every_job_ends", proof.settled, needs=[killed])
         suite.run("same_weights", proof.same_weights, needs=[settled])
         rebuilt = suite.run("views_rebuilt_from_topics", proof.rebuild_views, needs=[settled])

@@ -139,8 +139,9 @@ static void on_wait(void *arg) {
 
 bool exchange_wait(struct exchange *x) {
     struct loop *loop = service_loop(x->gateway->service);
-    int64_t waited_ms = loop_now_ms(loop) - x->ready_ms, most_ms = x->timeout_ms < WAIT_MS ? x->timeout_ms : WAIT_MS;
+    int64_t now_ms = loop_now_ms(loop), waited_ms = x->waits_since_ms ? now_ms - x->waits_since_ms : 0, most_ms = x->timeout_ms < WAIT_MS ? x->timeout_ms : WAIT_MS;
     if (waited_ms + WAIT_STEP_MS > most_ms || service_draining(x->gateway->service) || (!x->wait && !(x->wait = loop_timer_new(loop, x, on_wait)))) return false;
+    if (!x->waits_since_ms) x->waits_since_ms = now_ms;
     exchange_watch(x, x, gone_waiting, NULL);
     loop_timer_start(x->wait, WAIT_STEP_MS, 0);
     return true;
@@ -212,12 +213,6 @@ const char *exchange_param(const struct exchange *x, int i) {
     return x->match.params[i];
 }
 
-/* For the first time. */
-static void handle(struct exchange *x) {
-    x->ready_ms = loop_now_ms(service_loop(x->gateway->service));
-    x->match.route->handle(x, x->json);
-}
-
 static void on_body(void *arg, struct span body, int r) {
     struct exchange *x = arg;
     struct error err = {0};
@@ -234,7 +229,7 @@ static void on_body(void *arg, struct span body, int r) {
     }
     struct span type = http_header(x->http, "content-type");
     if (optional && body.len == 0) {
-        handle(x);
+        x->match.route->handle(x, NULL);
         return;
     }
     if (type.data && !http_media_type_is(type, "application/json")) {
@@ -252,7 +247,7 @@ static void on_body(void *arg, struct span body, int r) {
         exchange_error(x, &err);
         return;
     }
-    handle(x);
+    x->match.route->handle(x, x->json);
 }
 
 void exchange_request(void *arg, struct http_exchange *http) {
@@ -302,7 +297,7 @@ void exchange_request(void *arg, struct http_exchange *http) {
         return;
     }
     switch (x->match.route->body) {
-    case BODY_NONE: case BODY_STREAM: handle(x); return;
+    case BODY_NONE: case BODY_STREAM: x->match.route->handle(x, NULL); return;
     case BODY_JSON: case BODY_JSON_OR_EMPTY: http_body_collect(http, HTTP_BODY_COLLECT_MAX, x, on_body); return;
     }
 }

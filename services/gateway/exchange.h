@@ -19,7 +19,7 @@ struct exchange {
     struct route_match match;
     char request_id[REQUEST_ID_MAX], session[SESSION_MAX], claim[CLAIM_MAX], traceparent[TRACEPARENT_MAX];
     int64_t began_ms, timeout_ms; /* timeout_ms: as the client asked, or the configured one */
-    int64_t ready_ms;             /* when the handler had it first, the body read */
+    int64_t waits_since_ms;       /* exchange_wait: since when; 0: not yet */
     struct json *json;            /* the body, where it is JSON */
     struct bus_call *call;        /* of relays: one at a time */
     struct loop_timer *wait;      /* of exchange_wait */

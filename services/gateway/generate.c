@@ -297,6 +297,12 @@ static void on_end(void *arg, int code, const struct error *why, bool begun) {
         if (dispatch(c, &again) == 0) return;
     }
     if (code == E_CANCELLED) (void)error_set(&err, E_UNAVAILABLE, "the replica gave up: try again");
+    /* A replica follows the registry on its own: it may have read of a promotion or a rollback before us, or after. */
+    if (code == E_NOT_FOUND) (void)error_set(&err, E_UNAVAILABLE, "%s is just being released or taken back: try again in a moment", g->model);
+    if (err.code == E_UNAVAILABLE && g->first_ms == 0 && exchange_wait(g->x)) { /* nothing was answered: from the beginning, with whatever the model's name means then */
+        generation_free(g);
+        return;
+    }
     fail(g, &err);
 }
 

@@ -309,7 +309,8 @@ class Proof:
         """A client whose session lives on one replica, while the other is killed again and again: no error, no other answer, no other replica. (One client each: a session leaves its
         replica where that has more than two requests above the others.)"""
         wait_for("both replicas are ready", lambda: all(p["state"] == "ready" for p in self.p.processes().values()), 30)
-        body = {"model": f"{MODEL}@1", "prompt": "The quiet river", "max_tokens": 100, "temperature": 0, "ignore_eos": True}
+        model = next(f"{a['name']}@{a['version']}" for a in self.c.until(lambda: self.c.get("/v1/admin/models"))["aliases"] if a["alias"] == "production")
+        body = {"model": model, "prompt": "The quiet river", "max_tokens": 100, "temperature": 0, "ignore_eos": True}
         on = {"inference-1": [], "inference-2": []}
 
         def probe():
@@ -319,7 +320,7 @@ class Proof:
                 if status == 200 and not on[headers["x-genloop-replica"]]:
                     on[headers["x-genloop-replica"]].append(session)
             return all(sessions for sessions in on.values())
-        self.p.wait_serving(f"{MODEL}@1")
+        self.p.wait_serving(model)
         wait_for("sessions live on both replicas", probe, 30)
         want = self.c.post("/v1/completions", body)["choices"][0]["text"]
         stop, noticed, counts, longest = threading.Event(), [], {"inference-1": 0, "inference-2": 0}, [0.0]

@@ -294,7 +294,13 @@ static void on_end(void *arg, int code, const struct error *why, bool begun) {
     if (routing_may_retry(code, begun, &c->tried)) {
         struct error again = {0};
         metric_add(retries, 1);
-        if (dispatch(c, &again) == 0) return;
+        int r = dispatch(c, &again);
+        if (r == 0) return;
+        /* Its replica drains or is gone, and the one that takes over is not known yet: all of it begins anew in a moment, since nobody has seen anything. */
+        if (r == E_UNAVAILABLE && g->first_ms == 0 && exchange_wait(g->x)) {
+            generation_free(g);
+            return;
+        }
     }
     if (code == E_CANCELLED) (void)error_set(&err, E_UNAVAILABLE, "the replica gave up: try again");
     /* A replica follows the registry on its own: it may have read of a promotion or a rollback before us, or after. */

@@ -2,6 +2,7 @@
 #include "inference.h"
 
 #include "base/log.h"
+#include "base/metrics.h"
 #include "base/pool.h"
 
 enum { TICK_MS = 250, FOLLOW_RETRY_MS = 20, ARENA_MAX = 64 << 20 };
@@ -26,7 +27,10 @@ static void on_registry_event(void *arg, const struct event *e) {
     struct error err = {0};
     enum fold_result result = FOLD_SAME;
     if (inf->stopped) return;
-    if (fold_event(inf->fold, e, &result, &err) != 0 || result == FOLD_DROPPED) log_warn("registry.dropped", "%.*s: %s", SPAN_ARG(e->key), err.message);
+    if (fold_event(inf->fold, e, &result, &err) != 0 || result == FOLD_DROPPED) {
+        metric_add(metric_counter("genloop_registry_dropped_total", "", "Records of the registry that were not believed."), 1);
+        log_warn("registry.dropped", "%.*s: %s", SPAN_ARG(e->key), err.message);
+    }
     if (result == FOLD_CHANGED && inf->caught_up) models_reconcile(inf);
 }
 

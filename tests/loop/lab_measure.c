@@ -25,8 +25,9 @@ int lab_measure(const struct lab_args *a, struct error *err) {
     spec.temperature = lab_number(a, "temperature", 1);
     struct measure_paths p = {.candidate = lab_option(a, "candidate", NULL), .baseline = baseline[0] ? baseline : NULL, .documents = lab_path(documents, corpus, "held-documents.jsonl"),
                               .prompts = lab_path(prompts, corpus, "held-pairs.jsonl"), .preferences = preferences[0] ? preferences : NULL, .work = lab_option(a, "work", "/tmp")};
+    struct measure_options options = {.threads = (uint32_t)lab_number(a, "threads", 0)};
     buf_init(&record, GATES_RECORD_MAX);
-    int r = measure_evaluation(&p, &spec, NULL, &record, err);
+    int r = measure_evaluation(&p, &spec, &options, &record, err);
     if (!r) r = file_write(out, buf_span(&record), 0600, err);
     if (!r) r = evaluation_record_parse(buf_span(&record), SPAN(""), &parsed, err);
     if (!r) r = gates_judge(parsed, &GATE_LIMITS_DEFAULT, &v, err);

@@ -80,9 +80,9 @@ static int read_prompts(struct rating *g, const char *path, struct error *err) {
     return r;
 }
 
-static int answer_all(struct rating *g, const char *model, uint32_t tokens_max, double temperature, struct error *err) {
+static int answer_all(struct rating *g, const char *model, uint32_t tokens_max, double temperature, int threads, struct error *err) {
     struct engine *e = NULL;
-    struct engine_options options = {0};
+    struct engine_options options = {.threads = threads};
     size_t n = g->n * g->answers;
     struct engine_request *requests = arena_calloc(&g->arena, n, sizeof *requests);
     struct engine_result *results = arena_calloc(&g->arena, n, sizeof *results);
@@ -147,7 +147,7 @@ int lab_rate(const struct lab_args *a, struct error *err) {
     buf_init(&held, LAB_FILE_MAX);
     int r = dir_make(out, err);
     if (!r) r = read_prompts(&g, lab_option(a, "pairs", NULL), err);
-    if (!r) r = answer_all(&g, lab_option(a, "model", NULL), (uint32_t)lab_number(a, "tokens", 48), lab_number(a, "temperature", 1), err);
+    if (!r) r = answer_all(&g, lab_option(a, "model", NULL), (uint32_t)lab_number(a, "tokens", 48), lab_number(a, "temperature", 1), (int)lab_number(a, "threads", 0), err);
     if (!r) {
         judge(&g);
         r = pairs_build(g.interactions, g.n * g.answers, g.judgements, g.n_judgements, &g.arena, &set, err);

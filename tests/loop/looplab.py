@@ -32,6 +32,7 @@ class Lab:
         p.add_argument("--full", action="store_true", help="the presets' whole length, three traits, five seeds")
         p.add_argument("--only", choices=["preferences", "gates"])
         p.add_argument("--prompts", type=int, default=0, help="held-out prompts that are sampled (default: 200, with --full 400)")
+        p.add_argument("--threads", type=int, default=0, help="of each program (default: all CPUs); on a busy machine one is faster, and no result changes by it")
         self.args = p.parse_args()
         a = self.args
         self.size = FULL if a.full else QUICK
@@ -104,6 +105,7 @@ class Lab:
         """A run of the preset that ships, with its data, base and seed put in. Finished runs are not done again, broken ones go on."""
         recipe = dict(json.loads(self.run("preset", name=preset)))
         recipe["seed"] = seed
+        recipe["threads"] = self.args.threads
         recipe["data"] = data
         for key, value in overrides.items():
             if isinstance(value, dict):
@@ -133,7 +135,8 @@ class Lab:
 
     def rate(self, name, model, trait, seed=1, shuffle=False):
         def make(path):
-            text = self.run("rate", model=model, pairs=os.path.join(self.corpus(), "train-pairs.jsonl"), trait=trait, seed=seed, shuffle=int(shuffle), out=path, prompts=160, answers=4)
+            text = self.run("rate", model=model, pairs=os.path.join(self.corpus(), "train-pairs.jsonl"), trait=trait, seed=seed, shuffle=int(shuffle), out=path, prompts=160, answers=4,
+                            threads=self.args.threads)
             self.say("%s: %s" % (name, text.strip()))
 
         return self.once(name, make)
@@ -146,7 +149,7 @@ class Lab:
         os.makedirs(work, exist_ok=True)
         options = {"preferences": os.path.join(ratings, "held-preferences.jsonl")} if ratings else {}
         text = self.run("measure", candidate=candidate, baseline=baseline, corpus=self.corpus(), trait=trait, seed=seed, prompts=self.prompts,
-                        documents=self.size["documents"], work=work,
+                        documents=self.size["documents"], work=work, threads=self.args.threads,
                         out=self.path("records", name + ".json"), codes=(0, 3), **options)
         os.rmdir(work)
         figures, gates = {}, {}

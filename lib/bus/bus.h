@@ -63,7 +63,7 @@ const char *bus_server_endpoint(const struct bus_server *s); /* what the wildcar
 /* The load that heartbeats carry (packed Member); copied; sent every BUS_HEARTBEAT_MS and at once when `now`. */
 void bus_server_load(struct bus_server *s, struct span member, bool now);
 int bus_server_open_calls(const struct bus_server *s);
-void bus_server_close(struct bus_server *s); /* ends what is open with UNAVAILABLE */
+void bus_server_close(struct bus_server *s); /* ends what is open with UNAVAILABLE; replies that handlers hold on to are still theirs to end */
 
 int bus_reply_item(struct bus_reply *r, struct span item); /* copies; E_FULL without credit */
 int bus_reply_credit_left(const struct bus_reply *r);

@@ -1,7 +1,8 @@
 /*
  * The answering half. A client is known by the identity that the ROUTER gave its connection, from its HELLO until it has been silent for
  * BUS_PEER_TIMEOUT_MS or the ROUTER says that it is gone. A call belongs to its client while somebody waits for it; when nobody does (cancel, deadline,
- * lost client) it becomes an orphan: on_cancel has been called, what is still said on it goes nowhere, and the handler ends it when it has cleaned up.
+ * lost client) it becomes an orphan: on_cancel has been called, what is still said on it goes nowhere, and the handler ends it when it has cleaned up, be it after
+ * the server was closed.
  */
 #include "base/alloc.h"
 #include "base/metrics.h"
@@ -18,8 +19,8 @@ enum {
 
 struct bus_reply {
     struct call_entry entry; /* of server->calls while it is no orphan */
-    struct bus_server *server;
-    struct client *client;   /* NULL: an orphan */
+    struct bus_server *server; /* NULL: closed; then it is an orphan */
+    struct client *client;     /* NULL: an orphan */
     struct bus_reply *next, **back; /* of the client's calls, or of the server's orphans */
     void *call_arg;
     int64_t deadline_at_ms;  /* 0: none */
@@ -83,9 +84,11 @@ static void list_out(struct bus_reply *r) {
 }
 
 static void reply_free(struct bus_reply *r) {
-    list_out(r);
-    if (r->client) call_remove(&r->server->calls, &r->entry);
-    r->server->n_calls--;
+    if (r->server) {
+        list_out(r);
+        if (r->client) call_remove(&r->server->calls, &r->entry);
+        r->server->n_calls--;
+    }
     mem_free(r);
 }
 
@@ -310,7 +313,11 @@ void bus_server_close(struct bus_server *s) {
         s->clients = c->next;
         mem_free(c);
     }
-    while (s->orphans) reply_free(s->orphans);
+    while (s->orphans) { /* their handlers may still be at work, and end them later */
+        struct bus_reply *r = s->orphans;
+        list_out(r);
+        r->server = NULL;
+    }
     bus_socket_close(s->socket);
     bus_zmq_free(s->zmq);
     loop_timer_close(s->beat);

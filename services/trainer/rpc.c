@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "registry/record.h"
 #include "services/trainer/trainer.h"
+#include "wire/unpack.h"
 
 enum { TICK_MS = 100, PAGE_DEFAULT = 100, PAGE_MAX = 1000, TENANT_MAX = 128, WATCH_BYTES_MAX = 4 << 20 };
 
@@ -165,26 +166,25 @@ static int take_page(struct question *q, const Genloop__V1__PageRequest *page, s
 
 /* Reads the request of a method: which answer, from what. E_INVALID without a message: it is no such message. */
 static int question_read(struct question *q, struct span method, struct span request, struct error *err) {
-    const uint8_t *bytes = (const uint8_t *)request.data;
     int r = E_INVALID;
     if (span_eq_str(method, "Training/Create")) {
         q->answer = create;
-        q->create = genloop__v1__create_job_request__unpack(NULL, request.len, bytes);
+        q->create = MESSAGE_UNPACK(CreateJobRequest, create_job_request, request);
         if (q->create) r = 0;
     } else if (span_eq_str(method, "Training/Get") || span_eq_str(method, "Training/Cancel")) {
-        Genloop__V1__GetJobRequest *m = genloop__v1__get_job_request__unpack(NULL, request.len, bytes);
+        Genloop__V1__GetJobRequest *m = MESSAGE_UNPACK(GetJobRequest, get_job_request, request);
         q->answer = span_eq_str(method, "Training/Get") ? get : change;
         q->wish = GENLOOP__V1__JOB_WISH__JOB_WISH_CANCEL;
         if (m) r = take_id(&q->call, m->id, err);
         if (m) genloop__v1__get_job_request__free_unpacked(m, NULL);
     } else if (span_eq_str(method, "Training/Change")) {
-        Genloop__V1__ChangeJobRequest *m = genloop__v1__change_job_request__unpack(NULL, request.len, bytes);
+        Genloop__V1__ChangeJobRequest *m = MESSAGE_UNPACK(ChangeJobRequest, change_job_request, request);
         q->answer = change;
         if (m) q->wish = m->wish;
         if (m) r = take_id(&q->call, m->id, err);
         if (m) genloop__v1__change_job_request__free_unpacked(m, NULL);
     } else if (span_eq_str(method, "Training/List")) {
-        Genloop__V1__PageRequest *m = genloop__v1__page_request__unpack(NULL, request.len, bytes);
+        Genloop__V1__PageRequest *m = MESSAGE_UNPACK(PageRequest, page_request, request);
         q->answer = list;
         if (m) r = take_page(q, m, err);
         if (m) genloop__v1__page_request__free_unpacked(m, NULL);
@@ -324,7 +324,7 @@ static void watch_read(struct watch *w) {
 static void call_watch(struct trainer *t, struct bus_reply *reply, struct span tenant, struct span request, void **call_arg) {
     struct error err = {0};
     struct watch *w = mem_zalloc(sizeof *w);
-    Genloop__V1__WatchJobRequest *m = genloop__v1__watch_job_request__unpack(NULL, request.len, (const uint8_t *)request.data);
+    Genloop__V1__WatchJobRequest *m = MESSAGE_UNPACK(WatchJobRequest, watch_job_request, request);
     int r = w ? 0 : error_set(&err, E_NOMEM, "no memory for a watch");
     if (!r && !m) r = error_set(&err, E_INVALID, "the request is no message of Training/Watch");
     if (!r) r = take_id(&w->call, m->id, &err);

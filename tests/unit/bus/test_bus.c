@@ -88,7 +88,9 @@ static void on_item_end(void *call_arg, struct bus_reply *reply) {
     bus_reply_end(reply, 0, NULL, span_str(text));
     mem_free(s);
 }
+static bool holds_on; /* a handler whose work goes on: it ends the reply when that comes back */
 static void on_cancel(void *call_arg, struct bus_reply *reply, int code) {
+    if (holds_on) return;
     cancelled_code = code;
     cancels++;
     open_streams--;
@@ -131,6 +133,12 @@ static void on_reply(void *arg, struct span item) {
     if (c->grant) bus_call_credit(c->call, 1);
 }
 static void on_writable(void *arg) { ((struct seen_call *)arg)->writable++; }
+static void on_ignored_end(void *arg, int code, const struct error *err, bool begun) {
+    (void)arg;
+    (void)code;
+    (void)err;
+    (void)begun;
+}
 static void on_end(void *arg, int code, const struct error *err, bool begun) {
     struct seen_call *c = arg;
     c->ends++;
@@ -354,6 +362,45 @@ static void server_closes(void **state) {
     run_until(f, one_end, "the end");
     assert_int_equal(f->calls[0].code, E_UNAVAILABLE);
     assert_true(f->calls[0].begun);
+    fixture_free(f);
+}
+
+/* What a handler is at work on outlives the server: the reply is its own to end, whenever. */
+static struct bus_reply *held[2];
+static void on_held_call(void *arg, struct bus_reply *reply, struct span method, const struct bus_context *context, struct span request, void **call_arg) {
+    (void)arg;
+    (void)context;
+    (void)request;
+    held[span_eq_str(method, "second")] = reply;
+    *call_arg = held;
+}
+static bool both_are_held(struct fixture *f) {
+    (void)f;
+    return held[0] && held[1];
+}
+static void replies_outlive_the_server(void **state) {
+    static const struct bus_server_events events = {.on_call = on_held_call, .on_cancel = on_cancel};
+    (void)state;
+    struct fixture *f = fixture_new(NULL);
+    struct bus_server *server = NULL;
+    struct error err;
+    assert_int_equal(bus_server_open(f->loop, "tcp://127.0.0.1:*", &f->keys, NULL, &events, &server, &err), 0);
+    struct bus_peer *peer = bus_peer_connect(f->client, bus_server_endpoint(server), f->keys.public_key, NULL, &err);
+    assert_non_null(peer);
+    static const struct bus_call_events nothing = {.on_end = on_ignored_end};
+    assert_non_null(bus_call(peer, "first", NULL, SPAN(""), false, 1, NULL, &nothing, &err));
+    assert_non_null(bus_call(peer, "second", NULL, SPAN(""), true, 1, NULL, &nothing, &err));
+    run_until(f, both_are_held, "two calls");
+    holds_on = true;
+    bus_server_close(server);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(bus_reply_item(held[i], SPAN("nobody")), E_CANCELLED);
+        assert_int_equal(bus_reply_credit_left(held[i]), 0);
+        bus_reply_credit(held[i], 1);
+        bus_reply_end(held[i], 0, NULL, SPAN("done"));
+    }
+    holds_on = false;
+    bus_peer_disconnect(peer);
     fixture_free(f);
 }
 
@@ -635,7 +682,7 @@ static void too_many(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unary), cmocka_unit_test(heartbeats_carry_the_load), cmocka_unit_test(stream_with_credit), cmocka_unit_test(client_stream), cmocka_unit_test(cancel),
-        cmocka_unit_test(deadline), cmocka_unit_test(server_closes), cmocka_unit_test(client_closes), cmocka_unit_test(peer_killed), cmocka_unit_test(peer_stopped), cmocka_unit_test(breaks_while_closing), cmocka_unit_test(client_killed),
+        cmocka_unit_test(deadline), cmocka_unit_test(server_closes), cmocka_unit_test(replies_outlive_the_server), cmocka_unit_test(client_closes), cmocka_unit_test(peer_killed), cmocka_unit_test(peer_stopped), cmocka_unit_test(breaks_while_closing), cmocka_unit_test(client_killed),
         cmocka_unit_test(wrong_keys), cmocka_unit_test(hostile_frames), cmocka_unit_test(oversize), cmocka_unit_test(many_at_once), cmocka_unit_test(too_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,6 @@
 /* Markup to text, format by format: what is kept, what goes, and that no depth, expansion or length of markup costs more than its bytes. */
 #include "tests/unit/support/check.h"
 
-#include "base/clock.h"
 #include "services/ingest/extract.h"
 
 struct sample {
@@ -140,9 +139,9 @@ static void test_hostile(void **state) {
             for (int round = 0; round < 2; round++) {
                 buf_init(&out, CAP);
                 struct extracted x = {.text = &out};
-                int64_t before = clock_mono_us();
+                int64_t before = thread_cpu_us();
                 (void)cases[i].extract(buf_span(&in), &x);
-                int64_t us = clock_mono_us() - before;
+                int64_t us = thread_cpu_us() - before;
                 if (us < took[large]) took[large] = us;
                 CHECK(out.len <= CAP && span_is_utf8(buf_span(&out)), "%s", cases[i].name);
                 buf_fini(&out);

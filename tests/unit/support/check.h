@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -26,6 +27,13 @@
             fail();                          \
         }                                    \
     } while (0)
+
+/* What this thread has cost so far: for tests of how cost grows, which a busy machine must not disturb. */
+static inline int64_t thread_cpu_us(void) {
+    struct timespec t;
+    assert_int_equal(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t), 0);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
 
 /* JSON in C without a backslash at every quotation mark: ' stands for ". Returns borrowed until the fourth call from now. */
 static inline struct span quoted(const char *text) {

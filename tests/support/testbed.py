@@ -6,6 +6,7 @@
 What a test leaves running is ended with it; the home goes, unless the test failed and $KEEP_HOME is set."""
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -35,9 +36,16 @@ def binary(name):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below the ports that the system gives to whoever asks for any: while the gateway is down nobody gets its port by chance."""
+    for _ in range(200):
+        port = random.randrange(20000, 32000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
+    raise AssertionError("no port is free between 20000 and 32000")
 
 
 def clean_environment(home):
@@ -113,10 +121,20 @@ class Platform:
         done = self.run("down", "--home", self.home, check=False)
         if done.returncode != 0:
             self.kill_all()
-        if failed:
+        broken = self.broken()
+        if failed or broken:
             self.tell_errors()
         if self.own_home and not (failed and os.environ.get("KEEP_HOME")):
             shutil.rmtree(self.home, ignore_errors=True)
+        expect(failed or not broken, f"{len(broken)} reports of a sanitizer or of a broken invariant, the first: {short(broken[0], 400) if broken else ''}")
+
+    def broken(self):
+        """Lines of the logs that no test may leave behind, whatever it asked for."""
+        folder, found = os.path.join(self.home, "logs"), []
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+            with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as f:
+                found += [f"{name}: {line}" for line in f if "Sanitizer" in line or "runtime error:" in line or "assertion" in line.lower()]
+        return found
 
     def tell_errors(self, lines=15):
         """What the services complained of, on stderr."""
@@ -279,7 +297,6 @@ class Platform:
 
 def corpus(count, seed=1, sentences=12):
     """Documents of English-like prose, each its own: [(name, text)]. Enough of it to be taken for prose by ingest."""
-    import random
     rng = random.Random(seed)
     nouns = "river mountain teacher garden engine letter winter market island painter bridge harbour forest village doctor kitchen window captain library planet".split()
     verbs = "finds follows remembers builds crosses describes carries repairs visits watches paints explains measures protects opens".split()

@@ -12,3 +12,4 @@ set(SOURCES_fuzz_generate_request ${services}/gateway/generate_request.c ${servi
 set(SOURCES_fuzz_route ${services}/gateway/router.c)
 set(SOURCES_fuzz_feedback_json ${services}/feedback/feedback_json.c ${services}/feedback/pairs.c ${services}/gateway/feedback_request.c)
 set(SOURCES_fuzz_registry ${services}/feedback/audit.c ${services}/feedback/ledger.c)
+set(SOURCES_fuzz_sse ${CMAKE_SOURCE_DIR}/cli/sse.c)

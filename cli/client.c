@@ -11,7 +11,7 @@
 #include "base/clock.h"
 #include "sse.h"
 
-enum { URL_MAX = 8192, CONNECT_TIMEOUT_MS = 5000, TICK_MS = 100, PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 3000, RETRY_AFTER_MAX_MS = 30000, REDIRECTS_MAX = 10 };
+enum { URL_MAX = 8192, CONNECT_TIMEOUT_MS = 5000, TICK_MS = 100, GRACE_MS = 1000, PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 3000, RETRY_AFTER_MAX_MS = 30000, REDIRECTS_MAX = 10 };
 
 struct client {
     char url[URL_MAX / 2]; /* without a slash at its end */
@@ -321,6 +321,7 @@ static int transfer_end(struct transfer *t, CURLcode code, struct json **answer,
         case CURLE_SEND_ERROR:
         case CURLE_GOT_NOTHING:
         case CURLE_PARTIAL_FILE:
+            t->client->reached = true; /* somebody had taken the connection: a gateway that is killed at the first request comes back too */
             return error_set(err, E_UNAVAILABLE, "the connection to the gateway at %s broke: %s", t->client->url, why);
         case CURLE_READ_ERROR:
         case CURLE_ABORTED_BY_CALLBACK:
@@ -334,6 +335,9 @@ static int transfer_end(struct transfer *t, CURLcode code, struct json **answer,
     if (json_parse(buf_span(&t->answer), answer, err) == 0) return 0;
     return error_set(err, E_UNKNOWN, "%s answers with what is no JSON: is GENLOOP_URL the gateway?", t->client->url);
 }
+
+/* For how long the gateway may be silent. One that never answered may be starting just now, and is back within a second; where there is none, nobody wants to wait for it. */
+static int64_t patience_ms(const struct client *c) { return c->reached ? CLIENT_PATIENCE_MS : GRACE_MS; }
 
 static void pause_ms(int64_t ms) {
     struct timespec left = {ms / 1000, ms % 1000 * 1000000};
@@ -351,7 +355,7 @@ static int perform(struct transfer *t, struct json **answer, struct error *err) 
         if (r == 0) r = transfer_end(t, curl_easy_perform(t->curl), answer, &why);
         if (t->alive_ms > alive_ms) attempt = 0;
         if (r >= 0) return r;
-        if (!t->request.again || !t->client->reached || !client_worth_again(r) || clock_mono_ms() - t->alive_ms > CLIENT_PATIENCE_MS) {
+        if (!t->request.again || !client_worth_again(r) || clock_mono_ms() - t->alive_ms > patience_ms(t->client)) {
             if (err) *err = why;
             return r;
         }
@@ -422,13 +426,13 @@ static int slot_ended(struct run *run, struct slot *s, CURLcode code, struct err
     (void)curl_multi_remove_handle(run->multi, s->curl);
     s->running = false;
     int r = transfer_end(&s->transfer, code, &answer, &err);
+    if (r < 0 && s->transfer.request.again && client_worth_again(r) && clock_mono_ms() - s->transfer.alive_ms <= patience_ms(run->client)) {
+        s->wait_until_ms = clock_mono_ms() + client_pause_ms(s->attempt++, s->transfer.retry_after_ms);
+        return 0;
+    }
     if (r < 0 && !run->client->reached) { /* nobody is there: the others need not find out one by one */
         if (fatal) *fatal = err;
         return r;
-    }
-    if (r < 0 && s->transfer.request.again && client_worth_again(r) && clock_mono_ms() - s->transfer.alive_ms <= CLIENT_PATIENCE_MS) {
-        s->wait_until_ms = clock_mono_ms() + client_pause_ms(s->attempt++, s->transfer.retry_after_ms);
-        return 0;
     }
     r = slot_done(run, s, r, answer, &err);
     json_free(answer);

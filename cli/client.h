@@ -3,7 +3,7 @@
  *
  * Three ways to ask: one call with one answer (client_call), one call that is answered by a stream of events (client_stream), and many calls side by side (client_batch).
  * What is harmless to ask twice (`again`) is asked again with growing pauses where the gateway is full, restarting, or was cut off in the middle: for CLIENT_PATIENCE_MS since the
- * last sign of life. A gateway that has never answered is not waited for: it is not there, and the message says so.
+ * last sign of life. A gateway that has never answered is waited for a second, as it may be starting; then the message says that it is not there.
  * Blocking; one thread at a time.
  */
 #ifndef GENLOOP_CLI_CLIENT_H

@@ -91,7 +91,7 @@ def nobody_there():
     begun = time.monotonic()
     for words in (["dataset", "list"], ["chat", "--prompt", "x"], ["jobs", "watch", "j"], ["ingest", __file__, "--dataset", "d"], ["audit", "verify"]):
         says(genloop(url, *words), 1, f"the gateway at {url} does not answer", "genloop up", "GENLOOP_URL")
-    expect(time.monotonic() - begun < 10, "it waited for what is not there")
+    expect(time.monotonic() - begun < 30, "it waited for what is not there")
 
 
 def usage():
@@ -129,6 +129,17 @@ def full_and_restarting():
         equal(json.loads(done.stdout)["upload"]["received"], 3, "received")
         bodies = [r[2] for r in g.requests if r[0] == "POST"]
         expect(len(bodies) >= 9 and all(b.startswith(b"text ") and len(b) == 6000 for b in bodies), f"{len(bodies)} uploads, each from its beginning")
+
+
+def killed_at_the_first_request():
+    def script(method, path, body, n):
+        if n == 1:
+            return lambda connection: connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)) or connection.close()
+        return 200, {}, json.dumps({"jobs": [], "next_page_token": ""})
+    with Played(script) as g:
+        done = genloop(g.url, "jobs", "list", "--json")
+        says(done, 0)
+        equal((json.loads(done.stdout)["jobs"], len(g.requests)), ([], 2), "asked again")
 
 
 def refused_documents():
@@ -395,14 +406,15 @@ class Loop:
                 f.write(body)
         process = subprocess.Popen([self.p.genloop, "ingest", folder, "--dataset", "many", "--no-build", "--json"], env=self.p.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         killed = []
+        wait_for("the first document is there", lambda: process.poll() is not None or self.p.client.get("/v1/documents?dataset=many&limit=1")["documents"], 60, 0.02)
         for name in ("gateway", "ingest", "gateway"):
-            time.sleep(0.5)
+            time.sleep(0.3)
             if process.poll() is None and self.p.kill(name):
                 killed.append(name)
         out, err = process.communicate(timeout=200)
         expect(process.returncode == 0, f"ingest exits with {process.returncode}: {short(err, 600)}")
         got = json.loads(out)
-        equal((got["upload"]["received"] + got["upload"]["existed"], got["upload"]["refused"], got["documents"]["received"]), (1500, 0, 1500), "each document once")
+        expect((got["upload"]["received"] + got["upload"]["existed"], got["documents"]["received"]) == (1500, 1500), f"each document once: {got} {short(err, 1000)}")
         return f"killed {', '.join(killed) or 'nothing: it was done before'}"
 
 
@@ -411,12 +423,13 @@ def main():
     suite.run("nobody_there", nobody_there)
     suite.run("usage_errors_and_help", usage)
     suite.run("a_full_and_restarting_gateway", full_and_restarting)
+    suite.run("killed_at_the_first_request", killed_at_the_first_request)
     suite.run("refused_documents", refused_documents)
     suite.run("streams_that_are_cut", cut_streams)
     suite.run("what_is_no_gateway", no_gateway)
     suite.run("lists_in_pages", pages)
     suite.run("a_terminal_is_safe", terminal_is_safe)
-    with Platform(config={"gates": EASY_GATES, "gateway": {"capture": "full"}}) as p:
+    with Platform(config={"gates": {**EASY_GATES, "win_rate_pairs_min": 100000}, "gateway": {"capture": "full"}}) as p:
         t = Loop(p)
         ingest = suite.run("ingest", t.ingest)
         suite.run("ingest_urls", t.ingest_url)

@@ -275,6 +275,16 @@ const Genloop__V1__Alias *fold_alias_at(const struct fold *f, size_t i) { return
 
 bool fold_released(const Genloop__V1__ModelVersion *version) { return version && state_released(version->state); }
 
+static const Genloop__V1__ModelVersion *find_canary(const struct fold *f, struct span name) {
+    const Genloop__V1__ModelVersion *best = NULL;
+    bool found;
+    for (size_t i = version_place(f, name, 0, &found); i < f->n_versions && span_eq_str(name, f->versions[i]->name); i++) {
+        const Genloop__V1__ModelVersion *v = f->versions[i];
+        if (v->state == MODEL_STATE(CANARY) && (!best || v->event_time_ms >= best->event_time_ms)) best = v;
+    }
+    return best;
+}
+
 int fold_resolve(const struct fold *f, struct span model, uint64_t hash, const Genloop__V1__ModelVersion **version, bool *canary, struct error *err) {
     struct span name;
     uint32_t number;
@@ -306,6 +316,11 @@ int fold_resolve(const struct fold *f, struct span model, uint64_t hash, const G
     }
     const Genloop__V1__ModelVersion *v = fold_production(f, name);
     if (v) {
+        const Genloop__V1__ModelVersion *c = find_canary(f, name);
+        if (c && hash % 100 < c->canary_percent) {
+            if (canary) *canary = true;
+            v = c;
+        }
         *version = v;
         return 0;
     }

@@ -69,8 +69,8 @@ size_t fold_aliases(const struct fold *f); /* those taken away count too: name "
 const Genloop__V1__Alias *fold_alias_at(const struct fold *f, size_t i);
 
 /*
- * What a request's `model` means: exact name@version; else an alias; else a bare name: its PRODUCTION version. Alias "production" gives the
- * share canary_percent of hashes (hash % 100 < canary_percent) to its canary version: hash what should stay on one side (a session, a
+ * What a request's `model` means: exact name@version; else an alias; else a bare name: its PRODUCTION version. Alias "production" and a bare name give the
+ * share canary_percent of hashes (hash % 100 < canary_percent) to the canary version: hash what should stay on one side (a session, a
  * request). *canary tells that this happened (may be NULL). While the alias still points to a version that is out of service already, its name's PRODUCTION version is
  * meant. An exact version is found in any state: ask fold_released before serving it.
  * E_NOT_FOUND names what is missing; E_INVALID for what is no model name.

@@ -67,8 +67,19 @@ void calls_init_metrics(void) {
 
 /* --- the engine's thread --- */
 
+/* A model can say U+0000, and in a message's string the text would end there, with all that happens to travel in the same reply: it becomes U+FFFD, as in prompts. What a token is to the byte
+ * stands in its log-probability. */
+static int append_text(struct buf *out, struct span text) {
+    int r = 0;
+    for (ptrdiff_t at; r == 0 && (at = span_find_char(text, '\0')) >= 0; text = span_skip(text, (size_t)at + 1)) {
+        r = buf_append_span(out, span_sub(text, 0, (size_t)at));
+        if (r == 0) r = buf_append_str(out, "\xef\xbf\xbd");
+    }
+    return r == 0 ? buf_append_span(out, text) : r;
+}
+
 static int gather(struct call *c, const struct engine_event *event) {
-    int r = buf_append_span(&c->text, event->text);
+    int r = append_text(&c->text, event->text);
     if (r == 0 && c->token_count + event->token_count > GATHERED_MAX) r = E_TOO_LARGE;
     if (r == 0) r = array_reserve(&c->tokens, &c->token_capacity, c->token_count + event->token_count, sizeof *c->tokens);
     size_t with_text = event->token_count - (event->stop_token && event->token_count > 0); /* the token that ended it has no text, and no log-probability is shown */

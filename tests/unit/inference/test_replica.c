@@ -360,6 +360,33 @@ static void test_answers(void **state) {
     engine_free(e);
 }
 
+/* A model that says U+0000: nothing behind it is lost, whole or streamed. */
+static void test_nul(void **state) {
+    (void)state;
+    if (!t.executable[0]) skip();
+    static struct answer stream, unary;
+    Genloop__V1__GenerateRequest m;
+    Genloop__V1__GenerateRequest__LogitBiasEntry bias = GENLOOP__V1__GENERATE_REQUEST__LOGIT_BIAS_ENTRY__INIT, *list[] = {&bias};
+    message_init(&m);
+    bias.key = tokenizer_find(t.model.tokenizer, SPAN("\0"));
+    bias.value = 100;
+    m.logit_bias = list;
+    m.n_logit_bias = 1;
+    m.max_tokens = 3;
+    ask(&stream, "Generation/GenerateStream", &m, 64, 0);
+    ask(&unary, "Generation/Generate", &m, 0, 0);
+    finish(&stream);
+    finish(&unary);
+    struct answer *both[] = {&stream, &unary};
+    for (int i = 0; i < 2; i++) {
+        if (both[i]->code != 0) fail_msg("%s", both[i]->message);
+        assert_int_equal(both[i]->token_count, 3);
+        for (int k = 0; k < 3; k++) assert_int_equal(both[i]->tokens[k], bias.key);
+        assert_string_equal(buf_cstr(&both[i]->text), "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd");
+        buf_fini(&both[i]->text);
+    }
+}
+
 static bool has_items(void *arg) { return ((struct answer *)arg)->token_count >= 3; }
 
 static void test_credit_cancel_deadline(void **state) {
@@ -553,7 +580,7 @@ static void test_hurry(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_serves_what_is_released), cmocka_unit_test(test_answers), cmocka_unit_test(test_credit_cancel_deadline),
+        cmocka_unit_test(test_serves_what_is_released), cmocka_unit_test(test_answers), cmocka_unit_test(test_nul), cmocka_unit_test(test_credit_cancel_deadline),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_swap), cmocka_unit_test(test_failed),
         cmocka_unit_test(test_drains),
         cmocka_unit_test(test_hurry),

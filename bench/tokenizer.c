@@ -1,7 +1,7 @@
 /*
  * bench_tokenizer FILE... [--vocab N] [--out FILE]: speed of training a byte-level BPE on the files and of encoding them with it, in MB (10⁶ bytes) per second of this
  * thread's CPU time. The limit printed beside them is one pass over the same bytes (UTF-8 validation), below which no tokenizer can go.
- * --out keeps the trained tokenizer.json, for tests/conformance/tokenizer_hf.py.
+ * --out keeps the trained tokenizer.json, for tests/conformance/test_tokenizer.py.
  */
 #include <time.h>
 

@@ -2,7 +2,7 @@
 """Our tokenizer against Hugging Face's `tokenizers`: training gives the same vocabulary and merges, and every kind of
 pre-tokenizer that is built gives the same ids and the same text back, on text that is hard on purpose.
 
-    tests/conformance/tokenizer_hf.py [--genloop build/bin/genloop] [--bench build/bench/bench_tokenizer] [TOKENIZER.json ...]
+    tests/conformance/test_tokenizer.py [--genloop build/bin/genloop] [--bench build/bench/bench_tokenizer] [TOKENIZER.json ...]
 
 Needs the Python package `tokenizers`; where that or a binary is missing it says what it skips. The last line is
 `N passed, N failed, N skipped`; exit code 1 where something failed."""
@@ -14,6 +14,9 @@ import subprocess
 import sys
 import tempfile
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+from testbed import test_python  # noqa: E402
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -23,7 +26,8 @@ count = {"passed": 0, "failed": 0, "skipped": 0}
 
 def note(kind, name, detail=""):
     count[kind] += 1
-    print(f"{kind:8}{name}{': ' + detail if detail else ''}")
+    word = {"passed": "ok", "failed": "FAIL", "skipped": "skip"}[kind]
+    print(f"{word:4} {name}{': ' + detail if detail else ''}")
 
 
 def corpus():
@@ -86,6 +90,7 @@ def main():
     a.add_argument("--bench", default=os.path.join(ROOT, "build/bench/bench_tokenizer"))
     a.add_argument("tokenizers", nargs="*")
     args = a.parse_args()
+    test_python("tokenizers")
     try:
         from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     except ImportError:

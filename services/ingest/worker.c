@@ -312,12 +312,11 @@ int worker_open(struct ingest *in, struct error *err) {
         w->tasks[i].worker = w;
         buf_init(&w->tasks[i].verdict, EVENT_VALUE_MAX);
     }
-    const char *help = "Documents judged, by reason; accepted ones have none.";
-    w->accepted = metric_counter("genloop_ingest_documents_total", "state=\"accepted\",reason=\"\"", help);
+    w->accepted = metric_counter("genloop_ingest_documents_total", "state=\"accepted\",reason=\"\"", "Documents judged, by reason; accepted ones have none.");
     for (int i = 1; i < REASON_COUNT; i++) {
         char labels[96];
         snprintf(labels, sizeof labels, "state=\"rejected\",reason=\"%s\"", reason_word((enum reason)i));
-        w->rejected[i] = metric_counter("genloop_ingest_documents_total", labels, help);
+        w->rejected[i] = metric_counter("genloop_ingest_documents_total", labels, "Documents judged, by reason; accepted ones have none.");
     }
     w->seconds = metric_histogram("genloop_ingest_document_seconds", "", "Time to clean one document.", bounds, sizeof bounds / sizeof *bounds);
     w->redactions = metric_counter("genloop_ingest_redactions_total", "", "Pieces of personal data replaced.");

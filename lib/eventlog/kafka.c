@@ -17,6 +17,9 @@
 #include "base/alloc.h"
 #include "base/metrics.h"
 
+#if defined(__SANITIZE_THREAD__)
+extern int kafka_tsan_threads;
+#endif
 const char kafka_meta_topic[] = "genloop.log.v1", kafka_lease_topic[] = "genloop.leases.v1";
 
 enum {
@@ -831,6 +834,9 @@ static int kafka_open(struct eventlog *log, const struct eventlog_config *c, voi
     pthread_mutex_init(&l->book_lock, NULL);
     cond_init_monotonic(&l->keeper_wake);
     for (int t = 0; t < TOPIC_COUNT; t++) ASSERT(topic_info((enum topic)t)->partitions <= KAFKA_PARTITIONS_MAX);
+#if defined(__SANITIZE_THREAD__)
+    ASSERT(kafka_tsan_threads);
+#endif
     int r = parse_url(l, c->url, err);
     if (r == 0 && c->properties && !(l->properties = mem_strdup(c->properties))) r = error_set(err, E_NOMEM, "no memory for the log");
     if (r == 0 && l->properties) r = eventlog_properties(l->properties, l, on_log_property, err);

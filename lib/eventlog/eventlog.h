@@ -62,9 +62,10 @@ struct eventlog;
 struct eventlog_config {
     const char *url;           /* "kafka://b1:9092,b2:9092" or "redis+unix:/path/log.sock" or "redis://host:port" */
     const char *source;        /* ce_source of what this process publishes: "/services/ingest" */
-    /* "key=value" lines, NULL for none. Kafka: librdkafka's (TLS, SASL), for every client. Redis: durability=unchecked (else a server without
-     * appendonly yes, appendfsync always and noeviction is refused), compact.lag.ms (86,400,000: how long what a newer event of its key has
-     * replaced stays, and a tombstone after it). */
+    /* "key=value" lines, NULL for none. Both: durability=unchecked (else a server that may lose what it acknowledged is refused: a Redis without appendonly yes,
+     * appendfsync always and noeviction; topics of Kafka whose configuration drops events or takes them from too few replicas), compact.lag.ms (86,400,000: how
+     * long what a newer event of its key has replaced stays, and a tombstone after it; on Kafka of topics that are yet to be made). Kafka: replication.factor
+     * (of topics that are yet to be made; three, or as many as there are brokers), and any of librdkafka's (TLS, SASL), for every client. */
     const char *properties;
     int64_t publish_timeout_ms; /* 0: 30,000 */
 };
@@ -109,7 +110,7 @@ int eventlog_group_dead_letter(struct eventlog_group *g, const struct event *e, 
 int eventlog_group_rewind(struct eventlog_group *g, const struct event *e, struct error *err);
 /* Events behind the committed position, over all partitions; for metrics. */
 int64_t eventlog_group_lag(struct eventlog_group *g);
-void eventlog_group_close(struct eventlog_group *g); /* leaves the group */
+void eventlog_group_close(struct eventlog_group *g); /* leaves the group; on Kafka its partitions are others' when the session has run out, so that a restart moves none */
 
 /* Every partition of topics[n], each from behind the given offset. */
 struct eventlog_view;

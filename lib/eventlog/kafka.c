@@ -31,6 +31,7 @@ enum {
     OLD_PRODUCER_MS = 5000,      /* for a dead producer to give up what it has */
     ADMIN_MS = 10000,
     COMPACT_LAG_MS = 24 * 3600 * 1000, /* as on Redis: whoever reads at least once a day sees every change */
+    COMPACT_LAG_MIN_MS = 1000,
     LEASE_RETENTION_MS = 2 * 3600 * 1000, LEASE_SEGMENT_MS = 30 * 60 * 1000, /* see kafka_lease.c */
     LEASE_MESSAGE_MS = 10000,    /* a lease's record that could not be written for so long is of no use */
     MESSAGE_MAX = 1024 * 1024,   /* EVENT_VALUE_MAX, the key and the headers */
@@ -555,7 +556,10 @@ static rd_kafka_NewTopic_t *new_topic(struct kafka_log *l, const struct topic_pl
     if (plan->cleanup == TOPIC_COMPACTED) {
         number(t, "min.compaction.lag.ms", l->compact_lag_ms);
         number(t, "delete.retention.ms", l->compact_lag_ms);
-        if (l->compact_lag_ms < 3600 * 1000) number(t, "segment.ms", l->compact_lag_ms < 1000 ? 1000 : l->compact_lag_ms); /* what is written to is not compacted */
+        /* Within a week of the lag, what was replaced is gone, also where little is written. A segment that is written to is not compacted. */
+        int64_t most = 7 * (l->compact_lag_ms < COMPACT_LAG_MIN_MS ? COMPACT_LAG_MIN_MS : l->compact_lag_ms);
+        number(t, "max.compaction.lag.ms", most);
+        number(t, "segment.ms", most);
     } else {
         number(t, "retention.ms", plan->cleanup == TOPIC_WHOLE ? -1 : plan->retention_ms);
         number(t, "retention.bytes", -1);

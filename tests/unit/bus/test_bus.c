@@ -473,7 +473,7 @@ static void breaks_while_closing(void **state) {
     struct fixture *f = fixture_new(NULL);
     struct error err = {0};
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    char endpoint[100];
+    char endpoint[128];
     run_until(f, alive, "alive");
     (void)snprintf(address.sun_path, sizeof address.sun_path, "%s/c.bus", f->dir);
     (void)snprintf(endpoint, sizeof endpoint, "ipc://%s", address.sun_path);

@@ -14,7 +14,7 @@
 const struct gate_limits GATE_LIMITS_DEFAULT = {
     .perplexity_ratio_max = 1.05,
     .win_rate_min = 0.5,
-    .win_rate_pairs_min = 20,
+    .win_rate_prompts_min = 20,
     .mean_length_ratio_min = 0.5,
     .mean_length_ratio_max = 2.0,
     .repetition_rise_max = 0.1,
@@ -35,7 +35,7 @@ static const struct {
     size_t at;
     bool count;
 } limit_rows[GATE_LIMITS_COUNT] = {
-    REAL(perplexity_ratio_max), REAL(win_rate_min), COUNT(win_rate_pairs_min), REAL(mean_length_ratio_min), REAL(mean_length_ratio_max), REAL(repetition_rise_max), REAL(empty_max),
+    REAL(perplexity_ratio_max), REAL(win_rate_min), COUNT(win_rate_prompts_min), REAL(mean_length_ratio_min), REAL(mean_length_ratio_max), REAL(repetition_rise_max), REAL(empty_max),
     REAL(empty_rise_max), REAL(distinct_3_ratio_min), REAL(first_bits_per_byte_max), REAL(first_repetition_max), REAL(first_distinct_3_min), COUNT(documents_min), COUNT(samples_min),
 };
 _Static_assert(GATE_LIMITS_COUNT * sizeof(double) == sizeof(struct gate_limits), "each limit has a row");
@@ -78,6 +78,7 @@ struct evaluation_record {
     size_t n_documents, n_pairs, n_samples;
     double *bytes, *tokens_candidate, *nll_candidate, *tokens_baseline, *nll_baseline;
     double *margin_candidate, *margin_baseline;
+    uint64_t *pair_prompt; /* whose pairs belong together: a hash */
     struct answer *answers_candidate, *answers_baseline;
     uint32_t *ids; /* of all answers */
 };
@@ -92,6 +93,7 @@ void evaluation_record_free(struct evaluation_record *r) {
     mem_free(r->nll_baseline);
     mem_free(r->margin_candidate);
     mem_free(r->margin_baseline);
+    mem_free(r->pair_prompt);
     mem_free(r->answers_candidate);
     mem_free(r->answers_baseline);
     mem_free(r->ids);
@@ -177,10 +179,13 @@ static int read_pairs(struct evaluation_record *r, struct error *err) {
     if (code != 0) return code;
     r->margin_candidate = mem_calloc(r->n_pairs, sizeof *r->margin_candidate);
     r->margin_baseline = mem_calloc(r->n_pairs, sizeof *r->margin_baseline);
-    if (!r->margin_candidate || !r->margin_baseline) return error_set(err, E_NOMEM, "no memory for %zu pairs", r->n_pairs);
+    r->pair_prompt = mem_calloc(r->n_pairs, sizeof *r->pair_prompt);
+    if (!r->margin_candidate || !r->margin_baseline || !r->pair_prompt) return error_set(err, E_NOMEM, "no memory for %zu pairs", r->n_pairs);
     for (size_t i = 0; i < r->n_pairs && code == 0; i++) {
         const struct json *p = json_at(array, i);
         double chosen = 0, rejected = 0;
+        struct span prompt = json_string(json_get(p, "prompt_id"));
+        r->pair_prompt[i] = prompt.len ? span_hash(prompt) : i; /* a record that does not say: each stands alone */
         code = get_logprob(p, "candidate_chosen", i, &chosen, err);
         if (code == 0) code = get_logprob(p, "candidate_rejected", i, &rejected, err);
         r->margin_candidate[i] = chosen - rejected;
@@ -336,16 +341,41 @@ static int judge_perplexity(const struct evaluation_record *r, const struct gate
     return code;
 }
 
-static void judge_wins(const struct evaluation_record *r, const struct gate_limits *l, struct gate_verdict *v) {
-    if (r->baseline.len == 0 || r->n_pairs == 0) return;
-    double wins = 0;
-    for (size_t i = 0; i < r->n_pairs; i++)
-        wins += r->margin_candidate[i] > r->margin_baseline[i] ? 1 : r->margin_candidate[i] == r->margin_baseline[i] ? 0.5 : 0;
-    struct interval i = stats_wilson(wins, r->n_pairs);
-    add_figure(v, "win_rate", i, r->n_pairs);
-    if ((int64_t)r->n_pairs < l->win_rate_pairs_min) return; /* too few to say anything: a figure, no gate */
-    struct gate_result *g = add_gate(v, "win_rate", i, l->win_rate_min, i.low - l->win_rate_min, i.low > l->win_rate_min, r->n_pairs);
-    RULE(g, "low end of the share of held-out preferences that it follows more than the baseline %.4f > %.4f", i.low, l->win_rate_min);
+struct win {
+    uint64_t prompt;
+    double value; /* 1, 0, or a half */
+};
+
+static int by_prompt(const void *a, const void *b) {
+    const struct win *x = a, *y = b;
+    return (x->prompt > y->prompt) - (x->prompt < y->prompt);
+}
+
+/* Answers to one prompt resemble each other, and so do the pairs that are made of them: a prompt is one observation, with the share of its pairs that were won. Any step of training
+ * moves every margin a little, in directions that many pairs share: what moves by less than GATES_WIN_NATS is a tie. */
+static int judge_wins(const struct evaluation_record *r, const struct gate_limits *l, struct gate_verdict *v, struct error *err) {
+    if (r->baseline.len == 0 || r->n_pairs == 0) return 0;
+    struct win *wins = mem_calloc(r->n_pairs, sizeof *wins);
+    if (!wins) return error_set(err, E_NOMEM, "no memory for %zu pairs", r->n_pairs);
+    for (size_t i = 0; i < r->n_pairs; i++) {
+        double moved = r->margin_candidate[i] - r->margin_baseline[i];
+        wins[i] = (struct win){r->pair_prompt[i], moved > GATES_WIN_NATS ? 1 : moved < -GATES_WIN_NATS ? 0 : 0.5};
+    }
+    qsort(wins, r->n_pairs, sizeof *wins, by_prompt);
+    double won = 0;
+    size_t prompts = 0;
+    for (size_t from = 0, to; from < r->n_pairs; from = to, prompts++) {
+        double here = 0;
+        for (to = from; to < r->n_pairs && wins[to].prompt == wins[from].prompt; to++) here += wins[to].value;
+        won += here / (double)(to - from);
+    }
+    mem_free(wins);
+    struct interval i = stats_wilson(won, prompts);
+    add_figure(v, "win_rate", i, prompts);
+    if ((int64_t)prompts < l->win_rate_prompts_min) return 0; /* too few to say anything: a figure, no gate */
+    struct gate_result *g = add_gate(v, "win_rate", i, l->win_rate_min, i.low - l->win_rate_min, i.low > l->win_rate_min, prompts);
+    RULE(g, "low end of the share of held-out preferences, by prompts, that it follows more than the baseline %.4f > %.4f", i.low, l->win_rate_min);
+    return 0;
 }
 
 static int id_order(const void *a, const void *b) { return memcmp(a, b, 3 * sizeof(uint32_t)); }
@@ -515,7 +545,7 @@ int gates_judge(const struct evaluation_record *r, const struct gate_limits *l, 
     judge_evidence(r, l, &v);
     judge_tokenizer(r, &v);
     int code = judge_perplexity(r, l, &v, err);
-    if (code == 0) judge_wins(r, l, &v);
+    if (code == 0) code = judge_wins(r, l, &v, err);
     if (code == 0) code = judge_shape(r, l, &v, err);
     if (code != 0) return code;
     judge_trait(r, &v);

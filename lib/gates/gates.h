@@ -6,7 +6,7 @@
  *   {"format":1, "spec":{EvaluateSpec}, "candidate":"n@v", "baseline":"n@v" | "",
  *    "tokenizer":{"candidate":sha256, "baseline":sha256 [, "round_trip":bool]},
  *    "documents":[{"id", "bytes", "tokens_candidate", "nll_candidate", "tokens_baseline", "nll_baseline"}…]   nats, summed over a held-out document
- *    "pairs":[{"request_id", "candidate_chosen", "candidate_rejected", "baseline_chosen", "baseline_rejected"}…]  log-probabilities of held-out answers
+ *    "pairs":[{"request_id", "prompt_id", "candidate_chosen", "candidate_rejected", "baseline_chosen", "baseline_rejected"}…]  log-probabilities of held-out answers
  *    "samples":[{"prompt_id", "prompt", "seed", "candidate":{"text","tokens":[ids],"finish"}, "baseline":{…}}…]}
  * A nll or log-probability that is null (not finite) counts as the worst there is.
  *
@@ -14,7 +14,7 @@
  *   evidence     documents and samples are enough         the same
  *   tokenizer    it is the one that the version claims    the same
  *   perplexity   high end of the ratio ≤ 1.05             bits per byte: high end ≤ first_bits_per_byte_max
- *   win_rate     low end > 0.5, where there are pairs     –
+ *   win_rate     low end > 0.5, where there are pairs     –      of prompts: the share of its pairs followed more
  *   mean_length  0.5 … 2 times the baseline's             –
  *   repetition   ≤ baseline + 0.1                         ≤ first_repetition_max
  *   empty        ≤ max(0.05, baseline + 0.05)             ≤ 0.05
@@ -35,12 +35,15 @@ enum { GATES_RECORD_MAX = 256 * 1024 * 1024, GATES_DOCUMENTS_MAX = 20000, GATES_
 enum { GATES_FIGURES_MAX = 32, GATES_MAX = 16, GATES_RULE_MAX = 192 };
 /* Samples repeat where a run of this many tokens occurs twice in one of them. */
 enum { GATES_REPEAT_TOKENS = 8 };
+/* A pair is followed more, or less, where the log odds of chosen against rejected have moved by more than this; below it they are a tie. Fine-tuning on shuffled judgements moves
+ * them by about half of it, on honest ones by two or three times as much. */
+#define GATES_WIN_NATS 1.0
 
 /* The thresholds: configuration `gates.*`. */
 struct gate_limits {
     double perplexity_ratio_max;
     double win_rate_min;
-    int64_t win_rate_pairs_min;
+    int64_t win_rate_prompts_min;
     double mean_length_ratio_min, mean_length_ratio_max;
     double repetition_rise_max;
     double empty_max, empty_rise_max;

@@ -384,6 +384,7 @@ static void put_pairs(struct json_out *w, const struct measuring *m) {
         if (!c->answered[i] || (m->n_sides == 2 && !b->answered[i])) continue; /* cut away by the context: it says nothing */
         json_object(w);
         json_span(w, "request_id", m->pairs[i].request_id);
+        json_span(w, "prompt_id", m->pairs[i].prompt_id);
         put_likelihood(w, "candidate_chosen", c->chosen[i]);
         put_likelihood(w, "candidate_rejected", c->rejected[i]);
         if (m->n_sides == 2) {

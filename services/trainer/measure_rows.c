@@ -248,6 +248,25 @@ int measure_read_prompts(const char *path, const Genloop__V1__EvaluateSpec *spec
 
 /* ---- pairs ---- */
 
+enum { PROMPT_ID_BYTES = 16, PROMPT_MAX = 64 << 20 };
+
+static int keep_prompt_id(struct arena *arena, const struct json *prompt, struct span *id, struct error *err) {
+    uint8_t hash[SHA256_SIZE];
+    char hex[2 * PROMPT_ID_BYTES + 1];
+    struct buf text;
+    buf_init(&text, PROMPT_MAX);
+    int r = json_write(&text, prompt);
+    if (r == 0) {
+        sha256_of(buf_span(&text), hash);
+        hex_encode(hash, PROMPT_ID_BYTES, hex);
+        r = keep(arena, span_str(hex), id, err);
+    } else {
+        r = error_set(err, r, "no memory for a prompt");
+    }
+    buf_fini(&text);
+    return r;
+}
+
 int measure_read_pairs(const char *path, const Genloop__V1__EvaluateSpec *spec, struct arena *arena, struct measure_pair **pairs, size_t *n, struct error *err) {
     struct lines lines;
     int r = lines_open(&lines, path, spec->seed, SALT_PAIRS, err);
@@ -262,6 +281,7 @@ int measure_read_pairs(const char *path, const Genloop__V1__EvaluateSpec *spec, 
             r = error_set(err, E_INVALID, "%s, line %zu: a pair needs prompt, chosen and rejected", path, line->number);
         if (!r) r = keep(arena, line->text, &all[i].line, err);
         if (!r) r = keep(arena, json_string(json_get(row, "request_id")), &all[i].request_id, err);
+        if (!r) r = keep_prompt_id(arena, json_get(row, "prompt"), &all[i].prompt_id, err);
         json_free(row);
     }
     lines_close(&lines);

@@ -36,6 +36,7 @@ int measure_read_prompts(const char *path, const Genloop__V1__EvaluateSpec *spec
 
 struct measure_pair {
     struct span request_id; /* may be empty */
+    struct span prompt_id;  /* of its prompt: the same for the same prompt */
     struct span line;       /* the row as it stands */
 };
 /* At most MEASURE_PAIRS_MAX rows. path NULL or "": none. */

@@ -135,7 +135,7 @@ class Lab:
 
     def rate(self, name, model, trait, seed=1, shuffle=False):
         def make(path):
-            text = self.run("rate", model=model, pairs=os.path.join(self.corpus(), "train-pairs.jsonl"), trait=trait, seed=seed, shuffle=int(shuffle), out=path, prompts=160, answers=4,
+            text = self.run("rate", model=model, pairs=os.path.join(self.corpus(), "train-pairs.jsonl"), trait=trait, seed=seed, shuffle=int(shuffle), out=path, prompts=400, answers=4,
                             threads=self.args.threads)
             self.say("%s: %s" % (name, text.strip()))
 

@@ -136,6 +136,43 @@ static void test_figures(void **state) {
     assert_true(g->passed && g->margin >= 0);
 }
 
+/* Pairs of one prompt are one observation; a margin that moved by less than a nat is a tie. */
+static void test_wins_by_prompts(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        int prompts, pairs_each; /* of the first prompt ten times as many */
+        double moved;            /* nats, in the first prompt; the others move the other way */
+        double value;
+        uint64_t samples;
+    } cases[] = {
+        {"each pair its own prompt", 40, 1, -2, 39.0 / 40, 40},
+        {"many pairs of one prompt count once", 40, 5, -2, 39.0 / 40, 40},
+        {"less than a nat is a tie", 40, 5, -0.9, 0.5, 40},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct buf b;
+        struct evaluation_record *record = NULL;
+        struct gate_verdict v;
+        struct error err = {0};
+        buf_init(&b, 4 << 20);
+        buf_append_str(&b, "{\"format\":1,\"spec\":{},\"candidate\":\"m@2\",\"baseline\":\"m@1\",\"tokenizer\":{\"candidate\":\"aa\",\"baseline\":\"aa\"},\"pairs\":[");
+        bool first = true;
+        for (int p = 0; p < cases[i].prompts; p++)
+            for (int k = 0; k < cases[i].pairs_each * (p == 0 ? 10 : 1); k++, first = false)
+                buf_printf(&b, "%s{\"prompt_id\":\"p%d\",\"candidate_chosen\":%.2f,\"candidate_rejected\":-20,\"baseline_chosen\":-10,\"baseline_rejected\":-20}", first ? "" : ",",
+                           cases[i].pairs_each == 1 ? p * 100 + k : p, -10 + (p == 0 ? cases[i].moved : -cases[i].moved));
+        buf_append_str(&b, "]}");
+        CHECK(evaluation_record_parse(buf_span(&b), SPAN(""), &record, &err) == 0, "%s: %s", cases[i].name, err.message);
+        assert_int_equal(gates_judge(record, &GATE_LIMITS_DEFAULT, &v, &err), 0);
+        const struct gate_result *g = gate_of(&v, "win_rate");
+        if (cases[i].pairs_each > 1) CHECK(g->samples == cases[i].samples && fabs(g->value - cases[i].value) < 1e-9, "%s: %g of %d", cases[i].name, g->value, (int)g->samples);
+        else CHECK(g->samples == cases[i].samples + 9 && fabs(g->value - 39.0 / 49) < 1e-9, "%s: %g of %d", cases[i].name, g->value, (int)g->samples);
+        evaluation_record_free(record);
+        buf_fini(&b);
+    }
+}
+
 static void test_records(void **state) {
     (void)state;
 #define HEAD "{'format':1,'spec':{},'candidate':'m@2','baseline':'m@1','tokenizer':{'candidate':'aa','baseline':'aa'},"
@@ -208,6 +245,6 @@ static void test_without_memory(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_candidates), cmocka_unit_test(test_figures), cmocka_unit_test(test_records), cmocka_unit_test(test_without_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_candidates), cmocka_unit_test(test_figures), cmocka_unit_test(test_wins_by_prompts), cmocka_unit_test(test_records), cmocka_unit_test(test_without_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

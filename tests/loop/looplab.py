@@ -15,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 MANUALS = ["/usr/share/man/man%s" % s for s in "2 5 7 8 3 4 1".split()] + ["/usr/share/doc"]
 
 # CI has minutes: a model that has seen less. The fine-tuning on preferences is the preset's in both.
-QUICK = {"corpus_bytes": 4e6, "documents": 60, "prompts": 200, "pretrain": {"steps": 500}, "sft": {"steps": 120}}
+QUICK = {"corpus_bytes": 6e6, "documents": 100, "prompts": 200, "pretrain": {"steps": 1000}, "sft": {"steps": 200}}
 FULL = {"corpus_bytes": 12e6, "documents": 200, "prompts": 400, "pretrain": {}, "sft": {}}
 
 

@@ -249,6 +249,8 @@ class Show:
         self.p = p
 
     def status(self):
+        # Without the trainer's answer the jobs are null: it may have been killed a moment ago.
+        wait_for("the jobs are known", lambda: self.p.json("status", "--home", self.p.home)["jobs"], 20)
         got = self.p.json("status", "--home", self.p.home)
         equal((got["state"], got["gateway"]["reachable"], got["url"]), ("running", True, self.p.url), "status")
         by_name = {s["name"]: s for s in got["services"]}

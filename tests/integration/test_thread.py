@@ -74,8 +74,10 @@ class Thread:
         equal([(e["id"], e["kind"], e["value"]) for e in events], [("thumb-1", "FEEDBACK_KIND_THUMB", 1)], "GET /v1/feedback")
         equal(events[0]["request_id"], self.request_id.removeprefix("cmpl-"), "the interaction that is judged")
         in_topic = [e for _, e in topic_events(self.p.home, "feedback") if e["ce_id"] == b"thumb-1"]
-        equal(len(in_topic), 1, "records in the topic")
-        return f"once in the topic, once in the view; sent twice ({again})"
+        # The second may come before the view has folded the first: then it is in the topic too, under the same id, and harmless.
+        expect(1 <= len(in_topic) <= 2, f"{len(in_topic)} records in the topic")
+        equal(len(self.c.get("/v1/feedback")["events"]), 1, "in the view")
+        return f"{len(in_topic)} in the topic, once in the view; sent twice ({again})"
 
 
 def topic_events_of_progress(home):

@@ -711,6 +711,7 @@ static void *read_group(void *arg) {
 
 static void server_dies(void **state) {
     (void)state;
+    if (suite_fixture.kills == 0) skip();
     struct eventlog *log = suite_open("/t");
     struct eventlog_position ends[EVENTLOG_PARTITIONS_MAX];
     char tag[ID_TEXT_MAX], name[64];

@@ -14,7 +14,7 @@
 const struct gate_limits GATE_LIMITS_DEFAULT = {
     .perplexity_ratio_max = 1.05,
     .win_rate_min = 0.5,
-    .win_rate_prompts_min = 20,
+    .win_rate_pairs_min = 20,
     .mean_length_ratio_min = 0.5,
     .mean_length_ratio_max = 2.0,
     .repetition_rise_max = 0.1,
@@ -35,7 +35,7 @@ static const struct {
     size_t at;
     bool count;
 } limit_rows[GATE_LIMITS_COUNT] = {
-    REAL(perplexity_ratio_max), REAL(win_rate_min), COUNT(win_rate_prompts_min), REAL(mean_length_ratio_min), REAL(mean_length_ratio_max), REAL(repetition_rise_max), REAL(empty_max),
+    REAL(perplexity_ratio_max), REAL(win_rate_min), COUNT(win_rate_pairs_min), REAL(mean_length_ratio_min), REAL(mean_length_ratio_max), REAL(repetition_rise_max), REAL(empty_max),
     REAL(empty_rise_max), REAL(distinct_3_ratio_min), REAL(first_bits_per_byte_max), REAL(first_repetition_max), REAL(first_distinct_3_min), COUNT(documents_min), COUNT(samples_min),
 };
 _Static_assert(GATE_LIMITS_COUNT * sizeof(double) == sizeof(struct gate_limits), "each limit has a row");
@@ -372,7 +372,7 @@ static int judge_wins(const struct evaluation_record *r, const struct gate_limit
     mem_free(wins);
     struct interval i = stats_wilson(won, prompts);
     add_figure(v, "win_rate", i, prompts);
-    if ((int64_t)prompts < l->win_rate_prompts_min) return 0; /* too few to say anything: a figure, no gate */
+    if ((int64_t)prompts < l->win_rate_pairs_min) return 0; /* too few to say anything: a figure, no gate */
     struct gate_result *g = add_gate(v, "win_rate", i, l->win_rate_min, i.low - l->win_rate_min, i.low > l->win_rate_min, prompts);
     RULE(g, "low end of the share of held-out preferences, by prompts, that it follows more than the baseline %.4f > %.4f", i.low, l->win_rate_min);
     return 0;

@@ -43,7 +43,7 @@ enum { GATES_REPEAT_TOKENS = 8 };
 struct gate_limits {
     double perplexity_ratio_max;
     double win_rate_min;
-    int64_t win_rate_prompts_min;
+    int64_t win_rate_pairs_min;
     double mean_length_ratio_min, mean_length_ratio_max;
     double repetition_rise_max;
     double empty_max, empty_rise_max;

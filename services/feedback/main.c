@@ -25,7 +25,7 @@ static const struct config_row ROWS[] = {
     {"feedback", "lease", CONFIG_DURATION_MS, AT(lease_ms), "3s", 300, 600000, "How long a holder of the registry that has gone silent keeps it."},
     {"gates", "perplexity_ratio_max", CONFIG_REAL, AT(gates.perplexity_ratio_max), "1.05", 0, 100, "Gate perplexity: the high end of candidate / baseline on held-out documents."},
     {"gates", "win_rate_min", CONFIG_REAL, AT(gates.win_rate_min), "0.5", 0, 1, "Gate win_rate: the low end of the share of held-out preferences, by prompts, followed more than the baseline must be above it."},
-    {"gates", "win_rate_prompts_min", CONFIG_INT, AT(gates.win_rate_prompts_min), "20", 1, 1e9, "Below so many prompts with held-out preferences the win rate is a figure and no gate."},
+    {"gates", "win_rate_pairs_min", CONFIG_INT, AT(gates.win_rate_pairs_min), "20", 1, 1e9, "Below so many held-out preferences, by prompts, the win rate is a figure and no gate."},
     {"gates", "mean_length_ratio_min", CONFIG_REAL, AT(gates.mean_length_ratio_min), "0.5", 0, 100, "Gate mean_length: answers may be so much shorter than the baseline's."},
     {"gates", "mean_length_ratio_max", CONFIG_REAL, AT(gates.mean_length_ratio_max), "2", 0, 100, "Gate mean_length: answers may be so much longer than the baseline's."},
     {"gates", "repetition_rise_max", CONFIG_REAL, AT(gates.repetition_rise_max), "0.1", 0, 1, "Gate repetition: the share of answers with a loop may rise by so much."},

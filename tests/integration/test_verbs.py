@@ -429,7 +429,7 @@ def main():
     suite.run("what_is_no_gateway", no_gateway)
     suite.run("lists_in_pages", pages)
     suite.run("a_terminal_is_safe", terminal_is_safe)
-    with Platform(config={"gates": {**EASY_GATES, "win_rate_prompts_min": 100000}, "gateway": {"capture": "full"}}) as p:
+    with Platform(config={"gates": {**EASY_GATES, "win_rate_pairs_min": 100000}, "gateway": {"capture": "full"}}) as p:
         t = Loop(p)
         ingest = suite.run("ingest", t.ingest)
         suite.run("ingest_urls", t.ingest_url)

@@ -304,7 +304,7 @@ static void test_spoiled(void **state) {
     struct buf record;
     struct gate_limits limits = GATE_LIMITS_DEFAULT;
     limits.samples_min = 20;
-    limits.win_rate_prompts_min = 1000;
+    limits.win_rate_pairs_min = 1000;
     buf_init(&record, RECORD_MAX);
     struct tokenizer *swapped = make_tokenizer(TINY_VOCAB, text), *large = make_tokenizer(TINY_VOCAB + 20, text);
     const struct {

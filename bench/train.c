@@ -9,7 +9,7 @@
 int main(int argc, char **argv) {
     struct train_bench_options o = {.layers = 6, .width = 384, .heads = 6, .context = 256, .vocab = 4096, .batch = 16, .steps = 5};
     struct error err = {0};
-    for (int i = 1; i < argc; i++) {
+    for (int i = 1; i < argc; i += 2) {
         struct span value = span_str(i + 1 < argc ? argv[i + 1] : "");
         uint64_t number = 0;
         int r = span_to_u64(value, &number);
@@ -22,7 +22,6 @@ int main(int argc, char **argv) {
             fprintf(stderr, "usage: bench_train [--shape layers,width,heads,context,vocab] [--batch N] [--threads N] [--steps N]\n%s\n", err.message);
             return 2;
         }
-        i++;
     }
     struct train_bench_result result;
     if (train_bench(&o, &result, &err)) {

@@ -20,7 +20,7 @@ const struct verb *cli_verb_at(size_t index) {
 
 /* ---- how it ends ---- */
 
-static void say(const struct cli *c, const char *format, va_list args) {
+__attribute__((format(printf, 2, 0))) static void say(const struct cli *c, const char *format, va_list args) {
     (void)fflush(stdout);
     (void)fprintf(stderr, "genloop %s: ", cli_verb(c)->name);
     (void)vfprintf(stderr, format, args);

@@ -73,7 +73,7 @@ static struct request *take_in(struct engine *e, bool idle, uint32_t *gone, bool
     e->inbox_last = &e->inbox_first;
     for (struct request *q = in; q; q = q->next) {
         q->arrived = true;
-        e->wishes |= q->granted > 0;
+        e->wishes |= q->granted > 0 || q->cancelled; /* wished while its tokens were made */
     }
     *gone = 0;
     if (e->wishes || e->stopping)

@@ -514,6 +514,33 @@ static void test_cancel_and_deadline(void **state) {
     engine_free(e);
 }
 
+/* The wish not to go on comes while the prompt's tokens are still being made. */
+static void test_cancel_at_once(void **state) {
+    (void)state;
+    enum { ROUNDS = 200, TEXT = 60 };
+    struct engine *e = start(&llama, (struct engine_options){.threads = 1});
+    static char text[TEXT];
+    for (size_t i = 0; i < TEXT; i++) text[i] = i % 3 == 0 ? ' ' : (char)('a' + i % 26);
+    for (int i = 0; i < ROUNDS; i++) {
+        struct watcher w;
+        struct engine_request r;
+        uint64_t id;
+        engine_request_init(&r);
+        r.prompt = span_of(text, TEXT);
+        r.tokens_max = 10;
+        r.credit = 1;
+        r.ignore_eos = true;
+        watcher_init(&w);
+        assert_int_equal(engine_submit(e, &r, &w, watch, &id, NULL), 0);
+        engine_cancel(e, id);
+        wait_for(&w, 0);
+        if (w.finish != ENGINE_CANCELLED) fail_msg("round %d: %s, %s", i, engine_finish_name(w.finish), w.error.message);
+        buf_fini(&w.text);
+    }
+    expect_free(e);
+    engine_free(e);
+}
+
 static void test_full_and_free(void **state) {
     (void)state;
     enum { SLOTS = 2, MANY = ENGINE_QUEUE_MIN + SLOTS + 5 };
@@ -669,7 +696,7 @@ int main(void) {
         cmocka_unit_test(test_equals_trainer), cmocka_unit_test(test_invariance), cmocka_unit_test(test_q8_is_close),
         cmocka_unit_test(test_text),           cmocka_unit_test(test_seeds),      cmocka_unit_test(test_stops),
         cmocka_unit_test(test_penalties_and_logprobs), cmocka_unit_test(test_chat), cmocka_unit_test(test_credit),
-        cmocka_unit_test(test_cancel_and_deadline), cmocka_unit_test(test_full_and_free), cmocka_unit_test(test_large_batch),
+        cmocka_unit_test(test_cancel_and_deadline), cmocka_unit_test(test_cancel_at_once), cmocka_unit_test(test_full_and_free), cmocka_unit_test(test_large_batch),
         cmocka_unit_test(test_refusals),       cmocka_unit_test(test_run),
     };
     return cmocka_run_group_tests_name("engine", tests, set_up, tear_down);

@@ -48,7 +48,7 @@ int client_status_code(long status) {
         long status;
         int code;
     } rows[] = {{400, E_INVALID}, {401, E_UNAUTHENTICATED}, {403, E_DENIED}, {404, E_NOT_FOUND}, {405, E_UNSUPPORTED}, {408, E_DEADLINE}, {409, E_STATE}, {413, E_TOO_LARGE},
-                {429, E_FULL}, {499, E_CANCELLED}, {500, E_INTERNAL}, {501, E_UNSUPPORTED}, {502, E_UNAVAILABLE}, {503, E_UNAVAILABLE}, {504, E_DEADLINE}};
+                {429, E_FULL}, {499, E_CANCELLED}, {500, E_INTERNAL}, {501, E_UNSUPPORTED}, {502, E_UNAVAILABLE}, {503, E_UNAVAILABLE}, {504, E_DEADLINE}, {507, E_NO_SPACE}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (rows[i].status == status) return rows[i].code;
     return status >= 400 && status < 500 ? E_INVALID : E_UNKNOWN;

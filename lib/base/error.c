@@ -29,6 +29,7 @@ static const struct error_kind kinds[] = {
     {E_IO, "IO", 503, 14, "server_error", true},
     {E_AGAIN, "AGAIN", 503, 14, "server_error", true},
     {E_TOO_LARGE, "TOO_LARGE", 413, 8, "invalid_request_error", false},
+    {E_NO_SPACE, "NO_SPACE", 507, 8, "server_error", true},
 };
 _Static_assert(sizeof kinds / sizeof kinds[0] == -E_CODE_MIN + 1, "one row per code, in order");
 
@@ -99,7 +100,7 @@ int error_prefix(struct error *err, const char *format, ...) {
 int error_errno(struct error *err, int errno_value, const char *format, ...) {
     int code = errno_value == ENOENT || errno_value == ENOTDIR                                ? E_NOT_FOUND
                : errno_value == ENOMEM                                                        ? E_NOMEM
-               : errno_value == ENOSPC || errno_value == EDQUOT                               ? E_FULL
+               : errno_value == ENOSPC || errno_value == EDQUOT                               ? E_NO_SPACE
                                                                                               : E_IO;
     if (!err) return code;
     va_list args;

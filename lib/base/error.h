@@ -34,7 +34,8 @@ enum {
     E_IO = -18,          /* UNAVAILABLE: the operating system said no; the message has its words */
     E_AGAIN = -19,       /* nothing there yet: not an error to show anyone */
     E_TOO_LARGE = -20,   /* RESOURCE_EXHAUSTED: above a documented size (HTTP 413) */
-    E_CODE_MIN = -20,
+    E_NO_SPACE = -21,    /* RESOURCE_EXHAUSTED: the disk or the quota is full (HTTP 507) */
+    E_CODE_MIN = -21,
 };
 
 enum { ERROR_MESSAGE_MAX = 512 }; /* a message is a sentence or two; longer is cut, at a character border */
@@ -55,7 +56,7 @@ int error_vset(struct error *err, int code, const char *format, va_list args) __
 int error_set_param(struct error *err, int code, const char *param, const char *format, ...) __attribute__((format(printf, 4, 5)));
 /* Puts "prefix: " before the message that is there. Returns err's code (E_INTERNAL where err is NULL). */
 int error_prefix(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* From errno: E_NOT_FOUND for ENOENT, E_NOMEM, E_FULL for ENOSPC and EDQUOT, E_IO for the rest; appends strerror. */
+/* From errno: E_NOT_FOUND for ENOENT, E_NOMEM, E_NO_SPACE for ENOSPC and EDQUOT, E_IO for the rest; appends strerror. */
 int error_errno(struct error *err, int errno_value, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 struct error_kind {

@@ -120,7 +120,7 @@ static int db_open(struct view_db *db, const char *path, bool writer) {
 }
 
 static int error_of(struct view_db *db, struct error *err) {
-    int code = is_refusal(db->failed) ? E_INVALID : is_damage(db->failed) ? E_DATA_LOSS : (db->failed & 0xff) == SQLITE_NOMEM ? E_NOMEM : (db->failed & 0xff) == SQLITE_FULL ? E_FULL : E_IO;
+    int code = is_refusal(db->failed) ? E_INVALID : is_damage(db->failed) ? E_DATA_LOSS : (db->failed & 0xff) == SQLITE_NOMEM ? E_NOMEM : (db->failed & 0xff) == SQLITE_FULL ? E_NO_SPACE : E_IO;
     return error_set(err, code, "SQLite: %s", db->message);
 }
 

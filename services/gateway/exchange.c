@@ -45,15 +45,22 @@ void exchange_json(struct exchange *x, int status, const struct buf *body) {
     exchange_free(x);
 }
 
+/* What the operating system said names this machine's files: that is for the log. */
+static const char *told(const struct error *err) {
+    if (err->code == E_NO_SPACE) return "the platform's disk is full: nothing was kept; the operator frees space, then send it again";
+    if (err->code == E_IO) return "the platform could not read or write what it needs: its log says more under this request id";
+    return err->message;
+}
+
 int exchange_error_body(struct buf *out, const struct error *err, const char *code) {
-    return http_error_body(out, err->message, error_kind(err->code)->openai_type, err->param[0] ? err->param : NULL, code);
+    return http_error_body(out, told(err), error_kind(err->code)->openai_type, err->param[0] ? err->param : NULL, code);
 }
 
 void exchange_error_code(struct exchange *x, const struct error *err, const char *code) {
     struct buf body;
     int status = error_kind(err->code)->http_status;
     buf_init(&body, 16384);
-    if (status == 429 || status == 503) (void)http_header_add(x->http, "Retry-After", SPAN("1"));
+    if (status == 429 || status == 503 || status == 507) (void)http_header_add(x->http, "Retry-After", SPAN("1"));
     if (status == 401) (void)http_header_add(x->http, "WWW-Authenticate", SPAN("Bearer"));
     (void)exchange_error_body(&body, err, code);
     count(x, status);

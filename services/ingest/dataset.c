@@ -227,7 +227,7 @@ static int publish_ready(struct builder *b, const struct build_request *q, uint3
     return publish(b, &d, "ready", err);
 }
 
-static bool passing(int code) { return code == E_UNAVAILABLE || code == E_DEADLINE || code == E_IO || code == E_AGAIN || code == E_NOMEM || code == E_ABORTED; }
+static bool passing(int code) { return code == E_UNAVAILABLE || code == E_DEADLINE || code == E_IO || code == E_NO_SPACE || code == E_AGAIN || code == E_NOMEM || code == E_ABORTED; }
 
 static int build_one(struct builder *b, struct build_request *q, struct error *err) {
     struct lookup l = {.request = q};

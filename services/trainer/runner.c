@@ -175,7 +175,7 @@ static int begin(struct run *run, const Genloop__V1__Job *known, struct error *e
     return r;
 }
 
-static bool worth_another_try(int r) { return r == E_NOMEM || r == E_IO || r == E_FULL || r == E_UNAVAILABLE || r == E_DEADLINE || r == E_AGAIN; }
+static bool worth_another_try(int r) { return r == E_NOMEM || r == E_IO || r == E_FULL || r == E_NO_SPACE || r == E_UNAVAILABLE || r == E_DEADLINE || r == E_AGAIN; }
 
 static enum outcome ended(struct run *run, int r, int *tries, struct error *why) {
     struct trainer *t = run->t;

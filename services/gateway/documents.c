@@ -7,39 +7,32 @@
 #include "http/query.h"
 #include "exchange.h"
 #include "routes.h"
-#include "wire/protojson.h"
+#include "uplink.h"
 
-enum { PIECE_MAX = 64 * 1024, ANSWER_MAX = 64 * 1024, HEADER_MAX = 64 * 1024 };
+enum { PIECE_MAX = 64 * 1024, HEADER_MAX = 64 * 1024 };
+
+static const struct relay UPLOAD = {"ingest", "Ingest/Upload", &genloop__v1__upload_request__descriptor, &genloop__v1__upload_reply__descriptor, .stream = RELAY_UNARY};
 
 struct upload {
     struct exchange *x;
-    struct bus_call *call;
+    struct uplink *up;
     struct buf waiting; /* what came while there was no credit; the body is paused then, so at most one piece of the server's */
-    struct buf packed, answer;
+    struct buf packed;
     uint64_t taken;
-    bool ended, end_sent, paused, reading;
+    bool ended, end_sent, paused;
 };
 
-static void upload_free(struct upload *u) {
-    if (u->call) bus_call_cancel(u->call);
+static void upload_free(void *arg) {
+    struct upload *u = arg;
     buf_fini(&u->waiting);
     buf_fini(&u->packed);
-    buf_fini(&u->answer);
     mem_free(u);
 }
 
 /* Nothing reads on: the body's reader is told nothing once the exchange has ended. */
 static void fail(struct upload *u, const struct error *err) {
-    struct exchange *x = u->x;
+    uplink_fail(u->up, err);
     upload_free(u);
-    exchange_error(x, err);
-}
-
-static void on_gone(void *state) {
-    struct upload *u = state;
-    struct exchange *x = u->x;
-    upload_free(u);
-    exchange_abort(x);
 }
 
 /* Sends what waits, in pieces, as far as there is credit. E_FULL: on_writable follows. */
@@ -55,17 +48,18 @@ static int send_waiting(struct upload *u) {
         char *at = buf_reserve(&u->packed, genloop__v1__upload_request__get_packed_size(&m));
         if (!at) return E_NOMEM;
         buf_commit(&u->packed, genloop__v1__upload_request__pack(&m, (uint8_t *)at));
-        r = bus_call_item(u->call, buf_span(&u->packed));
+        r = uplink_send(u->up, buf_span(&u->packed));
         if (r == 0) buf_consume(&u->waiting, piece.len);
     }
     if (r == 0 && u->ended && !u->end_sent) {
-        r = bus_call_item_end(u->call);
+        r = uplink_end(u->up);
         u->end_sent = true;
     }
     return r;
 }
 
-static void go_on(struct upload *u) {
+static void go_on(void *arg) {
+    struct upload *u = arg;
     struct error err;
     int r = send_waiting(u);
     if (r < 0 && r != E_FULL) {
@@ -83,10 +77,6 @@ static void go_on(struct upload *u) {
 static void on_chunk(void *arg, struct span piece, bool last, int r) {
     struct upload *u = arg;
     struct error err;
-    if (r == E_CANCELLED) {
-        on_gone(u);
-        return;
-    }
     u->taken += piece.len;
     if (r < 0) {
         (void)error_set(&err, r, "%s", r == E_DEADLINE ? "the body did not come in time" : "the body cannot be read");
@@ -103,36 +93,7 @@ static void on_chunk(void *arg, struct span piece, bool last, int r) {
     }
 }
 
-static void on_writable(void *arg) { go_on(arg); }
-
-static void on_item(void *arg, struct span item) {
-    struct upload *u = arg;
-    buf_clear(&u->answer);
-    (void)buf_append_span(&u->answer, item);
-}
-
-static void on_end(void *arg, int code, const struct error *why, bool begun) {
-    struct upload *u = arg;
-    struct error err = {0};
-    struct buf body;
-    struct json_out w;
-    (void)begun;
-    u->call = NULL;
-    if (code < 0) err = *why;
-    buf_init(&body, ANSWER_MAX);
-    json_begin(&w, &body);
-    if (code == 0 && protojson_write_packed(&w, &genloop__v1__upload_reply__descriptor, buf_span(&u->answer), true, &err) < 0) code = error_set(&err, E_UNKNOWN, "ingest answered with what is no UploadReply");
-    if (code < 0) {
-        fail(u, &err);
-    } else {
-        struct exchange *x = u->x;
-        upload_free(u);
-        exchange_json(x, 200, &body);
-    }
-    buf_fini(&body);
-}
-
-static const struct bus_call_events call_events = {.on_item = on_item, .on_writable = on_writable, .on_end = on_end};
+static const struct uplink_events uplink_events = {.on_writable = go_on, .on_over = upload_free};
 
 /* The header from the query: ?dataset=NAME&source=…&media_type=…&subject=…; without media_type the body's Content-Type, unless that says nothing. */
 static int pack_header(struct exchange *x, struct buf *out, struct error *err) {
@@ -169,7 +130,6 @@ static int pack_header(struct exchange *x, struct buf *out, struct error *err) {
 
 void document_upload(struct exchange *x, const struct json *body) {
     struct error err = {0};
-    struct bus_peer *peer;
     (void)body;
     struct upload *u = mem_zalloc(sizeof *u);
     if (!u) {
@@ -180,22 +140,15 @@ void document_upload(struct exchange *x, const struct json *body) {
     u->x = x;
     buf_init(&u->waiting, 4 << 20); /* the server hands over what it has read at once: 64 KiB, and while it is paused nothing */
     buf_init(&u->packed, HEADER_MAX + PIECE_MAX);
-    buf_init(&u->answer, ANSWER_MAX);
-    if (pack_header(x, &u->packed, &err) == 0) {
-        if (!(peer = service_peer(x->gateway->service, "ingest")) && exchange_wait(x)) {
-            upload_free(u);
+    if (pack_header(x, &u->packed, &err) < 0) {
+        exchange_error(x, &err);
+    } else if ((u->up = uplink_open(x, &UPLOAD, u, &uplink_events))) {
+        if (uplink_send(u->up, buf_span(&u->packed)) == 0) { /* the first always has credit */
+            http_body_read(x->http, u, on_chunk);
             return;
         }
-        if (!peer) (void)error_set(&err, E_UNAVAILABLE, "ingest is not there now: try again in a moment");
-        else {
-            struct bus_context context = exchange_context(x, 0);
-            u->call = bus_call(peer, "Ingest/Upload", &context, buf_span(&u->packed), true, 1, u, &call_events, &err);
-        }
+        (void)error_set(&err, E_UNAVAILABLE, "ingest does not take the document: try again");
+        uplink_fail(u->up, &err);
     }
-    if (!u->call) {
-        fail(u, &err);
-        return;
-    }
-    exchange_watch(x, u, on_gone, NULL);
-    http_body_read(x->http, u, on_chunk);
+    upload_free(u);
 }

@@ -7,11 +7,13 @@
 #include "http/query.h"
 #include "service/admin.h"
 #include "routes.h"
+#include "wire/protojson.h"
 
 enum {
     TIMEOUT_MAX_MS = 24 * 3600 * 1000,
     WAIT_MS = 1000, WAIT_STEP_MS = 20, /* what a killed service needs until it is found again, several times over */
     PIECE_BYTES = 64 * 1024,
+    ANSWER_MAX = 64 << 20, /* 16 MiB of protobuf, in JSON */
     PENDING_MAX = 4 << 20, /* of a stream whose client is slow: the credit of 128 choices in chunks of some hundred bytes; an answer's last words with log-probabilities */
 };
 
@@ -164,6 +166,51 @@ void exchange_events_end(struct exchange *x) {
     if (exchange_write(x, SPAN("data: [DONE]\n\n")) < 0) exchange_abort(x);
     else if (exchange_clear(x)) exchange_end(x);
     else x->ending = true;
+}
+
+/* ---- messages ---- */
+
+static int to_json(const ProtobufCMessageDescriptor *type, struct span packed, struct buf *out, struct error *err) {
+    struct json_out w;
+    json_begin(&w, out);
+    if (protojson_write_packed(&w, type, packed, true, err) < 0) return error_set(err, E_UNKNOWN, "the service answered with what is no %s", type->short_name);
+    return 0;
+}
+
+void exchange_reply(struct exchange *x, const ProtobufCMessageDescriptor *type, struct span packed) {
+    struct error err = {0};
+    struct buf body;
+    buf_init(&body, ANSWER_MAX);
+    if (to_json(type, packed, &body, &err) < 0) exchange_error(x, &err);
+    else exchange_json(x, 200, &body);
+    buf_fini(&body);
+}
+
+int exchange_item(struct exchange *x, const ProtobufCMessageDescriptor *type, struct span packed) {
+    struct error err = {0};
+    struct buf event;
+    int r = x->streaming ? 0 : exchange_events_begin(x);
+    buf_init(&event, ANSWER_MAX);
+    if (r == 0) r = to_json(type, packed, &event, &err);
+    if (r == 0) r = event.failed;
+    if (r == 0) r = exchange_event(x, buf_span(&event));
+    buf_fini(&event);
+    return r;
+}
+
+void exchange_finish(struct exchange *x, const struct error *err) {
+    struct buf body;
+    if (!x->streaming && err) {
+        exchange_error(x, err);
+        return;
+    }
+    int r = x->streaming ? 0 : exchange_events_begin(x);
+    buf_init(&body, 16384);
+    if (err) (void)exchange_error_body(&body, err, NULL);
+    if (r == 0 && err) r = exchange_event(x, buf_span(&body));
+    buf_fini(&body);
+    if (r < 0) exchange_abort(x);
+    else exchange_events_end(x);
 }
 
 /* ---- beginning ---- */

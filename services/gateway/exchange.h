@@ -5,6 +5,8 @@
 #ifndef GATEWAY_EXCHANGE_H
 #define GATEWAY_EXCHANGE_H
 
+#include <protobuf-c/protobuf-c.h>
+
 #include "base/arena.h"
 #include "bus/bus.h"
 #include "http/server.h"
@@ -61,5 +63,14 @@ int exchange_write(struct exchange *x, struct span bytes); /* events that are fo
 bool exchange_clear(const struct exchange *x);             /* the client has taken everything */
 /* Ends the stream with `data: [DONE]`, behind what waits. */
 void exchange_events_end(struct exchange *x);
+
+/*
+ * Answers that are messages, from a service on the bus to whoever asked, in the face that the client speaks: a handler that relays says what, not how. Packed bytes that are no
+ * message of the type are the service's fault: the client hears UNKNOWN.
+ */
+void exchange_reply(struct exchange *x, const ProtobufCMessageDescriptor *type, struct span packed); /* ends */
+/* One of a stream, which the first begins. Below 0: the client takes nothing any more, the exchange is to be aborted. */
+int exchange_item(struct exchange *x, const ProtobufCMessageDescriptor *type, struct span packed);
+void exchange_finish(struct exchange *x, const struct error *err); /* ends the stream, also one of no items; NULL: it is whole */
 
 #endif

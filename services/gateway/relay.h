@@ -30,6 +30,13 @@ struct relay {
     bool page;                   /* limit and page_token of the query fill the submessage `page` */
 };
 
+struct exchange;
+/*
+ * Asks the service and answers with its reply, or with each of its replies (stream), in the face that the client speaks. request: packed, borrowed. patient: without a deadline.
+ * Ends the exchange, now or later; where exchange_wait takes over, the handler is called again.
+ */
+void relay_send(struct exchange *x, const struct relay *relay, struct span request, bool stream, bool patient);
+
 /* Pure: the packed request. body may be NULL. */
 int relay_pack(const struct relay *relay, const char *path_value, struct span query, const struct json *body, const char *by, struct buf *out, struct error *err);
 

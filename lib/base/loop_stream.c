@@ -8,9 +8,11 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -325,7 +327,7 @@ static int resolve(const char *address, struct sockaddr_storage *out, struct err
     for (size_t i = 0; i < all.len; i++)
         if (all.data[i] == ':') colon = (ptrdiff_t)i;
     uint64_t number = 0;
-    if (colon < 0) return error_set(err, E_INVALID, "%s: an address is host:port, [v6]:port or unix:/path", address);
+    if (colon < 0) return error_set(err, E_INVALID, "%s: an address is host:port, [v6]:port, unix:/path or systemd:NAME", address);
     host = span_sub(all, 0, (size_t)colon);
     port = span_skip(all, (size_t)colon + 1);
     if (span_to_u64(port, &number) || number > 65535) return error_set(err, E_INVALID, "%s: the port must be 0 to 65535", address);
@@ -367,6 +369,59 @@ static int listen_unix(struct listener *li, const char *address, const char *pat
     return 0;
 }
 
+/* ---- sockets that systemd passed: sd_listen_fds(3) ---- */
+
+enum { INHERITED_FIRST = 3, INHERITED_MAX = 64 };
+
+/* The descriptor by its name. It stays open for whoever asks again, and is nobody's child's. */
+static int inherited(const char *address, int *out, struct error *err) {
+    const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS"), *names = getenv("LISTEN_FDNAMES"), *wanted = address + strlen("systemd:");
+    uint64_t for_pid, n;
+    if (!pid || !count || span_to_u64(span_str(pid), &for_pid) || span_to_u64(span_str(count), &n) || for_pid != (uint64_t)getpid() || n == 0 || n > INHERITED_MAX)
+        return error_set(err, E_INVALID, "%s: systemd has passed no socket to this process: start it by its socket unit, or name an address", address);
+    struct span rest = span_str(names ? names : "");
+    for (int i = 0; i < (int)n; i++) {
+        struct span name = SPAN("");
+        (void)span_cut(&rest, ':', &name);
+        if (*wanted && !span_eq_str(name, wanted)) continue;
+        int fd = INHERITED_FIRST + i, type = 0, listening = 0;
+        socklen_t size = sizeof type;
+        if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_STREAM || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) < 0 || !listening)
+            return error_set(err, E_INVALID, "%s: descriptor %d is no listening stream socket", address, fd);
+        *out = fd;
+        return 0;
+    }
+    return error_set(err, E_INVALID, "%s: none of the %d sockets that systemd has passed has this name (FileDescriptorName=): %s", address, (int)n, names ? names : "they have none");
+}
+
+static int listen_inherited(struct listener *li, const char *address, int given, struct error *err) {
+    int fd = fcntl(given, F_DUPFD_CLOEXEC, INHERITED_FIRST + INHERITED_MAX); /* closing ours leaves the one that was given, for a second door or a later look at it */
+    if (fd < 0) return error_errno(err, errno, "listening on %s", address);
+    int r = li->is_unix ? uv_pipe_open(&li->uv.pipe, fd) : uv_tcp_open(&li->uv.tcp, fd);
+    if (r) close(fd);
+    if (!r) r = uv_listen(&li->uv.stream, BACKLOG, connection_came);
+    return r ? loop_error(err, r, "listening on %s", address) : 0;
+}
+
+static int family_of(int fd, struct sockaddr_storage *a) {
+    socklen_t size = sizeof *a;
+    memset(a, 0, sizeof *a);
+    return getsockname(fd, (struct sockaddr *)a, &size) < 0 ? AF_UNSPEC : a->ss_family;
+}
+
+bool listener_is_local(const char *address) {
+    struct sockaddr_storage a;
+    int fd;
+    if (strncmp(address, "systemd:", 8) != 0) return strncmp(address, "127.", 4) == 0 || strncmp(address, "[::1]:", 6) == 0 || strncmp(address, "localhost:", 10) == 0 || strncmp(address, "unix:", 5) == 0;
+    if (inherited(address, &fd, NULL) != 0) return false;
+    switch (family_of(fd, &a)) {
+    case AF_UNIX: return true;
+    case AF_INET: return ntohl(((const struct sockaddr_in *)(const void *)&a)->sin_addr.s_addr) >> 24 == 127;
+    case AF_INET6: return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)&a)->sin6_addr);
+    default: return false;
+    }
+}
+
 static int listen_tcp(struct listener *li, const char *address, struct error *err) {
     struct sockaddr_storage a = {0};
     int r = resolve(address, &a, err);
@@ -385,15 +440,21 @@ struct listener *listener_open(struct loop *l, const char *address, void *arg, v
     li->handle.closed = listener_closed;
     li->arg = arg;
     li->on_accept = on_accept;
-    li->is_unix = strncmp(address, "unix:", 5) == 0;
-    int r = li->is_unix ? uv_pipe_init(loop_uv(l), &li->uv.pipe, 0) : uv_tcp_init(loop_uv(l), &li->uv.tcp);
+    struct sockaddr_storage bound;
+    int given = -1, r = strncmp(address, "systemd:", 8) == 0 ? inherited(address, &given, err) : 0;
+    if (r) {
+        mem_free(li);
+        return NULL;
+    }
+    li->is_unix = given >= 0 ? family_of(given, &bound) == AF_UNIX : strncmp(address, "unix:", 5) == 0;
+    r = li->is_unix ? uv_pipe_init(loop_uv(l), &li->uv.pipe, 0) : uv_tcp_init(loop_uv(l), &li->uv.tcp);
     if (r) {
         loop_error(err, r, "listening on %s", address);
         mem_free(li);
         return NULL;
     }
     li->uv.handle.data = li;
-    r = li->is_unix ? listen_unix(li, address, address + 5, err) : listen_tcp(li, address, err);
+    r = given >= 0 ? listen_inherited(li, address, given, err) : li->is_unix ? listen_unix(li, address, address + 5, err) : listen_tcp(li, address, err);
     if (!r) return li;
     listener_close(li);
     return NULL;

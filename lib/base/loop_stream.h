@@ -18,11 +18,14 @@ struct stream_events {
     void (*on_drain)(void *arg);                  /* NULL: not wanted */
 };
 
-/* address: "127.0.0.1:8080", "[::1]:0", "unix:/path" (an old socket file is replaced). on_accept gets an owned stream, not reading yet. */
+/* address: "127.0.0.1:8080", "[::1]:0", "unix:/path" (an old socket file is replaced), "systemd:NAME" (a listening socket that systemd passed, by its FileDescriptorName,
+ * sd_listen_fds(3); without NAME the first). on_accept gets an owned stream, not reading yet. */
 struct listener *listener_open(struct loop *l, const char *address, void *arg, void (*on_accept)(void *arg, struct stream *s), struct error *err);
 int listener_port(const struct listener *li); /* what port 0 became; 0 for Unix */
 void listener_pause(struct listener *li, bool paused); /* connections wait in the backlog meanwhile */
 void listener_close(struct listener *li);
+/* Whether only this machine reaches what listens at `address`: 127.0.0.0/8, ::1, localhost, a Unix socket; a socket of systemd's is asked. */
+bool listener_is_local(const char *address);
 
 void stream_init(struct stream *s, size_t write_cap, void *arg, const struct stream_events *events); /* events: borrowed for ever */
 void stream_read_start(struct stream *s);

@@ -36,6 +36,7 @@ struct bus_keys {
 };
 int bus_keys_load(const char *dir, struct bus_keys *keys, struct error *err); /* E_NOT_FOUND */
 int bus_keys_make(const char *dir, struct error *err);                        /* fine where they exist */
+int bus_keys_from_hex(struct span hex, struct bus_keys *keys);                /* of a secret key of 64 digits; E_INVALID */
 
 /* What travels with a call. All borrowed. */
 struct bus_context {

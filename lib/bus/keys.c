@@ -13,21 +13,24 @@ static int key_path(const char *dir, const char *name, char path[KEY_PATH_MAX], 
     return snprintf(path, KEY_PATH_MAX, "%s/%s", dir, name) < KEY_PATH_MAX ? 0 : error_set(err, E_INVALID, "the path %s is too long", dir);
 }
 
+int bus_keys_from_hex(struct span hex, struct bus_keys *keys) {
+    struct bus_keys k;
+    bool good = hex.len == 64 && hex_decode(hex, k.secret_key) >= 0 && crypto_scalarmult_base(k.public_key, k.secret_key) >= 0;
+    if (good) *keys = k;
+    sodium_memzero(&k, sizeof k);
+    return good ? 0 : E_INVALID;
+}
+
 int bus_keys_load(const char *dir, struct bus_keys *keys, struct error *err) {
     char path[KEY_PATH_MAX];
     struct buf text;
-    struct bus_keys k;
     int r = key_path(dir, "bus.key", path, err);
     if (r < 0) return r;
     buf_init(&text, KEY_FILE_MAX);
     if ((r = file_read(path, &text, err)) == 0) {
-        struct span hex = span_trim(buf_span(&text));
-        if (hex.len != 64 || hex_decode(hex, k.secret_key) < 0 || crypto_scalarmult_base(k.public_key, k.secret_key) < 0)
-            r = error_set(err, E_DATA_LOSS, "%s is not a key of 64 hex digits", path);
-        else *keys = k;
+        if (bus_keys_from_hex(span_trim(buf_span(&text)), keys) < 0) r = error_set(err, E_DATA_LOSS, "%s is not a key of 64 hex digits", path);
     }
     if (text.data) sodium_memzero(text.data, text.capacity);
-    sodium_memzero(&k, sizeof k);
     buf_fini(&text);
     return r;
 }

@@ -281,6 +281,7 @@ static int socket_new(struct bus_zmq *z, struct loop *l, int type, const char *e
         int64_t message_max = BUS_MESSAGE_MAX + 1024; /* and what CURVE puts around it */
         ok |= zmq_setsockopt(m, ZMQ_MAXMSGSIZE, &message_max, sizeof message_max);
         ok |= zmq_setsockopt(m, ZMQ_CURVE_SECRETKEY, keys->secret_key, 32);
+        if (strchr(endpoint, '[')) ok |= set_int(m, ZMQ_IPV6, 1); /* where it is asked for: with it names are looked up as IPv6 first */
     }
     if (ok != 0) {
         int r = zmq_failed(err, "open a socket for", endpoint);

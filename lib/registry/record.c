@@ -82,6 +82,19 @@ void registry_key_from_seed(const uint8_t seed[32], struct registry_key *key) {
     key->can_sign = true;
 }
 
+int registry_key_publish(const char *dir, const struct registry_key *key, struct error *err) {
+    char path[4096];
+    uint8_t there[RECORD_PUBLIC_SIZE];
+    if (snprintf(path, sizeof path, "%s/registry.pub", dir) >= (int)sizeof path) return error_set(err, E_INVALID, "the path of the keys is too long");
+    int r = dir_make(dir, err);
+    if (r != 0) return r;
+    if (!file_exists(path)) return file_write_durable(path, span_of(key->public_key, sizeof key->public_key), 0644, err); /* two at once write the same */
+    r = read_exactly(dir, "registry.pub", there, sizeof there, err);
+    if (r == 0 && memcmp(there, key->public_key, sizeof there) != 0)
+        r = error_set(err, E_STATE, "%s is the public half of another key than the one that is configured: nobody would believe what is signed with it", path);
+    return r;
+}
+
 void registry_key_wipe(struct registry_key *key) {
     if (key) sodium_memzero(key, sizeof *key);
 }

@@ -31,8 +31,10 @@ struct registry_key {
 int registry_key_load(const char *dir, bool secret, struct registry_key *key, struct error *err);
 /* Makes both files in dir (made where absent); fine where they exist. Two that make at once end with one pair: the first wins. */
 int registry_key_make(const char *dir, struct error *err);
-/* The pair that a seed gives: for tests. */
+/* The pair that a seed gives: of tests, and of a platform whose secrets come from outside the home. */
 void registry_key_from_seed(const uint8_t seed[32], struct registry_key *key);
+/* Leaves the public half of a key in dir (made where absent), where the other services find it; fine where it lies there. E_STATE where another's does. */
+int registry_key_publish(const char *dir, const struct registry_key *key, struct error *err);
 void registry_key_wipe(struct registry_key *key);
 
 /* Signs `message` (one of the four above): its field `signature` points to `signature` afterwards. E_DENIED without the secret half. */

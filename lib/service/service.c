@@ -30,6 +30,7 @@ enum {
     OPEN_RETRY_MS = 50,
     REFRESH_MS = 500,         /* of our own record: as often as heartbeats go out */
     DRAIN_CHECK_MS = 20,
+    ADDRESS_MAX = 600, /* a path of 107 bytes, or a host of 253 and what stands around it */
     LOAD_BYTES_MAX = 240 * 1024, /* with the rest of the record it stays below MEMBER_BYTES_MAX */
 };
 
@@ -40,6 +41,7 @@ struct service {
     size_t n_rows;
     struct loop *loop;
     struct bus_keys keys;
+    char bus_address[ADDRESS_MAX], admin_address[ADDRESS_MAX]; /* as the others are told */
     struct eventlog *log;
     struct store *store;
     struct keyring *keyring;
@@ -88,14 +90,14 @@ static void tell_member(struct service *s, bool now) {
     genloop__v1__member__init(&m);
     m.id = s->settings->instance;
     m.service = (char *)s->spec->name;
-    m.endpoint = s->bus ? (char *)bus_server_endpoint(s->bus) : (char *)"";
+    m.endpoint = s->bus_address;
     m.public_key = (ProtobufCBinaryData){sizeof s->keys.public_key, s->keys.public_key};
     m.started_time_ms = s->started_time_ms;
     m.heartbeat_time_ms = clock_wall_ms();
     m.draining = s->draining;
     m.version = (char *)GENLOOP_VERSION;
     m.load = s->load_message;
-    m.admin = s->admin ? (char *)admin_address(s->admin) : (char *)"";
+    m.admin = s->admin_address;
     m.pid = (uint64_t)getpid();
     m.resident_bytes = resident_bytes();
     m.lag_events = s->lag_events;
@@ -114,7 +116,7 @@ static void tell_member(struct service *s, bool now) {
 /* What is said here says everything, so that it may be said again at the next round where it could not be said now. */
 static void tell_starter(struct service *s) {
     bool ready = service_is_ready(s);
-    s->told = notify("%s%sX_GENLOOP_READY=%d\nX_GENLOOP_ADMIN=%s\n", ready ? "READY=1\n" : "", s->draining ? "STOPPING=1\n" : "", ready, admin_address(s->admin)) != E_AGAIN;
+    s->told = notify("%s%sX_GENLOOP_READY=%d\nX_GENLOOP_ADMIN=%s\n", ready ? "READY=1\n" : "", s->draining ? "STOPPING=1\n" : "", ready, s->admin_address) != E_AGAIN;
 }
 
 static void on_refresh(void *arg) {
@@ -160,6 +162,7 @@ static void start_service(struct service *s) {
         s->bus_events.on_call = on_call;
         r = bus_server_open(s->loop, s->settings->bus, &s->keys, s, &s->bus_events, &s->bus, &err);
     }
+    if (r == 0 && s->bus) r = settings_advertised(s->settings, bus_server_endpoint(s->bus), s->bus_address, sizeof s->bus_address, &err);
     if (r == 0) r = s->spec->start(s, &s->arg, &err);
     if (r < 0) {
         service_fail(s, &err);
@@ -169,7 +172,7 @@ static void start_service(struct service *s) {
     tell_member(s, true);
     tell_starter(s);
     loop_timer_start(s->refresh, REFRESH_MS, REFRESH_MS);
-    log_info("service.started", "%s, %lld ms after exec, admin at %s", s->settings->instance, (long long)(clock_wall_ms() - s->started_time_ms), admin_address(s->admin));
+    log_info("service.started", "%s, %lld ms after exec, admin at %s", s->settings->instance, (long long)(clock_wall_ms() - s->started_time_ms), s->admin_address);
 }
 
 /* On a worker: opens what is not open yet. */
@@ -255,7 +258,7 @@ void service_fail(struct service *s, const struct error *err) {
 static int run(struct service *s, struct error *err) {
     int r;
     if (!(s->loop = loop_new(err))) return E_NOMEM;
-    if ((r = admin_open(s, s->settings->admin, &s->admin, err)) < 0) return r;
+    if ((r = admin_open(s, s->settings->admin, &s->admin, err)) < 0 || (r = settings_advertised(s->settings, admin_address(s->admin), s->admin_address, sizeof s->admin_address, err)) < 0) return r;
     tell_starter(s);
     s->terminate = loop_signal_open(s->loop, SIGTERM, s, on_signal);
     s->interrupt = loop_signal_open(s->loop, SIGINT, s, on_signal);

@@ -26,6 +26,8 @@ struct service_settings {
     char *home;         /* home: the data directory: run/ (sockets), keys/, store/, views/, work/ */
     char *instance;     /* instance: "inference-1"; empty: SERVICE-1 */
     char *bus;          /* bus: endpoint of this instance; empty: ipc://HOME/run/INSTANCE.bus */
+    char *bus_key;      /* bus_key: the platform's secret key where it comes from outside the home; empty: HOME/keys/bus.key */
+    char *advertise;    /* advertise: the host that the others are told for bus and admin; empty: the one that is listened at */
     char *admin;        /* admin: address of /livez, /readyz, /metrics; default 127.0.0.1:0 */
     char *log_level;    /* debug | info | warn | error */
     char *log_format;   /* json | text */

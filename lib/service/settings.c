@@ -15,6 +15,8 @@ const struct config_row SERVICE_ROWS[] = {
     {"", "home", CONFIG_STRING, AT(home), "~/.genloop", 0, 0, "The data directory: sockets, keys, objects, views, scratch."},
     {"", "instance", CONFIG_STRING, AT(instance), "", 0, 0, "Name of this instance, unique in the platform (letters, digits, hyphens); empty: SERVICE-1."},
     {"", "bus", CONFIG_STRING, AT(bus), "", 0, 0, "Where this instance answers the bus: `tcp://HOST:PORT` or `ipc://PATH`; empty: a socket in the home."},
+    {"", "bus_key", CONFIG_SECRET, AT(bus_key), "", 0, 0, "The platform's key of the bus, 64 hex digits, the same for every instance, where homes are not shared; empty: HOME/keys/bus.key, made where it is missing."},
+    {"", "advertise", CONFIG_STRING, AT(advertise), "", 0, 0, "Host name or address at which the other instances reach this one's bus and admin door; needed where they listen at 0.0.0.0; empty: where they listen."},
     {"", "admin", CONFIG_STRING, AT(admin), "127.0.0.1:0", 0, 0, "Address of /livez, /readyz and /metrics; port 0: a free one, told in the membership."},
     {"", "log_level", CONFIG_STRING, AT(log_level), "info", 0, 0, "The least that is logged: debug, info, warn or error."},
     {"", "log_format", CONFIG_STRING, AT(log_format), "json", 0, 0, "Log lines as json or text."},
@@ -60,6 +62,18 @@ static bool is_name(const char *s) {
     return true;
 }
 
+/* What may stand before ":PORT": a name, an IPv4 address, or an IPv6 address in brackets. */
+static bool is_host(const char *s) {
+    size_t n = strlen(s);
+    bool bracketed = n > 2 && s[0] == '[' && s[n - 1] == ']';
+    if (n > 253) return false;
+    for (size_t i = bracketed; i < n - bracketed; i++) {
+        bool letter = (s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z'), digit = s[i] >= '0' && s[i] <= '9';
+        if (!letter && !digit && s[i] != '.' && s[i] != '-' && s[i] != '_' && !(bracketed && (s[i] == ':' || s[i] == '%'))) return false;
+    }
+    return true;
+}
+
 int settings_resolve(struct service_settings *s, const char *service, struct error *err) {
     int r = 0;
     if (strcmp(s->home, "~") == 0 || strncmp(s->home, "~/", 2) == 0) {
@@ -84,7 +98,26 @@ int settings_resolve(struct service_settings *s, const char *service, struct err
     if (r == 0 && !s->bus[0]) r = set(&s->bus, err, "ipc://\1/run/\2.bus", s->home, s->instance);
     if (r == 0 && strncmp(s->bus, "ipc://", 6) == 0 && strlen(s->bus) - 6 > 107)
         r = error_set(err, E_INVALID, "bus: %s is longer than a socket's path may be (107 bytes): choose a shorter home", s->bus + 6);
+    bool everywhere = strncmp(s->bus, "tcp://*:", 8) == 0 || strncmp(s->bus, "tcp://0.0.0.0:", 14) == 0 || strncmp(s->bus, "tcp://[::]:", 11) == 0;
+    if (r == 0 && everywhere && !s->advertise[0]) r = error_set(err, E_INVALID, "bus: %s says nobody where to connect: set advertise to the host name or address of this instance", s->bus);
+    if (r == 0 && s->advertise[0] && !is_host(s->advertise)) r = error_set(err, E_INVALID, "advertise: \"%s\" is no host name, IPv4 address or [IPv6 address]; a port does not belong here", s->advertise);
     return r;
+}
+
+int settings_advertised(const struct service_settings *s, const char *address, char *out, size_t out_size, struct error *err) {
+    const char *scheme = strncmp(address, "tcp://", 6) == 0 ? "tcp://" : "", *port = strrchr(address, ':');
+    bool by_path = strncmp(address, "ipc://", 6) == 0 || strncmp(address, "unix:", 5) == 0 || strncmp(address, "systemd:", 8) == 0;
+    int n = s->advertise[0] && !by_path && port ? snprintf(out, out_size, "%s%s%s", scheme, s->advertise, port) : snprintf(out, out_size, "%s", address);
+    return n >= 0 && (size_t)n < out_size ? 0 : error_set(err, E_INVALID, "advertise: \"%s\" is too long", s->advertise);
+}
+
+/* The home's, or the one that the configuration gives: then no file of the home is read or made. */
+static int get_keys(const struct service_settings *s, struct bus_keys *keys, struct error *err) {
+    char path[4096];
+    (void)snprintf(path, sizeof path, "%s/keys", s->home);
+    if (s->bus_key && s->bus_key[0]) return bus_keys_from_hex(span_trim(span_str(s->bus_key)), keys) == 0 ? 0 : error_set(err, E_INVALID, "bus_key: it must be 64 hex digits");
+    int r = bus_keys_make(path, err);
+    return r == 0 ? bus_keys_load(path, keys, err) : r;
 }
 
 int settings_make_home(const struct service_settings *s, struct bus_keys *keys, struct error *err) {
@@ -111,8 +144,5 @@ int settings_make_home(const struct service_settings *s, struct bus_keys *keys, 
     } else {
         r = file_write_durable(path, SPAN("1\n"), 0644, err);
     }
-    (void)snprintf(path, sizeof path, "%s/keys", s->home);
-    if (r == 0) r = bus_keys_make(path, err);
-    if (r == 0) r = bus_keys_load(path, keys, err);
-    return r;
+    return r == 0 ? get_keys(s, keys, err) : r;
 }

@@ -15,6 +15,7 @@ struct settings {
     struct service_settings shared; /* first */
     char *evaluate;                 /* "auto", "manual" */
     char *trait;
+    char *registry_key; /* hex of its seed; empty: HOME/keys/registry.key */
     char *preference_preset, *supervised_preset;
     int64_t lease_ms;
     struct policy_limits policy;

@@ -7,6 +7,7 @@
  *                       ▲                                         ▼
  *                       └──────────────── watcher.c ◄── gates.c, sets.c, improve.c ──► the trainer
  */
+#include <sodium.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -22,6 +23,7 @@ static const struct config_row ROWS[] = {
     {"feedback", "preference_preset", CONFIG_STRING, AT(preference_preset), "dpo-small", 0, 0, "Recipe of fine-tuning on preferences."},
     {"feedback", "supervised_preset", CONFIG_STRING, AT(supervised_preset), "corrections-small", 0, 0, "Recipe of fine-tuning on corrections."},
     {"feedback", "trait", CONFIG_STRING, AT(trait), "", 0, 0, "A trait that every evaluation counts (short, lists, numbers, or !NAME); empty: none."},
+    {"feedback", "registry_key", CONFIG_SECRET, AT(registry_key), "", 0, 0, "The seed of the registry's signing key, 64 hex digits, where it comes from outside the home; empty: HOME/keys/registry.key, made where it is missing."},
     {"feedback", "lease", CONFIG_DURATION_MS, AT(lease_ms), "3s", 300, 600000, "How long a holder of the registry that has gone silent keeps it."},
     {"gates", "perplexity_ratio_max", CONFIG_REAL, AT(gates.perplexity_ratio_max), "1.05", 0, 100, "Gate perplexity: the high end of candidate / baseline on held-out documents."},
     {"gates", "win_rate_min", CONFIG_REAL, AT(gates.win_rate_min), "0.5", 0, 1, "Gate win_rate: the low end of the share of held-out preferences, by prompts, followed more than the baseline must be above it."},
@@ -83,6 +85,20 @@ static int check_settings(const struct settings *c, struct error *err) {
     return 0;
 }
 
+/* The registry's key: the home's, or the one that the configuration gives, whose public half the others then find in the home. */
+static int get_key(struct feedback_service *s, const char *dir, struct error *err) {
+    struct span hex = span_trim(span_str(s->settings->registry_key));
+    uint8_t seed[32];
+    if (span_empty(hex)) {
+        int r = registry_key_make(dir, err);
+        return r == 0 ? registry_key_load(dir, true, &s->key, err) : r;
+    }
+    if (hex.len != 2 * sizeof seed || hex_decode(hex, seed) < 0) return error_set(err, E_INVALID, "feedback.registry_key: it must be 64 hex digits");
+    registry_key_from_seed(seed, &s->key);
+    sodium_memzero(seed, sizeof seed);
+    return registry_key_publish(dir, &s->key, err);
+}
+
 static int start(struct service *service, void **arg, struct error *err) {
     struct feedback_service *s = &the_service;
     char path[4096];
@@ -94,8 +110,7 @@ static int start(struct service *service, void **arg, struct error *err) {
     int r = check_settings(s->settings, err);
     if (r != 0) return r;
     service_path(service, "keys", path, sizeof path);
-    r = registry_key_make(path, err);
-    if (r == 0) r = registry_key_load(path, true, &s->key, err);
+    r = get_key(s, path, err);
     if (r != 0) return r;
     s->facts.store = service_store(service);
     s->facts.keyring = service_keyring(service);

@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "base/loop_stream.h"
 #include "genloop/v1/bus.pb-c.h"
 #include "exchange.h"
 #include "gateway.h"
@@ -13,7 +14,7 @@
 
 #define AT(field) offsetof(struct gateway_settings, field)
 static const struct config_row ROWS[] = {
-    {"gateway", "listen", CONFIG_STRING, AT(listen), "127.0.0.1:8080", 0, 0, "Address and port of the HTTP door. Beyond loopback it asks for keys, which are not built yet: such an address is refused."},
+    {"gateway", "listen", CONFIG_STRING, AT(listen), "127.0.0.1:8080", 0, 0, "Address and port of the HTTP door, unix:PATH, or systemd:NAME for the socket that a socket unit passes. Beyond loopback it asks for keys, which are not built yet: such an address is refused."},
     {"gateway", "capture", CONFIG_STRING, AT(capture), "none", 0, 0, "What is kept of prompts and answers: none; hashed (a keyed hash of the prompt); full (sealed in the store, with the key of its subject)."},
     {"gateway", "timeout", CONFIG_DURATION_MS, AT(timeout_ms), "10m", 1, 86400000, "The most that a request may take where the client says nothing (x-genloop-timeout-ms)."},
     {"gateway", "upload_max", CONFIG_BYTES, AT(upload_max_bytes), "1GiB", 1, 0x1p40, "The largest document that is taken; ingest has a limit of its own."},
@@ -26,11 +27,6 @@ struct shell {
     struct loop_timer *drain;
     bool http_drained;
 };
-
-/* "127.0.0.1:8080", "[::1]:8080", "localhost:8080", "unix:/path" */
-static bool is_loopback(const char *address) {
-    return strncmp(address, "127.", 4) == 0 || strncmp(address, "[::1]:", 6) == 0 || strncmp(address, "localhost:", 10) == 0 || strncmp(address, "unix:", 5) == 0;
-}
 
 /* Without keys there is one actor: who owns the home, and so could do everything anyway. */
 static void name_actor(struct gateway *g) {
@@ -111,7 +107,7 @@ static int start(struct service *s, void **arg, struct error *err) {
         r = error_set(err, E_INVALID, "gateway.capture: \"%s\" must be none, hashed or full%s", g->settings->capture, strcmp(g->settings->capture, "redacted") == 0 ? " (redacted is not built yet)" : "");
         goto fail;
     }
-    if (!is_loopback(g->settings->listen)) {
+    if (!listener_is_local(g->settings->listen)) {
         r = error_set(err, E_INVALID, "gateway.listen: %s is beyond loopback, where keys are needed, and keys are not built yet: listen on 127.0.0.1", g->settings->listen);
         goto fail;
     }

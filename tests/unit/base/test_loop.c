@@ -425,10 +425,69 @@ static void processes(void **state) {
     waitpid(pid, NULL, 0);
 }
 
+/* ---- sockets that systemd passed ---- */
+
+static void came(void *arg, struct stream *s) {
+    (void)arg;
+    note("came");
+    stream_close(s);
+    loop_stop(loop);
+}
+
+/* In a child: descriptors 3 and 4 are the TCP and the Unix socket of `names`. 0: every connection arrived and what is wrong was refused. */
+static int activated(int tcp, int unix_socket, int plain) {
+    char pid[16];
+    struct error err;
+    if (dup2(tcp, 3) < 0 || dup2(unix_socket, 4) < 0 || dup2(plain, 5) < 0) return 1;
+    snprintf(pid, sizeof pid, "%d", getpid());
+    setenv("LISTEN_PID", pid, 1);
+    setenv("LISTEN_FDS", "3", 1);
+    setenv("LISTEN_FDNAMES", "door:side:plain", 1);
+    loop = loop_new(NULL);
+    struct listener *first = listener_open(loop, "systemd:", NULL, came, &err), *door = listener_open(loop, "systemd:door", NULL, came, &err);
+    struct listener *side = listener_open(loop, "systemd:side", NULL, came, &err);
+    if (!first || !door || !side || listener_port(door) == 0 || listener_port(first) != listener_port(door) || listener_port(side) != 0) return 2;
+    listener_close(first); /* the socket stays for the other */
+    if (!listener_is_local("systemd:door") || !listener_is_local("systemd:side") || listener_is_local("systemd:other")) return 3;
+    if (listener_open(loop, "systemd:other", NULL, came, &err) || !strstr(err.message, "FileDescriptorName") || err.code != E_INVALID) return 4;
+    if (listener_open(loop, "systemd:plain", NULL, came, &err) || !strstr(err.message, "no listening")) return 5;
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)listener_port(door)), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (client < 0 || connect(client, (const struct sockaddr *)&a, sizeof a) < 0) return 6;
+    loop_run(loop);
+    if (strcmp(trace, "came ") != 0) return 7;
+    listener_close(door);
+    if (connect(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), (const struct sockaddr *)&a, sizeof a) < 0) return 8; /* who restarts us keeps the socket: nobody is refused meanwhile */
+    listener_close(side);
+    setenv("LISTEN_PID", "1", 1); /* meant for another process */
+    if (listener_open(loop, "systemd:door", NULL, came, &err) || !strstr(err.message, "passed no socket")) return 9;
+    loop_free(loop);
+    return 0;
+}
+
+static void sockets_of_systemd(void **state) {
+    (void)state;
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_un path = {.sun_family = AF_UNIX};
+    snprintf(path.sun_path, sizeof path.sun_path, "/tmp/genloop-activated-%d.sock", getpid());
+    int tcp = socket(AF_INET, SOCK_STREAM, 0), side = socket(AF_UNIX, SOCK_STREAM, 0), plain = socket(AF_INET, SOCK_DGRAM, 0), status = -1;
+    assert_int_equal(bind(tcp, (const struct sockaddr *)&a, sizeof a) | listen(tcp, 8) | bind(side, (const struct sockaddr *)&path, sizeof path) | listen(side, 8), 0);
+    tcp = fcntl(tcp, F_DUPFD, 20); /* out of the way of 3 to 5 */
+    side = fcntl(side, F_DUPFD, 20);
+    plain = fcntl(plain, F_DUPFD, 20);
+    pid_t pid = fork();
+    if (pid == 0) _exit(activated(tcp, side, plain));
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(WIFEXITED(status) ? WEXITSTATUS(status) : 100, 0);
+    assert_int_equal(access(path.sun_path, F_OK), 0); /* not ours to remove */
+    unlink(path.sun_path);
+    assert_null(listener_open(loop, "systemd:door", NULL, came, NULL)); /* nothing was passed here */
+}
+
 #define LOOP_TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void) {
     const struct CMUnitTest tests[] = {LOOP_TEST(timers),         LOOP_TEST(posts),           LOOP_TEST(works),     LOOP_TEST(descriptors_and_signals), LOOP_TEST(backpressure),
-                                       LOOP_TEST(peer_goes_away), LOOP_TEST(lingering_close), LOOP_TEST(addresses), LOOP_TEST(processes)};
+                                       LOOP_TEST(peer_goes_away), LOOP_TEST(lingering_close), LOOP_TEST(addresses), LOOP_TEST(processes), LOOP_TEST(sockets_of_systemd)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -260,6 +260,13 @@ static void keys_on_disk(void **state) {
     assert_memory_equal(&a, &b, sizeof a);
     assert_int_equal(file_write(path, span_of(KEY.public_key, 32), 0644, &err), 0);
     assert_int_equal(registry_key_load(keys, true, &b, &err), E_DATA_LOSS);
+    /* a key from outside leaves its public half, and never goes over another's */
+    assert_int_equal(registry_key_publish(keys, &a, &err), E_STATE);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(registry_key_publish(keys, &a, &err), 0);
+    assert_int_equal(registry_key_publish(keys, &a, &err), 0);
+    assert_int_equal(registry_key_load(keys, false, &open, &err), 0);
+    assert_memory_equal(open.public_key, a.public_key, sizeof a.public_key);
     Genloop__V1__ModelVersion v = GENLOOP__V1__MODEL_VERSION__INIT;
     uint8_t signature[RECORD_SIGNATURE_SIZE];
     assert_int_equal(record_sign(&open, &v.base, signature, &err), E_DENIED);

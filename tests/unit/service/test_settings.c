@@ -49,6 +49,7 @@ static void resolves(void **state) {
         config_free(rows, n, &s);
     }
     static const char *const bad[] = {
+        "home: /h\nbus: tcp://0.0.0.0:7700\n", "home: /h\nbus: tcp://*:7700\n", "home: /h\nbus: 'tcp://[::]:7700'\n", "home: /h\nadvertise: 10.0.0.1:7700\n", "home: /h\nadvertise: 'a b'\n",
         "home: /h\ninstance: a/b\n", "home: /h\ninstance: ..\n", "home: ''\n",
         "home: /0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789\n",
     };
@@ -59,6 +60,56 @@ static void resolves(void **state) {
         config_free(rows, n, &s);
     }
     mem_free(rows);
+}
+
+static void advertises(void **state) {
+    (void)state;
+    static const struct {
+        const char *advertise, *address, *told;
+    } cases[] = {
+        {"", "tcp://127.0.0.1:7700", "tcp://127.0.0.1:7700"},
+        {"10.1.2.3", "tcp://0.0.0.0:7700", "tcp://10.1.2.3:7700"},
+        {"pod-1.genloop", "0.0.0.0:9090", "pod-1.genloop:9090"},
+        {"[fd00::7]", "tcp://[::]:7700", "tcp://[fd00::7]:7700"},
+        {"[fd00::7]", "[::]:9090", "[fd00::7]:9090"},
+        {"10.1.2.3", "ipc:///h/run/a.bus", "ipc:///h/run/a.bus"},
+        {"10.1.2.3", "unix:/h/run/a.sock", "unix:/h/run/a.sock"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[64], advertise[32];
+        (void)snprintf(advertise, sizeof advertise, "%s", cases[i].advertise);
+        struct service_settings s = {.advertise = advertise};
+        assert_int_equal(settings_advertised(&s, cases[i].address, text, sizeof text, NULL), 0);
+        assert_string_equal(text, cases[i].told);
+        if (cases[i].advertise[0]) assert_int_equal(settings_advertised(&s, "tcp://0.0.0.0:7700", text, 8, NULL), E_INVALID);
+    }
+}
+
+/* A key from outside makes no file; a broken one says so. */
+static void takes_a_key_from_outside(void **state) {
+    (void)state;
+    char dir[] = "/tmp/genloop-home-XXXXXX", path[128], key[128], *const other = (char *)"abcdef";
+    struct bus_keys keys, same, fresh;
+    struct error err = {0};
+    assert_non_null(mkdtemp(dir));
+    struct service_settings s = {.home = dir, .bus_key = key};
+    (void)snprintf(key, sizeof key, "%064d\n", 7);
+    if (settings_make_home(&s, &keys, &err) < 0) fail_msg("%s", err.message);
+    (void)snprintf(path, sizeof path, "%s/keys/bus.key", dir);
+    assert_false(file_exists(path));
+    assert_int_equal(file_write(path, span_str(key), 0600, NULL), 0); /* the same bytes in the home are the same key */
+    s.bus_key = (char *)"";
+    assert_int_equal(settings_make_home(&s, &same, &err), 0);
+    assert_memory_equal(&keys, &same, sizeof keys);
+    assert_int_equal(unlink(path), 0);
+    (void)snprintf(path, sizeof path, "%s/keys/bus.pub", dir);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(settings_make_home(&s, &fresh, &err), 0);
+    assert_memory_not_equal(keys.secret_key, fresh.secret_key, sizeof keys.secret_key);
+    s.bus_key = other;
+    assert_int_equal(settings_make_home(&s, &keys, &err), E_INVALID);
+    assert_non_null(strstr(err.message, "bus_key"));
+    assert_int_equal(dir_remove(dir, NULL), 0);
 }
 
 static void makes_a_home(void **state) {
@@ -83,6 +134,6 @@ static void makes_a_home(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(resolves), cmocka_unit_test(makes_a_home)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(resolves), cmocka_unit_test(advertises), cmocka_unit_test(takes_a_key_from_outside), cmocka_unit_test(makes_a_home)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,7 +24,7 @@ struct member {
     char *id, *service, *endpoint;
     struct bus_peer *peer;
     struct buf record; /* packed Member, the newest from Redis or heartbeat */
-    bool listed, alive, draining;
+    bool listed, alive, draining, leads;
 };
 
 /* What travels to the worker and back. */
@@ -100,10 +100,11 @@ static void tell(struct member *x) {
     if (x->all->config.on_peer) x->all->config.on_peer(x->all->config.arg, x->peer, buf_span(&x->record), x->alive);
 }
 
-static void keep_record(struct member *x, struct span record, bool draining) {
+static void keep_record(struct member *x, struct span record, const Genloop__V1__Member *said) {
     buf_clear(&x->record);
     (void)buf_append_span(&x->record, record);
-    x->draining = draining;
+    x->draining = said->draining;
+    x->leads = said->leads;
 }
 
 static bool wanted(const struct members *m, const char *service) {
@@ -123,7 +124,7 @@ static void listed(struct members *m, struct span record) {
     while (x && (strcmp(x->id, said->id) != 0 || strcmp(x->service, said->service) != 0)) x = x->next;
     if (x && strcmp(x->endpoint, said->endpoint) == 0) {
         x->listed = true;
-        if (!x->alive) keep_record(x, record, said->draining); /* a heartbeat knows better */
+        if (!x->alive) keep_record(x, record, said); /* a heartbeat knows better */
         goto out;
     }
     char *endpoint = mem_strdup(said->endpoint);
@@ -154,7 +155,7 @@ static void listed(struct members *m, struct span record) {
     mem_free(x->endpoint);
     x->endpoint = endpoint;
     x->listed = true;
-    keep_record(x, record, said->draining);
+    keep_record(x, record, said);
     x->peer = bus_peer_connect(m->bus, endpoint, m->config.keys->public_key, x, &err);
     if (!x->peer) log_warn("service.peer", "%s cannot be reached: %s", x->id, err.message);
 out:
@@ -172,7 +173,7 @@ static void on_heartbeat(void *arg, struct bus_peer *peer, struct span record) {
     struct member *x = bus_peer_arg(peer);
     if (record.len > MEMBER_BYTES_MAX) return;
     Genloop__V1__Member *said = record.len ? MESSAGE_UNPACK(Member, member, record) : NULL;
-    if (said && strcmp(said->id, x->id) == 0) keep_record(x, record, said->draining);
+    if (said && strcmp(said->id, x->id) == 0) keep_record(x, record, said);
     if (said) genloop__v1__member__free_unpacked(said, NULL);
     if (!x->alive) log_info("service.peer", "%s lives", x->id);
     x->alive = true;
@@ -316,7 +317,8 @@ struct bus_peer *members_least_busy(struct members *m, const char *service) {
     struct member *best = NULL;
     for (struct member *x = m->list; x; x = x->next) {
         if (!x->alive || x->draining || strcmp(x->service, service) != 0) continue;
-        if (!best || bus_peer_open_calls(x->peer) < bus_peer_open_calls(best->peer)) best = x;
+        bool better = !best || (x->leads != best->leads ? x->leads : bus_peer_open_calls(x->peer) < bus_peer_open_calls(best->peer));
+        if (better) best = x;
     }
     return best ? best->peer : NULL;
 }

@@ -24,6 +24,7 @@ int members_open(const struct members_config *config, struct members **m, struct
 /* Our own record: copied; told to Redis at the next round, or at once. */
 void members_announce(struct members *m, struct span member, bool now);
 struct bus_client *members_bus(struct members *m);
+/* One that leads before all that do not. */
 struct bus_peer *members_least_busy(struct members *m, const char *service);
 void members_each(struct members *m, void *arg, void (*on_member)(void *arg, struct bus_peer *peer, struct span member, bool alive));
 /* Says that everybody is lost and lets go of them: what is open there ends while its owners still stand. */

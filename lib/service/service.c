@@ -54,7 +54,7 @@ struct service {
     void *arg;
     uint64_t lag_events;
     int64_t started_time_ms, opening_ms, drain_until_ms;
-    bool started, is_ready, draining, drained;
+    bool started, is_ready, draining, drained, leads;
     bool told; /* whoever started us knows how we are */
     atomic_int exit_code;
     struct buf load;
@@ -102,6 +102,7 @@ static void tell_member(struct service *s, bool now) {
     m.resident_bytes = resident_bytes();
     m.lag_events = s->lag_events;
     m.ready = service_is_ready(s);
+    m.leads = s->leads && !s->draining;
     buf_init(&packed, MEMBER_BYTES_MAX);
     size_t size = genloop__v1__member__get_packed_size(&m);
     char *at = buf_reserve(&packed, size);
@@ -410,6 +411,11 @@ void service_ready(struct service *s, bool ready) {
 void service_lag(struct service *s, uint64_t events) {
     s->lag_events = events;
     metric_set(s->lag_metric, (double)events);
+}
+void service_leads(struct service *s, bool leads) {
+    if (leads == s->leads) return;
+    s->leads = leads;
+    if (s->started) tell_member(s, true);
 }
 bool service_is_ready(struct service *s) { return s->is_ready && s->started; }
 bool service_draining(struct service *s) { return s->draining; }

@@ -73,7 +73,9 @@ void service_fail(struct service *s, const struct error *err);
 void service_load(struct service *s, struct span replica_load, bool now);
 /* How many events this instance is behind the topics that it reads: carried in its heartbeats, shown by `genloop status`. */
 void service_lag(struct service *s, uint64_t events);
-/* An instance of a peer service that lives, least busy first; NULL where there is none. */
+/* Of a service of which one instance at a time decides: that this is the one. The others' calls come here while it is so. */
+void service_leads(struct service *s, bool leads);
+/* An instance of a peer service that lives, the one that leads first, then the least busy; NULL where there is none. */
 struct bus_peer *service_peer(struct service *s, const char *name);
 /* All that are known: on_member(arg, peer or NULL, packed Member, alive), also this instance itself. */
 void service_members(struct service *s, void *arg, void (*on_member)(void *arg, struct bus_peer *peer, struct span member, bool alive));

@@ -64,6 +64,7 @@ void work_end(struct feedback_service *s) {
 static void changed(void *arg) {
     struct feedback_service *s = arg;
     if (s->stopped || !s->started) return;
+    service_leads(s->service, holder_holds(s->holder));
     metric_set(m_folded, (double)view_events(s->facts.view));
     /* Ready with the facts as of start; the registry's answers need the ledger as of start too. */
     if (view_caught_up(s->facts.view) && holder_caught_up(s->holder) && !service_draining(s->service)) service_ready(s->service, true);

@@ -6,6 +6,8 @@
 #include "base/random.h"
 #include "http/query.h"
 #include "service/admin.h"
+#include "coding.h"
+#include "cors.h"
 #include "routes.h"
 #include "wire/protojson.h"
 
@@ -35,6 +37,23 @@ static void exchange_free(struct exchange *x) {
     mem_free(x);
 }
 
+/* Coded where the client takes that and it is worth it. A caller's answer depends on the header either way, and caches have to know. */
+static void respond_json(struct exchange *x, int status, struct span body) {
+    struct buf coded;
+    buf_init(&coded, CODING_MAX + CODING_MIN);
+    if (body.len >= CODING_MIN && body.len <= CODING_MAX) {
+        (void)http_header_add(x->http, "Vary", SPAN("Accept-Encoding"));
+        if (coding_accepts_gzip(http_header(x->http, "accept-encoding")) && coding_gzip(body, &coded) == 0) {
+            (void)http_header_add(x->http, "Content-Encoding", SPAN("gzip"));
+            body = buf_span(&coded);
+        }
+    }
+    count(x, status);
+    (void)http_respond(x->http, status, "application/json", body);
+    buf_fini(&coded);
+    exchange_free(x);
+}
+
 void exchange_json(struct exchange *x, int status, const struct buf *body) {
     if (body->failed) {
         struct error err;
@@ -42,9 +61,7 @@ void exchange_json(struct exchange *x, int status, const struct buf *body) {
         exchange_error(x, &err);
         return;
     }
-    count(x, status);
-    (void)http_respond(x->http, status, "application/json", buf_span(body));
-    exchange_free(x);
+    respond_json(x, status, buf_span(body));
 }
 
 /* What the operating system said names this machine's files: that is for the log. */
@@ -58,20 +75,18 @@ int exchange_error_body(struct buf *out, const struct error *err, const char *co
     return http_error_body(out, told(err), error_kind(err->code)->openai_type, err->param[0] ? err->param : NULL, code);
 }
 
-void exchange_error_code(struct exchange *x, const struct error *err, const char *code) {
+void exchange_error_status(struct exchange *x, int status, const struct error *err, const char *code) {
     struct buf body;
-    int status = error_kind(err->code)->http_status;
     buf_init(&body, 16384);
     if (status == 429 || status == 503 || status == 507) (void)http_header_add(x->http, "Retry-After", SPAN("1"));
     if (status == 401) (void)http_header_add(x->http, "WWW-Authenticate", SPAN("Bearer"));
     (void)exchange_error_body(&body, err, code);
-    count(x, status);
     if (status >= 500) log_warn("gateway.error", "%s %.*s: %s", x->request_id, SPAN_ARG(http_path(x->http)), err->message);
-    (void)http_respond(x->http, status, "application/json", buf_span(&body));
+    respond_json(x, status, buf_span(&body));
     buf_fini(&body);
-    exchange_free(x);
 }
 
+void exchange_error_code(struct exchange *x, const struct error *err, const char *code) { exchange_error_status(x, error_kind(err->code)->http_status, err, code); }
 void exchange_error(struct exchange *x, const struct error *err) { exchange_error_code(x, err, NULL); }
 
 void exchange_end(struct exchange *x) {
@@ -226,9 +241,12 @@ static bool request_id_ok(struct span s) {
 }
 
 static int read_headers(struct exchange *x, struct error *err) {
-    struct span id = http_header(x->http, "x-request-id"), timeout = http_header(x->http, "x-genloop-timeout-ms"), trace = http_header(x->http, "traceparent");
+    struct span id = http_header(x->http, "x-request-id"), timeout = http_header(x->http, "x-genloop-timeout-ms");
     struct span session = http_header(x->http, "x-genloop-session"), by = http_header(x->http, "x-genloop-by");
     char made[ID_TEXT_MAX];
+    uint8_t chance[TRACE_CHANCE];
+    random_bytes(chance, sizeof chance);
+    (void)http_header_add(x->http, "traceparent", span_str(trace_next(http_header(x->http, "traceparent"), chance, x->traceparent)));
     if (request_id_ok(id)) span_copy(x->request_id, sizeof x->request_id, id);
     else span_copy(x->request_id, sizeof x->request_id, span_str(id_make(made)));
     (void)http_header_add(x->http, "x-request-id", span_str(x->request_id));
@@ -239,7 +257,6 @@ static int read_headers(struct exchange *x, struct error *err) {
             return error_set_param(err, E_INVALID, "x-genloop-timeout-ms", "the header x-genloop-timeout-ms must be a whole number of milliseconds from 1 to %d", TIMEOUT_MAX_MS);
         x->timeout_ms = ms;
     }
-    if (trace.len == TRACEPARENT_MAX - 1 && span_is_utf8(trace)) span_copy(x->traceparent, sizeof x->traceparent, trace);
     if (session.len >= SESSION_MAX || !span_is_utf8(session)) return error_set_param(err, E_INVALID, "x-genloop-session", "the header x-genloop-session must be UTF-8 of at most %d bytes", SESSION_MAX - 1);
     if (by.len >= CLAIM_MAX || !span_is_utf8(by)) return error_set_param(err, E_INVALID, "x-genloop-by", "the header x-genloop-by must be UTF-8 of at most %d bytes", CLAIM_MAX - 1);
     if (session.data) span_copy(x->session, sizeof x->session, session);
@@ -267,6 +284,22 @@ const char *exchange_param(const struct exchange *x, int i) {
     return x->match.params[i];
 }
 
+/* What a body of JSON says of itself. True: it says something else, and the exchange has ended with 415. */
+static bool refuse_media(struct exchange *x) {
+    struct error err = {0};
+    struct span coding = http_header(x->http, "content-encoding"), type = http_header(x->http, "content-type");
+    if (coding.data && !span_eq_nocase(span_trim(coding), SPAN("identity"))) {
+        (void)http_header_add(x->http, "Accept-Encoding", SPAN("identity")); /* RFC 9110, 15.5.16 */
+        (void)error_set_param(&err, E_INVALID, "content-encoding", "a body with a Content-Encoding is not taken here: send the JSON as it is");
+    } else if (type.data && !http_media_type_is(type, "application/json")) {
+        (void)error_set_param(&err, E_INVALID, "content-type", "the body must be JSON: Content-Type: application/json");
+    } else {
+        return false;
+    }
+    exchange_error_status(x, 415, &err, "unsupported_media_type");
+    return true;
+}
+
 static void on_body(void *arg, struct span body, int r) {
     struct exchange *x = arg;
     struct error err = {0};
@@ -281,16 +314,11 @@ static void on_body(void *arg, struct span body, int r) {
         exchange_error(x, &err);
         return;
     }
-    struct span type = http_header(x->http, "content-type");
     if (optional && body.len == 0) {
         x->match.route->handle(x, NULL);
         return;
     }
-    if (type.data && !http_media_type_is(type, "application/json")) {
-        (void)error_set(&err, E_INVALID, "the body must be JSON: Content-Type: application/json");
-        exchange_error(x, &err);
-        return;
-    }
+    if (optional && refuse_media(x)) return;
     if (json_parse(body, &x->json, &err) < 0) {
         (void)error_prefix(&err, "the body is not valid JSON");
         exchange_error(x, &err);
@@ -302,6 +330,37 @@ static void on_body(void *arg, struct span body, int r) {
         return;
     }
     x->match.route->handle(x, x->json);
+}
+
+/* ---- what a page of another origin may do ---- */
+
+/* Adds what a browser asks of the answer. E_DENIED: the request changes something and comes from a page that nobody trusts. */
+static int check_origin(struct exchange *x, struct error *err) {
+    const char *trusted = x->gateway->settings->cors_origins;
+    struct span origin = http_header(x->http, "origin"), method = http_method(x->http);
+    bool reads = span_eq_str(method, "GET") || span_eq_str(method, "HEAD") || span_eq_str(method, "OPTIONS");
+    if (*trusted) (void)http_header_add(x->http, "Vary", SPAN("Origin"));
+    if (!origin.data || cors_own(http_authority(x->http), origin)) return 0;
+    if (cors_trusts(trusted, origin)) {
+        (void)http_header_add(x->http, "Access-Control-Allow-Origin", origin);
+        (void)http_header_add(x->http, "Access-Control-Expose-Headers", SPAN("*"));
+        return 0;
+    }
+    if (reads) return 0; /* the browser keeps the answer from the page */
+    return error_set_param(err, E_DENIED, "origin", "pages of %.*s are not trusted here: name the origin in gateway.cors_origins", (int)(origin.len < CORS_ORIGIN_MAX ? origin.len : CORS_ORIGIN_MAX), origin.data);
+}
+
+/* OPTIONS, of a browser that asks before it sends, or of somebody who wants to know. */
+static void answer_options(struct exchange *x) {
+    struct span origin = http_header(x->http, "origin"), asked = http_header(x->http, "access-control-request-headers");
+    if (http_header(x->http, "access-control-request-method").data && cors_trusts(x->gateway->settings->cors_origins, origin)) {
+        (void)http_header_add(x->http, "Access-Control-Allow-Methods", span_str(x->match.allow));
+        if (asked.data && cors_headers_ok(asked)) (void)http_header_add(x->http, "Access-Control-Allow-Headers", asked);
+        (void)http_header_add(x->http, "Access-Control-Max-Age", SPAN("600"));
+    }
+    count(x, 204);
+    (void)http_respond(x->http, 204, NULL, SPAN(""));
+    exchange_free(x);
 }
 
 void exchange_request(void *arg, struct http_exchange *http) {
@@ -319,8 +378,10 @@ void exchange_request(void *arg, struct http_exchange *http) {
     x->began_ms = loop_now_ms(service_loop(g->service));
     buf_init(&x->pending, PENDING_MAX);
     g->exchanges++;
-    if (read_headers(x, &err) < 0) {
-        exchange_error(x, &err);
+    struct error denied = {0};
+    bool foreign = check_origin(x, &denied) < 0, malformed = read_headers(x, &err) < 0;
+    if (foreign || malformed) {
+        exchange_error(x, foreign ? &denied : &err);
         return;
     }
     struct span method = http_method(http), path = http_path(http);
@@ -329,17 +390,11 @@ void exchange_request(void *arg, struct http_exchange *http) {
     case E_STATE:
         (void)http_header_add(http, "Allow", span_str(x->match.allow));
         if (span_eq_str(method, "OPTIONS")) {
-            count(x, 204);
-            (void)http_respond(http, 204, NULL, SPAN(""));
-            exchange_free(x);
+            answer_options(x);
             return;
         }
-        struct buf body;
-        buf_init(&body, 4096);
         (void)error_set(&err, E_INVALID, "%.*s is not a method of this path: there are %s", (int)(method.len < 32 ? method.len : 32), method.data, x->match.allow);
-        (void)exchange_error_body(&body, &err, NULL);
-        exchange_json(x, 405, &body);
-        buf_fini(&body);
+        exchange_error_status(x, 405, &err, "method_not_allowed");
         return;
     case E_INVALID:
         (void)error_set(&err, E_NOT_FOUND, "a name in the path is malformed");
@@ -352,6 +407,10 @@ void exchange_request(void *arg, struct http_exchange *http) {
     }
     switch (x->match.route->body) {
     case BODY_NONE: case BODY_STREAM: x->match.route->handle(x, NULL); return;
-    case BODY_JSON: case BODY_JSON_OR_EMPTY: http_body_collect(http, HTTP_BODY_COLLECT_MAX, x, on_body); return;
+    case BODY_JSON:
+        if (refuse_media(x)) return; /* before any of it is read */
+        http_body_collect(http, HTTP_BODY_COLLECT_MAX, x, on_body);
+        return;
+    case BODY_JSON_OR_EMPTY: http_body_collect(http, HTTP_BODY_COLLECT_MAX, x, on_body); return;
     }
 }

@@ -12,8 +12,9 @@
 #include "http/server.h"
 #include "gateway.h"
 #include "router.h"
+#include "trace.h"
 
-enum { REQUEST_ID_MAX = 129, SESSION_MAX = 257, CLAIM_MAX = 257, TRACEPARENT_MAX = 56 };
+enum { REQUEST_ID_MAX = 129, SESSION_MAX = 257, CLAIM_MAX = 257 };
 
 struct exchange {
     struct gateway *gateway;
@@ -51,6 +52,7 @@ const char *exchange_param(const struct exchange *x, int i);
 void exchange_json(struct exchange *x, int status, const struct buf *body);
 void exchange_error(struct exchange *x, const struct error *err);
 void exchange_error_code(struct exchange *x, const struct error *err, const char *code); /* with OpenAI's `code`; NULL: none */
+void exchange_error_status(struct exchange *x, int status, const struct error *err, const char *code); /* where HTTP has a status that no code of ours has: 405, 415 … */
 void exchange_end(struct exchange *x);   /* of a stream that has begun, or of a client that is gone */
 void exchange_abort(struct exchange *x);
 /* The JSON of an error: for the events of a stream. */

@@ -1,7 +1,7 @@
 /*
  * The gateway: HTTP in, the bus out. What it is made of, each a file:
  *   routes.c             the table of what there is; router.c matches it (pure)
- *   exchange.c           one request from its head to its answer: id, deadline, actor, body, errors
+ *   exchange.c           one request from its head to its answer: id, trace, deadline, actor, body, errors; trace.c, cors.c, coding.c are its pure parts
  *   generate_request.c, chat.c, completions.c   OpenAI's JSON as a GenerateRequest (pure)
  *   answer.c, sse.c      answers in OpenAI's JSON, whole and in chunks (pure)
  *   generate.c           a generation: replicas, streams, credit, cancel, retry
@@ -21,7 +21,7 @@
 
 struct gateway_settings {
     struct service_settings shared;
-    char *listen, *capture;
+    char *listen, *capture, *cors_origins;
     int64_t timeout_ms, upload_max_bytes;
 };
 

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/loop_stream.h"
 #include "genloop/v1/bus.pb-c.h"
+#include "cors.h"
 #include "exchange.h"
 #include "gateway.h"
 #include "interactions.h"
@@ -16,6 +17,7 @@
 static const struct config_row ROWS[] = {
     {"gateway", "listen", CONFIG_STRING, AT(listen), "127.0.0.1:8080", 0, 0, "Address and port of the HTTP door, unix:PATH, or systemd:NAME for the socket that a socket unit passes. Beyond loopback it asks for keys, which are not built yet: such an address is refused."},
     {"gateway", "capture", CONFIG_STRING, AT(capture), "none", 0, 0, "What is kept of prompts and answers: none; hashed (a keyed hash of the prompt); full (sealed in the store, with the key of its subject)."},
+    {"gateway", "cors_origins", CONFIG_STRING, AT(cors_origins), "", 0, 0, "Web pages of other origins that may use this gateway from a browser: https://HOST[:PORT], several with commas between, or * for any; empty: none."},
     {"gateway", "timeout", CONFIG_DURATION_MS, AT(timeout_ms), "10m", 1, 86400000, "The most that a request may take where the client says nothing (x-genloop-timeout-ms)."},
     {"gateway", "upload_max", CONFIG_BYTES, AT(upload_max_bytes), "1GiB", 1, 0x1p40, "The largest document that is taken; ingest has a limit of its own."},
 };
@@ -111,6 +113,7 @@ static int start(struct service *s, void **arg, struct error *err) {
         r = error_set(err, E_INVALID, "gateway.listen: %s is beyond loopback, where keys are needed, and keys are not built yet: listen on 127.0.0.1", g->settings->listen);
         goto fail;
     }
+    if ((r = cors_check(g->settings->cors_origins, err)) < 0) goto fail;
     if ((r = interactions_open(g, &g->interactions, err)) < 0) goto fail;
     if (!(g->http = http_server_open(service_loop(s), g->settings->listen, NULL, g, exchange_request, err))) {
         r = error_prefix(err, "gateway.listen");

@@ -114,7 +114,9 @@ void relay_call(struct exchange *x, const struct json *body) {
     } else {
         bool stream = relay->stream == RELAY_EVENTS || (relay->stream == RELAY_EVENTS_ASKED && accepts_events(http_header(x->http, "accept")));
         bool patient = relay->stream != RELAY_UNARY && !http_header(x->http, "x-genloop-timeout-ms").data; /* who watches, watches */
-        relay_send(x, relay, buf_span(&packed), stream, patient);
+        if (!stream || !span_eq_str(http_method(x->http), "HEAD")) relay_send(x, relay, buf_span(&packed), stream, patient);
+        else if (exchange_events_begin(x) < 0) exchange_abort(x);
+        else exchange_end(x); /* the head that GET would have; for the end of its stream nobody waits */
     }
     buf_fini(&packed);
 }

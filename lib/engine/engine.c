@@ -44,6 +44,7 @@ void request_free(struct request *q) {
     buf_fini(&q->raw);
     mem_free(q->prompt_logprobs);
     mem_free(q->prompt_argmax);
+    mem_free(q->prompt_tops);
     mem_free(q->top_logits);
     mem_free(q);
 }
@@ -120,7 +121,8 @@ static int copy_request(const struct engine *e, const struct engine_request *r, 
     if (r->prompt_logprobs) {
         q->prompt_logprobs = mem_calloc(e->options.step_rows, sizeof *q->prompt_logprobs);
         q->prompt_argmax = mem_calloc(e->options.step_rows, sizeof *q->prompt_argmax);
-        if (!q->prompt_logprobs || !q->prompt_argmax) goto out;
+        if (r->top_logprobs > 0) q->prompt_tops = mem_calloc(e->options.step_rows, sizeof *q->prompt_tops);
+        if (!q->prompt_logprobs || !q->prompt_argmax || (r->top_logprobs > 0 && !q->prompt_tops)) goto out;
     }
     if (r->top_logits > 0) {
         uint32_t k = r->top_logits < e->dir.config.vocab ? r->top_logits : e->dir.config.vocab;

@@ -81,7 +81,7 @@ struct engine_request {
     bool echo;            /* the prompt's text is the first of the answer's */
     bool logprobs;
     uint32_t top_logprobs;
-    bool prompt_logprobs; /* of each prompt token after the first */
+    bool prompt_logprobs; /* of each prompt token after the first; with top_logprobs the most likely ones too */
     uint32_t top_logits;  /* of the first new position: so many highest */
     int64_t deadline_ms;  /* of clock_mono_ms; 0: none */
     int32_t priority;     /* higher goes first */
@@ -119,7 +119,9 @@ struct engine_event {
     /* prompt_logprobs: of the prompt's tokens [prompt_first, prompt_first + prompt_count), in order, as the prompt is computed */
     const float *prompt_logprobs;
     const uint32_t *prompt_argmax; /* the most likely token instead of each */
+    const struct engine_logprobs *prompt_tops; /* the same with the most likely tokens, where top_logprobs were asked for */
     size_t prompt_first, prompt_count;
+    const uint32_t *prompt_tokens; /* prompt_logprobs: all of the prompt's tokens, in the event that has its echo and in those that have log-probabilities of it */
     const struct sampler_candidate *top_logits; /* with the first token */
     size_t top_logit_count;
     enum engine_finish finish;

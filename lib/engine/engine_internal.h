@@ -48,6 +48,7 @@ struct request {
     struct engine_logprobs logprobs; /* of the token in hand */
     float *prompt_logprobs;
     uint32_t *prompt_argmax; /* of a chunk, [step rows] */
+    struct engine_logprobs *prompt_tops; /* likewise; NULL: not asked for */
     struct sampler_candidate *top_logits;
     size_t top_logit_count;
     bool echoed;
@@ -58,6 +59,7 @@ struct output {
     struct request *request;
     uint32_t item;
     uint32_t position; /* of the row's own token */
+    uint32_t row;      /* of the item */
     bool sample, score;
     uint32_t token; /* sampled */
     float logprob;  /* score: of the next token of the prompt */

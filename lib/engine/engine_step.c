@@ -132,12 +132,13 @@ static void admit(struct engine *e) {
                 e->queued[i] = e->queued[--e->queued_count];
             }
         e->slots[slot] = q;
-        if (!q->given.echo || q->echoed || !e->dir.tokenizer) continue;
+        if (!q->given.echo || q->echoed) continue;
         q->echoed = true;
-        int r = q->given.prompt.data ? buf_append_span(&q->text, q->given.prompt)
-                                     : tokenizer_decode(e->dir.tokenizer, q->tokens, q->prompt_len, true, &q->text);
+        int r = 0;
+        if (q->given.prompt.data) r = buf_append_span(&q->text, q->given.prompt);
+        else if (e->dir.tokenizer) r = tokenizer_decode(e->dir.tokenizer, q->tokens, q->prompt_len, true, &q->text);
         if (r != 0) finish_early(e, q, ENGINE_ERROR, E_NOMEM, "no memory to echo the prompt");
-        else tell(q, &(struct engine_event){0});
+        else tell(q, &(struct engine_event){.prompt_tokens = q->given.prompt_logprobs ? q->tokens : NULL});
     }
 }
 
@@ -167,8 +168,15 @@ static void sample_output(void *arg, size_t i, int thread) {
     float *logits = p->e->logits + i * s->vocab;
     o->result = 0;
     if (o->score) {
-        double log_sum = sampler_log_sum(logits, s->vocab, s->values);
-        o->logprob = (float)((double)logits[q->tokens[o->position + 1]] - log_sum);
+        uint32_t next = q->tokens[o->position + 1];
+        if (q->prompt_tops) {
+            struct engine_logprobs *l = &q->prompt_tops[o->row];
+            l->top_count = q->given.top_logprobs;
+            sampler_logprobs(logits, next, l->top_count, s, &l->logprob, l->top);
+            o->logprob = l->logprob;
+        } else {
+            o->logprob = (float)((double)logits[next] - sampler_log_sum(logits, s->vocab, s->values));
+        }
         o->token = sampler_argmax(logits, s->vocab);
         return;
     }
@@ -243,6 +251,8 @@ static void report(struct engine *e, const struct scheduler_plan *plan, size_t o
         if (event.prompt_count > 0) {
             event.prompt_logprobs = q->prompt_logprobs;
             event.prompt_argmax = q->prompt_argmax;
+            event.prompt_tops = q->prompt_tops; /* a chunk of the prompt has an output for each of its rows, from its first on */
+            event.prompt_tokens = q->tokens;
         }
         if (sampled && q->tokens_max > 0) {
             add_token(e, item, q, sampled, &event);
@@ -269,7 +279,7 @@ static void compute(struct engine *e, const struct scheduler_plan *plan) {
                                    .outputs = q->given.prompt_logprobs && item->start < q->prompt_len ? item->count : sample,
                                    .blocks = e->scheduler.slots[item->slot].blocks};
         for (uint32_t p = item->start + item->count - f->outputs; p < item->start + item->count; p++)
-            e->outputs[outputs++] = (struct output){.request = q, .item = i, .position = p, .score = q->given.prompt_logprobs && p + 1 < q->prompt_len,
+            e->outputs[outputs++] = (struct output){.request = q, .item = i, .position = p, .row = p - item->start, .score = q->given.prompt_logprobs && p + 1 < q->prompt_len,
                                                     .sample = sample && p + 1 == item->start + item->count};
         sampled += sample && q->tokens_max > 0;
         if (item->start < q->prompt_len) prompt += item->count;

@@ -55,30 +55,68 @@ static uint64_t characters(struct span s) {
     return n;
 }
 
+/* Completions name tokens by their text alone. A token that ends inside a character is named by its bytes, as OpenAI does it: bytes:\xe2\x82. */
+enum { NAME_MAX_BYTES = 256, NAME_SIZE = 6 + 4 * NAME_MAX_BYTES + 1 };
+static struct span token_name(const Genloop__V1__TokenLogprob *t, char name[NAME_SIZE]) {
+    struct span bytes = token_text(t);
+    if (span_is_utf8(bytes)) return bytes;
+    size_t n = 0, len = (size_t)snprintf(name, NAME_SIZE, "bytes:");
+    for (; n < bytes.len && n < NAME_MAX_BYTES; n++) len += (size_t)snprintf(name + len, NAME_SIZE - len, "\\x%02x", (unsigned)(uint8_t)bytes.data[n]);
+    return span_of(name, len);
+}
+
+static void put_top(struct json_out *w, const Genloop__V1__TokenLogprob *t) {
+    char name[NAME_SIZE];
+    json_key_span(w, token_name(t, name));
+    json_put_real(w, t->logprob);
+}
+
+static bool same_text(const Genloop__V1__TokenLogprob *a, const Genloop__V1__TokenLogprob *b) { return span_eq(token_text(a), token_text(b)); }
+
+/* {"text": logprob, …}: of two tokens with one text the likelier; the chosen one is always among them. */
+static void write_tops(struct json_out *w, const Genloop__V1__PositionLogprobs *p) {
+    bool chosen = false;
+    if (p->unscored) {
+        json_put_null(w);
+        return;
+    }
+    json_object(w);
+    for (size_t i = 0; i < p->n_top; i++) {
+        bool before = false;
+        for (size_t k = 0; k < i && !before; k++) before = same_text(p->top[k], p->top[i]);
+        if (before) continue;
+        chosen |= p->chosen && same_text(p->top[i], p->chosen);
+        put_top(w, p->top[i]);
+    }
+    if (p->chosen && !chosen) put_top(w, p->chosen);
+    json_object_end(w);
+}
+
 /* Completions have parallel lists: tokens, token_logprobs, top_logprobs, text_offset. */
 static void add_completion_position(struct choice *c, const Genloop__V1__PositionLogprobs *p) {
     struct json_out w;
+    char name[NAME_SIZE];
     separate(&c->tokens);
     json_begin(&w, &c->tokens);
-    json_put_span(&w, token_text(p->chosen));
+    json_put_span(&w, token_name(p->chosen, name));
     separate(&c->logprobs);
     json_begin(&w, &c->logprobs);
-    json_put_real(&w, p->chosen ? p->chosen->logprob : 0);
+    if (p->unscored) json_put_null(&w);
+    else json_put_real(&w, p->chosen ? p->chosen->logprob : 0);
     separate(&c->offsets);
     json_begin(&w, &c->offsets);
     json_put_uint(&w, c->offset);
     separate(&c->tops);
     json_begin(&w, &c->tops);
-    json_object(&w);
-    for (size_t i = 0; i < p->n_top; i++) {
-        json_key_span(&w, token_text(p->top[i]));
-        json_put_real(&w, p->top[i]->logprob);
-    }
-    json_object_end(&w);
-    c->offset += characters(token_text(p->chosen));
+    write_tops(&w, p);
+    if (p->chosen && !p->chosen->special) c->offset += characters(token_text(p->chosen));
 }
 
 static void add_positions(struct choice *c, bool chat, const Genloop__V1__GenerateReply *reply) {
+    for (size_t i = 0; !chat && i < reply->n_prompt_logprobs; i++) { /* only completions echo */
+        c->has_logprobs = true;
+        add_completion_position(c, reply->prompt_logprobs[i]);
+    }
     for (size_t i = 0; i < reply->n_logprobs; i++) {
         const Genloop__V1__PositionLogprobs *p = reply->logprobs[i];
         c->has_logprobs = true;

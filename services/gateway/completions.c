@@ -56,6 +56,17 @@ static int take_best_of(struct generate_request *r, const char *name, const stru
     return code;
 }
 
+/* Here 0 has a meaning: the prompt is echoed and scored, and nothing is written. */
+static int take_max_tokens(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+    int64_t n;
+    int code = take_integer(name, v, 0, MAX_TOKENS_MAX, &n, err);
+    if (code < 0) return code;
+    r->has_max_tokens = true;
+    r->message.max_tokens_set_case = GENLOOP__V1__GENERATE_REQUEST__MAX_TOKENS_SET_MAX_TOKENS;
+    r->message.max_tokens = (uint32_t)n;
+    return 0;
+}
+
 static int take_suffix(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
     if (json_type(v) != JSON_TYPE_STRING) return wrong_type(name, "a string", v, err);
     if (json_string(v).len > 0) note_unsupported(r, name);
@@ -63,7 +74,7 @@ static int take_suffix(struct generate_request *r, const char *name, const struc
 }
 
 static const struct parameter COMPLETION_PARAMETERS[] = {
-    {"prompt", take_prompt}, {"logprobs", take_logprobs}, {"echo", take_echo}, {"best_of", take_best_of}, {"suffix", take_suffix},
+    {"prompt", take_prompt}, {"logprobs", take_logprobs}, {"echo", take_echo}, {"best_of", take_best_of}, {"max_tokens", take_max_tokens}, {"suffix", take_suffix},
 };
 
 int completion_request_read(struct generate_request *r, struct arena *arena, const struct json *body, struct error *err) {
@@ -76,9 +87,8 @@ int completion_request_read(struct generate_request *r, struct arena *arena, con
     if (r->best_of == 0) r->best_of = r->n;
     if (r->best_of < r->n) return error_set_param(err, E_INVALID, "best_of", "'best_of' must be at least 'n'");
     if (r->best_of > r->n && r->stream) return error_set_param(err, E_INVALID, "best_of", "'best_of' above 'n' cannot be streamed: which is best shows at the end");
-    if (r->best_of > r->n && r->echo && r->message.logprobs) note_unsupported(r, "best_of");
     if (r->n_prompts * r->best_of > N_MAX) return error_set_param(err, E_INVALID, r->best_of > r->n ? "best_of" : "n", "prompts times choices must be at most %d", N_MAX);
-    if (r->echo && r->message.logprobs) note_unsupported(r, "echo"); /* log-probabilities of the prompt do not travel yet */
+    if (r->has_max_tokens && r->message.max_tokens == 0 && !r->echo) return error_set_param(err, E_INVALID, "max_tokens", "'max_tokens' of 0 is for 'echo': true, which then gives the prompt alone");
     if (!r->has_max_tokens) {
         r->message.max_tokens_set_case = GENLOOP__V1__GENERATE_REQUEST__MAX_TOKENS_SET_MAX_TOKENS;
         r->message.max_tokens = COMPLETION_TOKENS_DEFAULT;

@@ -47,6 +47,7 @@ struct generation {
     struct answer answer;
     char id[REQUEST_ID_MAX + 16], model[FULL_NAME_MAX], replica[65];
     bool canary, begun; /* begun: the stream's head is out */
+    bool wants_logprobs; /* the client does: with best_of we do, to know which are best */
     uint64_t session_hash;
     struct candidate *candidates;
     size_t n, n_done;
@@ -178,7 +179,7 @@ static size_t choose_best(struct generation *g, struct choice *chosen) {
             taken[best] = true;
             chosen[n] = first[best].choice; /* borrowed: the candidates free them */
             chosen[n].index = (uint32_t)n;
-            chosen[n].has_logprobs = chosen[n].has_logprobs && g->request.message.logprobs;
+            chosen[n].has_logprobs = chosen[n].has_logprobs && g->wants_logprobs;
             n++;
         }
     }
@@ -382,6 +383,7 @@ static void generate(struct exchange *x, const struct json *body, bool chat) {
     buf_init(&g->packed, REQUEST_BYTES_MAX);
     buf_init(&g->chunk, CHUNK_MAX);
     r = chat ? chat_request_read(&g->request, &g->arena, body, &err) : completion_request_read(&g->request, &g->arena, body, &err);
+    g->wants_logprobs = g->request.message.logprobs;
     if (r == 0 && !x->session[0]) span_copy(x->session, sizeof x->session, span_str(g->request.message.session));
     struct span stays = x->session[0] ? span_str(x->session) : span_str(x->request_id);
     if (r == 0) r = registry_resolve(gw->registry, span_str(g->request.message.model), span_hash(stays), &version, &g->canary, &err);

@@ -18,6 +18,14 @@ enum {
     TEXT_MAX = 8 << 20,       /* of one item: half of what the bus carries */
     GATHERED_MAX = 65536,     /* tokens of one item */
     ARENA_MAX = 64 << 20,     /* 65,536 tokens with 20 alternatives each do not fit: E_TOO_LARGE */
+    PROMPT_HELD_MAX = 1024,   /* log-probabilities of a prompt that wait for its end, to be told with its text; of a longer one they go out in pieces */
+};
+
+/* Log-probabilities of some tokens in a row. */
+struct positions {
+    uint32_t *tokens;
+    struct engine_logprobs *logprobs;
+    size_t count, tokens_capacity, logprobs_capacity;
 };
 
 struct call {
@@ -39,9 +47,8 @@ struct call {
     struct buf text;
     uint32_t *tokens;
     size_t token_count, token_capacity;
-    struct engine_logprobs *logprobs;
-    uint32_t *logprob_tokens;
-    size_t logprob_count, logprob_capacity, logprob_tokens_capacity;
+    struct positions prompt, answer;
+    size_t prompt_first; /* how many of the prompt were told before */
     enum engine_finish finish;
     struct error error;
     struct engine_usage usage;
@@ -78,19 +85,45 @@ static int append_text(struct buf *out, struct span text) {
     return r == 0 ? buf_append_span(out, text) : r;
 }
 
+static int positions_add(struct positions *p, const uint32_t *tokens, const struct engine_logprobs *logprobs, size_t n) {
+    int r = p->count + n > GATHERED_MAX ? E_TOO_LARGE : array_reserve(&p->tokens, &p->tokens_capacity, p->count + n, sizeof *p->tokens);
+    if (r == 0) r = array_reserve(&p->logprobs, &p->logprobs_capacity, p->count + n, sizeof *p->logprobs);
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        p->tokens[p->count] = tokens[i];
+        p->logprobs[p->count++] = logprobs[i];
+    }
+    return r;
+}
+
+static void positions_fini(struct positions *p) {
+    mem_free(p->tokens);
+    mem_free(p->logprobs);
+}
+
+/* The first of a prompt comes with its echo, the others with what is computed of them. */
+static int gather_prompt(struct call *c, const struct engine_event *event) {
+    static const struct engine_logprobs unscored;
+    if (!event->prompt_tokens) return 0;
+    if (event->prompt_count == 0) return positions_add(&c->prompt, event->prompt_tokens, &unscored, 1);
+    const uint32_t *tokens = event->prompt_tokens + event->prompt_first;
+    int r = 0;
+    if (event->prompt_tops) return positions_add(&c->prompt, tokens, event->prompt_tops, event->prompt_count);
+    for (size_t i = 0; r == 0 && i < event->prompt_count; i++) {
+        struct engine_logprobs one = {.logprob = event->prompt_logprobs[i]};
+        r = positions_add(&c->prompt, &tokens[i], &one, 1);
+    }
+    return r;
+}
+
 static int gather(struct call *c, const struct engine_event *event) {
     int r = append_text(&c->text, event->text);
     if (r == 0 && c->token_count + event->token_count > GATHERED_MAX) r = E_TOO_LARGE;
     if (r == 0) r = array_reserve(&c->tokens, &c->token_capacity, c->token_count + event->token_count, sizeof *c->tokens);
     size_t with_text = event->token_count - (event->stop_token && event->token_count > 0); /* the token that ended it has no text, and no log-probability is shown */
-    if (r == 0 && event->logprobs) r = array_reserve(&c->logprobs, &c->logprob_capacity, c->logprob_count + with_text, sizeof *c->logprobs);
-    if (r == 0 && event->logprobs) r = array_reserve(&c->logprob_tokens, &c->logprob_tokens_capacity, c->logprob_count + with_text, sizeof *c->logprob_tokens);
+    if (r == 0) r = gather_prompt(c, event);
+    if (r == 0 && event->logprobs) r = positions_add(&c->answer, event->tokens, event->logprobs, with_text);
     if (r != 0) return r;
     for (size_t i = 0; i < event->token_count; i++) c->tokens[c->token_count++] = event->tokens[i];
-    for (size_t i = 0; event->logprobs && i < with_text; i++) {
-        c->logprob_tokens[c->logprob_count] = event->tokens[i];
-        c->logprobs[c->logprob_count++] = event->logprobs[i];
-    }
     return 0;
 }
 
@@ -135,7 +168,25 @@ static Genloop__V1__TokenLogprob *token_logprob(struct call *c, struct arena *a,
     t->token = token;
     t->text = (ProtobufCBinaryData){bytes.len, (uint8_t *)(uintptr_t)bytes.data};
     t->logprob = (double)logprob;
+    t->special = tokenizer && tokenizer_is_special(tokenizer, token);
     return t;
+}
+
+/* NULL where the arena is full. */
+static Genloop__V1__PositionLogprobs **pack_positions(struct call *c, struct arena *a, const struct positions *from) {
+    Genloop__V1__PositionLogprobs **out = arena_calloc(a, from->count + 1, sizeof *out);
+    for (size_t i = 0; out && i < from->count; i++) {
+        const struct engine_logprobs *l = &from->logprobs[i];
+        Genloop__V1__PositionLogprobs *p = out[i] = arena_alloc(a, sizeof *p);
+        if (!p) return NULL;
+        genloop__v1__position_logprobs__init(p);
+        p->top = arena_calloc(a, l->top_count + 1, sizeof *p->top);
+        p->chosen = token_logprob(c, a, from->tokens[i], l->logprob);
+        if (!p->top || !p->chosen) return NULL;
+        for (uint32_t k = 0; k < l->top_count; k++)
+            if (!(p->top[p->n_top++] = token_logprob(c, a, l->top[k].token, l->top[k].logprob))) return NULL;
+    }
+    return out;
 }
 
 /* What the call has gathered, packed, in the arena; empty where there is no memory. Under the call's lock. */
@@ -159,20 +210,12 @@ static int pack_reply(struct call *c, struct span *packed) {
         usage.cached_tokens = c->usage.cached_tokens;
         r.usage = &usage;
     }
-    r.logprobs = arena_calloc(a, c->logprob_count + 1, sizeof *r.logprobs);
-    if (!r.logprobs) return E_TOO_LARGE;
-    for (size_t i = 0; i < c->logprob_count; i++) {
-        const struct engine_logprobs *l = &c->logprobs[i];
-        Genloop__V1__PositionLogprobs *p = arena_alloc(a, sizeof *p);
-        if (!p) return E_TOO_LARGE;
-        genloop__v1__position_logprobs__init(p);
-        p->top = arena_calloc(a, l->top_count + 1, sizeof *p->top);
-        p->chosen = token_logprob(c, a, c->logprob_tokens[i], l->logprob);
-        if (!p->top || !p->chosen) return E_TOO_LARGE;
-        for (uint32_t k = 0; k < l->top_count; k++)
-            if (!(p->top[p->n_top++] = token_logprob(c, a, l->top[k].token, l->top[k].logprob))) return E_TOO_LARGE;
-        r.logprobs[r.n_logprobs++] = p;
-    }
+    r.logprobs = pack_positions(c, a, &c->answer);
+    r.prompt_logprobs = pack_positions(c, a, &c->prompt);
+    if (!r.logprobs || !r.prompt_logprobs) return E_TOO_LARGE;
+    r.n_logprobs = c->answer.count;
+    r.n_prompt_logprobs = c->prompt.count;
+    if (c->prompt.count > 0 && c->prompt_first == 0) r.prompt_logprobs[0]->unscored = true;
     size_t size = genloop__v1__generate_reply__get_packed_size(&r);
     uint8_t *bytes = arena_alloc(a, size ? size : 1);
     if (!bytes) return E_TOO_LARGE;
@@ -182,7 +225,8 @@ static int pack_reply(struct call *c, struct span *packed) {
 
 static void forget_gathered(struct call *c) {
     buf_clear(&c->text);
-    c->token_count = c->logprob_count = 0;
+    c->prompt_first += c->prompt.count;
+    c->token_count = c->prompt.count = c->answer.count = 0;
 }
 
 static void call_free(struct call *c) {
@@ -201,8 +245,8 @@ static void call_free(struct call *c) {
     pthread_mutex_destroy(&c->lock);
     buf_fini(&c->text);
     mem_free(c->tokens);
-    mem_free(c->logprobs);
-    mem_free(c->logprob_tokens);
+    positions_fini(&c->prompt);
+    positions_fini(&c->answer);
     mem_free(c->request_id);
     mem_free(c);
     if (service_draining(inf->service) && inf->call_count == 0) service_drained(inf->service);
@@ -244,7 +288,8 @@ static void flush(struct call *c) {
     struct span packed = SPAN("");
     bool waiting = false;
     pthread_mutex_lock(&c->lock);
-    bool over = c->finish != ENGINE_RUNNING, something = c->text.len > 0 || c->token_count > 0;
+    bool over = c->finish != ENGINE_RUNNING, something = c->text.len > 0 || c->token_count > 0 || c->prompt.count > 0;
+    if (c->prompt.count > 0 && c->prompt.count < PROMPT_HELD_MAX && c->usage.completion_tokens == 0) something = false;
     c->produced = c->usage.completion_tokens;
     if (c->reply && c->failed != 0) give_up(c, c->failed);
     else if (c->reply && over && c->finish != ENGINE_STOP && c->finish != ENGINE_LENGTH) end_reply(c, c->error.code, &c->error, SPAN(""));

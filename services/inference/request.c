@@ -4,7 +4,6 @@ static int check_given_once(const Genloop__V1__GenerateRequest *m, struct error 
     int given = (m->n_messages > 0) + (m->prompt[0] != 0) + (m->n_prompt_tokens > 0);
     if (given > 1) return error_set_param(err, E_INVALID, "prompt", "messages, prompt and prompt_tokens exclude each other");
     if (m->n > 1) return error_set_param(err, E_UNSUPPORTED, "n", "n above 1 is not built yet");
-    if (m->echo && m->logprobs) return error_set_param(err, E_UNSUPPORTED, "echo", "echo together with logprobs is not built yet");
     if (m->n_stop > STOP_STRINGS_MAX) return error_set_param(err, E_INVALID, "stop", "at most %d stop strings are taken", STOP_STRINGS_MAX);
     if (m->n_logit_bias > SAMPLER_BIAS_MAX) return error_set_param(err, E_INVALID, "logit_bias", "at most %d entries are taken", SAMPLER_BIAS_MAX);
     if (m->n_messages > CHAT_MESSAGES_MAX) return error_set_param(err, E_INVALID, "messages", "at most %d messages are taken", CHAT_MESSAGES_MAX);
@@ -54,6 +53,7 @@ int request_from_message(const Genloop__V1__GenerateRequest *m, struct arena *ar
     r.echo = m->echo;
     r.logprobs = m->logprobs;
     r.top_logprobs = m->top_logprobs;
+    r.prompt_logprobs = m->echo && m->logprobs;
     r.priority = m->priority;
     *out = r;
     return 0;

@@ -106,6 +106,50 @@ static void test_logprobs(void **state) {
     }
 }
 
+/* An echo's prompt comes first and is not counted for best_of; its first token has no log-probability. Of two tokens with one text the likelier stands, half a character is named by its bytes, what has no
+ * text moves no offset, and the chosen token is always among the candidates. */
+static void test_echo(void **state) {
+    (void)state;
+    Genloop__V1__TokenLogprob bos = GENLOOP__V1__TOKEN_LOGPROB__INIT, half = GENLOOP__V1__TOKEN_LOGPROB__INIT, a1 = GENLOOP__V1__TOKEN_LOGPROB__INIT, a2 = GENLOOP__V1__TOKEN_LOGPROB__INIT, *top[] = {&a1, &a2};
+    Genloop__V1__PositionLogprobs first = GENLOOP__V1__POSITION_LOGPROBS__INIT, second = GENLOOP__V1__POSITION_LOGPROBS__INIT, third = GENLOOP__V1__POSITION_LOGPROBS__INIT, *prompt[] = {&first, &second}, *answer[] = {&third};
+    struct answer a = answer_of(false);
+    struct answer_usage usage = {2, 1, 0};
+    struct choice c;
+    struct buf out;
+    Genloop__V1__GenerateReply r;
+    bos.text = (ProtobufCBinaryData){3, (uint8_t *)S("<s>")};
+    bos.special = true;
+    half.text = (ProtobufCBinaryData){2, (uint8_t *)S("\xe2\x82")};
+    half.logprob = -4;
+    a1.text = a2.text = (ProtobufCBinaryData){1, (uint8_t *)S("a")};
+    a1.logprob = -1;
+    a2.logprob = -2;
+    first.chosen = &bos;
+    first.unscored = true;
+    second.chosen = &half;
+    second.top = top;
+    second.n_top = 2;
+    third.chosen = &a1;
+    third.top = top;
+    third.n_top = 2;
+    choice_init(&c, 0);
+    buf_init(&out, 1 << 20);
+    reply_of(&r, "\xe2\x82\xac", "length");
+    r.prompt_logprobs = prompt;
+    r.n_prompt_logprobs = 2;
+    r.logprobs = answer;
+    r.n_logprobs = 1;
+    choice_add(&c, &a, &r);
+    assert_true(c.logprob_count == 1 && c.logprob_sum == -1);
+    answer_write(&out, &a, &c, 1, &usage);
+    struct span wanted = quoted("{'id':'cmpl-1','object':'text_completion','created':1700000000,'model':'m@1','choices':[{'index':0,'text':'\xe2\x82\xac','logprobs':{'tokens':['<s>','bytes:\\\\xe2\\\\x82','a'],"
+                                "'token_logprobs':[null,-4.0,-1.0],'top_logprobs':[null,{'a':-1.0,'bytes:\\\\xe2\\\\x82':-4.0},{'a':-1.0}],'text_offset':[0,0,1]},'finish_reason':'length'}],"
+                                "'usage':{'prompt_tokens':2,'completion_tokens':1,'total_tokens':3,'prompt_tokens_details':{'cached_tokens':0}}}");
+    CHECK(span_eq(buf_span(&out), wanted), "\n%.*s\n%.*s", SPAN_ARG(buf_span(&out)), SPAN_ARG(wanted));
+    choice_fini(&c);
+    buf_fini(&out);
+}
+
 /* The data of each event, until none is left. */
 static bool next_event(struct span *rest, struct span *data) {
     if (!rest->len) return false;
@@ -216,6 +260,6 @@ static void test_without_memory(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_whole), cmocka_unit_test(test_logprobs), cmocka_unit_test(test_chunks), cmocka_unit_test(test_without_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_whole), cmocka_unit_test(test_logprobs), cmocka_unit_test(test_echo), cmocka_unit_test(test_chunks), cmocka_unit_test(test_without_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

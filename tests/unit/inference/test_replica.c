@@ -232,7 +232,10 @@ struct answer {
     uint32_t tokens[4096];
     size_t token_count, items;
     char finish[16], model[64], message[256], param[64];
-    uint32_t completion_tokens, logprobs;
+    uint32_t completion_tokens, logprobs, prompt_tokens;
+    double prompt_logprobs[64]; /* of an echo; the first is 1: there is none */
+    size_t prompt_count;
+    uint32_t prompt_best[64]; /* the most likely token instead; of the first none */
     int code;
     bool over, keep_credit;
 };
@@ -244,11 +247,20 @@ static void on_item(void *arg, struct span item) {
     assert_int_equal(buf_append_str(&a->text, r->text), 0);
     for (size_t i = 0; i < r->n_tokens; i++) a->tokens[a->token_count++] = r->tokens[i];
     a->logprobs += (uint32_t)r->n_logprobs;
+    for (size_t i = 0; i < r->n_prompt_logprobs; i++) {
+        const Genloop__V1__PositionLogprobs *p = r->prompt_logprobs[i];
+        assert_int_equal(a->token_count, r->n_tokens); /* before anything of the answer */
+        assert_int_equal(p->n_top, p->unscored ? 0 : 2);
+        assert_true(p->unscored || p->top[0]->logprob >= p->top[1]->logprob);
+        a->prompt_best[a->prompt_count] = p->unscored ? 0 : p->top[0]->token;
+        a->prompt_logprobs[a->prompt_count++] = p->unscored ? 1 : p->chosen->logprob;
+    }
     span_copy(a->finish, sizeof a->finish, span_str(r->finish_reason));
     span_copy(a->model, sizeof a->model, span_str(r->model));
     assert_string_equal(r->replica, "inference-1");
     assert_string_equal(r->request_id, "request-1");
     if (r->usage) a->completion_tokens = r->usage->completion_tokens;
+    if (r->usage) a->prompt_tokens = r->usage->prompt_tokens;
     genloop__v1__generate_reply__free_unpacked(r, NULL);
     if (!a->keep_credit && !a->finish[0]) bus_call_credit(a->call, 1);
 }
@@ -319,7 +331,7 @@ static void test_serves_what_is_released(void **state) {
 static void test_answers(void **state) {
     (void)state;
     if (!t.executable[0]) skip();
-    static struct answer stream, unary;
+    static struct answer stream, unary, echo;
     struct engine *e;
     struct error err;
     struct engine_options o = {.threads = 1};
@@ -330,6 +342,7 @@ static void test_answers(void **state) {
     r.sampling.seed = 5;
     r.seed_set = r.ignore_eos = true;
     r.tokens_max = 40;
+    r.prompt_logprobs = true;
     struct engine_result want;
     assert_int_equal(engine_generate_batch(e, &r, 1, &want, NULL), 0);
 
@@ -340,10 +353,20 @@ static void test_answers(void **state) {
     ask(&stream, "Generation/GenerateStream", &m, 4, 0);
     m.model = (char *)(uintptr_t)"tiny"; /* its production version */
     ask(&unary, "Generation/Generate", &m, 0, 0);
+    m.echo = true;
+    ask(&echo, "Generation/GenerateStream", &m, 4, 0);
     finish(&stream);
     finish(&unary);
-    struct answer *both[] = {&stream, &unary};
-    for (int i = 0; i < 2; i++) {
+    finish(&echo);
+    assert_true(span_starts(buf_span(&echo.text), SPAN("The engine")));
+    assert_true(echo.prompt_count == want.prompt_count + 1 && echo.prompt_count == echo.prompt_tokens && echo.prompt_logprobs[0] > 0);
+    for (size_t i = 0; i < want.prompt_count; i++) {
+        assert_true(echo.prompt_logprobs[i + 1] == (double)want.prompt_logprobs[i]);
+        assert_int_equal(echo.prompt_best[i + 1], want.prompt_argmax[i]);
+    }
+    buf_consume(&echo.text, sizeof "The engine" - 1);
+    struct answer *both[] = {&stream, &unary, &echo};
+    for (int i = 0; i < 3; i++) {
         if (both[i]->code != 0) fail_msg("%s", both[i]->message);
         assert_int_equal(both[i]->token_count, 40);
         assert_memory_equal(both[i]->tokens, want.tokens, 40 * sizeof *want.tokens);

@@ -96,6 +96,25 @@ static void test_fields(void **state) {
     arena_fini(&a);
 }
 
+/* The prompt is scored where it is echoed and log-probabilities are wanted: not for one of the two. */
+static void test_echo(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct arena a;
+        arena_init(&a, 1 << 20);
+        Genloop__V1__GenerateRequest m;
+        struct engine_request r;
+        message_init(&m);
+        m.prompt = (char *)(uintptr_t)"x";
+        m.echo = i % 2;
+        m.logprobs = i >= 2;
+        m.top_logprobs = 3;
+        assert_int_equal(request_from_message(&m, &a, &r, NULL), 0);
+        assert_true(r.echo == m.echo && r.logprobs == m.logprobs && r.prompt_logprobs == (i == 3) && r.top_logprobs == 3);
+        arena_fini(&a);
+    }
+}
+
 static void test_refused(void **state) {
     (void)state;
     static const struct {
@@ -104,12 +123,10 @@ static void test_refused(void **state) {
         const char *prompt;
         uint32_t n;
         size_t stops;
-        bool echo;
         int code;
     } cases[] = {
-        {"prompt", 1, 0, "x", 0, 0, false, E_INVALID},  {"prompt", 1, 1, "", 0, 0, false, E_INVALID},
-        {"n", 0, 0, "x", 2, 0, false, E_UNSUPPORTED},   {"stop", 0, 0, "x", 1, STOP_STRINGS_MAX + 1, false, E_INVALID},
-        {"echo", 0, 0, "x", 0, 0, true, E_UNSUPPORTED},
+        {"prompt", 1, 0, "x", 0, 0, E_INVALID},  {"prompt", 1, 1, "", 0, 0, E_INVALID},
+        {"n", 0, 0, "x", 2, 0, E_UNSUPPORTED},   {"stop", 0, 0, "x", 1, STOP_STRINGS_MAX + 1, E_INVALID},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct arena a;
@@ -123,7 +140,6 @@ static void test_refused(void **state) {
         m.prompt = (char *)(uintptr_t)cases[i].prompt;
         m.n = cases[i].n;
         m.n_stop = cases[i].stops;
-        m.echo = m.logprobs = cases[i].echo;
         assert_int_equal(request_from_message(&m, &a, &r, &err), cases[i].code);
         assert_string_equal(err.param, cases[i].param);
         arena_fini(&a);
@@ -145,7 +161,7 @@ static void test_no_memory(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_defaults), cmocka_unit_test(test_fields), cmocka_unit_test(test_refused),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_defaults), cmocka_unit_test(test_fields), cmocka_unit_test(test_echo), cmocka_unit_test(test_refused),
                                        cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests_name("inference request", tests, NULL, NULL);
 }

@@ -14,7 +14,9 @@ struct http_exchange *http_exchange_new(struct loop *l, const struct http_wire *
     x->head = *head;
     *head = (struct http_head){0};
     x->head_only = span_eq(x->head.method, SPAN("HEAD"));
+    x->reset_code = HTTP_RESET_INTERNAL;
     buf_init(&x->fields, FIELDS_MAX);
+    buf_init(&x->trailers, FIELDS_MAX);
     buf_init(&x->out, SIZE_MAX); /* the wire sets the cap that fits the kind of answer */
     return x;
 }
@@ -26,12 +28,15 @@ void http_exchange_unref(struct http_exchange *x) {
     http_head_fini(&x->head);
     buf_fini(&x->collected);
     buf_fini(&x->fields);
+    buf_fini(&x->trailers);
     buf_fini(&x->out);
     mem_free(x);
 }
 
 /* ---- The request -------------------------------------------------------------------------------------------------------- */
 
+enum http_protocol http_protocol(const struct http_exchange *x) { return x->wire->protocol == HTTP_1_1 && x->head.minor == 0 ? HTTP_1_0 : x->wire->protocol; }
+bool http_secure(const struct http_exchange *x) { return x->connection && x->wire->secure(x); }
 struct span http_method(const struct http_exchange *x) { return x->head.method; }
 struct span http_path(const struct http_exchange *x) { return x->head.path; }
 struct span http_query(const struct http_exchange *x) { return x->head.query; }
@@ -108,6 +113,8 @@ void http_body_collect(struct http_exchange *x, size_t cap, void *arg, void (*on
     want_body(x);
 }
 
+void http_body_patient(struct http_exchange *x) { x->body_patient = true; }
+
 void http_body_pause(struct http_exchange *x) { x->body_paused = true; }
 
 void http_body_resume(struct http_exchange *x) {
@@ -174,13 +181,29 @@ static bool framing(struct span name) {
     return span_eq_nocase(name, SPAN("content-length")) || span_eq_nocase(name, SPAN("transfer-encoding")) || span_eq_nocase(name, SPAN("connection")) || span_eq_nocase(name, SPAN("date"));
 }
 
-int http_header_add(struct http_exchange *x, const char *name, struct span value) {
-    if (x->begun) return E_STATE;
+static int add_field(struct buf *fields, const char *name, struct span value) {
     if (!http_is_token(span_str(name)) || framing(span_str(name))) return E_INVALID;
     for (size_t i = 0; i < value.len; i++)
         if (((unsigned char)value.data[i] < 0x20 && value.data[i] != '\t') || value.data[i] == 0x7f) return E_INVALID;
-    if (strlen(name) + value.len + 4 > buf_room(&x->fields)) return E_FULL;
-    return buf_printf(&x->fields, "%s: %.*s\r\n", name, SPAN_ARG(value)); /* the field's length is below FIELDS_MAX */
+    if (strlen(name) + value.len + 4 > buf_room(fields)) return E_FULL;
+    return buf_printf(fields, "%s: %.*s\r\n", name, SPAN_ARG(value)); /* the field's length is below FIELDS_MAX */
+}
+
+int http_header_add(struct http_exchange *x, const char *name, struct span value) { return x->begun ? E_STATE : add_field(&x->fields, name, value); }
+
+int http_trailer_add(struct http_exchange *x, const char *name, struct span value) {
+    ASSERT(!x->ended);
+    return x->head_only ? E_STATE : add_field(&x->trailers, name, value);
+}
+
+bool http_fields_next(struct span *fields, struct span *name, struct span *value) {
+    struct span line;
+    if (!span_cut(fields, '\n', &line)) return false;
+    ptrdiff_t colon = span_find_char(line, ':');
+    ASSERT(colon > 0 && line.len >= (size_t)colon + 3);
+    *name = span_sub(line, 0, (size_t)colon);
+    *value = span_sub(line, (size_t)colon + 2, line.len - (size_t)colon - 3);
+    return true;
 }
 
 /* The handler is done with x. */
@@ -252,6 +275,13 @@ void http_abort(struct http_exchange *x) {
     end(x);
 }
 
+void http_reset(struct http_exchange *x, enum http_reset code) {
+    x->begun = true;
+    x->aborted = true;
+    x->reset_code = code;
+    end(x);
+}
+
 /* ---- Words -------------------------------------------------------------------------------------------------------------- */
 
 const char *http_status_text(int status) {
@@ -294,4 +324,12 @@ int http_respond_error(struct http_exchange *x, const struct error *err) {
     int r = http_respond(x, kind->http_status, "application/json", buf_span(&body));
     buf_fini(&body);
     return r;
+}
+
+void http_exchange_refuse(struct http_exchange *x, int status, const char *reason) {
+    struct buf body;
+    buf_init(&body, 4096);
+    http_error_body(&body, reason, status >= 500 ? "server_error" : "invalid_request_error", NULL, NULL);
+    http_respond(x, status, "application/json", buf_span(&body));
+    buf_fini(&body);
 }

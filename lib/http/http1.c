@@ -10,10 +10,36 @@
 #include "base/alloc.h"
 #include "http/server_internal.h"
 
+/* One HTTP/1 connection. */
+struct http1 {
+    struct http_connection connection;
+    struct http_server *server;
+    struct transport *transport;   /* NULL once dead */
+    struct http_parser parser;
+    struct buf in;                 /* read, but not taken yet */
+    struct http_exchange *first, **last; /* not written yet, in the order of their requests */
+    size_t exchange_count;
+    struct http_exchange *current; /* the one whose body is being read: the last of the list */
+    const struct span *taking;     /* the input that is being parsed now, what is left of it */
+    int busy;                      /* calls under way; the outermost one settles, see above */
+    bool stalled;                  /* the parser was not asked on: the pipeline is full, or nobody wants the body now */
+    bool discarding;               /* the body's exchange has ended without wanting it */
+    bool final;                    /* the request being read is the last one: it said so */
+    bool no_more;                  /* nothing further is read: the connection closes behind the last answer */
+    bool ended;                    /* the client has said that it sends nothing more */
+    bool broken;                   /* a write failed */
+    bool dead;
+    int waiting_for;               /* enum waiting, since waiting_since_ms */
+    int64_t waiting_since_ms, progress_ms;
+    size_t body_progress;          /* bytes of the body since its time began to count */
+    int64_t body_waited_ms;        /* what had been waited for it when its handler paused */
+    uint64_t written, flushed;     /* bytes given to the transport; of them, taken by the client at progress_ms */
+};
+
 enum { STREAM_CAP = 256 << 10 };  /* of the stream's own queue; what is beyond stays in the exchange's */
 enum { PIECE_MAX = 64 << 10 };    /* one write into it */
 enum { IN_HIGH = 64 << 10 };      /* input that waits; beyond, reading stops. Below it we read on, which is how we notice that a client goes */
-enum { IN_CAP = IN_HIGH + (64 << 10) }; /* one read of the loop more */
+enum { IN_CAP = IN_HIGH + TRANSPORT_READ_MAX };
 enum { OUT_SLACK = 64 << 10 };    /* head, chunk framing and end of a stream come on top of write_buffer_max and are never refused */
 
 enum waiting { WAITING_IDLE = 1, WAITING_HEAD, WAITING_BODY, WAITING_HANDLER };
@@ -36,7 +62,7 @@ static void leave(struct http1 *c) {
 
 static void bury(struct http1 *c) {
     c->dead = true;
-    c->stream = NULL;
+    c->transport = NULL;
     c->current = NULL;
     struct http_exchange *x = c->first;
     c->first = NULL;
@@ -46,13 +72,13 @@ static void bury(struct http1 *c) {
         next = x->next;
         http_exchange_detach(x);
     }
-    http_server_forget(c->server, c);
+    http_server_forget(c->server, &c->connection);
 }
 
-void http1_close(struct http1 *c) {
+static void http1_close(struct http1 *c) {
     if (c->dead) return;
     enter(c);
-    stream_close(c->stream);
+    transport_close(c->transport);
     bury(c);
     leave(c);
 }
@@ -60,9 +86,9 @@ void http1_close(struct http1 *c) {
 /* Everything is answered: what is written goes out first, and what the client still sends is read away for a moment. */
 static void finish(struct http1 *c) {
     const struct http_limits *m = &c->server->limits;
-    size_t queued = stream_write_queued(c->stream);
+    size_t queued = transport_write_queued(c->transport);
     if (c->server->draining && queued) return; /* on_done may end the process: it waits for this, see http1_check_time */
-    stream_close_after_flush(c->stream, queued ? m->write_timeout_ms : m->linger_ms);
+    transport_close_after_flush(c->transport, queued ? m->write_timeout_ms : m->linger_ms);
     bury(c);
 }
 
@@ -149,7 +175,11 @@ static int wire_write(struct http_exchange *x, struct span data) {
 static void wire_end(struct http_exchange *x) {
     struct http1 *c = x->connection;
     enter(c);
-    if (!x->aborted && x->streaming && !x->head_only && x->head.minor == 1 && buf_append_str(&x->out, "0\r\n\r\n")) x->aborted = true;
+    if (!x->aborted && x->streaming && !x->head_only && x->head.minor == 1) {
+        buf_append_str(&x->out, "0\r\n");
+        if (http_list_has(http_head_field(&x->head, "te"), SPAN("trailers"))) buf_append_span(&x->out, buf_span(&x->trailers));
+        if (buf_append_str(&x->out, "\r\n") || x->out.failed) x->aborted = true;
+    }
     if (c->current == x) { /* its body is not complete and nobody wants the rest */
         c->current = NULL;
         if (x->closing || !can_discard(c, x)) close_behind(c, x);
@@ -169,10 +199,12 @@ static void wire_pull(struct http_exchange *x) {
     leave(c);
 }
 
-static const char *wire_peer(const struct http_exchange *x) { return stream_peer(((struct http1 *)x->connection)->stream); }
-static bool wire_loopback(const struct http_exchange *x) { return stream_peer_loopback(((struct http1 *)x->connection)->stream); }
+static const char *wire_peer(const struct http_exchange *x) { return transport_peer(((struct http1 *)x->connection)->transport); }
+static bool wire_loopback(const struct http_exchange *x) { return transport_loopback(((struct http1 *)x->connection)->transport); }
 
-static const struct http_wire http1_wire = {wire_begin, wire_write, wire_end, wire_pull, wire_peer, wire_loopback};
+static bool wire_secure(const struct http_exchange *x) { return transport_secure(((struct http1 *)x->connection)->transport); }
+
+static const struct http_wire http1_wire = {wire_begin, wire_write, wire_end, wire_pull, wire_peer, wire_loopback, wire_secure, HTTP_1_1};
 
 /* ---- Input -------------------------------------------------------------------------------------------------------------- */
 
@@ -187,11 +219,7 @@ static void answer_refusal(struct http1 *c, int status, const char *reason) {
     }
     append_exchange(c, x);
     x->closing = true;
-    struct buf body;
-    buf_init(&body, 4096);
-    http_error_body(&body, reason, status >= 500 ? "server_error" : "invalid_request_error", NULL, NULL);
-    http_respond(x, status, "application/json", buf_span(&body));
-    buf_fini(&body);
+    http_exchange_refuse(x, status, reason);
 }
 
 /* The body that is being read has failed: its handler answers, nothing behind it is read. */
@@ -217,6 +245,8 @@ static void request_came(struct http1 *c) {
         return;
     }
     append_exchange(c, x);
+    c->body_progress = 0;
+    c->body_waited_ms = 0;
     if (has_body) c->current = x;
     else http_exchange_body_end(x, 0);
     c->server->on_request(c->server->arg, x);
@@ -270,7 +300,10 @@ out:
 static void on_read(void *arg, struct span data) {
     struct http1 *c = arg;
     enter(c);
-    if (c->waiting_for == WAITING_BODY) c->waiting_since_ms = loop_now_ms(c->server->loop);
+    if (c->waiting_for == WAITING_BODY && (c->body_progress += data.len) >= c->server->limits.progress_min) {
+        c->waiting_since_ms = loop_now_ms(c->server->loop);
+        c->body_progress = 0;
+    }
     if (!c->in.len) take_input(c, &data);
     if (!c->dead && buf_append_span(&c->in, data)) http1_close(c);
     leave(c);
@@ -307,7 +340,7 @@ static bool write_first(struct http1 *c) {
     if (c->broken) return false;
     while (x->out.len) {
         struct span piece = span_sub(buf_span(&x->out), 0, PIECE_MAX);
-        int r = stream_write(c->stream, piece);
+        int r = transport_write(c->transport, piece);
         if (r == E_FULL) break;
         if (r) { /* the stream's on_end follows and closes; not from here, where a handler may be in the middle of its own call */
             c->broken = true;
@@ -361,19 +394,20 @@ static void settle(struct http1 *c) {
         if (c->dead) return;
     }
     if (c->no_more) buf_clear(&c->in);
-    bool idle = !c->stalled && http_parser_between(&c->parser);
-    if (!c->first && (c->no_more || c->ended || (c->server->draining && idle))) {
+    if (!c->first && (c->no_more || c->ended)) {
         finish(c);
         return;
     }
     /* A last request's client is watched too: reading on is how its going is noticed. */
     bool read = c->in.len < IN_HIGH && !c->ended;
-    if (read) stream_read_start(c->stream);
-    else stream_read_stop(c->stream);
+    if (read) transport_read_start(c->transport);
+    else transport_read_stop(c->transport);
     enum waiting w = what_is_awaited(c);
     if ((int)w != c->waiting_for) {
+        int64_t now_ms = loop_now_ms(c->server->loop);
+        if (c->waiting_for == WAITING_BODY) c->body_waited_ms = now_ms - c->waiting_since_ms;
         c->waiting_for = (int)w;
-        c->waiting_since_ms = loop_now_ms(c->server->loop);
+        c->waiting_since_ms = w == WAITING_BODY ? now_ms - c->body_waited_ms : now_ms; /* a handler that pauses at every piece gives a client that drips no more time */
     }
 }
 
@@ -381,36 +415,38 @@ static void settle(struct http1 *c) {
 
 static const struct stream_events events = {on_read, on_end, on_drain};
 
-struct http1 *http1_new(struct http_server *s, struct stream *stream) {
+static void check_time(struct http1 *c);
+static void kind_drain(struct http_connection *c) {
+    enter((struct http1 *)c);
+    leave((struct http1 *)c);
+}
+static void kind_close(struct http_connection *c) { http1_close((struct http1 *)c); }
+static void kind_check_time(struct http_connection *c) { check_time((struct http1 *)c); }
+static const struct http_connection_kind kind = {kind_drain, kind_close, kind_check_time};
+
+struct http_connection *http1_new(struct http_server *s, struct transport *transport) {
     struct http1 *c = mem_zalloc(sizeof *c);
     if (!c) return NULL;
-    c->server = s;
+    c->connection.kind = &kind;
+    c->connection.server = c->server = s;
     s->refs++;
-    c->stream = stream;
+    c->transport = transport;
     c->last = &c->first;
     buf_init(&c->in, IN_CAP);
     http_parser_init(&c->parser, &s->limits.parser);
-    stream_init(stream, STREAM_CAP, c, &events);
-    return c;
+    transport_init(transport, STREAM_CAP, c, &events);
+    return &c->connection;
 }
 
-void http1_start(struct http1 *c) {
-    enter(c);
-    leave(c);
-}
+void http1_start(struct http_connection *c, struct span first) { on_read(c, first); }
 
-void http1_drain(struct http1 *c) {
-    enter(c);
-    leave(c);
-}
-
-void http1_check_time(struct http1 *c) {
+static void check_time(struct http1 *c) {
     const struct http_limits *m = &c->server->limits;
     int64_t now_ms = loop_now_ms(c->server->loop), waited_ms = now_ms - c->waiting_since_ms;
     enter(c);
-    uint64_t flushed = c->written - stream_write_queued(c->stream);
-    bool unsent = stream_write_queued(c->stream) || (c->first && c->first->out.len);
-    if (!unsent || flushed != c->flushed) {
+    uint64_t flushed = c->written - transport_write_queued(c->transport);
+    bool unsent = transport_write_queued(c->transport) || (c->first && c->first->out.len);
+    if (!unsent || flushed - c->flushed >= m->progress_min) {
         c->flushed = flushed;
         c->progress_ms = now_ms;
     }
@@ -418,11 +454,11 @@ void http1_check_time(struct http1 *c) {
         http1_close(c);
     } else if (c->waiting_for == WAITING_HEAD && waited_ms >= m->head_timeout_ms) {
         answer_refusal(c, 408, "The request's head did not arrive in time.");
-    } else if (c->waiting_for == WAITING_BODY && waited_ms >= m->body_timeout_ms) {
+    } else if (c->waiting_for == WAITING_BODY && waited_ms >= m->body_timeout_ms && !(c->current && c->current->body_patient)) {
         if (c->current) fail_current(c, E_DEADLINE);
         c->no_more = true;
         c->discarding = false;
-    } else if (c->waiting_for == WAITING_IDLE && waited_ms >= m->idle_timeout_ms) {
+    } else if (c->waiting_for == WAITING_IDLE && waited_ms >= (c->server->draining ? m->drain_idle_ms : m->idle_timeout_ms)) {
         c->no_more = true;
     }
     leave(c);

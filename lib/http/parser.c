@@ -171,6 +171,13 @@ static int read_target(struct http_parser *p, struct http_head *h) {
     return 0;
 }
 
+static bool method_known(struct span method) {
+    static const char *const known[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (span_eq_str(method, known[i])) return true;
+    return false;
+}
+
 static int parse_request_line(struct http_parser *p, struct span line) {
     ptrdiff_t first = span_find_char(line, ' ');
     struct span method = span_sub(line, 0, first < 0 ? line.len : (size_t)first), rest = first < 0 ? SPAN("") : span_skip(line, (size_t)first + 1);
@@ -181,10 +188,7 @@ static int parse_request_line(struct http_parser *p, struct span line) {
     bool shape = version.len == 8 && span_starts(version, SPAN("HTTP/")) && is_digit(version.data[5]) && version.data[6] == '.' && is_digit(version.data[7]);
     if (!shape) return refuse(p, 400, "The request line does not end in a version such as HTTP/1.1.");
     if (version.data[5] != '1' || version.data[7] > '1') return refuse(p, 505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.");
-    static const char *const known[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
-    bool found = false;
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) found |= span_eq_str(method, known[i]);
-    if (!found) return refuse(p, 501, "This method is not known here.");
+    if (!method_known(method)) return refuse(p, 501, "This method is not known here.");
     p->minor = version.data[7] - '0';
     p->method_len = method.len;
     p->target_start = (size_t)first + 1;
@@ -214,8 +218,7 @@ static int parse_field_line(struct http_parser *p, struct span line) {
     return 0;
 }
 
-/* Whether a comma-separated list holds this token. */
-static bool list_has(struct span list, struct span token) {
+bool http_list_has(struct span list, struct span token) {
     struct span item;
     while (span_cut(&list, ',', &item))
         if (span_eq_nocase(trim_blanks(item), token)) return true;
@@ -249,8 +252,8 @@ static int read_fields(struct http_parser *p, struct http_head *h) {
             if (codings++) return refuse(p, 400, "The request has two Transfer-Encoding fields.");
             if (read_coding(p, value)) return E_INVALID;
         } else if (span_eq_nocase(name, SPAN("connection"))) {
-            close |= list_has(value, SPAN("close"));
-            keep |= list_has(value, SPAN("keep-alive"));
+            close |= http_list_has(value, SPAN("close"));
+            keep |= http_list_has(value, SPAN("keep-alive"));
         } else if (span_eq_nocase(name, SPAN("expect")) && h->minor == 1) {
             if (!span_eq_nocase(value, SPAN("100-continue"))) return refuse(p, 417, "Only the expectation 100-continue is met here.");
             h->expects_continue = true;
@@ -263,6 +266,42 @@ static int read_fields(struct http_parser *p, struct http_head *h) {
     h->has_body = h->chunked || h->length > 0;
     h->keep_alive = !close && (h->minor == 1 || keep);
     return 0;
+}
+
+int http_head_check(struct http_head *h, int *status, const char **reason) {
+    struct http_parser p = {0}; /* only what refuse() says */
+    struct span host = {NULL, 0};
+    int hosts = 0;
+    bool sized = false;
+    h->minor = 1;
+    h->keep_alive = true;
+    if (!method_known(h->method)) refuse(&p, 501, "This method is not known here.");
+    else if (h->target.len && h->target.data[0] != '/' && !span_eq(h->target, SPAN("*"))) refuse(&p, 400, "The request target must begin with '/'.");
+    else read_target(&p, h);
+    for (size_t i = 0; i < h->field_count && !p.status; i++) {
+        struct span name = h->fields[i].name, value = h->fields[i].value;
+        if (span_eq(name, SPAN("host"))) {
+            host = value;
+            if (hosts++) refuse(&p, 400, "The request has two Host fields.");
+        } else if (span_eq(name, SPAN("content-length"))) {
+            if (sized) refuse(&p, 400, "The request has two Content-Length fields.");
+            else read_length(&p, value, &h->length);
+            sized = true;
+        } else if (span_eq(name, SPAN("expect"))) {
+            if (span_eq_nocase(value, SPAN("100-continue"))) h->expects_continue = h->has_body;
+            else refuse(&p, 417, "Only the expectation 100-continue is met here.");
+        }
+    }
+    if (!p.status && hosts && h->authority.data && !span_eq_nocase(host, h->authority)) refuse(&p, 400, "The Host field differs from the request's authority.");
+    if (hosts && !h->authority.data) h->authority = host;
+    if (!p.status && !h->authority.len) refuse(&p, 400, "The request's authority is missing.");
+    else if (!p.status && !authority_valid(h->authority)) refuse(&p, 400, "The request's authority is not valid.");
+    if (!h->has_body) h->length = 0;
+    h->chunked = h->has_body && !sized; /* of a length that is not known before its end */
+    if (!p.status) return 0;
+    *status = p.status;
+    *reason = p.reason;
+    return E_INVALID;
 }
 
 /* The empty line is there: makes the head out of the text and the marks. */

@@ -82,5 +82,10 @@ int http_parser_status(const struct http_parser *p);         /* 400, 413, 414, 4
 const char *http_parser_reason(const struct http_parser *p); /* a sentence for the client */
 /* tchar of RFC 9110: what methods and field names are made of. */
 bool http_is_token(struct span s);
+/* Whether a comma-separated list holds this token, any case. */
+bool http_list_has(struct span list, struct span token);
+/* For a head that came in another form (HTTP/2's): method, target, fields and, where it was said, authority are set; has_body too. Checks them as those of an HTTP/1.1
+ * request are checked and sets the rest. 0, or E_INVALID with the status and a sentence for the client. */
+int http_head_check(struct http_head *h, int *status, const char **reason);
 
 #endif

@@ -1,9 +1,23 @@
-/* What server.c (listening, time, draining) and http1.c (one connection) share. */
+/* What server.c (listening, time, draining), opening.c (which protocol is it), http1.c and http2.c (one connection each) share. */
 #ifndef GENLOOP_HTTP_SERVER_INTERNAL_H
 #define GENLOOP_HTTP_SERVER_INTERNAL_H
 
-#include "base/loop_stream.h"
+#include "http/transport.h"
 #include "http/wire.h"
+
+struct http_connection;
+struct http_connection_kind {
+    void (*drain)(struct http_connection *c);      /* the server drains now */
+    void (*close)(struct http_connection *c);      /* at once */
+    void (*check_time)(struct http_connection *c); /* closes what has waited too long */
+};
+
+/* The beginning of every kind of connection. */
+struct http_connection {
+    struct http_connection *next, *previous;
+    const struct http_connection_kind *kind;
+    struct http_server *server; /* holds a reference */
+};
 
 struct http_server {
     int refs; /* its owner, its connections, walks over them */
@@ -14,8 +28,10 @@ struct http_server {
     struct http_limits limits;
     void *arg;
     void (*on_request)(void *arg, struct http_exchange *x);
-    struct http1 *connections, *walking; /* walking: the next one of the walk that is under way */
+    struct http_connection *connections, *walking; /* walking: the next one of the walk that is under way */
     size_t connection_count;
+    char door[32];             /* label of the metrics */
+    struct http2_setup *http2; /* what all HTTP/2 connections share */
     bool draining;
     void *drained_arg;
     void (*on_drained)(void *arg);
@@ -23,37 +39,21 @@ struct http_server {
     int64_t date_second;
 };
 
-/* One HTTP/1 connection. */
-struct http1 {
-    struct http1 *next, *previous;
-    struct http_server *server;    /* holds a reference */
-    struct stream *stream;         /* NULL once dead */
-    struct http_parser parser;
-    struct buf in;                 /* read, but not taken yet */
-    struct http_exchange *first, **last; /* not written yet, in the order of their requests */
-    size_t exchange_count;
-    struct http_exchange *current; /* the one whose body is being read: the last of the list */
-    const struct span *taking;     /* the input that is being parsed now, what is left of it */
-    int busy;                      /* calls under way; the outermost one settles, see http1.c */
-    bool stalled;                  /* the parser was not asked on: the pipeline is full, or nobody wants the body now */
-    bool discarding;               /* the body's exchange has ended without wanting it */
-    bool final;                    /* the request being read is the last one: it said so */
-    bool no_more;                  /* nothing further is read: the connection closes behind the last answer */
-    bool ended;                    /* the client has said that it sends nothing more */
-    bool broken;                   /* a write failed */
-    bool dead;
-    int waiting_for;               /* enum waiting, since waiting_since_ms */
-    int64_t waiting_since_ms, progress_ms;
-    uint64_t written, flushed;     /* bytes given to the stream; of them, taken by the client at progress_ms */
-};
+/* A connection that has said nothing yet; puts http1 or http2 in its own place. Takes stream. NULL without memory. */
+struct http_connection *opening_new(struct http_server *s, struct stream *stream);
+void opening_start(struct http_connection *c);
+/* Take the transport and what the client has sent so far. NULL without memory (the transport stays the caller's). They are in the server's list when *_start is called. */
+struct http_connection *http1_new(struct http_server *s, struct transport *transport);
+void http1_start(struct http_connection *c, struct span first);
+struct http_connection *http2_new(struct http_server *s, struct transport *transport);
+void http2_start(struct http_connection *c, struct span first);
+int http2_setup_new(struct http2_setup **out);
+void http2_setup_free(struct http2_setup *setup);
 
-struct http1 *http1_new(struct http_server *s, struct stream *stream);
-void http1_start(struct http1 *c);
-void http1_drain(struct http1 *c);
-void http1_close(struct http1 *c); /* at once */
-void http1_check_time(struct http1 *c); /* closes what has waited too long */
-void http_server_forget(struct http_server *s, struct http1 *c); /* takes c out of the list */
+void http_server_replace(struct http_server *s, struct http_connection *old, struct http_connection *c); /* in the list; old is the caller's to free */
+void http_server_forget(struct http_server *s, struct http_connection *c); /* takes c out of the list */
 void http_server_unref(struct http_server *s);
+void http_server_count(const struct http_server *s, const char *reason); /* something met a limit */
 struct span http_server_date(struct http_server *s);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * What lies between an exchange (exchange.c: what handlers see) and the protocol that carries it (http1.c). A protocol makes exchanges
+ * What lies between an exchange (exchange.c: what handlers see) and the protocol that carries it (http1.c, http2.c). A protocol makes exchanges
  * with http_exchange_new, feeds their bodies, and takes their answers through the functions of struct http_wire.
  * Only lib/http includes this.
  *
@@ -22,6 +22,8 @@ struct http_wire {
     void (*pull)(struct http_exchange *x);  /* the handler wants the body (again), or never will */
     const char *(*peer)(const struct http_exchange *x);
     bool (*loopback)(const struct http_exchange *x);
+    bool (*secure)(const struct http_exchange *x);
+    enum http_protocol protocol; /* of it; HTTP/1.0 is the head's to say */
 };
 
 struct http_exchange {
@@ -37,19 +39,20 @@ struct http_exchange {
     void (*on_body)(void *arg, struct span body, int r);
     struct buf collected;
     uint64_t body_seen;
+    bool body_patient;
     bool body_wanted, body_paused, body_over; /* over: its end or error was seen */
     bool body_told;                           /* the handler has heard of the end or error */
     int body_error;
     /* the answer */
     int status;
-    struct buf fields;           /* "name: value\r\n" … */
+    struct buf fields, trailers; /* "name: value\r\n" … */
     struct buf out;              /* what the connection has not taken yet */
     bool head_only, begun, streaming, ended, aborted, wants_drain, closing;
     void *close_arg, *drain_arg;
     void (*on_close)(void *arg);
     void (*on_drain)(void *arg);
     bool gone, gone_told;        /* the client */
-    int64_t produced;            /* bytes of body, to hold a whole answer to its length */
+    enum http_reset reset_code;  /* where it is aborted */
 };
 
 /* Takes head. One reference for the handler, one for the wire. NULL without memory. */
@@ -62,6 +65,9 @@ void http_exchange_body_end(struct http_exchange *x, int r);  /* 0, or what went
 void http_exchange_gone(struct http_exchange *x);             /* tells on_close, once; the wire still may write */
 void http_exchange_detach(struct http_exchange *x);           /* the wire is done with it: body error, on_close, and its reference is given up */
 void http_exchange_drained(struct http_exchange *x);          /* calls on_drain where it was asked for */
-
+/* Answers what no handler has seen, as an error object. */
+void http_exchange_refuse(struct http_exchange *x, int status, const char *reason);
+/* Takes the next "name: value" line off *fields. */
+bool http_fields_next(struct span *fields, struct span *name, struct span *value);
 
 #endif

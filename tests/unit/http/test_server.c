@@ -235,8 +235,9 @@ static void without_date(struct buf *b) {
 
 static void start(const struct http_limits *limits) {
     struct error err = {0};
+    struct http_options options = {.limits = limits ? *limits : (struct http_limits){.pipeline_max = 0}};
     loop = loop_new(&err);
-    server = http_server_open(loop, "127.0.0.1:0", limits, NULL, on_request, &err);
+    server = http_server_open(loop, "127.0.0.1:0", &options, NULL, on_request, &err);
     CHECK(server != NULL, "%s", err.message);
     port = http_server_port(server);
     open_exchanges = closed_told = drains_told = body_errors = last_body_error = 0;

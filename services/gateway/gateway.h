@@ -9,6 +9,7 @@
  *   registry.c           what governance has released, from the topics
  *   interactions.c       what is captured of a conversation, by the tenant's policy
  *   uplink.c             a client's stream to a service, with credit
+ *   unbuilt.c            doors whose part of the engine is to come; unbuilt_request.c is its pure part
  *   models.c, relay.c, documents.c, feedback.c, status.c   the other doors
  * Everything is on the loop's thread but the registry's reader and work on workers. The gateway holds nobody's state: what it knows it was told, and can lose.
  */

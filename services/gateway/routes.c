@@ -2,6 +2,7 @@
 
 #include "genloop/v1/services.pb-c.h"
 #include "relay.h"
+#include "unbuilt_request.h"
 
 #define REQUEST(NAME) &genloop__v1__##NAME##__descriptor
 #define PAGE page_fields
@@ -55,6 +56,24 @@ const struct route ROUTES[] = {
     {"GET", "/v1/models/{model}", SCOPE_CLIENT, BODY_NONE, models_get, "One model, by name, name@version or alias.", NULL},
     {"POST", "/v1/chat/completions", SCOPE_CLIENT, BODY_JSON, chat_create, "An answer to a conversation, whole or as a stream of events.", NULL},
     {"POST", "/v1/completions", SCOPE_CLIENT, BODY_JSON, completion_create, "How a text goes on, whole or as a stream of events.", NULL},
+    {"POST", "/v1/responses", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "OpenAI's responses. Not built yet: the request is checked.", &UNBUILT_RESPONSES},
+    {"GET", "/v1/responses/{id}", SCOPE_CLIENT, BODY_NONE, unbuilt_get, "A stored response. Not built yet: there is none.", &UNBUILT_RESPONSES},
+    {"DELETE", "/v1/responses/{id}", SCOPE_CLIENT, BODY_NONE, unbuilt_get, "Remove a stored response. Not built yet: there is none.", &UNBUILT_RESPONSES},
+    {"POST", "/v1/embeddings", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Vectors of texts. Not built yet: the request is checked.", &UNBUILT_EMBEDDINGS},
+    {"POST", "/v1/rerank", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Documents in the order of their relevance to a query. Not built yet: the request is checked.", &UNBUILT_RERANK},
+    {"POST", "/v1/score", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "How well pairs of texts go together. Not built yet: the request is checked.", &UNBUILT_SCORE},
+    {"POST", "/v1/classify", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Classes of texts. Not built yet: the request is checked.", &UNBUILT_CLASSIFY},
+    {"POST", "/v1/messages", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Anthropic's messages. Not built yet: the request is checked.", &UNBUILT_MESSAGES},
+    {"POST", "/v1/moderations", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Moderation by a classifier. Not built yet: the request is checked.", &UNBUILT_MODERATIONS},
+    {"POST", "/v1/images/generations", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Images from a text. Not built yet: the request is checked.", &UNBUILT_IMAGES},
+    {"POST", "/v1/images/edits", SCOPE_CLIENT, BODY_STREAM, unbuilt_form, "Edits of an image, as a form. Not built yet: the request is checked.", &UNBUILT_IMAGE_EDITS},
+    {"POST", "/v1/audio/speech", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Sound from a text. Not built yet: the request is checked.", &UNBUILT_SPEECH},
+    {"POST", "/v1/tables", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Synthetic rows. Not built yet: the request is checked.", &UNBUILT_TABLES},
+    {"POST", "/v1/batches", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "A batch of requests from a file. Not built yet: the request is checked.", &UNBUILT_BATCHES},
+    {"GET", "/v1/batches", SCOPE_CLIENT, BODY_NONE, unbuilt_list, "Batches. Not built yet: there are none.", &UNBUILT_BATCHES},
+    {"GET", "/v1/batches/{id}", SCOPE_CLIENT, BODY_NONE, unbuilt_get, "A batch. Not built yet: there is none.", &UNBUILT_BATCHES},
+    {"POST", "/v1/batches/{id}/cancel", SCOPE_CLIENT, BODY_JSON_OR_EMPTY, unbuilt_get, "Cancel a batch. Not built yet: there is none.", &UNBUILT_BATCHES},
+    {"GET", "/v1/monitoring", SCOPE_OPERATOR, BODY_NONE, unbuilt_call, "What the monitors say. Not built yet.", &UNBUILT_MONITORING},
     {"POST", "/v1/feedback", SCOPE_CLIENT, BODY_JSON, feedback_submit, "Judge an answer: thumb, rating, preference or correction.", NULL},
     {"GET", "/v1/feedback", SCOPE_OPERATOR, BODY_NONE, relay_call, "Judgements, newest first, without what people wrote.", &LIST_FEEDBACK},
     {"POST", "/v1/documents", SCOPE_OPERATOR, BODY_STREAM, document_upload, "Upload a document: the raw body, ?dataset=NAME&source=FILE.", NULL},

@@ -15,6 +15,10 @@ void models_get(struct exchange *x, const struct json *body);
 void feedback_submit(struct exchange *x, const struct json *body);   /* feedback.c */
 void document_upload(struct exchange *x, const struct json *body);   /* documents.c */
 void status_get(struct exchange *x, const struct json *body);        /* status.c */
+void unbuilt_call(struct exchange *x, const struct json *body);      /* unbuilt.c: what the row's relay says, of doors to come */
+void unbuilt_form(struct exchange *x, const struct json *body);
+void unbuilt_get(struct exchange *x, const struct json *body);
+void unbuilt_list(struct exchange *x, const struct json *body);
 void relay_call(struct exchange *x, const struct json *body);        /* relay.c: what the row's relay says */
 
 #endif

@@ -124,6 +124,7 @@ static void on_gone(void *state) {
 static void answer_headers(struct generation *g) {
     (void)http_header_add(g->x->http, "x-genloop-model", span_str(g->model));
     (void)http_header_add(g->x->http, "x-genloop-replica", span_str(g->replica));
+    (void)http_header_add(g->x->http, "x-genloop-cache", SPAN("miss")); /* what a replica computed */
 }
 
 /* ---- what is kept ---- */

@@ -9,15 +9,18 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "sse.h"
 
-enum { URL_MAX = 8192, CONNECT_TIMEOUT_MS = 5000, TICK_MS = 100, GRACE_MS = 1000, PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 3000, RETRY_AFTER_MAX_MS = 30000, REDIRECTS_MAX = 10 };
+enum { URL_MAX = 8192, CONNECT_TIMEOUT_MS = 5000, TICK_MS = 100, GRACE_MS = 1000, PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 3000, RETRY_AFTER_MAX_MS = 30000, REDIRECTS_MAX = 10, DOOR_MAX = 108, DOOR_MS = 2000 };
 
 struct client {
     char url[URL_MAX / 2]; /* without a slash at its end */
     char *bearer;          /* the header; owned; NULL: no key */
     CURL *curl;            /* of single calls: its connection is kept */
     bool reached;          /* it has answered once */
+    char door[DOOR_MAX];   /* the socket that is used instead of the URL's address; "": none */
+    bool door_sought;
 };
 
 /* One request under way. */
@@ -35,6 +38,7 @@ struct transfer {
     struct sse sse;
     void *arg;
     int (*on_event)(void *arg, const struct json *event);
+    bool through_door;     /* its last attempt went there */
     bool stream, ended;    /* ended: [DONE] has come */
     int result;            /* why it was stopped: what on_event said, or a failure of ours */
     struct error err;
@@ -145,6 +149,105 @@ void client_close(struct client *c) {
 }
 
 const char *client_url(const struct client *c) { return c->url; }
+
+/* ---- the home's own door ---- */
+
+struct door_search {
+    const char *run;
+    int port;      /* of the gateway that is looked for; 0: any */
+    char *found;
+    CURL *curl;
+};
+
+static size_t on_door_header(char *data, size_t one, size_t n, void *arg) {
+    struct span line = span_of(data, n), name;
+    int64_t port;
+    (void)one;
+    if (span_cut(&line, ':', &name) && span_eq_nocase(name, SPAN("x-genloop-port")) && span_to_i64(span_trim(line), &port) == 0) *(int64_t *)arg = port;
+    return n;
+}
+
+static size_t drop_body(char *data, size_t one, size_t n, void *arg) {
+    (void)data;
+    (void)one;
+    (void)arg;
+    return n;
+}
+
+/* 1: this is the door; 0: look on. */
+static int try_door(void *arg, const char *name) {
+    struct door_search *s = arg;
+    char path[DOOR_MAX];
+    int64_t port = -1;
+    int n = snprintf(path, sizeof path, "%s/%s", s->run, name);
+    if (!span_ends(span_str(name), SPAN(".door")) || n < 0 || (size_t)n >= sizeof path) return 0;
+    curl_easy_reset(s->curl);
+    (void)curl_easy_setopt(s->curl, CURLOPT_URL, "http://home/livez");
+    (void)curl_easy_setopt(s->curl, CURLOPT_UNIX_SOCKET_PATH, path);
+    (void)curl_easy_setopt(s->curl, CURLOPT_NOSIGNAL, 1L);
+    (void)curl_easy_setopt(s->curl, CURLOPT_TIMEOUT_MS, (long)DOOR_MS);
+    (void)curl_easy_setopt(s->curl, CURLOPT_HEADERFUNCTION, on_door_header);
+    (void)curl_easy_setopt(s->curl, CURLOPT_HEADERDATA, &port);
+    (void)curl_easy_setopt(s->curl, CURLOPT_WRITEFUNCTION, drop_body);
+    if (curl_easy_perform(s->curl) != CURLE_OK || port < 0 || (s->port && port != s->port)) return 0;
+    span_copy(s->found, DOOR_MAX, span_str(path));
+    return 1;
+}
+
+static bool find_door(const char *home, int port, char found[DOOR_MAX]) {
+    char run[4096];
+    struct door_search s = {.run = run, .port = port, .found = found, .curl = curl_easy_init()};
+    (void)snprintf(run, sizeof run, "%s/run", home);
+    bool is = s.curl && dir_list(run, &s, try_door, NULL) == 1;
+    if (s.curl) curl_easy_cleanup(s.curl);
+    return is;
+}
+
+/* The port of a URL on this machine; 0 for any other. */
+static int loopback_port(struct span url) {
+    static const char *const hosts[] = {"127.0.0.1", "localhost", "[::1]"};
+    bool tls = span_starts(url, SPAN("https://"));
+    int64_t port = tls ? 443 : 80;
+    url = span_skip(url, tls ? 8 : 7);
+    for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++) {
+        if (!span_starts(url, span_str(hosts[i]))) continue;
+        struct span rest = span_skip(url, strlen(hosts[i])), number;
+        if (rest.len == 0) return (int)port;
+        if (rest.data[0] != ':') return 0;
+        rest = span_skip(rest, 1);
+        return span_cut(&rest, '/', &number) && span_to_i64(number, &port) == 0 && port > 0 && port < 65536 ? (int)port : 0;
+    }
+    return 0;
+}
+
+/* The gateway asks for a key and we have none. On its own machine, the owner of its home needs none: whether there is such a door, from now on used. */
+static bool enter_door(struct client *c) {
+    const char *set = getenv("GENLOOP_HOME"), *user = getenv("HOME");
+    char home[4000];
+    int port = loopback_port(span_str(c->url));
+    if (c->bearer || c->door_sought || !port) return false;
+    c->door_sought = true;
+    if (set && *set) (void)snprintf(home, sizeof home, "%s", set);
+    else (void)snprintf(home, sizeof home, "%s/.genloop", user ? user : "");
+    return find_door(home, port, c->door);
+}
+
+int client_open_home(const char *home, struct client **out, struct error *err) {
+    struct client *c = mem_zalloc(sizeof *c);
+    if (!c) return error_set(err, E_NOMEM, "no memory for a client");
+    c->door_sought = true;
+    span_copy(c->url, sizeof c->url, SPAN("http://home"));
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != 0 || !(c->curl = curl_easy_init())) {
+        client_close(c);
+        return error_set(err, E_NOMEM, "no memory for a client");
+    }
+    if (!find_door(home, 0, c->door)) {
+        client_close(c);
+        return error_set(err, E_UNAVAILABLE, "no gateway of the home %s answers at its door %s/run/INSTANCE.door: is the platform up, and is the home yours?", home, home);
+    }
+    *out = c;
+    return 0;
+}
 
 /* ---- one transfer ---- */
 
@@ -281,6 +384,8 @@ static int transfer_prepare(struct transfer *t, struct error *err) {
     (void)curl_easy_setopt(t->curl, CURLOPT_HEADERFUNCTION, on_header);
     (void)curl_easy_setopt(t->curl, CURLOPT_HEADERDATA, t);
     bool ok = add_header(t, t->stream ? "Accept: text/event-stream" : "Accept: application/json") && add_header(t, "Expect:");
+    t->through_door = t->client->door[0] != '\0';
+    if (t->through_door) (void)curl_easy_setopt(t->curl, CURLOPT_UNIX_SOCKET_PATH, t->client->door);
     if (t->client->bearer) ok = ok && add_header(t, t->client->bearer);
     if (q->file) {
         (void)curl_easy_setopt(t->curl, CURLOPT_POST, 1L);
@@ -355,6 +460,7 @@ static int perform(struct transfer *t, struct json **answer, struct error *err) 
         if (r == 0) r = transfer_end(t, curl_easy_perform(t->curl), answer, &why);
         if (t->alive_ms > alive_ms) attempt = 0;
         if (r >= 0) return r;
+        if (r == E_UNAUTHENTICATED && enter_door(t->client)) continue;
         if (!t->request.again || !client_worth_again(r) || clock_mono_ms() - t->alive_ms > patience_ms(t->client)) {
             if (err) *err = why;
             return r;
@@ -426,6 +532,7 @@ static int slot_ended(struct run *run, struct slot *s, CURLcode code, struct err
     (void)curl_multi_remove_handle(run->multi, s->curl);
     s->running = false;
     int r = transfer_end(&s->transfer, code, &answer, &err);
+    if (r == E_UNAUTHENTICATED && (run->client->door[0] || enter_door(run->client)) && !s->transfer.through_door) return slot_start(run, s);
     if (r < 0 && s->transfer.request.again && client_worth_again(r) && clock_mono_ms() - s->transfer.alive_ms <= patience_ms(run->client)) {
         s->wait_until_ms = clock_mono_ms() + client_pause_ms(s->attempt++, s->transfer.retry_after_ms);
         return 0;

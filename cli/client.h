@@ -1,5 +1,6 @@
 /*
- * A client of the gateway: HTTP by libcurl, JSON out and in. It talks to $GENLOOP_URL (default http://127.0.0.1:8080) and shows $GENLOOP_API_KEY as its bearer.
+ * A client of the gateway: HTTP by libcurl, JSON out and in. It talks to $GENLOOP_URL (default http://127.0.0.1:8080) and shows $GENLOOP_API_KEY as its bearer. Without a key, where
+ * one is asked for by a gateway on this machine, the owner of its home goes through the home's own door: HOME/run/INSTANCE.door, of $GENLOOP_HOME (default ~/.genloop).
  *
  * Three ways to ask: one call with one answer (client_call), one call that is answered by a stream of events (client_stream), and many calls side by side (client_batch).
  * What is harmless to ask twice (`again`) is asked again with growing pauses where the gateway is full, restarting, or was cut off in the middle: for CLIENT_PATIENCE_MS since the
@@ -26,6 +27,8 @@ enum {
 struct client;
 /* Reads the environment. Returns owned. E_INVALID for a GENLOOP_URL that is none. */
 int client_open(struct client **c, struct error *err);
+/* The same through the door of this home, whatever the environment says. E_UNAVAILABLE where no gateway of it answers there. */
+int client_open_home(const char *home, struct client **c, struct error *err);
 void client_close(struct client *c); /* NULL is accepted */
 const char *client_url(const struct client *c);
 

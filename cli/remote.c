@@ -8,13 +8,22 @@
 
 enum { BODY_MAX = 8 << 20, SHOWN_MAX = 256, SHOWN_COUNT = 8, LABEL_WIDTH = 14, SETTLE_MS = 30000, SETTLE_STEP_MS = 150 };
 
-int remote_open(struct remote *x, struct cli *c) {
+static void remote_init(struct remote *x, struct cli *c) {
     *x = (struct remote){.cli = c};
     buf_init(&x->out, REMOTE_OUT_MAX);
     buf_init(&x->path, REMOTE_PATH_MAX);
     buf_init(&x->body, BODY_MAX);
     json_begin(&x->json, &x->out);
+}
+
+int remote_open(struct remote *x, struct cli *c) {
+    remote_init(x, c);
     return client_open(&x->client, &x->err);
+}
+
+int remote_open_home(struct remote *x, struct cli *c, const char *home) {
+    remote_init(x, c);
+    return client_open_home(home, &x->client, &x->err);
 }
 
 int remote_close(struct remote *x, int r) {

@@ -20,6 +20,7 @@ struct remote {
     struct error err;
 };
 
+int remote_open_home(struct remote *x, struct cli *c, const char *home); /* through the home's own door; otherwise as: */
 int remote_open(struct remote *x, struct cli *c); /* 0, or a code: then x->err says why and remote_close is still to be called */
 /* r 0: prints what is in `out` and returns CLI_DONE; else says x->err and returns CLI_FAILED, after printing what is there already. Frees. */
 int remote_close(struct remote *x, int r);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "registry/api_key.h"
 
 /* Where in a topic the highest epoch was first seen: what stands behind it with a lower one is a former holder's. A latest-value snapshot may
  * come in another order than the topic's, so the place counts, not the time of reading. */
@@ -17,7 +18,9 @@ struct fold {
     size_t n_versions, versions_capacity;
     Genloop__V1__Alias **aliases; /* sorted by alias; owned */
     size_t n_aliases, aliases_capacity;
-    struct fence models, alias_fence;
+    Genloop__V1__ApiKey **keys; /* sorted by id; owned */
+    size_t n_keys, keys_capacity;
+    struct fence models, alias_fence, key_fence;
     struct fold_counts counts;
     uint64_t generation;
 };
@@ -32,14 +35,19 @@ void fold_free(struct fold *f) {
     if (!f) return;
     for (size_t i = 0; i < f->n_versions; i++) record_free(&f->versions[i]->base);
     for (size_t i = 0; i < f->n_aliases; i++) record_free(&f->aliases[i]->base);
+    for (size_t i = 0; i < f->n_keys; i++) record_free(&f->keys[i]->base);
     mem_free(f->versions);
     mem_free(f->aliases);
+    mem_free(f->keys);
     mem_free(f);
 }
 
 void fold_counts(const struct fold *f, struct fold_counts *counts) { *counts = f->counts; }
 uint64_t fold_generation(const struct fold *f) { return f->generation; }
-uint64_t fold_epoch(const struct fold *f) { return f->models.epoch > f->alias_fence.epoch ? f->models.epoch : f->alias_fence.epoch; }
+uint64_t fold_epoch(const struct fold *f) {
+    uint64_t epoch = f->models.epoch > f->alias_fence.epoch ? f->models.epoch : f->alias_fence.epoch;
+    return f->key_fence.epoch > epoch ? f->key_fence.epoch : epoch;
+}
 
 static int span_order(struct span a, struct span b) {
     size_t n = a.len < b.len ? a.len : b.len;
@@ -208,22 +216,81 @@ static int fold_alias_event(struct fold *f, const struct event *e, Genloop__V1__
     return 0;
 }
 
+static size_t key_place(const struct fold *f, struct span id, bool *found) {
+    size_t low = 0, high = f->n_keys;
+    *found = false;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        int c = span_order(span_str(f->keys[mid]->id), id);
+        if (c == 0) {
+            *found = true;
+            return mid;
+        }
+        if (c < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static int fold_key_event(struct fold *f, const struct event *e, Genloop__V1__ApiKey **record, enum fold_result *result, struct error *err) {
+    Genloop__V1__ApiKey *k = *record;
+    if (!api_key_id_valid(span_str(k->id)) || !span_eq_str(e->key, k->id) || k->hash.len != API_KEY_HASH_SIZE || scope_rank(span_str(k->scope)) == 0 || !model_name_valid(span_str(k->tenant))) {
+        error_set(err, E_DENIED, "the key %.*s is not that of its record, or the record is none of an API key", SPAN_ARG(e->key));
+        return drop_signature(f, result);
+    }
+    if (!fence_admits(&f->key_fence, e, k->epoch)) return drop_epoch(f, &f->key_fence, k->epoch, e, result, err);
+    bool found;
+    size_t at = key_place(f, span_str(k->id), &found);
+    if (found) {
+        Genloop__V1__ApiKey *known = f->keys[at];
+        if (k->revision == known->revision && strcmp(k->audit_id, known->audit_id) == 0) {
+            f->counts.repeated++;
+            *result = FOLD_SAME;
+            return 0;
+        }
+        if (k->revision <= known->revision) return drop_revision(f, e, k->revision, known->revision, result, err);
+        if (known->revoked_time_ms && !k->revoked_time_ms) {
+            error_set(err, E_STATE, "%s is revoked, and does not come back", k->id);
+            return drop(&f->counts.dropped_transition, result);
+        }
+        record_free(&known->base);
+    } else {
+        if (f->n_keys >= FOLD_KEYS_MAX) return error_set(err, E_FULL, "the registry holds %d keys, the most that it can", FOLD_KEYS_MAX);
+        if (array_reserve(&f->keys, &f->keys_capacity, f->n_keys + 1, sizeof *f->keys) != 0) return error_set(err, E_NOMEM, "no memory for key %s", k->id);
+        memmove(f->keys + at + 1, f->keys + at, (f->n_keys - at) * sizeof *f->keys);
+        f->n_keys++;
+    }
+    f->keys[at] = k;
+    *record = NULL;
+    f->counts.accepted++;
+    f->generation++;
+    *result = FOLD_CHANGED;
+    return 0;
+}
+
 int fold_event(struct fold *f, const struct event *e, enum fold_result *result, struct error *err) {
     *result = FOLD_SAME;
-    if (e->topic != TOPIC_MODELS && e->topic != TOPIC_ALIASES) return 0;
-    bool models = e->topic == TOPIC_MODELS;
-    if (span_eq_str(e->key, FOLD_LEASE_KEY)) return fold_lease(f, models ? &f->models : &f->alias_fence, e, result, err);
-    ProtobufCMessage *record = record_unpack(models ? &genloop__v1__model_version__descriptor : &genloop__v1__alias__descriptor, e->value);
+    const ProtobufCMessageDescriptor *type = fold_record_type(e->topic);
+    if (!type) return 0;
+    struct fence *fence = e->topic == TOPIC_MODELS ? &f->models : e->topic == TOPIC_ALIASES ? &f->alias_fence : &f->key_fence;
+    if (span_eq_str(e->key, FOLD_LEASE_KEY)) return fold_lease(f, fence, e, result, err);
+    ProtobufCMessage *record = record_unpack(type, e->value);
     int r = 0;
     if (!record) {
-        error_set(err, E_INVALID, "the value under %.*s is no %s", SPAN_ARG(e->key), models ? "ModelVersion" : "Alias");
+        error_set(err, E_INVALID, "the value under %.*s is no %s", SPAN_ARG(e->key), type->short_name);
         drop_signature(f, result);
     } else if (record_verify(f->public_key, record, err) != 0)
         drop_signature(f, result);
-    else if (models) {
+    else if (e->topic == TOPIC_MODELS) {
         Genloop__V1__ModelVersion *m = (Genloop__V1__ModelVersion *)record;
         r = fold_model(f, e, &m, result, err);
         record = m ? &m->base : NULL;
+    } else if (e->topic == TOPIC_KEYS) {
+        Genloop__V1__ApiKey *k = (Genloop__V1__ApiKey *)record;
+        r = fold_key_event(f, e, &k, result, err);
+        record = k ? &k->base : NULL;
     } else {
         Genloop__V1__Alias *a = (Genloop__V1__Alias *)record;
         r = fold_alias_event(f, e, &a, result, err);
@@ -231,6 +298,10 @@ int fold_event(struct fold *f, const struct event *e, enum fold_result *result, 
     }
     record_free(record);
     return r;
+}
+
+const ProtobufCMessageDescriptor *fold_record_type(enum topic t) {
+    return t == TOPIC_MODELS ? &genloop__v1__model_version__descriptor : t == TOPIC_ALIASES ? &genloop__v1__alias__descriptor : t == TOPIC_KEYS ? &genloop__v1__api_key__descriptor : NULL;
 }
 
 const Genloop__V1__ModelVersion *fold_version(const struct fold *f, struct span name, uint32_t version) {
@@ -272,6 +343,14 @@ size_t fold_versions(const struct fold *f) { return f->n_versions; }
 const Genloop__V1__ModelVersion *fold_version_at(const struct fold *f, size_t i) { return i < f->n_versions ? f->versions[i] : NULL; }
 size_t fold_aliases(const struct fold *f) { return f->n_aliases; }
 const Genloop__V1__Alias *fold_alias_at(const struct fold *f, size_t i) { return i < f->n_aliases ? f->aliases[i] : NULL; }
+
+const Genloop__V1__ApiKey *fold_key(const struct fold *f, struct span id) {
+    bool found;
+    size_t at = key_place(f, id, &found);
+    return found ? f->keys[at] : NULL;
+}
+size_t fold_keys(const struct fold *f) { return f->n_keys; }
+const Genloop__V1__ApiKey *fold_key_at(const struct fold *f, size_t i) { return i < f->n_keys ? f->keys[i] : NULL; }
 
 bool fold_released(const Genloop__V1__ModelVersion *version) { return version && state_released(version->state); }
 

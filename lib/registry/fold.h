@@ -1,17 +1,17 @@
 /*
- * The registry as its readers see it: folded in memory from the events of topics models and aliases, in the order of each topic.
+ * The registry as its readers see it: folded in memory from the events of topics models, aliases and keys, in the order of each topic.
  * Feed every event to fold_event. It keeps what is rightly signed and drops (and counts, by cause) the rest:
  *
  *   signature   the registry's key did not sign it, or it is no such message, or its key is not what it says
  *   epoch       written by a former holder of the lease, behind the first record of a later one
  *   revision    not newer than what is known of this version or alias (the same bytes again are a repeat, and no drop)
- *   transition  no way of the state machine leads from the state known to this one: a rejected version never comes back
+ *   transition  no way of the state machine leads from the state known to this one: a rejected version never comes back, nor a revoked key
  *
  * A holder begins by writing a signed Lease record (key "lease/registry") into each topic: from there on lower epochs are dropped.
  * A compacted topic may lack records in between: a revision may jump, the state must be reachable.
  *
  * What is looked up is borrowed until the next fold_event. One thread at a time. At most FOLD_VERSIONS_MAX versions and FOLD_ALIASES_MAX
- * aliases are held (some 1 KiB each): above it E_FULL.
+ * aliases and FOLD_KEYS_MAX keys are held (some 1 KiB each): above it E_FULL.
  */
 #ifndef GENLOOP_REGISTRY_FOLD_H
 #define GENLOOP_REGISTRY_FOLD_H
@@ -22,11 +22,12 @@
 #include "base/span.h"
 #include "eventlog/eventlog.h"
 #include "genloop/v1/governance.pb-c.h"
+#include "genloop/v1/keys.pb-c.h"
 #include "genloop/v1/models.pb-c.h"
 #include "registry/record.h"
 #include "registry/state.h"
 
-enum { FOLD_VERSIONS_MAX = 65536, FOLD_ALIASES_MAX = 1024 };
+enum { FOLD_VERSIONS_MAX = 65536, FOLD_ALIASES_MAX = 1024, FOLD_KEYS_MAX = 65536 };
 #define FOLD_LEASE_KEY "lease/registry"
 #define ALIAS_PRODUCTION "production"
 #define ALIAS_CANARY "canary"
@@ -51,6 +52,8 @@ void fold_free(struct fold *f);
 int fold_event(struct fold *f, const struct event *e, enum fold_result *result, struct error *err);
 void fold_counts(const struct fold *f, struct fold_counts *counts);
 uint64_t fold_generation(const struct fold *f); /* rises with each change */
+/* What a topic of the registry holds beside leases; NULL for any other topic. */
+const ProtobufCMessageDescriptor *fold_record_type(enum topic t);
 /* The highest epoch seen. */
 uint64_t fold_epoch(const struct fold *f);
 
@@ -67,6 +70,10 @@ size_t fold_versions(const struct fold *f);
 const Genloop__V1__ModelVersion *fold_version_at(const struct fold *f, size_t i);
 size_t fold_aliases(const struct fold *f); /* those taken away count too: name "" */
 const Genloop__V1__Alias *fold_alias_at(const struct fold *f, size_t i);
+/* Keys of the API in order of their id; those that were revoked are there too. */
+const Genloop__V1__ApiKey *fold_key(const struct fold *f, struct span id);
+size_t fold_keys(const struct fold *f);
+const Genloop__V1__ApiKey *fold_key_at(const struct fold *f, size_t i);
 
 /*
  * What a request's `model` means: exact name@version; else an alias; else a bare name: its PRODUCTION version. Alias "production" and a bare name give the

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -21,6 +22,8 @@ struct entry {
 struct follow {
     struct eventlog *log;
     struct loop *loop;
+    enum topic topics[FOLLOW_TOPICS_MAX];
+    int n_topics;
     void *arg;
     void (*on_event)(void *arg, const struct event *e);
     void (*on_caught_up)(void *arg);
@@ -80,10 +83,9 @@ static struct entry *copy(const struct event *e) {
 
 /* Until something goes wrong. */
 static void read_topics(struct follow *f, struct error *err) {
-    static const enum topic topics[] = {TOPIC_MODELS, TOPIC_ALIASES};
     struct eventlog_view *view;
     bool away = false;
-    if (eventlog_view_open(f->log, topics, 2, NULL, 0, &view, err) != 0) return;
+    if (eventlog_view_open(f->log, f->topics, f->n_topics, NULL, 0, &view, err) != 0) return;
     while (!atomic_load(&f->stop)) {
         struct event e;
         bool caught_up = !f->caught_up && eventlog_view_caught_up(view); /* asked before the poll: an empty log is read at once */
@@ -131,11 +133,14 @@ static void *follow_main(void *arg) {
     return NULL;
 }
 
-int follow_open(struct eventlog *log, struct loop *l, void *arg, void (*on_event)(void *arg, const struct event *e), void (*on_caught_up)(void *arg),
+int follow_open(struct eventlog *log, struct loop *l, const enum topic *topics, int n, void *arg, void (*on_event)(void *arg, const struct event *e), void (*on_caught_up)(void *arg),
                 struct follow **out, struct error *err) {
     struct follow *f = mem_zalloc(sizeof *f);
+    ASSERT(n > 0 && n <= FOLLOW_TOPICS_MAX);
     if (!f) return error_set(err, E_NOMEM, "no memory to follow the registry");
     *f = (struct follow){.log = log, .loop = l, .arg = arg, .on_event = on_event, .on_caught_up = on_caught_up};
+    f->n_topics = n;
+    memcpy(f->topics, topics, (size_t)n * sizeof *topics);
     f->last = &f->first;
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->taken, NULL);

@@ -1,5 +1,5 @@
 /*
- * Signed records of the registry: ModelVersion, Alias, Evaluation and Lease. Only services/feedback holds the secret half of the
+ * Signed records of the registry: ModelVersion, Alias, ApiKey, Evaluation and Lease. Only services/feedback holds the secret half of the
  * registry's key; whoever reads the topics holds the public half and believes nothing else.
  *
  * A signature is Ed25519 over the message's full name ("genloop.v1.ModelVersion"), a NUL, and the message packed with its field
@@ -37,7 +37,7 @@ void registry_key_from_seed(const uint8_t seed[32], struct registry_key *key);
 int registry_key_publish(const char *dir, const struct registry_key *key, struct error *err);
 void registry_key_wipe(struct registry_key *key);
 
-/* Signs `message` (one of the four above): its field `signature` points to `signature` afterwards. E_DENIED without the secret half. */
+/* Signs `message` (one of the five above): its field `signature` points to `signature` afterwards. E_DENIED without the secret half. */
 int record_sign(const struct registry_key *key, ProtobufCMessage *message, uint8_t signature[RECORD_SIGNATURE_SIZE], struct error *err);
 /* 0 where the signature holds; E_DENIED where it does not, E_INVALID for a message that has no such field. */
 int record_verify(const uint8_t public_key[RECORD_PUBLIC_SIZE], const ProtobufCMessage *message, struct error *err);

@@ -19,6 +19,7 @@
 #include "base/metrics.h"
 #include "base/random.h"
 #include "genloop/v1/bus.pb-c.h"
+#include "registry/api_key.h"
 #include "service/admin.h"
 #include "service/members.h"
 #include "service/notify.h"
@@ -417,6 +418,7 @@ void service_leads(struct service *s, bool leads) {
     s->leads = leads;
     if (s->started) tell_member(s, true);
 }
+void service_secret(struct service *s, const char *purpose, uint8_t secret[32]) { platform_secret(s->keys.secret_key, purpose, secret); }
 bool service_is_ready(struct service *s) { return s->is_ready && s->started; }
 bool service_draining(struct service *s) { return s->draining; }
 void service_drained(struct service *s) { s->drained = true; }

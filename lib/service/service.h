@@ -63,6 +63,8 @@ struct bus_server *service_bus(struct service *s);
 struct bus_client *service_bus_client(struct service *s);
 const char *service_instance(struct service *s);
 const char *service_path(struct service *s, const char *relative, char *out, size_t out_size); /* under home */
+/* A secret that every service of this platform comes to, of `purpose` and nothing else: derived from the bus' secret key, wherever that is from. */
+void service_secret(struct service *s, const char *purpose, uint8_t secret[32]);
 void service_ready(struct service *s, bool ready);
 bool service_is_ready(struct service *s); /* as /readyz says it */
 bool service_draining(struct service *s);

@@ -94,7 +94,7 @@ static int seal(ProtobufCMessage *message, const struct registry_key *key, struc
 }
 
 int audit_seal_change(struct registry_change *change, const struct registry_key *key, uint64_t epoch, const char *audit_id, struct arena *arena,
-                      struct audit_detail details[REGISTRY_VERSIONS_MAX + REGISTRY_ALIASES_MAX], size_t *n, struct error *err) {
+                      struct audit_detail details[AUDIT_RECORDS_MAX], size_t *n, struct error *err) {
     size_t count = 0;
     char *id = arena_strdup(arena, audit_id);
     if (!id) return error_set(err, E_NOMEM, "no memory to sign a change");
@@ -113,13 +113,20 @@ int audit_seal_change(struct registry_change *change, const struct registry_key 
     return r;
 }
 
+int audit_seal_key(Genloop__V1__ApiKey *record, const struct registry_key *key, uint64_t epoch, const char *audit_id, struct arena *arena, struct audit_detail *detail, struct error *err) {
+    record->epoch = epoch;
+    record->audit_id = arena_strdup(arena, audit_id);
+    if (!record->audit_id) return error_set(err, E_NOMEM, "no memory to sign a key");
+    return seal(&record->base, key, arena, "key", 0, detail, err);
+}
+
 struct span audit_detail_get(const Genloop__V1__AuditRecord *record, const char *key) {
     for (size_t i = 0; i < record->n_details; i++)
         if (strcmp(record->details[i]->key, key) == 0) return span_str(record->details[i]->value);
     return SPAN("");
 }
 
-static int tell(const Genloop__V1__AuditRecord *record, struct arena *arena, const char *kind, size_t i, void *arg, int (*on_record)(void *arg, bool model, struct span packed),
+static int tell(const Genloop__V1__AuditRecord *record, struct arena *arena, enum topic topic, const char *kind, size_t i, void *arg, int (*on_record)(void *arg, enum topic topic, struct span packed),
                 bool *found, struct error *err) {
     char key[32];
     snprintf(key, sizeof key, "%s.%zu", kind, i);
@@ -129,33 +136,34 @@ static int tell(const Genloop__V1__AuditRecord *record, struct arena *arena, con
     void *bytes = arena_alloc(arena, hex.len / 2 + 1);
     if (!bytes) return error_set(err, E_NOMEM, "no memory for the records of audit record %s", record->id);
     if (hex_decode(hex, bytes) != 0) return error_set(err, E_INVALID, "%s of audit record %s is no hex", key, record->id);
-    return on_record(arg, kind[0] == 'v', span_of(bytes, hex.len / 2));
+    return on_record(arg, topic, span_of(bytes, hex.len / 2));
 }
 
 /* Of the versions only those that are released by this change, or only the others. */
 struct choosing {
     void *arg;
-    int (*on_record)(void *arg, bool model, struct span packed);
+    int (*on_record)(void *arg, enum topic topic, struct span packed);
     bool released;
 };
 
-static int choose(void *arg, bool model, struct span packed) {
+static int choose(void *arg, enum topic topic, struct span packed) {
     struct choosing *c = arg;
-    if (model) {
+    if (topic == TOPIC_MODELS) {
         Genloop__V1__ModelVersion *v = genloop__v1__model_version__unpack(NULL, packed.len, (const uint8_t *)packed.data);
         bool released = v && state_released(v->state);
         if (v) genloop__v1__model_version__free_unpacked(v, NULL);
         if (released != c->released) return 0;
     }
-    return c->on_record(c->arg, model, packed);
+    return c->on_record(c->arg, topic, packed);
 }
 
-int audit_each_record(const Genloop__V1__AuditRecord *record, struct arena *arena, void *arg, int (*on_record)(void *arg, bool model, struct span packed), struct error *err) {
+int audit_each_record(const Genloop__V1__AuditRecord *record, struct arena *arena, void *arg, int (*on_record)(void *arg, enum topic topic, struct span packed), struct error *err) {
     struct choosing come = {arg, on_record, true}, go = {arg, on_record, false};
     bool found;
     int r = 0;
-    for (size_t i = 0; i < REGISTRY_VERSIONS_MAX && r == 0; i++) r = tell(record, arena, "version", i, &come, choose, &found, err);
-    for (size_t i = 0; i < REGISTRY_ALIASES_MAX && r == 0; i++) r = tell(record, arena, "alias", i, arg, on_record, &found, err);
-    for (size_t i = 0; i < REGISTRY_VERSIONS_MAX && r == 0; i++) r = tell(record, arena, "version", i, &go, choose, &found, err);
+    for (size_t i = 0; i < REGISTRY_VERSIONS_MAX && r == 0; i++) r = tell(record, arena, TOPIC_MODELS, "version", i, &come, choose, &found, err);
+    for (size_t i = 0; i < REGISTRY_ALIASES_MAX && r == 0; i++) r = tell(record, arena, TOPIC_ALIASES, "alias", i, arg, on_record, &found, err);
+    if (r == 0) r = tell(record, arena, TOPIC_KEYS, "key", 0, arg, on_record, &found, err);
+    for (size_t i = 0; i < REGISTRY_VERSIONS_MAX && r == 0; i++) r = tell(record, arena, TOPIC_MODELS, "version", i, &go, choose, &found, err);
     return r;
 }

@@ -1,5 +1,5 @@
 /*
- * The services Feedback, Models and Audit on the bus. A call is read and answered on the loop's thread; what blocks runs on a worker in between. A
+ * The services Feedback, Models, Keys and Audit on the bus. A call is read and answered on the loop's thread; what blocks runs on a worker in between. A
  * transition goes to the holder's thread and back.
  */
 #include <string.h>
@@ -32,6 +32,7 @@ struct call {
     int r;
     struct error err;
     struct holder_request holder;
+    char key[API_KEY_TEXT_MAX]; /* of a key that is made */
     /* of a client stream: */
     size_t pending;
     bool ended;
@@ -57,6 +58,7 @@ static void end_call(struct call *c) {
     mem_free(c->names);
     buf_fini(&c->out);
     arena_fini(&c->arena);
+    explicit_bzero(c->key, sizeof c->key);
     mem_free(c);
 }
 
@@ -445,6 +447,109 @@ static void start_improve(struct call *c) {
     improve_start(c->service, &r, c, job_done);
 }
 
+/* ---- Keys ---- */
+
+/* The key's text is in the answer and nowhere else: it is made here, and of it only the hash goes on. */
+static void create_key_done(struct holder_request *q) {
+    struct call *c = q->arg;
+    c->r = q->result;
+    c->err = q->err;
+    if (c->r == 0) {
+        Genloop__V1__CreateKeyReply reply = GENLOOP__V1__CREATE_KEY_REPLY__INIT;
+        reply.id = q->object;
+        reply.key = c->key;
+        reply.tenant = (char *)(uintptr_t)q->key.tenant.data;
+        reply.scope = (char *)(uintptr_t)q->key.scope.data;
+        answer(c, &reply.base);
+    }
+    end_call(c);
+}
+
+static void start_create_key(struct call *c) {
+    const Genloop__V1__CreateKeyRequest *q = (const Genloop__V1__CreateKeyRequest *)c->request;
+    char id[API_KEY_ID_MAX];
+    api_key_make(c->key, id);
+    char *kept = arena_strdup(&c->arena, id);
+    c->holder = (struct holder_request){
+        .kind = HOLDER_KEY,
+        .key = {.id = span_str(kept), .tenant = q->tenant[0] ? text_of(q->tenant) : c->tenant, .scope = text_of(q->scope[0] ? q->scope : "client"), .note = text_of(q->note),
+                .actor_id = c->actor_id, .actor_scope = c->actor_scope, .actor_claim = c->actor_claim},
+        .arg = c,
+        .on_done = create_key_done,
+    };
+    api_key_hash(c->service->api_key_secret, span_str(c->key), c->holder.key.hash);
+    c->r = kept ? holder_ask(c->service->holder, &c->holder, &c->err) : error_set(&c->err, E_NOMEM, "no memory for a key");
+    if (c->r != 0) end_call(c);
+}
+
+/* What may be shown of a key. */
+static void show_key(const Genloop__V1__ApiKey *k, Genloop__V1__ApiKey *shown) {
+    *shown = *k;
+    shown->hash = shown->signature = (ProtobufCBinaryData){0, NULL};
+}
+
+static void read_key(void *arg, const struct ledger *ledger) {
+    struct call *c = arg;
+    struct registry_state state;
+    Genloop__V1__ApiKey shown;
+    ledger_state(ledger, &state);
+    const Genloop__V1__ApiKey *k = fold_key(state.fold, span_str(c->holder.object));
+    ASSERT(k); /* it has just been revoked, and a key stays */
+    show_key(k, &shown);
+    answer(c, &shown.base);
+}
+
+static void revoke_key_done(struct holder_request *q) {
+    struct call *c = q->arg;
+    c->r = q->result;
+    c->err = q->err;
+    if (c->r == 0) holder_read(c->service->holder, c, read_key);
+    end_call(c);
+}
+
+static void start_revoke_key(struct call *c) {
+    const Genloop__V1__RevokeKeyRequest *q = (const Genloop__V1__RevokeKeyRequest *)c->request;
+    c->holder = (struct holder_request){
+        .kind = HOLDER_KEY,
+        .key = {.revoke = true, .id = text_of(q->id), .actor_id = c->actor_id, .actor_scope = c->actor_scope, .actor_claim = c->actor_claim},
+        .arg = c,
+        .on_done = revoke_key_done,
+    };
+    c->r = holder_ask(c->service->holder, &c->holder, &c->err);
+    if (c->r != 0) end_call(c);
+}
+
+static void read_keys(void *arg, const struct ledger *ledger) {
+    struct models_page *p = arg;
+    struct call *c = p->call;
+    struct registry_state state;
+    Genloop__V1__ListKeysReply reply = GENLOOP__V1__LIST_KEYS_REPLY__INIT;
+    ledger_state(ledger, &state);
+    size_t n = fold_keys(state.fold), from = 0;
+    while (p->after.len && from < n && strncmp(fold_key_at(state.fold, from)->id, p->after.data, p->after.len + 1) <= 0) from++;
+    size_t count = n - from < (size_t)p->limit ? n - from : (size_t)p->limit;
+    Genloop__V1__ApiKey *shown = arena_calloc(&c->arena, count + 1, sizeof *shown);
+    reply.keys = arena_calloc(&c->arena, count + 1, sizeof *reply.keys);
+    if (!shown || !reply.keys) {
+        c->r = error_set(&c->err, E_NOMEM, "no memory for the list");
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        show_key(fold_key_at(state.fold, from + i), &shown[i]);
+        reply.keys[reply.n_keys++] = &shown[i];
+    }
+    if (from + count < n && count) reply.next_page_token = shown[count - 1].id;
+    answer(c, &reply.base); /* packed under the lock: the records are the ledger's */
+}
+
+static void work_list_keys(struct call *c) {
+    const Genloop__V1__PageRequest *page = (const Genloop__V1__PageRequest *)c->request;
+    struct models_page p = {c, span_str(page->page_token), page_limit(page)};
+    if (need_operator(c) != 0) return;
+    if (p.after.len && !api_key_id_valid(p.after)) c->r = error_set_param(&c->err, E_INVALID, "page_token", "this is no page token of this list");
+    else holder_read(c->service->holder, &p, read_keys);
+}
+
 /* ---- Models/Watch ---- */
 
 static int want_name(struct call *c, const char *full) {
@@ -647,6 +752,9 @@ static const struct method METHODS[] = {
     {"Models/EvaluationRecord", &genloop__v1__evaluation_record_request__descriptor, work_evaluation_record, NULL},
     {"Models/Evaluate", &genloop__v1__evaluate_model_request__descriptor, NULL, start_evaluate},
     {"Models/ImproveNow", &genloop__v1__improve_request__descriptor, NULL, start_improve},
+    {"Keys/Create", &genloop__v1__create_key_request__descriptor, NULL, start_create_key},
+    {"Keys/List", &genloop__v1__page_request__descriptor, work_list_keys, NULL},
+    {"Keys/Revoke", &genloop__v1__revoke_key_request__descriptor, NULL, start_revoke_key},
     {"Audit/List", &genloop__v1__page_request__descriptor, work_list_audit, NULL},
     {"Audit/Head", &genloop__v1__page_request__descriptor, work_head, NULL},
     {"Audit/Prove", &genloop__v1__audit_proof_request__descriptor, work_prove, NULL},

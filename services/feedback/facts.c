@@ -184,9 +184,9 @@ struct telling {
     struct error *err;
 };
 
-static int fold_history(void *arg, bool model, struct span packed) {
+static int fold_history(void *arg, enum topic topic, struct span packed) {
     struct telling *t = arg;
-    if (!model) return 0;
+    if (topic != TOPIC_MODELS) return 0;
     Genloop__V1__ModelVersion *v = (Genloop__V1__ModelVersion *)record_unpack(&genloop__v1__model_version__descriptor, packed);
     if (!v) return error_set(t->err, E_DATA_LOSS, "a version in the audit log cannot be read");
     char full[MODEL_FULL_NAME_MAX];

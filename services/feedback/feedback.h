@@ -30,6 +30,7 @@ struct feedback_service {
     struct service *service;
     const struct settings *settings;
     struct registry_key key;
+    uint8_t api_key_secret[API_KEY_SECRET_SIZE]; /* that hashes of keys are keyed with */
     struct holder *holder;
     struct facts facts;
     struct watcher *watcher;

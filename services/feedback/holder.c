@@ -26,7 +26,7 @@ struct holder {
     /* the thread's own: */
     struct eventlog_view *view;
     struct eventlog_lease *lease;
-    struct fold *seen; /* models and aliases as their topics have them */
+    struct fold *seen; /* models, aliases and keys as their topics have them */
     uint64_t epoch;
     bool leased;       /* the lease is ours, under `epoch` */
     char claim[ID_TEXT_MAX]; /* id of our lease record in the audit log while it is on its way; "" otherwise */
@@ -180,24 +180,28 @@ struct writing {
 };
 
 /* Writes one record of a change to its topic as it is, and takes note of it there. */
-static int write_record(void *arg, bool model, struct span packed) {
+static int write_record(void *arg, enum topic topic, struct span packed) {
     struct writing *w = arg;
     struct holder *h = w->holder;
-    ProtobufCMessage *m = record_unpack(model ? &genloop__v1__model_version__descriptor : &genloop__v1__alias__descriptor, packed);
+    ProtobufCMessage *m = record_unpack(fold_record_type(topic), packed);
     if (!m) return error_set(w->err, E_DATA_LOSS, "a registry record cannot be read");
     char key[MODEL_FULL_NAME_MAX], id[EVENT_ID_MAX];
     uint64_t revision, epoch;
-    if (model) {
+    if (topic == TOPIC_MODELS) {
         const Genloop__V1__ModelVersion *v = (const Genloop__V1__ModelVersion *)m;
         model_name_format(span_str(v->name), v->version, key);
         revision = v->revision, epoch = v->epoch;
+    } else if (topic == TOPIC_KEYS) {
+        const Genloop__V1__ApiKey *k = (const Genloop__V1__ApiKey *)m;
+        span_copy(key, sizeof key, span_str(k->id));
+        revision = k->revision, epoch = k->epoch;
     } else {
         const Genloop__V1__Alias *a = (const Genloop__V1__Alias *)m;
         span_copy(key, sizeof key, span_str(a->alias));
         revision = a->revision, epoch = a->epoch;
     }
     snprintf(id, sizeof id, "%s/%llu/%llu", key, (unsigned long long)revision, (unsigned long long)epoch);
-    struct event e = {.topic = model ? TOPIC_MODELS : TOPIC_ALIASES, .key = span_str(key), .value = packed, .id = span_str(id)};
+    struct event e = {.topic = topic, .key = span_str(key), .value = packed, .id = span_str(id)};
     int r = eventlog_publish(h->config.log, &e, w->err);
     enum fold_result result;
     if (r == 0) r = fold_event(h->seen, &e, &result, w->err);
@@ -236,28 +240,35 @@ static int write_fences(struct holder *h, struct error *err) {
     int r = record_sign(h->config.key, &lease.base, signature, err);
     if (r == 0) r = publish(h, TOPIC_MODELS, SPAN(FOLD_LEASE_KEY), span_str(id), SPAN("genloop.v1.Lease"), &lease.base, err);
     if (r == 0) r = publish(h, TOPIC_ALIASES, SPAN(FOLD_LEASE_KEY), span_str(id), SPAN("genloop.v1.Lease"), &lease.base, err);
+    if (r == 0) r = publish(h, TOPIC_KEYS, SPAN(FOLD_LEASE_KEY), span_str(id), SPAN("genloop.v1.Lease"), &lease.base, err);
     return r;
 }
 
 /* A record of the ledger under our epoch: the same revision, so that readers who have it take it for a repeat. */
-static int write_again(struct holder *h, bool model, const ProtobufCMessage *record, struct error *err) {
+static int write_again(struct holder *h, enum topic topic, const ProtobufCMessage *record, struct error *err) {
     struct buf packed;
     uint8_t signature[RECORD_SIGNATURE_SIZE];
+    union {
+        ProtobufCMessage base;
+        Genloop__V1__ModelVersion version;
+        Genloop__V1__Alias alias;
+        Genloop__V1__ApiKey key;
+    } copy;
     buf_init(&packed, EVENT_VALUE_MAX);
-    int r;
-    if (model) {
-        Genloop__V1__ModelVersion v = *(const Genloop__V1__ModelVersion *)record;
-        v.epoch = h->epoch;
-        r = record_sign(h->config.key, &v.base, signature, err);
-        if (r == 0) r = record_pack(&v.base, &packed);
+    if (topic == TOPIC_MODELS) {
+        copy.version = *(const Genloop__V1__ModelVersion *)record;
+        copy.version.epoch = h->epoch;
+    } else if (topic == TOPIC_KEYS) {
+        copy.key = *(const Genloop__V1__ApiKey *)record;
+        copy.key.epoch = h->epoch;
     } else {
-        Genloop__V1__Alias a = *(const Genloop__V1__Alias *)record;
-        a.epoch = h->epoch;
-        r = record_sign(h->config.key, &a.base, signature, err);
-        if (r == 0) r = record_pack(&a.base, &packed);
+        copy.alias = *(const Genloop__V1__Alias *)record;
+        copy.alias.epoch = h->epoch;
     }
+    int r = record_sign(h->config.key, &copy.base, signature, err);
+    if (r == 0) r = record_pack(&copy.base, &packed);
     struct writing w = {h, err};
-    if (r == 0) r = write_record(&w, model, buf_span(&packed));
+    if (r == 0) r = write_record(&w, topic, buf_span(&packed));
     buf_fini(&packed);
     return r;
 }
@@ -271,13 +282,19 @@ static int reconcile(struct holder *h, bool all, struct error *err) {
     for (size_t i = 0; r == 0 && i < fold_versions(state.fold); i++) {
         const Genloop__V1__ModelVersion *v = fold_version_at(state.fold, i), *seen = fold_version(h->seen, span_str(v->name), v->version);
         if (!all && seen && seen->revision == v->revision) continue;
-        r = write_again(h, true, &v->base, err);
+        r = write_again(h, TOPIC_MODELS, &v->base, err);
         written++;
     }
     for (size_t i = 0; r == 0 && i < fold_aliases(state.fold); i++) {
         const Genloop__V1__Alias *a = fold_alias_at(state.fold, i), *seen = fold_alias_record(h->seen, span_str(a->alias));
         if (!all && seen && seen->revision == a->revision) continue;
-        r = write_again(h, false, &a->base, err);
+        r = write_again(h, TOPIC_ALIASES, &a->base, err);
+        written++;
+    }
+    for (size_t i = 0; r == 0 && i < fold_keys(state.fold); i++) {
+        const Genloop__V1__ApiKey *k = fold_key_at(state.fold, i), *seen = fold_key(h->seen, span_str(k->id));
+        if (!all && seen && seen->revision == k->revision) continue;
+        r = write_again(h, TOPIC_KEYS, &k->base, err);
         written++;
     }
     if (written) log_info("registry.reconciled", "%zu records of the audit log written to their topics", written);
@@ -324,6 +341,39 @@ static int do_transition(struct holder *h, struct holder_request *q, struct aren
         step_down(h, q->err.message);
         error_set(&q->err, E_UNAVAILABLE, "decided and on the audit log, and will be in force soon: ask again with the same id");
         r = E_UNAVAILABLE;
+    }
+    return r;
+}
+
+/* The record is published as the change of a version is: the audit log first. */
+static int do_key(struct holder *h, struct holder_request *q, struct arena *arena) {
+    struct registry_state state;
+    struct audit_detail detail;
+    Genloop__V1__AuditRecord *record;
+    Genloop__V1__ApiKey *key;
+    char id[ID_TEXT_MAX], what[160];
+    bool unchanged;
+    ledger_state(h->ledger, &state);
+    int64_t now_ms = clock_wall_ms();
+    int r = key_decide(state.fold, &q->key, now_ms, arena, &key, &unchanged, &q->err);
+    if (r != 0) return r;
+    span_copy(q->object, sizeof q->object, span_str(key->id));
+    q->existed = unchanged;
+    if (unchanged) return 0;
+    (void)snprintf(what, sizeof what, "scope %s, tenant %s", key->scope, key->tenant);
+    r = audit_seal_key(key, h->config.key, h->epoch, id_make(id), arena, &detail, &q->err);
+    struct audit_entry entry = {.actor_id = q->key.actor_id, .actor_scope = q->key.actor_scope, .actor_claim = q->key.actor_claim, .action = q->key.revoke ? "key.revoke" : "key.create",
+                                .object = key->id, .from_state = q->key.revoke ? "in force" : "none", .to_state = q->key.revoke ? "revoked" : "in force",
+                                .reason = span_str(what), .details = &detail, .n_details = 1};
+    if (r == 0) r = audit_make(ledger_tree(h->ledger), h->config.key, h->epoch, now_ms, id, &entry, arena, &record, &q->err);
+    if (r == 0) r = write_audit(h, record, &q->err);
+    if (r != 0) return r;
+    log_info("registry.key", "%s of %s (%s) by %.*s", entry.action, q->object, what, SPAN_ARG(q->key.actor_id));
+    struct writing w = {h, &q->err};
+    r = audit_each_record(record, arena, &w, write_record, &q->err);
+    if (r != 0) {
+        step_down(h, q->err.message);
+        r = error_set(&q->err, E_UNAVAILABLE, q->key.revoke ? "decided and on the audit log, and will be in force soon: ask again" : "the key is made but could not be handed over: make another, and revoke %s", q->object);
     }
     return r;
 }
@@ -414,7 +464,7 @@ static void serve(struct holder *h) {
         h->renew_at_ms = clock_mono_ms() + h->config.lease_ms / 3;
         struct arena arena;
         arena_init(&arena, COMMAND_ARENA);
-        int r = q->kind == HOLDER_TRANSITION ? do_transition(h, q, &arena) : q->kind == HOLDER_NOTE ? do_note(h, q, &arena) : do_judge(h, q);
+        int r = q->kind == HOLDER_TRANSITION ? do_transition(h, q, &arena) : q->kind == HOLDER_NOTE ? do_note(h, q, &arena) : q->kind == HOLDER_KEY ? do_key(h, q, &arena) : do_judge(h, q);
         arena_fini(&arena);
         finish(h, q, r);
     }
@@ -439,8 +489,8 @@ static void advance(struct holder *h) {
 }
 
 static int open_view(struct holder *h, struct error *err) {
-    static const enum topic topics[] = {TOPIC_AUDIT, TOPIC_MODELS, TOPIC_ALIASES};
-    return eventlog_view_open(h->config.log, topics, 3, NULL, 0, &h->view, err);
+    static const enum topic topics[] = {TOPIC_AUDIT, TOPIC_MODELS, TOPIC_ALIASES, TOPIC_KEYS};
+    return eventlog_view_open(h->config.log, topics, 4, NULL, 0, &h->view, err);
 }
 
 static void note_caught_up(struct holder *h) {

@@ -1,10 +1,10 @@
 /*
- * The holder of the registry: one thread that follows topics audit, models and aliases from their beginning, holds the lease, and, while it does, is the
+ * The holder of the registry: one thread that follows topics audit, models, aliases and keys from their beginning, holds the lease, and, while it does, is the
  * only one that decides. Other instances follow and wait; a former holder's writes are fenced by its epoch.
  *
- *   follow ──lease──► claim: an audit record "registry.lease" under the new epoch, read back as the next of the log; signed Lease records into models
- *     ▲                 and aliases; what the audit log says and a topic lacks is written there (a change half done is finished)
- *     └──lease lost, or a write whose fate is unknown── hold: commands, one after another: audit record first, then versions and aliases
+ *   follow ──lease──► claim: an audit record "registry.lease" under the new epoch, read back as the next of the log; signed Lease records into models,
+ *     ▲                 aliases and keys; what the audit log says and a topic lacks is written there (a change half done is finished)
+ *     └──lease lost, or a write whose fate is unknown── hold: commands, one after another: audit record first, then versions, aliases and keys
  *
  * A write that fails may have been done: the holder lets go of the lease and begins again under the next epoch, so that a late arrival is fenced
  * and what was decided is read from the log. A command is found again by its id: it is done once, however often it is asked for.
@@ -17,6 +17,7 @@
 
 #include "base/loop.h"
 #include "eventlog/eventlog.h"
+#include "keys.h"
 #include "ledger.h"
 
 enum { HOLDER_QUEUE_MAX = 256, HOLDER_WAIT_MS = 10000, HOLDER_CHANGES_MAX = 4096 };
@@ -37,12 +38,14 @@ struct holder_config {
 enum holder_kind {
     HOLDER_TRANSITION, /* command */
     HOLDER_NOTE,       /* an audit record without a change: entry */
+    HOLDER_KEY,        /* key: a key of the API is made or revoked */
     HOLDER_JUDGE,      /* an evaluation, judged: signed with the epoch and published */
 };
 /* One request. The caller fills it in, everything it points to lives until on_done. */
 struct holder_request {
     enum holder_kind kind;
     struct registry_command command;
+    struct key_command key;
     struct audit_entry entry;
     Genloop__V1__Evaluation *evaluation;
     void *arg;
@@ -51,7 +54,7 @@ struct holder_request {
     int result;
     struct error err;
     bool existed;                  /* it had been done before */
-    char object[MODEL_FULL_NAME_MAX]; /* of a transition: the version it was about */
+    char object[MODEL_FULL_NAME_MAX]; /* of a transition: the version it was about; of a key: its id */
     /* the holder's: */
     struct holder *holder;
     struct holder_request *next;

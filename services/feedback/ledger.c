@@ -117,19 +117,19 @@ struct taking {
     struct error *err;
 };
 
-static int take_record(void *arg, bool model, struct span packed) {
+static int take_record(void *arg, enum topic topic, struct span packed) {
     struct taking *t = arg;
-    ProtobufCMessage *m = record_unpack(model ? &genloop__v1__model_version__descriptor : &genloop__v1__alias__descriptor, packed);
+    ProtobufCMessage *m = record_unpack(fold_record_type(topic), packed);
     if (!m) return error_set(t->err, E_DATA_LOSS, "a registry record in the audit log cannot be read");
     char key[MODEL_FULL_NAME_MAX];
-    struct event e = {.topic = model ? TOPIC_MODELS : TOPIC_ALIASES, .value = packed};
+    struct event e = {.topic = topic, .value = packed};
     int r = 0;
-    if (model) {
+    if (topic == TOPIC_MODELS) {
         const Genloop__V1__ModelVersion *v = (const Genloop__V1__ModelVersion *)m;
         e.key = span_str(model_name_format(span_str(v->name), v->version, key));
         r = note_promotion(t->ledger, fold_version(t->ledger->fold, span_str(v->name), v->version), v);
     } else
-        e.key = span_str(((const Genloop__V1__Alias *)m)->alias);
+        e.key = span_str(topic == TOPIC_KEYS ? ((const Genloop__V1__ApiKey *)m)->id : ((const Genloop__V1__Alias *)m)->alias);
     enum fold_result result;
     if (r == 0) r = fold_event(t->ledger->fold, &e, &result, t->err);
     if (r == 0 && result == FOLD_DROPPED) r = E_DATA_LOSS; /* err says why: a signed audit record carries only what follows */

@@ -113,6 +113,7 @@ static int start(struct service *service, void **arg, struct error *err) {
     service_path(service, "keys", path, sizeof path);
     r = get_key(s, path, err);
     if (r != 0) return r;
+    service_secret(service, "api-keys", s->api_key_secret);
     s->facts.store = service_store(service);
     s->facts.keyring = service_keyring(service);
     s->facts.tenant = s->settings->shared.tenant;

@@ -79,7 +79,10 @@ void exchange_error_status(struct exchange *x, int status, const struct error *e
     struct buf body;
     buf_init(&body, 16384);
     if (status == 429 || status == 503 || status == 507) (void)http_header_add(x->http, "Retry-After", SPAN("1"));
-    if (status == 401) (void)http_header_add(x->http, "WWW-Authenticate", SPAN("Bearer"));
+    if (status == 401) {
+        (void)http_header_add(x->http, "WWW-Authenticate", SPAN("Bearer realm=\"genloop\""));
+        if (!code) code = "invalid_api_key";
+    }
     (void)exchange_error_body(&body, err, code);
     if (status >= 500) log_warn("gateway.error", "%s %.*s: %s", x->request_id, SPAN_ARG(http_path(x->http)), err->message);
     respond_json(x, status, buf_span(&body));
@@ -156,9 +159,12 @@ void exchange_watch(struct exchange *x, void *state, void (*on_gone)(void *state
 
 static void gone_waiting(void *state) { exchange_abort(state); }
 
+static void admit(struct exchange *x);
+
 static void on_wait(void *arg) {
     struct exchange *x = arg;
-    x->match.route->handle(x, x->json);
+    if (x->admitted) x->match.route->handle(x, x->json);
+    else admit(x);
 }
 
 bool exchange_wait(struct exchange *x) {
@@ -270,10 +276,10 @@ struct bus_context exchange_context(const struct exchange *x, int64_t timeout_ms
     return (struct bus_context){
         .request_id = span_str(x->request_id),
         .traceparent = span_str(x->traceparent),
-        .tenant = span_str(x->gateway->settings->shared.tenant),
+        .tenant = span_str(x->caller.tenant),
         .session = span_str(x->session),
-        .actor_id = span_str(x->gateway->actor),
-        .actor_scope = span_str(scope_name(SCOPE_APPROVER)),
+        .actor_id = span_str(x->caller.id),
+        .actor_scope = span_str(scope_name(x->caller.scope)),
         .actor_claim = span_str(x->claim),
         .deadline_ms = left > 1 ? left : 1,
     };
@@ -363,9 +369,57 @@ static void answer_options(struct exchange *x) {
     exchange_free(x);
 }
 
-void exchange_request(void *arg, struct http_exchange *http) {
-    struct gateway *g = arg;
+/* ---- who may ---- */
+
+/* Lets in who may; then the body is read, where the row wants one, and the handler is called. */
+static void admit(struct exchange *x) {
     struct error err = {0};
+    enum scope needed = x->match.route->scope;
+    int r = needed == SCOPE_ANY ? 0 : auth_caller(x->gateway, http_header(x->http, "authorization"), x->owner, &x->caller, &err);
+    if ((r == E_UNAVAILABLE || r == E_AGAIN) && exchange_wait(x)) return;
+    if (r == E_AGAIN) err.code = E_UNAUTHENTICATED;
+    if (r == 0 && (r = auth_scope(&x->caller, needed, &err)) < 0) {
+        char text[96];
+        (void)snprintf(text, sizeof text, "Bearer realm=\"genloop\", error=\"insufficient_scope\", scope=\"%s\"", scope_name(needed)); /* RFC 6750, 3.1 */
+        (void)http_header_add(x->http, "WWW-Authenticate", span_str(text));
+        exchange_error_code(x, &err, "insufficient_scope");
+        return;
+    }
+    if (r < 0) {
+        exchange_error(x, &err);
+        return;
+    }
+    x->admitted = true;
+    switch (x->match.route->body) {
+    case BODY_NONE: case BODY_STREAM: x->match.route->handle(x, NULL); return;
+    case BODY_JSON:
+        if (refuse_media(x)) return; /* before any of it is read */
+        http_body_collect(x->http, HTTP_BODY_COLLECT_MAX, x, on_body);
+        return;
+    case BODY_JSON_OR_EMPTY: http_body_collect(x->http, HTTP_BODY_COLLECT_MAX, x, on_body); return;
+    }
+}
+
+/* Beyond loopback, and where there are keys, figures are for who may see the rest. */
+static bool metrics_refused(struct gateway *g, struct http_exchange *http, bool owner) {
+    struct error err = {0};
+    struct caller caller;
+    if (!span_eq_str(http_path(http), "/metrics") || (!g->beyond_loopback && !auth_asks(g))) return false;
+    int r = auth_caller(g, http_header(http, "authorization"), owner, &caller, &err);
+    if (r == 0) r = auth_scope(&caller, SCOPE_OPERATOR, &err);
+    if (r == E_UNAUTHENTICATED) (void)http_header_add(http, "WWW-Authenticate", SPAN("Bearer realm=\"genloop\""));
+    if (r < 0) (void)http_respond_error(http, &err);
+    return r < 0;
+}
+
+static void begin(struct gateway *g, struct http_exchange *http, bool owner) {
+    struct error err = {0};
+    if (owner) { /* so that a command knows whose door it is at */
+        char port[16];
+        (void)snprintf(port, sizeof port, "%d", http_server_port(g->http));
+        (void)http_header_add(http, "x-genloop-port", span_str(port));
+    }
+    if (metrics_refused(g, http, owner)) return;
     if (admin_answer(g->service, http)) return;
     struct exchange *x = mem_zalloc(sizeof *x);
     if (!x) {
@@ -375,6 +429,7 @@ void exchange_request(void *arg, struct http_exchange *http) {
     }
     x->gateway = g;
     x->http = http;
+    x->owner = owner;
     x->began_ms = loop_now_ms(service_loop(g->service));
     buf_init(&x->pending, PENDING_MAX);
     g->exchanges++;
@@ -405,12 +460,8 @@ void exchange_request(void *arg, struct http_exchange *http) {
         exchange_error(x, &err);
         return;
     }
-    switch (x->match.route->body) {
-    case BODY_NONE: case BODY_STREAM: x->match.route->handle(x, NULL); return;
-    case BODY_JSON:
-        if (refuse_media(x)) return; /* before any of it is read */
-        http_body_collect(http, HTTP_BODY_COLLECT_MAX, x, on_body);
-        return;
-    case BODY_JSON_OR_EMPTY: http_body_collect(http, HTTP_BODY_COLLECT_MAX, x, on_body); return;
-    }
+    admit(x);
 }
+
+void exchange_request(void *arg, struct http_exchange *http) { begin(arg, http, false); }
+void exchange_request_owner(void *arg, struct http_exchange *http) { begin(arg, http, true); }

@@ -10,6 +10,7 @@
 #include "base/arena.h"
 #include "bus/bus.h"
 #include "http/server.h"
+#include "auth.h"
 #include "gateway.h"
 #include "router.h"
 #include "trace.h"
@@ -20,6 +21,9 @@ struct exchange {
     struct gateway *gateway;
     struct http_exchange *http;
     struct route_match match;
+    struct caller caller;         /* known before the handler is called */
+    bool owner;                   /* it came through the home's own door */
+    bool admitted;                /* the caller is known and may */
     char request_id[REQUEST_ID_MAX], session[SESSION_MAX], claim[CLAIM_MAX], traceparent[TRACEPARENT_MAX];
     int64_t began_ms, timeout_ms; /* timeout_ms: as the client asked, or the configured one */
     int64_t waits_since_ms;       /* exchange_wait: since when; 0: not yet */
@@ -34,6 +38,8 @@ struct exchange {
 
 /* The server's on_request; arg is the gateway. */
 void exchange_request(void *arg, struct http_exchange *http);
+/* The same at the home's own door: who can open it is the owner. */
+void exchange_request_owner(void *arg, struct http_exchange *http);
 
 /* Tells the handler of a client that is gone (it still ends the exchange), and of one that has taken all that waited. on_clear may be NULL. */
 void exchange_watch(struct exchange *x, void *state, void (*on_gone)(void *state), void (*on_clear)(void *state));

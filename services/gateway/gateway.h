@@ -1,6 +1,7 @@
 /*
  * The gateway: HTTP in, the bus out. What it is made of, each a file:
  *   routes.c             the table of what there is; router.c matches it (pure)
+ *   auth.c               who asks, and what he may
  *   exchange.c           one request from its head to its answer: id, trace, deadline, actor, body, errors; trace.c, cors.c, coding.c are its pure parts
  *   generate_request.c, chat.c, completions.c   OpenAI's JSON as a GenerateRequest (pure)
  *   answer.c, sse.c      answers in OpenAI's JSON, whole and in chunks (pure)
@@ -18,6 +19,7 @@
 
 #include "http/server.h"
 #include "service/service.h"
+#include "registry/api_key.h"
 #include "routing.h"
 
 struct gateway_settings {
@@ -39,7 +41,10 @@ struct gateway {
     struct routing *routing;
     struct interactions *interactions;
     enum capture capture;
-    char actor[80]; /* of a platform on loopback without keys: local:USER, the owner of the home */
+    char actor[80]; /* the owner of the home, local:USER: through his own door, and on loopback without keys */
+    bool beyond_loopback;
+    uint8_t api_key_secret[API_KEY_SECRET_SIZE];
+    struct http_server *owner_door;
     size_t exchanges; /* open */
 };
 

@@ -145,7 +145,7 @@ static void remember(struct generation *g, const struct answer_usage *usage) {
     }
     genloop__v1__interaction__init(&facts);
     facts.request_id = g->x->request_id;
-    facts.tenant = (char *)g->gateway->settings->shared.tenant;
+    facts.tenant = g->x->caller.tenant;
     facts.subject = g->request.message.user;
     facts.event_time_ms = clock_wall_ms();
     facts.model = g->model;

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/loop_stream.h"
 #include "genloop/v1/bus.pb-c.h"
+#include "auth.h"
 #include "cors.h"
 #include "exchange.h"
 #include "gateway.h"
@@ -15,7 +16,7 @@
 
 #define AT(field) offsetof(struct gateway_settings, field)
 static const struct config_row ROWS[] = {
-    {"gateway", "listen", CONFIG_STRING, AT(listen), "127.0.0.1:8080", 0, 0, "Address and port of the HTTP door, unix:PATH, or systemd:NAME for the socket that a socket unit passes. Beyond loopback it asks for keys, which are not built yet: such an address is refused."},
+    {"gateway", "listen", CONFIG_STRING, AT(listen), "127.0.0.1:8080", 0, 0, "Address and port of the HTTP door, unix:PATH, or systemd:NAME for the socket that a socket unit passes. Beyond loopback it asks for keys always, on loopback once one has been made."},
     {"gateway", "capture", CONFIG_STRING, AT(capture), "none", 0, 0, "What is kept of prompts and answers: none; hashed (a keyed hash of the prompt); full (sealed in the store, with the key of its subject)."},
     {"gateway", "cors_origins", CONFIG_STRING, AT(cors_origins), "", 0, 0, "Web pages of other origins that may use this gateway from a browser: https://HOST[:PORT], several with commas between, or * for any; empty: none."},
     {"gateway", "timeout", CONFIG_DURATION_MS, AT(timeout_ms), "10m", 1, 86400000, "The most that a request may take where the client says nothing (x-genloop-timeout-ms)."},
@@ -27,7 +28,7 @@ enum { DRAIN_CHECK_MS = 20 };
 struct shell {
     struct gateway gateway;
     struct loop_timer *drain;
-    bool http_drained;
+    int http_drained; /* doors of two */
 };
 
 /* Without keys there is one actor: who owns the home, and so could do everything anyway. */
@@ -40,7 +41,24 @@ static void name_actor(struct gateway *g) {
     else (void)snprintf(g->actor, sizeof g->actor, "local:%u", (unsigned)uid);
 }
 
-static void on_caught_up(struct gateway *g) { service_ready(g->service, true); }
+static void on_caught_up(struct gateway *g) {
+    auth_announce(g);
+    service_ready(g->service, true);
+}
+
+/* A socket of the home's owner, who needs no key: how the first key is made, and how commands on the machine itself go on once there are keys. HOME/run is his alone, and so is it. */
+static int open_owner_door(struct gateway *g, struct error *err) {
+    char address[4200] = "unix:", *path = address + 5, relative[160];
+    struct stat st;
+    (void)snprintf(relative, sizeof relative, "run/%s.door", service_instance(g->service));
+    service_path(g->service, relative, path, sizeof address - 5);
+    mode_t mask = umask(0177);
+    g->owner_door = http_server_open(service_loop(g->service), address, NULL, g, exchange_request_owner, err);
+    (void)umask(mask);
+    if (!g->owner_door) return error_prefix(err, "the door of the home's owner");
+    if (stat(path, &st) < 0 || (st.st_mode & 077) != 0) return error_set(err, E_DENIED, "%s is open to others than the owner of the home", path);
+    return 0;
+}
 
 static void on_peer(struct service *s, void *arg, struct bus_peer *peer, struct span record, bool alive) {
     struct gateway *g = arg;
@@ -71,6 +89,7 @@ static void stop(struct service *s, void *arg) {
     (void)s;
     if (!shell) return;
     http_server_close(g->http);
+    http_server_close(g->owner_door);
     registry_close(g->registry);
     interactions_close(g->interactions);
     routing_free(g->routing);
@@ -80,14 +99,15 @@ static void stop(struct service *s, void *arg) {
 
 static void on_drain_check(void *arg) {
     struct shell *shell = arg;
-    if (shell->http_drained && shell->gateway.exchanges == 0 && interactions_waiting(shell->gateway.interactions) == 0) service_drained(shell->gateway.service);
+    if (shell->http_drained == 2 && shell->gateway.exchanges == 0 && interactions_waiting(shell->gateway.interactions) == 0) service_drained(shell->gateway.service);
 }
-static void on_http_drained(void *arg) { ((struct shell *)arg)->http_drained = true; }
+static void on_http_drained(void *arg) { ((struct shell *)arg)->http_drained++; }
 
 static void drain(struct service *s, void *arg) {
     struct shell *shell = arg;
     (void)s;
     http_server_drain(shell->gateway.http, shell, on_http_drained);
+    http_server_drain(shell->gateway.owner_door, shell, on_http_drained);
     loop_timer_start(shell->drain, 0, DRAIN_CHECK_MS);
 }
 
@@ -109,16 +129,15 @@ static int start(struct service *s, void **arg, struct error *err) {
         r = error_set(err, E_INVALID, "gateway.capture: \"%s\" must be none, hashed or full%s", g->settings->capture, strcmp(g->settings->capture, "redacted") == 0 ? " (redacted is not built yet)" : "");
         goto fail;
     }
-    if (!listener_is_local(g->settings->listen)) {
-        r = error_set(err, E_INVALID, "gateway.listen: %s is beyond loopback, where keys are needed, and keys are not built yet: listen on 127.0.0.1", g->settings->listen);
-        goto fail;
-    }
+    g->beyond_loopback = !listener_is_local(g->settings->listen);
+    service_secret(s, "api-keys", g->api_key_secret);
     if ((r = cors_check(g->settings->cors_origins, err)) < 0) goto fail;
     if ((r = interactions_open(g, &g->interactions, err)) < 0) goto fail;
     if (!(g->http = http_server_open(service_loop(s), g->settings->listen, NULL, g, exchange_request, err))) {
         r = error_prefix(err, "gateway.listen");
         goto fail;
     }
+    if ((r = open_owner_door(g, err)) < 0) goto fail;
     if ((r = registry_open(g, on_caught_up, &g->registry, err)) < 0) goto fail;
     log_info("gateway.listen", "on %s", g->settings->listen);
     *arg = shell;

@@ -47,7 +47,7 @@ static void on_key_timer(void *arg) {
         return;
     }
     if (code == 0 && !(r->fold = fold_new(key.public_key))) code = error_set(&err, E_NOMEM, "no memory for the registry");
-    if (code == 0) code = follow_open(service_log(s), service_loop(s), r, on_event, on_caught_up, &r->follow, &err);
+    if (code == 0) code = follow_open(service_log(s), service_loop(s), (const enum topic[]){TOPIC_MODELS, TOPIC_ALIASES, TOPIC_KEYS}, 3, r, on_event, on_caught_up, &r->follow, &err);
     if (code < 0) service_fail(s, &err);
 }
 

@@ -1,5 +1,6 @@
 #include "routes.h"
 
+#include "genloop/v1/keys.pb-c.h"
 #include "genloop/v1/services.pb-c.h"
 #include "relay.h"
 #include "unbuilt_request.h"
@@ -46,6 +47,9 @@ TRANSITION(RETIRE, RETIRE);
 static const struct relay EVALUATE = {"feedback", "Models/Evaluate", REQUEST(evaluate_model_request), REQUEST(job), .path_field = "model"};
 static const struct relay EVALUATION_RECORD = {"feedback", "Models/EvaluationRecord", REQUEST(evaluation_record_request), REQUEST(evaluation_record_reply), .path_field = "model", .query = record_fields};
 static const struct relay IMPROVE = {"feedback", "Models/ImproveNow", REQUEST(improve_request), REQUEST(job), .path_field = "model"};
+static const struct relay CREATE_KEY = {"feedback", "Keys/Create", REQUEST(create_key_request), REQUEST(create_key_reply), .stream = RELAY_UNARY};
+static const struct relay LIST_KEYS = {"feedback", "Keys/List", REQUEST(page_request), REQUEST(list_keys_reply), .query = PAGE};
+static const struct relay REVOKE_KEY = {"feedback", "Keys/Revoke", REQUEST(revoke_key_request), REQUEST(api_key), .path_field = "id"};
 static const struct relay LIST_AUDIT = {"feedback", "Audit/List", REQUEST(page_request), REQUEST(list_audit_reply), .query = PAGE};
 static const struct relay AUDIT_HEAD = {"feedback", "Audit/Head", REQUEST(page_request), REQUEST(audit_head), .stream = RELAY_UNARY};
 static const struct relay AUDIT_PROOF = {"feedback", "Audit/Prove", REQUEST(audit_proof_request), REQUEST(audit_proof), .query = proof_fields};
@@ -103,6 +107,9 @@ const struct route ROUTES[] = {
     {"POST", "/v1/admin/models/{model}/evaluate", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Measure a version for the gates.", &EVALUATE},
     {"GET", "/v1/admin/models/{model}/evaluation-record", SCOPE_OPERATOR, BODY_NONE, relay_call, "An evaluation with a piece of its record, from which the verdict can be computed again: ?id=&offset=.", &EVALUATION_RECORD},
     {"POST", "/v1/admin/models/{model}/improve", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Fine-tune on the judgements so far.", &IMPROVE},
+    {"POST", "/v1/admin/keys", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Make a key of the API: it is shown in this answer and never again.", &CREATE_KEY},
+    {"GET", "/v1/admin/keys", SCOPE_OPERATOR, BODY_NONE, relay_call, "The keys of the API, those that were revoked among them.", &LIST_KEYS},
+    {"DELETE", "/v1/admin/keys/{id}", SCOPE_OPERATOR, BODY_NONE, relay_call, "Revoke a key, for good and at once.", &REVOKE_KEY},
     {"GET", "/v1/audit", SCOPE_OPERATOR, BODY_NONE, relay_call, "The audit log, in order.", &LIST_AUDIT},
     {"GET", "/v1/audit/head", SCOPE_OPERATOR, BODY_NONE, relay_call, "The signed head of the audit tree.", &AUDIT_HEAD},
     {"GET", "/v1/audit/proof", SCOPE_OPERATOR, BODY_NONE, relay_call, "A proof of inclusion (?index=) or of consistency (?from_size=).", &AUDIT_PROOF},

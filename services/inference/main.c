@@ -60,7 +60,7 @@ static void on_open_follow(void *arg) {
             return;
         }
     }
-    if (follow_open(service_log(inf->service), service_loop(inf->service), inf, on_registry_event, on_caught_up, &inf->follow, &err) != 0)
+    if (follow_open(service_log(inf->service), service_loop(inf->service), (const enum topic[]){TOPIC_MODELS, TOPIC_ALIASES}, 2, inf, on_registry_event, on_caught_up, &inf->follow, &err) != 0)
         service_fail(inf->service, &err);
 }
 

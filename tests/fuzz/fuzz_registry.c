@@ -56,8 +56,8 @@ static void fold_pieces(struct span rest, bool sign) {
     fold_free(f);
 }
 
-static int on_record(void *arg, bool model, struct span packed) {
-    ProtobufCMessage *m = record_unpack(model ? &genloop__v1__model_version__descriptor : &genloop__v1__alias__descriptor, packed);
+static int on_record(void *arg, enum topic topic, struct span packed) {
+    ProtobufCMessage *m = record_unpack(fold_record_type(topic), packed);
     (void)arg;
     record_free(m);
     return 0;

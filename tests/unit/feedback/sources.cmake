@@ -1,4 +1,4 @@
 set(service_cores)
-foreach(core audit feedback_json ledger pairs policy registry)
+foreach(core audit feedback_json keys ledger pairs policy registry)
   list(APPEND service_cores ${CMAKE_SOURCE_DIR}/services/feedback/${core}.c)
 endforeach()

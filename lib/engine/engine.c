@@ -216,11 +216,19 @@ static int make_tokens(struct engine *e, struct request *q, struct error *err) {
     if (!q->tokens) {
         if (q->messages) {
             if (!e->dir.chat_template) r = error_set_param(err, E_UNSUPPORTED, "messages", "the model has no chat template: use completions");
-            else r = tokenizer_encode_chat(e->dir.tokenizer, e->dir.chat_template, q->messages, q->given.message_count, true, &ids, NULL, err);
+            else r = tokenizer_encode_chat(e->dir.tokenizer, e->dir.chat_template, q->messages, q->given.message_count, !q->given.no_special, &ids, NULL, err);
             q->chat_stop = e->im_end != TOKEN_NONE && e->dir.chat_template && strcmp(e->dir.chat_template, CHAT_TEMPLATE_CHATML) == 0;
-        } else r = tokenizer_encode(e->dir.tokenizer, q->given.prompt, TOKENIZER_ADD_SPECIAL, &ids, err);
+        } else r = tokenizer_encode(e->dir.tokenizer, q->given.prompt, q->given.no_special ? 0 : TOKENIZER_ADD_SPECIAL, &ids, err);
     }
     if (r != 0) goto out;
+    if (q->given.tokens_only) {
+        if (!q->tokens) {
+            q->tokens = ids.ids;
+            q->prompt_len = q->len = (uint32_t)ids.len;
+            ids.ids = NULL;
+        }
+        goto out;
+    }
     size_t n = q->tokens ? q->prompt_len : ids.len;
     uint32_t start = TOKEN_NONE; /* an empty text begins where documents begin */
     if (n == 0 && e->dir.tokenizer) {

@@ -78,6 +78,8 @@ struct engine_request {
     const uint32_t *stop_tokens;
     size_t stop_token_count;
     bool ignore_eos;
+    bool tokens_only;     /* nothing is computed: the one event has the prompt's tokens, which may be more than the context holds */
+    bool no_special;      /* of a text: nothing is added to it; of a chat: no answer is begun */
     bool echo;            /* the prompt's text is the first of the answer's */
     bool logprobs;
     uint32_t top_logprobs;
@@ -121,7 +123,7 @@ struct engine_event {
     const uint32_t *prompt_argmax; /* the most likely token instead of each */
     const struct engine_logprobs *prompt_tops; /* the same with the most likely tokens, where top_logprobs were asked for */
     size_t prompt_first, prompt_count;
-    const uint32_t *prompt_tokens; /* prompt_logprobs: all of the prompt's tokens, in the event that has its echo and in those that have log-probabilities of it */
+    const uint32_t *prompt_tokens; /* prompt_logprobs: all of the prompt's tokens, in the event that has its echo and in those that have log-probabilities of it; tokens_only: likewise */
     const struct sampler_candidate *top_logits; /* with the first token */
     size_t top_logit_count;
     enum engine_finish finish;

@@ -106,6 +106,10 @@ static void receive(struct engine *e, struct request *in) {
         q->next = NULL;
         struct scheduler_request r = {.id = q->id, .priority = q->given.priority, .prompt = q->prompt_len, .tokens_max = q->tokens_max,
                                       .deadline_ms = q->given.deadline_ms, .credit = q->given.credit};
+        if (q->failed.code == 0 && q->given.tokens_only) {
+            finish(e, q, &(struct engine_event){.prompt_tokens = q->tokens}, ENGINE_STOP, NULL);
+            continue;
+        }
         if (q->failed.code == 0) scheduler_submit(&e->scheduler, &r, &q->failed);
         if (q->failed.code == 0) {
             e->queued[e->queued_count++] = q;

@@ -80,7 +80,7 @@ static int take_message(struct generate_request *r, size_t i, const struct json 
     return error_set_param(err, E_INVALID, path(param, i, "content"), "'%s' is required", param);
 }
 
-static int take_messages(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+int take_messages(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
     size_t n = json_size(v);
     if (json_type(v) != JSON_TYPE_ARRAY) return wrong_type(name, "a list of messages", v, err);
     if (n == 0) return error_set_param(err, E_INVALID, name, "'messages' is empty: at least one is needed");

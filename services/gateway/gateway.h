@@ -6,6 +6,7 @@
  *   generate_request.c, chat.c, completions.c   OpenAI's JSON as a GenerateRequest (pure)
  *   answer.c, sse.c      answers in OpenAI's JSON, whole and in chunks (pure)
  *   generate.c           a generation: replicas, streams, credit, cancel, retry
+ *   tokenize.c           texts as ids and back; tokenize_request.c is its pure part
  *   routing.c            which replica (pure)
  *   registry.c           what governance has released, from the topics
  *   interactions.c       what is captured of a conversation, by the tenant's policy

@@ -86,7 +86,7 @@ int take_unsupported(struct generate_request *r, const char *name, const struct 
 
 /* ---- the shared rows ---- */
 
-static int take_model(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+int take_model(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
     int code = take_text(r, name, v, REQUEST_MODEL_MAX, &r->message.model, err);
     if (code == 0 && !r->message.model[0]) code = error_set_param(err, E_INVALID, name, "'model' is empty: name a model, name@version or an alias such as production");
     return code;
@@ -233,7 +233,7 @@ static int take_stream_options(struct generate_request *r, const char *name, con
 }
 
 /* OpenAI's `user` and its successor: whom the request is for; what is captured is sealed under it. */
-static int take_user(struct generate_request *r, const char *name, const struct json *v, struct error *err) { return take_text(r, name, v, USER_MAX, &r->message.user, err); }
+int take_user(struct generate_request *r, const char *name, const struct json *v, struct error *err) { return take_text(r, name, v, USER_MAX, &r->message.user, err); }
 /* A hint at which requests share a prefix: those go to one replica, which has it cached. */
 static int take_session(struct generate_request *r, const char *name, const struct json *v, struct error *err) { return take_text(r, name, v, 256, &r->message.session, err); }
 

@@ -68,6 +68,9 @@ int take_flag(const char *name, const struct json *v, bool *out, struct error *e
 /* A C string in the arena; U+0000 becomes U+FFFD, since a C string would end there. */
 int take_text(struct generate_request *r, const char *name, const struct json *v, size_t size_max, char **out, struct error *err);
 char *text_in_arena(struct arena *arena, struct span s);
+int take_model(struct generate_request *r, const char *name, const struct json *v, struct error *err);
+int take_user(struct generate_request *r, const char *name, const struct json *v, struct error *err);
+int take_messages(struct generate_request *r, const char *name, const struct json *v, struct error *err); /* chat.c */
 /* A list of token ids. */
 int take_tokens(struct generate_request *r, const char *name, const struct json *v, uint32_t **tokens, size_t *n, struct error *err);
 

@@ -60,6 +60,8 @@ const struct route ROUTES[] = {
     {"GET", "/v1/models/{model}", SCOPE_CLIENT, BODY_NONE, models_get, "One model, by name, name@version or alias.", NULL},
     {"POST", "/v1/chat/completions", SCOPE_CLIENT, BODY_JSON, chat_create, "An answer to a conversation, whole or as a stream of events.", NULL},
     {"POST", "/v1/completions", SCOPE_CLIENT, BODY_JSON, completion_create, "How a text goes on, whole or as a stream of events.", NULL},
+    {"POST", "/v1/tokenize", SCOPE_CLIENT, BODY_JSON, tokenize_create, "A text or a conversation as the model's token ids.", NULL},
+    {"POST", "/v1/detokenize", SCOPE_CLIENT, BODY_JSON, detokenize_create, "Token ids as text.", NULL},
     {"POST", "/v1/responses", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "OpenAI's responses. Not built yet: the request is checked.", &UNBUILT_RESPONSES},
     {"GET", "/v1/responses/{id}", SCOPE_CLIENT, BODY_NONE, unbuilt_get, "A stored response. Not built yet: there is none.", &UNBUILT_RESPONSES},
     {"DELETE", "/v1/responses/{id}", SCOPE_CLIENT, BODY_NONE, unbuilt_get, "Remove a stored response. Not built yet: there is none.", &UNBUILT_RESPONSES},

@@ -10,6 +10,8 @@ extern const size_t ROUTES_COUNT;
 /* The handlers, by file. */
 void chat_create(struct exchange *x, const struct json *body);       /* generate.c */
 void completion_create(struct exchange *x, const struct json *body);
+void tokenize_create(struct exchange *x, const struct json *body);   /* tokenize.c */
+void detokenize_create(struct exchange *x, const struct json *body);
 void models_list(struct exchange *x, const struct json *body);       /* models.c */
 void models_get(struct exchange *x, const struct json *body);
 void feedback_submit(struct exchange *x, const struct json *body);   /* feedback.c */

@@ -18,6 +18,8 @@ enum {
     TEXT_MAX = 8 << 20,       /* of one item: half of what the bus carries */
     GATHERED_MAX = 65536,     /* tokens of one item */
     ARENA_MAX = 64 << 20,     /* 65,536 tokens with 20 alternatives each do not fit: E_TOO_LARGE */
+    TOKENIZED_MAX = 1 << 21,  /* tokens of a text; six megabytes of varints, where the bus carries sixteen */
+    DETOKENIZED_MAX = 1 << 17, /* tokens that become text on the loop: a millisecond or two */
     PROMPT_HELD_MAX = 1024,   /* log-probabilities of a prompt that wait for its end, to be told with its text; of a longer one they go out in pieces */
 };
 
@@ -35,6 +37,7 @@ struct call {
     struct bus_reply *reply; /* NULL: ended */
     uint64_t id;             /* at the engine */
     bool stream;
+    bool tokenize, strings;  /* Generation/Tokenize: only the prompt's tokens are wanted; strings: and their bytes */
     char *request_id;
     uint32_t granted, produced; /* tokens */
     int64_t began_us, first_us, last_us;
@@ -115,7 +118,15 @@ static int gather_prompt(struct call *c, const struct engine_event *event) {
     return r;
 }
 
+static int gather_tokens(struct call *c, const struct engine_event *event) {
+    size_t n = event->prompt_tokens ? event->usage.prompt_tokens : 0;
+    int r = n > TOKENIZED_MAX ? E_TOO_LARGE : array_reserve(&c->tokens, &c->token_capacity, n, sizeof *c->tokens);
+    for (size_t i = 0; r == 0 && i < n; i++) c->tokens[c->token_count++] = event->prompt_tokens[i];
+    return r;
+}
+
 static int gather(struct call *c, const struct engine_event *event) {
+    if (c->tokenize) return gather_tokens(c, event);
     int r = append_text(&c->text, event->text);
     if (r == 0 && c->token_count + event->token_count > GATHERED_MAX) r = E_TOO_LARGE;
     if (r == 0) r = array_reserve(&c->tokens, &c->token_capacity, c->token_count + event->token_count, sizeof *c->tokens);
@@ -223,6 +234,30 @@ static int pack_reply(struct call *c, struct span *packed) {
     return 0;
 }
 
+static int pack_tokens(struct call *c, struct span *packed) {
+    struct arena *a = &c->inference->arena;
+    const struct tokenizer *tokenizer = engine_tokenizer(c->model->engine);
+    Genloop__V1__TokenizeReply r;
+    genloop__v1__tokenize_reply__init(&r);
+    r.tokens = c->tokens;
+    r.n_tokens = c->token_count;
+    r.context = engine_context(c->model->engine);
+    r.model = c->model->name;
+    r.replica = (char *)(uintptr_t)service_instance(c->inference->service);
+    if (c->strings) {
+        if (!(r.strings = arena_calloc(a, c->token_count + 1, sizeof *r.strings))) return E_TOO_LARGE;
+        for (; r.n_strings < c->token_count; r.n_strings++) {
+            struct span bytes = tokenizer ? tokenizer_token_bytes(tokenizer, c->tokens[r.n_strings]) : SPAN("");
+            r.strings[r.n_strings] = (ProtobufCBinaryData){bytes.len, (uint8_t *)(uintptr_t)bytes.data};
+        }
+    }
+    size_t size = genloop__v1__tokenize_reply__get_packed_size(&r);
+    uint8_t *bytes = arena_alloc(a, size ? size : 1);
+    if (!bytes) return E_TOO_LARGE;
+    *packed = span_of(bytes, genloop__v1__tokenize_reply__pack(&r, bytes));
+    return 0;
+}
+
 static void forget_gathered(struct call *c) {
     buf_clear(&c->text);
     c->prompt_first += c->prompt.count;
@@ -277,7 +312,7 @@ static void end_reply(struct call *c, int code, const struct error *err, struct 
 /* The reply ends before the engine does: its sequence is not wanted any more. */
 static void give_up(struct call *c, int code) {
     struct error err;
-    (void)error_set(&err, code, "the answer is larger than one reply can be: stream it");
+    (void)error_set(&err, code, "%s", c->tokenize ? "the text has more tokens than one answer holds: give it in parts" : "the answer is larger than one reply can be: stream it");
     end_reply(c, code, &err, SPAN(""));
     engine_cancel(c->model->engine, c->id);
 }
@@ -295,7 +330,7 @@ static void flush(struct call *c) {
     else if (c->reply && over && c->finish != ENGINE_STOP && c->finish != ENGINE_LENGTH) end_reply(c, c->error.code, &c->error, SPAN(""));
     else if (c->reply && (over || (c->stream && something))) {
         waiting = !over && bus_reply_credit_left(c->reply) <= 0;
-        int r = waiting ? 0 : pack_reply(c, &packed);
+        int r = waiting ? 0 : c->tokenize ? pack_tokens(c, &packed) : pack_reply(c, &packed);
         if (r != 0) give_up(c, r);
         else if (over) end_reply(c, 0, NULL, packed); /* the last item needs no credit */
         else if (!waiting) {
@@ -310,7 +345,7 @@ static void flush(struct call *c) {
         top_up(c, waiting);
         return;
     }
-    count_end(c);
+    if (!c->tokenize) count_end(c);
     call_free(c);
     models_reconcile(inf); /* a model may have waited for its last call */
 }
@@ -337,23 +372,75 @@ static void refuse(struct bus_reply *reply, int code, const struct error *err) {
     bus_reply_end(reply, code, err, SPAN(""));
 }
 
+/* Ids to text: nothing of the engine is needed but the vocabulary. */
+static void detokenize(struct inference *inf, struct bus_reply *reply, const struct bus_context *context, struct span request) {
+    Genloop__V1__DetokenizeRequest *m = MESSAGE_UNPACK(DetokenizeRequest, detokenize_request, request);
+    struct span side = !span_empty(context->session) ? context->session : context->request_id, packed = SPAN("");
+    struct model *model = NULL;
+    struct error err = {0};
+    struct buf text;
+    int r = 0;
+    buf_init(&text, TEXT_MAX);
+    if (!m) r = error_set(&err, E_INVALID, "the request is no DetokenizeRequest");
+    else if (m->n_tokens > DETOKENIZED_MAX) r = error_set_param(&err, E_INVALID, "tokens", "%zu tokens, at most %d are taken", m->n_tokens, DETOKENIZED_MAX);
+    if (r == 0) r = models_find(inf, span_str(m->model), span_hash(side), &model, &err);
+    const struct tokenizer *t = r == 0 ? engine_tokenizer(model->engine) : NULL;
+    if (r == 0 && !t) r = error_set_param(&err, E_UNSUPPORTED, "model", "%s has no tokenizer", model->name);
+    for (size_t i = 0; r == 0 && i < m->n_tokens; i++)
+        if (m->tokens[i] >= tokenizer_vocab_size(t)) r = error_set_param(&err, E_INVALID, "tokens", "token %u is beyond the vocabulary of %u", m->tokens[i], tokenizer_vocab_size(t));
+    if (r == 0 && (r = tokenizer_decode(t, m->tokens, m->n_tokens, m->no_special, &text)) != 0) (void)error_set(&err, r == E_FULL ? E_TOO_LARGE : r, "the text is too large for one answer");
+    if (r == 0) {
+        Genloop__V1__DetokenizeReply out;
+        struct buf whole;
+        genloop__v1__detokenize_reply__init(&out);
+        buf_init(&whole, 3 * (size_t)TEXT_MAX);
+        const char *shown = append_text(&whole, buf_span(&text)) == 0 ? buf_cstr(&whole) : NULL;
+        out.text = shown ? (char *)(uintptr_t)shown : no_text();
+        out.model = model->name;
+        out.replica = (char *)(uintptr_t)service_instance(inf->service);
+        size_t size = genloop__v1__detokenize_reply__get_packed_size(&out);
+        uint8_t *bytes = shown ? arena_alloc(&inf->arena, size ? size : 1) : NULL;
+        if (bytes) packed = span_of(bytes, genloop__v1__detokenize_reply__pack(&out, bytes));
+        else r = error_set(&err, E_TOO_LARGE, "the text is too large for one answer");
+        buf_fini(&whole);
+    }
+    if (r == 0) bus_reply_end(reply, 0, NULL, packed);
+    else refuse(reply, err.code, &err);
+    if (m) genloop__v1__detokenize_request__free_unpacked(m, NULL);
+    buf_fini(&text);
+    arena_clear(&inf->arena);
+}
+
+/* The request as the engine's; the message that it borrows from is *generate or *tokenize, to be freed by the caller. */
+static int read_request(struct inference *inf, bool tokenize, struct span request, Genloop__V1__GenerateRequest **generate, Genloop__V1__TokenizeRequest **tokens, struct engine_request *r, struct error *err) {
+    if (tokenize) {
+        *tokens = MESSAGE_UNPACK(TokenizeRequest, tokenize_request, request);
+        return *tokens ? request_of_tokens(*tokens, &inf->arena, r, err) : error_set(err, E_INVALID, "the request is no TokenizeRequest");
+    }
+    *generate = MESSAGE_UNPACK(GenerateRequest, generate_request, request);
+    return *generate ? request_from_message(*generate, &inf->arena, r, err) : error_set(err, E_INVALID, "the request is no GenerateRequest");
+}
+
 void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const struct bus_context *context, struct span request, void **call_arg) {
     struct inference *inf = arg;
     struct error err = {0};
-    bool stream = span_eq_str(method, "Generation/GenerateStream");
+    bool stream = span_eq_str(method, "Generation/GenerateStream"), tokenize = span_eq_str(method, "Generation/Tokenize");
     Genloop__V1__GenerateRequest *message = NULL;
+    Genloop__V1__TokenizeRequest *tokens = NULL;
     struct call *c = NULL;
     struct model *model = NULL;
     struct engine_request r;
     int result = 0;
-    if (!stream && !span_eq_str(method, "Generation/Generate"))
+    if (span_eq_str(method, "Generation/Detokenize") && !service_draining(inf->service)) {
+        detokenize(inf, reply, context, request);
+        return;
+    }
+    if (!stream && !tokenize && !span_eq_str(method, "Generation/Generate"))
         result = error_set(&err, E_UNSUPPORTED, "%.*s is not built yet", method.len < 64 ? (int)method.len : 64, method.data);
     else if (service_draining(inf->service)) result = error_set(&err, E_UNAVAILABLE, "%s is draining", service_instance(inf->service));
-    else if (!(message = MESSAGE_UNPACK(GenerateRequest, generate_request, request)))
-        result = error_set(&err, E_INVALID, "the request is no GenerateRequest");
-    if (result == 0) result = request_from_message(message, &inf->arena, &r, &err);
+    else result = read_request(inf, tokenize, request, &message, &tokens, &r, &err);
     struct span side = !span_empty(context->session) ? context->session : context->request_id;
-    if (result == 0) result = models_find(inf, span_str(message->model), span_hash(side), &model, &err);
+    if (result == 0) result = models_find(inf, span_str(tokenize ? tokens->model : message->model), span_hash(side), &model, &err);
     if (result == 0 && !(c = mem_zalloc(sizeof *c))) result = error_set(&err, E_NOMEM, "no memory for a call");
     if (result != 0) goto out;
 
@@ -362,6 +449,8 @@ void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const
     c->inference = inf;
     c->model = model;
     c->stream = stream;
+    c->tokenize = tokenize;
+    c->strings = tokenize && tokens->strings;
     c->began_us = clock_mono_us();
     c->next = inf->calls;
     c->back = &inf->calls;
@@ -382,6 +471,7 @@ void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const
 out:
     if (result != 0) refuse(reply, result, &err);
     if (message) genloop__v1__generate_request__free_unpacked(message, NULL);
+    if (tokens) genloop__v1__tokenize_request__free_unpacked(tokens, NULL);
     arena_clear(&inf->arena);
 }
 

@@ -10,18 +10,40 @@ static int check_given_once(const Genloop__V1__GenerateRequest *m, struct error 
     return 0;
 }
 
+static struct chat_message *chat_of(Genloop__V1__ChatMessage *const *messages, size_t n, struct arena *arena) {
+    struct chat_message *out = arena_calloc(arena, n + 1, sizeof *out);
+    for (size_t i = 0; out && i < n; i++) out[i] = (struct chat_message){span_str(messages[i]->role), span_str(messages[i]->content)};
+    return out;
+}
+
+int request_of_tokens(const Genloop__V1__TokenizeRequest *m, struct arena *arena, struct engine_request *out, struct error *err) {
+    struct engine_request r;
+    if (m->n_messages > 0 && m->prompt[0]) return error_set_param(err, E_INVALID, "prompt", "messages and prompt exclude each other");
+    engine_request_init(&r);
+    r.tokens_only = true;
+    if (m->n_messages > 0) {
+        r.messages = chat_of(m->messages, m->n_messages, arena);
+        r.message_count = m->n_messages;
+        r.no_special = m->no_generation_prompt;
+        if (!r.messages) return error_set(err, E_NOMEM, "no memory for a request");
+    } else {
+        r.prompt = span_str(m->prompt);
+        r.no_special = m->no_special;
+    }
+    *out = r;
+    return 0;
+}
+
 int request_from_message(const Genloop__V1__GenerateRequest *m, struct arena *arena, struct engine_request *out, struct error *err) {
     struct engine_request r;
     int result = check_given_once(m, err);
     if (result != 0) return result;
     engine_request_init(&r);
-    struct chat_message *messages = arena_calloc(arena, m->n_messages + 1, sizeof *messages);
+    struct chat_message *messages = chat_of(m->messages, m->n_messages, arena);
     struct span *stop = arena_calloc(arena, m->n_stop + 1, sizeof *stop);
     struct sampler_bias *bias = arena_calloc(arena, m->n_logit_bias + 1, sizeof *bias);
     if (!messages || !stop || !bias) return error_set(err, E_NOMEM, "no memory for a request");
 
-    for (size_t i = 0; i < m->n_messages; i++)
-        messages[i] = (struct chat_message){span_str(m->messages[i]->role), span_str(m->messages[i]->content)};
     if (m->n_prompt_tokens > 0) {
         r.tokens = m->prompt_tokens;
         r.token_count = m->n_prompt_tokens;

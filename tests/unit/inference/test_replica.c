@@ -410,6 +410,94 @@ static void test_nul(void **state) {
     }
 }
 
+/* --- texts as ids, and back --- */
+
+struct raw {
+    struct buf item;
+    char param[64];
+    int code;
+    bool over;
+};
+static void on_raw_item(void *arg, struct span item) {
+    buf_clear(&((struct raw *)arg)->item);
+    assert_int_equal(buf_append_span(&((struct raw *)arg)->item, item), 0);
+}
+static void on_raw_end(void *arg, int code, const struct error *err, bool begun) {
+    struct raw *r = arg;
+    (void)begun;
+    r->code = code;
+    if (err) span_copy(r->param, sizeof r->param, span_str(err->param));
+    r->over = true;
+}
+static void ask_raw(struct raw *r, const char *method, const ProtobufCMessage *m) {
+    static const struct bus_call_events events = {.on_item = on_raw_item, .on_end = on_raw_end};
+    static uint8_t packed[65536];
+    struct bus_context context = {.request_id = SPAN("request-1")};
+    struct error err;
+    assert_true(protobuf_c_message_get_packed_size(m) <= sizeof packed);
+    size_t n = protobuf_c_message_pack(m, packed);
+    buf_clear(&r->item);
+    r->over = false;
+    r->param[0] = 0;
+    if (!bus_call(t.peer, method, &context, span_of(packed, n), false, 1, r, &events, &err)) fail_msg("%s", err.message);
+    wait_until("an answer", is_true, &r->over);
+}
+
+static void test_tokenizes(void **state) {
+    (void)state;
+    if (!t.executable[0]) skip();
+    static struct raw raw;
+    static char longer[4096];
+    memset(longer, 'x', sizeof longer - 1);
+    const char *const texts[] = {"The engine", "", longer}; /* the last one is longer than the context */
+    buf_init(&raw.item, 1 << 20);
+    for (size_t i = 0; i < 3; i++) {
+        Genloop__V1__TokenizeRequest to = GENLOOP__V1__TOKENIZE_REQUEST__INIT;
+        to.model = (char *)(uintptr_t) "tiny";
+        to.prompt = (char *)(uintptr_t)texts[i];
+        to.no_special = to.strings = true;
+        ask_raw(&raw, "Generation/Tokenize", &to.base);
+        assert_int_equal(raw.code, 0);
+        struct tokens want = {0};
+        assert_int_equal(tokenizer_encode(t.model.tokenizer, span_str(texts[i]), 0, &want, NULL), 0);
+        Genloop__V1__TokenizeReply *ids = genloop__v1__tokenize_reply__unpack(NULL, raw.item.len, (const uint8_t *)buf_span(&raw.item).data);
+        assert_non_null(ids);
+        assert_true(ids->n_tokens == want.len && ids->n_strings == want.len && ids->context > 0 && strcmp(ids->model, "tiny@1") == 0);
+        for (size_t k = 0; k < want.len; k++) {
+            assert_int_equal(ids->tokens[k], want.ids[k]);
+            assert_true(span_eq(span_of(ids->strings[k].data, ids->strings[k].len), tokenizer_token_bytes(t.model.tokenizer, want.ids[k])));
+        }
+        Genloop__V1__DetokenizeRequest from = GENLOOP__V1__DETOKENIZE_REQUEST__INIT;
+        from.model = (char *)(uintptr_t) "tiny@1";
+        from.tokens = ids->tokens;
+        from.n_tokens = ids->n_tokens;
+        ask_raw(&raw, "Generation/Detokenize", &from.base);
+        assert_int_equal(raw.code, 0);
+        Genloop__V1__DetokenizeReply *text = genloop__v1__detokenize_reply__unpack(NULL, raw.item.len, (const uint8_t *)buf_span(&raw.item).data);
+        assert_non_null(text);
+        assert_string_equal(text->text, texts[i]);
+        genloop__v1__detokenize_reply__free_unpacked(text, NULL);
+        genloop__v1__tokenize_reply__free_unpacked(ids, NULL);
+        tokens_fini(&want);
+    }
+    uint32_t beyond = UINT32_MAX;
+    Genloop__V1__DetokenizeRequest from = GENLOOP__V1__DETOKENIZE_REQUEST__INIT;
+    from.model = (char *)(uintptr_t) "tiny";
+    from.tokens = &beyond;
+    from.n_tokens = 1;
+    ask_raw(&raw, "Generation/Detokenize", &from.base);
+    assert_int_equal(raw.code, E_INVALID);
+    assert_string_equal(raw.param, "tokens");
+    from.model = (char *)(uintptr_t) "nobody";
+    ask_raw(&raw, "Generation/Detokenize", &from.base);
+    assert_int_equal(raw.code, E_NOT_FOUND);
+    Genloop__V1__TokenizeRequest to = GENLOOP__V1__TOKENIZE_REQUEST__INIT;
+    to.model = (char *)(uintptr_t) "nobody";
+    ask_raw(&raw, "Generation/Tokenize", &to.base);
+    assert_int_equal(raw.code, E_NOT_FOUND);
+    buf_fini(&raw.item);
+}
+
 static bool has_items(void *arg) { return ((struct answer *)arg)->token_count >= 3; }
 
 static void test_credit_cancel_deadline(void **state) {
@@ -603,7 +691,7 @@ static void test_hurry(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_serves_what_is_released), cmocka_unit_test(test_answers), cmocka_unit_test(test_nul), cmocka_unit_test(test_credit_cancel_deadline),
+        cmocka_unit_test(test_serves_what_is_released), cmocka_unit_test(test_answers), cmocka_unit_test(test_nul), cmocka_unit_test(test_tokenizes), cmocka_unit_test(test_credit_cancel_deadline),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_swap), cmocka_unit_test(test_failed),
         cmocka_unit_test(test_drains),
         cmocka_unit_test(test_hurry),

@@ -6,6 +6,7 @@
 #include "base/random.h"
 #include "http/query.h"
 #include "service/admin.h"
+#include "grpc.h"
 #include "coding.h"
 #include "cors.h"
 #include "routes.h"
@@ -16,6 +17,7 @@ enum {
     WAIT_MS = 1000, WAIT_STEP_MS = 20, /* what a killed service needs until it is found again, several times over */
     PIECE_BYTES = 64 * 1024,
     ANSWER_MAX = 64 << 20, /* 16 MiB of protobuf, in JSON */
+    CALL_PENDING_MAX = 17 << 20, /* of a call: one reply of the largest that the bus carries, or the items that there is credit for */
     PENDING_MAX = 4 << 20, /* of a stream whose client is slow: the credit of 128 choices in chunks of some hundred bytes; an answer's last words with log-probabilities */
 };
 
@@ -32,6 +34,7 @@ static void count(const struct exchange *x, int status) {
 static void exchange_free(struct exchange *x) {
     x->gateway->exchanges--;
     json_free(x->json);
+    grpc_free(x->grpc);
     loop_timer_close(x->wait);
     buf_fini(&x->pending);
     mem_free(x);
@@ -75,7 +78,20 @@ int exchange_error_body(struct buf *out, const struct error *err, const char *co
     return http_error_body(out, told(err), error_kind(err->code)->openai_type, err->param[0] ? err->param : NULL, code);
 }
 
+/* The end of a call: the trailers say how it went, behind what waits. */
+static void end_call(struct exchange *x, const struct error *err, const char *reason) {
+    grpc_status(x, err, reason);
+    if (grpc_http_status(x) >= 500) log_warn("gateway.error", "%s %.*s: %s", x->request_id, SPAN_ARG(http_path(x->http)), err->message);
+    if (grpc_begin(x) < 0) exchange_abort(x);
+    else if (exchange_clear(x)) exchange_end(x);
+    else x->ending = true;
+}
+
 void exchange_error_status(struct exchange *x, int status, const struct error *err, const char *code) {
+    if (x->grpc) {
+        end_call(x, err, code);
+        return;
+    }
     struct buf body;
     buf_init(&body, 16384);
     if (status == 429 || status == 503 || status == 507) (void)http_header_add(x->http, "Retry-After", SPAN("1"));
@@ -93,12 +109,19 @@ void exchange_error_code(struct exchange *x, const struct error *err, const char
 void exchange_error(struct exchange *x, const struct error *err) { exchange_error_code(x, err, NULL); }
 
 void exchange_end(struct exchange *x) {
-    count(x, http_client_gone(x->http) ? 499 : 200);
+    if (x->grpc) grpc_trailers(x);
+    count(x, http_client_gone(x->http) ? 499 : x->grpc ? grpc_http_status(x) : 200);
     http_stream_end(x->http);
     exchange_free(x);
 }
 
 void exchange_abort(struct exchange *x) {
+    if (x->grpc && grpc_late(x) && !http_client_gone(x->http)) {
+        struct error err;
+        (void)error_set(&err, E_DEADLINE, "the deadline of %lld ms has passed", (long long)x->timeout_ms);
+        end_call(x, &err, NULL);
+        return;
+    }
     count(x, 499);
     http_abort(x->http);
     exchange_free(x);
@@ -201,6 +224,11 @@ static int to_json(const ProtobufCMessageDescriptor *type, struct span packed, s
 void exchange_reply(struct exchange *x, const ProtobufCMessageDescriptor *type, struct span packed) {
     struct error err = {0};
     struct buf body;
+    if (x->grpc) {
+        if (grpc_begin(x) < 0 || grpc_frame(x, packed) < 0) exchange_abort(x);
+        else end_call(x, NULL, NULL);
+        return;
+    }
     buf_init(&body, ANSWER_MAX);
     if (to_json(type, packed, &body, &err) < 0) exchange_error(x, &err);
     else exchange_json(x, 200, &body);
@@ -210,6 +238,10 @@ void exchange_reply(struct exchange *x, const ProtobufCMessageDescriptor *type, 
 int exchange_item(struct exchange *x, const ProtobufCMessageDescriptor *type, struct span packed) {
     struct error err = {0};
     struct buf event;
+    if (x->grpc) {
+        int code = grpc_begin(x);
+        return code < 0 ? code : grpc_frame(x, packed);
+    }
     int r = x->streaming ? 0 : exchange_events_begin(x);
     buf_init(&event, ANSWER_MAX);
     if (r == 0) r = to_json(type, packed, &event, &err);
@@ -221,6 +253,10 @@ int exchange_item(struct exchange *x, const ProtobufCMessageDescriptor *type, st
 
 void exchange_finish(struct exchange *x, const struct error *err) {
     struct buf body;
+    if (x->grpc) {
+        end_call(x, err, NULL);
+        return;
+    }
     if (!x->streaming && err) {
         exchange_error(x, err);
         return;
@@ -257,11 +293,15 @@ static int read_headers(struct exchange *x, struct error *err) {
     else span_copy(x->request_id, sizeof x->request_id, span_str(id_make(made)));
     (void)http_header_add(x->http, "x-request-id", span_str(x->request_id));
     x->timeout_ms = x->gateway->settings->timeout_ms;
+    if (x->grpc) {
+        int r = grpc_read_headers(x, err);
+        if (r < 0) return r;
+    }
     if (timeout.data) {
         int64_t ms;
         if (span_to_i64(timeout, &ms) < 0 || ms < 1 || ms > TIMEOUT_MAX_MS)
             return error_set_param(err, E_INVALID, "x-genloop-timeout-ms", "the header x-genloop-timeout-ms must be a whole number of milliseconds from 1 to %d", TIMEOUT_MAX_MS);
-        x->timeout_ms = ms;
+        x->timeout_ms = x->grpc && x->timeout_ms < ms ? x->timeout_ms : ms;
     }
     if (session.len >= SESSION_MAX || !span_is_utf8(session)) return error_set_param(err, E_INVALID, "x-genloop-session", "the header x-genloop-session must be UTF-8 of at most %d bytes", SESSION_MAX - 1);
     if (by.len >= CLAIM_MAX || !span_is_utf8(by)) return error_set_param(err, E_INVALID, "x-genloop-by", "the header x-genloop-by must be UTF-8 of at most %d bytes", CLAIM_MAX - 1);
@@ -431,12 +471,23 @@ static void begin(struct gateway *g, struct http_exchange *http, bool owner) {
     x->http = http;
     x->owner = owner;
     x->began_ms = loop_now_ms(service_loop(g->service));
-    buf_init(&x->pending, PENDING_MAX);
     g->exchanges++;
+    int call = grpc_asked(http, &err);
+    buf_init(&x->pending, call > 0 ? CALL_PENDING_MAX : PENDING_MAX);
+    if (call > 0 && !(x->grpc = grpc_new(x))) call = error_set(&err, E_NOMEM, "no memory for the call");
+    if (call < 0) {
+        exchange_error(x, &err);
+        return;
+    }
     struct error denied = {0};
     bool foreign = check_origin(x, &denied) < 0, malformed = read_headers(x, &err) < 0;
     if (foreign || malformed) {
         exchange_error(x, foreign ? &denied : &err);
+        return;
+    }
+    if (x->grpc) {
+        if (grpc_match(x, &err) < 0) exchange_error(x, &err);
+        else admit(x);
         return;
     }
     struct span method = http_method(http), path = http_path(http);

@@ -17,9 +17,11 @@
 
 enum { REQUEST_ID_MAX = 129, SESSION_MAX = 257, CLAIM_MAX = 257 };
 
+struct grpc;
 struct exchange {
     struct gateway *gateway;
     struct http_exchange *http;
+    struct grpc *grpc;            /* the client speaks gRPC (grpc.h); NULL: HTTP and JSON */
     struct route_match match;
     struct caller caller;         /* known before the handler is called */
     bool owner;                   /* it came through the home's own door */

@@ -10,6 +10,7 @@
  *   routing.c            which replica (pure)
  *   registry.c           what governance has released, from the topics
  *   interactions.c       what is captured of a conversation, by the tenant's policy
+ *   grpc.h               the same over gRPC, and what only gRPC has
  *   uplink.c             a client's stream to a service, with credit
  *   unbuilt.c            doors whose part of the engine is to come; unbuilt_request.c is its pure part
  *   models.c, relay.c, documents.c, feedback.c, status.c   the other doors
@@ -34,12 +35,14 @@ enum capture { CAPTURE_NONE, CAPTURE_HASHED, CAPTURE_FULL };
 struct registry;
 struct generation;
 struct interactions;
+struct reflection;
 struct gateway {
     struct service *service;
     const struct gateway_settings *settings;
     struct http_server *http;
     struct registry *registry;
     struct routing *routing;
+    struct reflection *reflection;
     struct interactions *interactions;
     enum capture capture;
     char actor[80]; /* the owner of the home, local:USER: through his own door, and on loopback without keys */

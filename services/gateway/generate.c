@@ -14,9 +14,11 @@
 #include "answer.h"
 #include "exchange.h"
 #include "generate_request.h"
+#include "grpc.h"
 #include "interactions.h"
 #include "registry.h"
 #include "routes.h"
+#include "wire/fields.h"
 #include "wire/unpack.h"
 
 enum {
@@ -99,7 +101,7 @@ static void fail(struct generation *g, const struct error *why) {
     struct exchange *x = g->x;
     struct error err = *why;
     const char *code = code_of(&err);
-    if (!g->begun) {
+    if (!g->begun || x->grpc) {
         generation_free(g);
         exchange_error_code(x, &err, code);
         return;
@@ -131,18 +133,37 @@ static void answer_headers(struct generation *g) {
 
 static bool keeps_text(const struct generation *g, const struct candidate *c) { return g->gateway->capture == CAPTURE_FULL && c == &g->candidates[0]; }
 
+/* The prompt as JSON: as it came, or of a call what it would have been. */
+static void write_prompt(struct buf *out, const struct generation *g) {
+    const struct json *asked = json_get(g->x->json, g->request.chat ? "messages" : "prompt");
+    const Genloop__V1__GenerateRequest *m = &g->request.message;
+    struct json_out w;
+    (void)buf_append_str(out, g->request.chat ? "\"messages\":" : "\"prompt\":");
+    json_begin(&w, out);
+    if (!g->x->grpc) {
+        json_put_value(&w, g->request.chat || json_type(asked) == JSON_TYPE_STRING ? asked : json_type(json_at(asked, 0)) == JSON_TYPE_STRING ? json_at(asked, 0) : asked);
+    } else if (!g->request.chat && g->request.prompts[0].text) {
+        json_put_span(&w, span_str(g->request.prompts[0].text));
+    } else {
+        json_array(&w);
+        for (size_t i = 0; i < m->n_messages; i++) {
+            json_object(&w);
+            json_str(&w, "role", m->messages[i]->role);
+            json_str(&w, "content", m->messages[i]->content);
+            if (m->messages[i]->name[0]) json_str(&w, "name", m->messages[i]->name);
+            json_object_end(&w);
+        }
+        for (size_t i = 0; !g->request.chat && i < g->request.prompts[0].n_tokens; i++) json_put_uint(&w, g->request.prompts[0].tokens[i]);
+        json_array_end(&w);
+    }
+}
+
 static void remember(struct generation *g, const struct answer_usage *usage) {
     Genloop__V1__Interaction facts;
     struct buf prompt;
-    struct json_out w;
     const struct candidate *c = &g->candidates[0];
     buf_init(&prompt, 32 << 20);
-    if (g->gateway->capture != CAPTURE_NONE) {
-        (void)buf_append_str(&prompt, g->request.chat ? "\"messages\":" : "\"prompt\":");
-        json_begin(&w, &prompt);
-        const struct json *asked = json_get(g->x->json, g->request.chat ? "messages" : "prompt");
-        json_put_value(&w, g->request.chat || json_type(asked) == JSON_TYPE_STRING ? asked : json_type(json_at(asked, 0)) == JSON_TYPE_STRING ? json_at(asked, 0) : asked);
-    }
+    if (g->gateway->capture != CAPTURE_NONE) write_prompt(&prompt, g);
     genloop__v1__interaction__init(&facts);
     facts.request_id = g->x->request_id;
     facts.tenant = g->x->caller.tenant;
@@ -187,8 +208,10 @@ static size_t choose_best(struct generation *g, struct choice *chosen) {
     return n;
 }
 
+static void finish_json(struct generation *g, const struct answer_usage *usage);
+static void finish_message(struct generation *g);
+
 static void finish(struct generation *g) {
-    struct exchange *x = g->x;
     struct answer_usage usage = {0};
     for (size_t i = 0; i < g->n; i++) {
         const struct candidate *c = &g->candidates[i];
@@ -199,11 +222,17 @@ static void finish(struct generation *g) {
         usage.completion_tokens += c->usage.completion_tokens;
     }
     remember(g, &usage);
+    if (g->x->grpc) finish_message(g);
+    else finish_json(g, &usage);
+}
+
+static void finish_json(struct generation *g, const struct answer_usage *usage) {
+    struct exchange *x = g->x;
     if (g->request.stream) {
         int r = 0;
         if (g->request.include_usage) {
             buf_clear(&g->chunk);
-            answer_usage_chunk(&g->chunk, &g->answer, &usage);
+            answer_usage_chunk(&g->chunk, &g->answer, usage);
             r = exchange_write(x, buf_span(&g->chunk));
         }
         generation_free(g);
@@ -219,10 +248,83 @@ static void finish(struct generation *g) {
     if (g->request.best_of > g->request.n) n = choose_best(g, chosen);
     else
         for (size_t i = 0; i < g->n; i++) chosen[n++] = g->candidates[i].choice;
-    answer_write(&body, &g->answer, chosen, n, &usage);
+    answer_write(&body, &g->answer, chosen, n, usage);
     generation_free(g);
     exchange_json(x, 200, &body);
     buf_fini(&body);
+}
+
+static void finish_message(struct generation *g) {
+    struct exchange *x = g->x;
+    struct error err = {0};
+    if (g->request.stream) {
+        generation_free(g);
+        exchange_finish(x, NULL);
+        return;
+    }
+    answer_headers(g);
+    wire_put_bytes(&g->chunk, 1, buf_span(&g->candidates[0].choice.text)); /* text */
+    if (g->chunk.failed) {
+        (void)error_set(&err, E_TOO_LARGE, "the answer is larger than one message can be: GenerateStream gives it in pieces");
+        fail(g, &err);
+        return;
+    }
+    exchange_reply(x, &genloop__v1__generate_reply__descriptor, buf_span(&g->chunk));
+    generation_free(g);
+}
+
+/* ---- pieces of an answer, in each face ---- */
+
+static int tell_json(struct candidate *c, const Genloop__V1__GenerateReply *reply) {
+    struct generation *g = c->generation;
+    int r = 0;
+    if (!g->request.stream) {
+        choice_add(&c->choice, &g->answer, reply);
+        return 0;
+    }
+    if (!g->begun) {
+        answer_headers(g);
+        g->begun = true;
+        r = exchange_events_begin(g->x);
+    }
+    buf_clear(&g->chunk);
+    answer_chunk(&g->chunk, &g->answer, &c->choice, reply, g->request.include_usage);
+    if (keeps_text(g, c)) (void)buf_append_str(&c->choice.text, reply->text);
+    if (r == 0) r = g->chunk.failed ? g->chunk.failed : exchange_write(g->x, buf_span(&g->chunk));
+    return r;
+}
+
+static int append_reply(struct buf *out, const Genloop__V1__GenerateReply *reply) {
+    char *at = buf_reserve(out, genloop__v1__generate_reply__get_packed_size(reply) + 1);
+    if (at) buf_commit(out, genloop__v1__generate_reply__pack(reply, (uint8_t *)at));
+    return at ? 0 : out->failed;
+}
+
+/*
+ * A stream passes the replica's items on as they are. A whole answer is gathered as what they are one behind the other: packed messages put together are one message, whose lists go on
+ * and of whose single fields the last stands; so the text, which is to grow, goes to its end.
+ */
+static int tell_message(struct candidate *c, Genloop__V1__GenerateReply *reply, struct span item) {
+    struct generation *g = c->generation;
+    char *empty = (char *)(uintptr_t)protobuf_c_empty_string;
+    if (reply->finish_reason[0]) span_copy(c->choice.finish_reason, sizeof c->choice.finish_reason, span_str(reply->finish_reason));
+    if (!g->request.stream || keeps_text(g, c)) (void)buf_append_str(&c->choice.text, reply->text);
+    if (!g->request.stream) {
+        Genloop__V1__GenerateReply piece = *reply; /* borrows */
+        piece.text = empty;
+        if (!reply->finish_reason[0]) piece.model = piece.replica = piece.request_id = empty;
+        (void)append_reply(&g->chunk, &piece); /* what does not fit is told at the end */
+        return 0;
+    }
+    if (!g->begun) answer_headers(g);
+    g->begun = true;
+    if (c->choice.index > 0) {
+        reply->index = c->choice.index;
+        buf_clear(&g->chunk);
+        if (append_reply(&g->chunk, reply) < 0) return g->chunk.failed;
+        item = buf_span(&g->chunk);
+    }
+    return exchange_item(g->x, &genloop__v1__generate_reply__descriptor, item);
 }
 
 /* ---- calls ---- */
@@ -258,19 +360,7 @@ static void on_item(void *arg, struct span item) {
     }
     if (reply->usage) c->usage = (struct answer_usage){reply->usage->prompt_tokens, reply->usage->completion_tokens, reply->usage->cached_tokens};
     if (reply->finish_reason[0]) c->finished = true;
-    if (g->request.stream) {
-        if (!g->begun) {
-            answer_headers(g);
-            g->begun = true;
-            r = exchange_events_begin(g->x);
-        }
-        buf_clear(&g->chunk);
-        answer_chunk(&g->chunk, &g->answer, &c->choice, reply, g->request.include_usage);
-        if (keeps_text(g, c)) (void)buf_append_str(&c->choice.text, reply->text);
-        if (r == 0) r = g->chunk.failed ? g->chunk.failed : exchange_write(g->x, buf_span(&g->chunk));
-    } else {
-        choice_add(&c->choice, &g->answer, reply);
-    }
+    r = g->x->grpc ? tell_message(c, reply, item) : tell_json(c, reply);
     genloop__v1__generate_reply__free_unpacked(reply, NULL);
     if (r < 0) { /* the client is gone, or takes nothing at all */
         on_gone(g);
@@ -366,7 +456,18 @@ static int dispatch(struct candidate *c, struct error *err) {
     }
 }
 
-static void generate(struct exchange *x, const struct json *body, bool chat) {
+enum door { DOOR_CHAT, DOOR_COMPLETION, DOOR_CALL };
+
+static int read_request(struct generation *g, enum door door, const struct json *body, struct error *err) {
+    switch (door) {
+    case DOOR_CHAT: return chat_request_read(&g->request, &g->arena, body, err);
+    case DOOR_COMPLETION: return completion_request_read(&g->request, &g->arena, body, err);
+    case DOOR_CALL: return message_request_read(&g->request, &g->arena, grpc_message(g->x), grpc_method_of(g->x)->server_stream, err);
+    }
+    return E_INTERNAL;
+}
+
+static void generate(struct exchange *x, const struct json *body, enum door door) {
     struct gateway *gw = x->gateway;
     struct error err = {0};
     const Genloop__V1__ModelVersion *version;
@@ -383,7 +484,8 @@ static void generate(struct exchange *x, const struct json *body, bool chat) {
     arena_init(&g->arena, REQUEST_ARENA_MAX);
     buf_init(&g->packed, REQUEST_BYTES_MAX);
     buf_init(&g->chunk, CHUNK_MAX);
-    r = chat ? chat_request_read(&g->request, &g->arena, body, &err) : completion_request_read(&g->request, &g->arena, body, &err);
+    r = read_request(g, door, body, &err);
+    bool chat = g->request.chat;
     g->wants_logprobs = g->request.message.logprobs;
     if (r == 0 && !x->session[0]) span_copy(x->session, sizeof x->session, span_str(g->request.message.session));
     struct span stays = x->session[0] ? span_str(x->session) : span_str(x->request_id);
@@ -425,5 +527,6 @@ static void generate(struct exchange *x, const struct json *body, bool chat) {
         }
 }
 
-void chat_create(struct exchange *x, const struct json *body) { generate(x, body, true); }
-void completion_create(struct exchange *x, const struct json *body) { generate(x, body, false); }
+void chat_create(struct exchange *x, const struct json *body) { generate(x, body, DOOR_CHAT); }
+void completion_create(struct exchange *x, const struct json *body) { generate(x, body, DOOR_COMPLETION); }
+void generation_call(struct exchange *x) { generate(x, NULL, DOOR_CALL); }

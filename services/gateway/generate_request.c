@@ -108,16 +108,12 @@ static int take_max_tokens(struct generate_request *r, const char *name, const s
         if (code == 0) r->message.FIELD##_set_case = GENLOOP__V1__GENERATE_REQUEST__##CASE;                                                      \
         return code;                                                                                                                             \
     }
-TAKE_REAL(temperature, TEMPERATURE_SET_TEMPERATURE, 0, 2)
-TAKE_REAL(min_p, MIN_P_SET_MIN_P, 0, 1)
-TAKE_REAL(frequency_penalty, FREQUENCY_PENALTY_SET_FREQUENCY_PENALTY, -2, 2)
-TAKE_REAL(presence_penalty, PRESENCE_PENALTY_SET_PRESENCE_PENALTY, -2, 2)
-TAKE_REAL(repetition_penalty, REPETITION_PENALTY_SET_REPETITION_PENALTY, 0.01, 2) /* it divides: 0 has no meaning */
+GENERATE_RANGES(TAKE_REAL)
 
 static int take_top_p(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
     int code = take_real(name, v, 0, 1, &r->message.top_p, err);
     if (code < 0) return code;
-    if (r->message.top_p < 1e-9) r->message.top_p = 1e-9; /* OpenAI takes 0: the most likely token alone, as any share below its probability */
+    if (r->message.top_p < TOP_P_LEAST) r->message.top_p = TOP_P_LEAST;
     r->message.top_p_set_case = GENLOOP__V1__GENERATE_REQUEST__TOP_P_SET_TOP_P;
     return 0;
 }
@@ -190,7 +186,7 @@ static int take_logit_bias(struct generate_request *r, const char *name, const s
 
 static int take_stop_token_ids(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
     if (json_type(v) != JSON_TYPE_ARRAY) return wrong_type(name, "a list of token ids", v, err);
-    if (json_size(v) > 64) return error_set_param(err, E_INVALID, name, "'%s' must have at most 64 ids", name);
+    if (json_size(v) > STOP_TOKENS_MAX) return error_set_param(err, E_INVALID, name, "'%s' must have at most %d ids", name, STOP_TOKENS_MAX);
     return take_tokens(r, name, v, &r->message.stop_tokens, &r->message.n_stop_tokens, err);
 }
 
@@ -235,7 +231,7 @@ static int take_stream_options(struct generate_request *r, const char *name, con
 /* OpenAI's `user` and its successor: whom the request is for; what is captured is sealed under it. */
 int take_user(struct generate_request *r, const char *name, const struct json *v, struct error *err) { return take_text(r, name, v, USER_MAX, &r->message.user, err); }
 /* A hint at which requests share a prefix: those go to one replica, which has it cached. */
-static int take_session(struct generate_request *r, const char *name, const struct json *v, struct error *err) { return take_text(r, name, v, 256, &r->message.session, err); }
+static int take_session(struct generate_request *r, const char *name, const struct json *v, struct error *err) { return take_text(r, name, v, SESSION_BYTES_MAX, &r->message.session, err); }
 
 static int take_service_tier(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
     if (json_type(v) != JSON_TYPE_STRING) return wrong_type(name, "a string", v, err);

@@ -23,7 +23,18 @@ enum {
     MESSAGES_MAX = 4096,                  /* lib/tokenizer takes so many */
     PROMPTS_MAX = 128,
     USER_MAX = 512,
+    SESSION_BYTES_MAX = 256,
+    STOP_TOKENS_MAX = 64,
 };
+#define TOP_P_LEAST 1e-9 /* OpenAI takes 0: the most likely token alone, as any share below its probability */
+
+/* What both JSON and protobuf are held to: X(field, case of its oneof, lowest, highest). */
+#define GENERATE_RANGES(X)                                               \
+    X(temperature, TEMPERATURE_SET_TEMPERATURE, 0, 2)                    \
+    X(min_p, MIN_P_SET_MIN_P, 0, 1)                                      \
+    X(frequency_penalty, FREQUENCY_PENALTY_SET_FREQUENCY_PENALTY, -2, 2) \
+    X(presence_penalty, PRESENCE_PENALTY_SET_PRESENCE_PENALTY, -2, 2)    \
+    X(repetition_penalty, REPETITION_PENALTY_SET_REPETITION_PENALTY, 0.01, 2) /* it divides: 0 has no meaning */
 
 struct prompt {
     const char *text; /* or, where NULL: */
@@ -77,5 +88,7 @@ int take_tokens(struct generate_request *r, const char *name, const struct json 
 /* The doors. `body` is borrowed until the request is done with. arena: of REQUEST_ARENA_MAX. */
 int chat_request_read(struct generate_request *r, struct arena *arena, const struct json *body, struct error *err);
 int completion_request_read(struct generate_request *r, struct arena *arena, const struct json *body, struct error *err);
+/* From a packed GenerateRequest, whose strings are UTF-8 (wire/texts.h). stream: for GenerateStream. */
+int message_request_read(struct generate_request *r, struct arena *arena, struct span packed, bool stream, struct error *err);
 
 #endif

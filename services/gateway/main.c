@@ -5,11 +5,13 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/loop_stream.h"
+#include "descriptors.h"
 #include "genloop/v1/bus.pb-c.h"
 #include "auth.h"
 #include "cors.h"
 #include "exchange.h"
 #include "gateway.h"
+#include "grpc_reflection.h"
 #include "interactions.h"
 #include "registry.h"
 #include "wire/unpack.h"
@@ -93,6 +95,7 @@ static void stop(struct service *s, void *arg) {
     registry_close(g->registry);
     interactions_close(g->interactions);
     routing_free(g->routing);
+    reflection_free(g->reflection);
     loop_timer_close(shell->drain);
     mem_free(shell);
 }
@@ -121,7 +124,8 @@ static int start(struct service *s, void **arg, struct error *err) {
     name_actor(g);
     shell->drain = loop_timer_new(service_loop(s), shell, on_drain_check);
     g->routing = routing_new();
-    if (!shell->drain || !g->routing) {
+    g->reflection = reflection_new(span_of(genloop_descriptors, genloop_descriptors_size));
+    if (!shell->drain || !g->routing || !g->reflection) {
         r = error_set(err, E_NOMEM, "no memory to start");
         goto fail;
     }

@@ -1,0 +1,351 @@
+/*
+ * What the gateway answers itself over gRPC: health and reflection, as their documents say, and Operations: the replicas as the heartbeats tell of them, their number and their end as
+ * the supervisor of a one-machine platform makes them.
+ */
+#include "base/alloc.h"
+#include "genloop/v1/bus.pb-c.h"
+#include "genloop/v1/services.pb-c.h"
+#include "grpc/health/v1/health.pb-c.h"
+#include "grpc.h"
+#include "grpc_reflection.h"
+#include "registry.h"
+#include "supervisor.h"
+#include "wire/fields.h"
+#include "wire/unpack.h"
+
+enum {
+    REPLY_MAX = 1 << 20,
+    WATCH_MS = 250,        /* how late a watcher of health hears of a change */
+    REPLICAS_MAX = 256,    /* the supervisor's own limit is lower, and has the last word */
+};
+
+/* Packs and ends. */
+static void reply(struct exchange *x, const ProtobufCMessage *m) {
+    struct error err = {0};
+    struct buf packed;
+    buf_init(&packed, REPLY_MAX);
+    char *at = buf_reserve(&packed, protobuf_c_message_get_packed_size(m) + 1);
+    if (at) {
+        buf_commit(&packed, protobuf_c_message_pack(m, (uint8_t *)at));
+        exchange_reply(x, m->descriptor, buf_span(&packed));
+    } else {
+        (void)error_set(&err, E_NOMEM, "no memory for the answer");
+        exchange_error(x, &err);
+    }
+    buf_fini(&packed);
+}
+
+static void refuse(struct exchange *x, int code, const char *param, const char *message) {
+    struct error err = {0};
+    (void)error_set_param(&err, code, param, "%s", message);
+    exchange_error(x, &err);
+}
+
+/* The request, unpacked; NULL: the exchange has ended. */
+static void *request_of(struct exchange *x) {
+    const ProtobufCMessageDescriptor *type = grpc_method_of(x)->relay.request;
+    ProtobufCMessage *m = message_unpack(type, grpc_message(x));
+    struct error err = {0};
+    if (m) return m;
+    (void)error_set(&err, E_INTERNAL, "the message is no %s", type->name);
+    exchange_error(x, &err);
+    return NULL;
+}
+
+/* ---- health ---- */
+
+typedef Grpc__Health__V1__HealthCheckResponse__ServingStatus Health;
+#define HEALTH(WORD) GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__##WORD
+
+/* A service is served while the gateway is ready and somebody is there whom it would ask. */
+static Health health_of(const struct gateway *g, struct span name) {
+    static const struct {
+        const char *name, *peer;
+    } asked[] = {{"genloop.v1.Ingest", "ingest"}, {"genloop.v1.Training", "trainer"}, {"genloop.v1.Feedback", "feedback"}, {"genloop.v1.Models", "feedback"}, {"genloop.v1.Audit", "feedback"}, {"genloop.v1.Keys", "feedback"}};
+    if (name.len && !reflection_has_service(g->reflection, name)) return HEALTH(SERVICE_UNKNOWN);
+    bool serves = service_is_ready(g->service) && !service_draining(g->service);
+    for (size_t i = 0; i < sizeof asked / sizeof *asked; i++)
+        if (span_eq_str(name, asked[i].name)) serves = serves && service_peer(g->service, asked[i].peer);
+    if (span_eq_str(name, "genloop.v1.Generation")) serves = serves && routing_at(g->routing, 0);
+    return serves ? HEALTH(SERVING) : HEALTH(NOT_SERVING);
+}
+
+void health_check(struct exchange *x) {
+    Grpc__Health__V1__HealthCheckRequest *q = request_of(x);
+    Grpc__Health__V1__HealthCheckResponse m = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
+    if (!q) return;
+    m.status = health_of(x->gateway, span_str(q->service));
+    message_free(&q->base);
+    if (m.status == HEALTH(SERVICE_UNKNOWN)) refuse(x, E_NOT_FOUND, "service", "there is no such service");
+    else reply(x, &m.base);
+}
+
+struct watch {
+    struct exchange *x;
+    struct loop_timer *timer;
+    Grpc__Health__V1__HealthCheckRequest *request;
+    int told; /* -1: nothing yet */
+};
+
+static void watch_free(struct watch *w) {
+    loop_timer_close(w->timer);
+    message_free(&w->request->base);
+    mem_free(w);
+}
+
+static void watch_gone(void *state) {
+    struct watch *w = state;
+    struct exchange *x = w->x;
+    watch_free(w);
+    exchange_abort(x);
+}
+
+static void watch_look(void *arg) {
+    struct watch *w = arg;
+    struct exchange *x = w->x;
+    Grpc__Health__V1__HealthCheckResponse m = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
+    uint8_t packed[16];
+    m.status = health_of(x->gateway, span_str(w->request->service));
+    if (m.status != (Health)w->told) {
+        w->told = (int)m.status;
+        if (exchange_item(x, m.base.descriptor, span_of(packed, grpc__health__v1__health_check_response__pack(&m, packed))) < 0) {
+            watch_gone(w);
+            return;
+        }
+    }
+    if (!service_draining(x->gateway->service)) return;
+    struct error err;
+    (void)error_set(&err, E_UNAVAILABLE, "the gateway is draining: watch another");
+    watch_free(w);
+    exchange_finish(x, &err);
+}
+
+void health_watch(struct exchange *x) {
+    Grpc__Health__V1__HealthCheckRequest *q = request_of(x);
+    if (!q) return;
+    struct watch *w = mem_zalloc(sizeof *w);
+    if (w) {
+        *w = (struct watch){.x = x, .request = q, .told = -1};
+        w->timer = loop_timer_new(service_loop(x->gateway->service), w, watch_look);
+    }
+    if (!w || !w->timer) {
+        message_free(&q->base);
+        mem_free(w);
+        refuse(x, E_NOMEM, "", "no memory for the watch");
+        return;
+    }
+    exchange_watch(x, w, watch_gone, NULL);
+    loop_timer_start(w->timer, WATCH_MS, WATCH_MS);
+    watch_look(w);
+}
+
+/* ---- reflection ---- */
+
+struct mirror {
+    struct exchange *x;
+    struct loop_timer *timer; /* a stream that is open and asks nothing must not hold up the gateway's end */
+    struct buf answer;
+};
+
+static void mirror_free(struct mirror *m) {
+    loop_timer_close(m->timer);
+    buf_fini(&m->answer);
+    mem_free(m);
+}
+
+static void mirror_end(struct mirror *m, const struct error *err) {
+    struct exchange *x = m->x;
+    mirror_free(m);
+    if (err && err->code == E_CANCELLED) exchange_abort(x);
+    else exchange_finish(x, err);
+}
+
+static void mirror_gone(void *state) {
+    struct error err = {.code = E_CANCELLED};
+    mirror_end(state, &err);
+}
+
+static void mirror_clear(void *state) { grpc_stream_more(((struct mirror *)state)->x); }
+
+static void mirror_look(void *arg) {
+    struct mirror *m = arg;
+    struct error err;
+    if (!service_draining(m->x->gateway->service)) return;
+    (void)error_set(&err, E_UNAVAILABLE, "the gateway is draining: ask another");
+    mirror_end(m, &err);
+}
+
+static enum grpc_taken mirror_message(void *arg, struct span message) {
+    struct mirror *m = arg;
+    struct error err = {0};
+    if (!exchange_clear(m->x)) return GRPC_HELD; /* a client that asks and does not read */
+    buf_clear(&m->answer);
+    int r = reflection_answer(m->x->gateway->reflection, message, &m->answer, &err);
+    if (r == 0 && exchange_item(m->x, grpc_method_of(m->x)->relay.reply, buf_span(&m->answer)) < 0) r = err.code = E_CANCELLED;
+    if (r == 0) return GRPC_TAKEN;
+    mirror_end(m, &err);
+    return GRPC_ENDED;
+}
+
+static void mirror_over(void *arg) { mirror_end(arg, NULL); }
+static void mirror_failed(void *arg, const struct error *err) { mirror_end(arg, err); }
+static const struct grpc_stream mirror_stream = {.on_message = mirror_message, .on_end = mirror_over, .on_failed = mirror_failed};
+
+void reflection_info(struct exchange *x) {
+    struct mirror *m = mem_zalloc(sizeof *m);
+    if (!m || !(m->timer = loop_timer_new(service_loop(x->gateway->service), m, mirror_look))) {
+        mem_free(m);
+        refuse(x, E_NOMEM, "", "no memory for the call");
+        return;
+    }
+    m->x = x;
+    buf_init(&m->answer, REPLY_MAX);
+    loop_timer_start(m->timer, WATCH_MS, WATCH_MS);
+    exchange_watch(x, m, mirror_gone, mirror_clear);
+    grpc_stream_read(x, m, &mirror_stream);
+}
+
+/* ---- what is not built ---- */
+
+/* As the HTTP doors: what is wrong is named first, and a model that is not there. */
+void grpc_not_built(struct exchange *x) {
+    const struct grpc_method *method = grpc_method_of(x);
+    const ProtobufCMessageDescriptor *type = method->relay.request;
+    const ProtobufCFieldDescriptor *field = protobuf_c_message_descriptor_get_field_by_name(type, "model");
+    const Genloop__V1__ModelVersion *version;
+    struct error err = {0};
+    ProtobufCMessage *m = request_of(x);
+    if (!m) return;
+    const char *model = *(const char *const *)(const void *)((const char *)m + field->offset);
+    int r = *model ? registry_resolve(x->gateway->registry, span_str(model), 0, &version, NULL, &err)
+                   : error_set_param(&err, E_INVALID, "model", "'model' is required: a model, name@version or an alias such as production");
+    message_free(m);
+    if (r == E_UNAVAILABLE && exchange_wait(x)) return;
+    if (r == 0) (void)error_set(&err, E_UNSUPPORTED, "%s is not built yet", method->relay.method);
+    exchange_error_code(x, &err, r == E_NOT_FOUND ? "model_not_found" : NULL);
+}
+
+/* ---- operations ---- */
+
+struct roll {
+    struct buf members; /* packed ReplicasReply */
+    const char *wanted; /* an id, whose packed Member goes to `found`; NULL: all */
+    Genloop__V1__Member *found;
+};
+
+static void on_member(void *arg, struct bus_peer *peer, struct span member, bool alive) {
+    struct roll *l = arg;
+    Genloop__V1__Member *m = alive ? MESSAGE_UNPACK(Member, member, member) : NULL;
+    (void)peer;
+    if (!m) return;
+    bool replica = strcmp(m->service, "inference") == 0;
+    if (replica && !l->wanted) wire_put_bytes(&l->members, 1, member);
+    if (replica && l->wanted && !l->found && strcmp(m->id, l->wanted) == 0) l->found = m;
+    else message_free(&m->base);
+}
+
+void operations_replicas(struct exchange *x) {
+    struct roll l = {0};
+    struct error err = {0};
+    buf_init(&l.members, 16 * REPLY_MAX);
+    service_members(x->gateway->service, &l, on_member);
+    if (l.members.failed) {
+        (void)error_set(&err, l.members.failed == E_FULL ? E_TOO_LARGE : l.members.failed, "the answer is too large");
+        exchange_error(x, &err);
+    } else {
+        exchange_reply(x, grpc_method_of(x)->relay.reply, buf_span(&l.members));
+    }
+    buf_fini(&l.members);
+}
+
+struct operation {
+    struct exchange *x;
+    struct supervisor_call *call;
+    uint32_t replicas;
+    Genloop__V1__Member *member; /* of a drain: as it was before */
+};
+
+static void operation_free(struct operation *o) {
+    supervisor_close(o->call);
+    if (o->member) message_free(&o->member->base);
+    mem_free(o);
+}
+
+static void operation_gone(void *state) {
+    struct operation *o = state;
+    struct exchange *x = o->x;
+    operation_free(o);
+    exchange_abort(x);
+}
+
+static void on_answer(void *arg, const struct error *err) {
+    struct operation *o = arg;
+    struct exchange *x = o->x;
+    Genloop__V1__ScaleReply scaled = GENLOOP__V1__SCALE_REPLY__INIT;
+    Genloop__V1__DrainReply drained = GENLOOP__V1__DRAIN_REPLY__INIT;
+    scaled.replicas = o->replicas;
+    drained.member = o->member;
+    if (o->member) o->member->draining = true;
+    if (err) exchange_error(x, err);
+    else reply(x, o->member ? &drained.base : &scaled.base);
+    operation_free(o);
+}
+
+/* Takes member. */
+static void operate(struct exchange *x, struct span request, uint32_t replicas, Genloop__V1__Member *member) {
+    struct error err = {0};
+    struct operation *o = mem_zalloc(sizeof *o);
+    if (!o) {
+        if (member) message_free(&member->base);
+        refuse(x, E_NOMEM, "", "no memory for the call");
+        return;
+    }
+    *o = (struct operation){.x = x, .replicas = replicas, .member = member};
+    if (!(o->call = supervisor_ask(service_loop(x->gateway->service), x->gateway->settings->shared.home, request, o, on_answer, &err))) {
+        operation_free(o);
+        exchange_error(x, &err);
+        return;
+    }
+    exchange_watch(x, o, operation_gone, NULL);
+}
+
+void operations_scale(struct exchange *x) {
+    Genloop__V1__ScaleRequest *q = request_of(x);
+    char request[96];
+    if (!q) return;
+    bool inference = strcmp(q->service, "inference") == 0;
+    uint32_t n = q->replicas;
+    message_free(&q->base);
+    if (!inference) {
+        refuse(x, E_INVALID, "service", "'service' must be inference: the other services are one each on one machine");
+    } else if (n > REPLICAS_MAX) {
+        refuse(x, E_INVALID, "replicas", "'replicas' is more than a machine runs");
+    } else {
+        (void)snprintf(request, sizeof request, "{\"do\":\"scale\",\"inference\":%u}", n);
+        operate(x, span_str(request), n, NULL);
+    }
+}
+
+void operations_drain(struct exchange *x) {
+    Genloop__V1__DrainRequest *q = request_of(x);
+    struct buf request;
+    struct json_out w;
+    if (!q) return;
+    struct roll l = {.wanted = q->replica};
+    buf_init(&request, 2048);
+    service_members(x->gateway->service, &l, on_member);
+    json_begin(&w, &request);
+    json_object(&w);
+    json_str(&w, "do", "drain");
+    json_str(&w, "replica", q->replica);
+    json_object_end(&w);
+    if (!q->replica[0]) refuse(x, E_INVALID, "replica", "'replica' is required: Operations.Replicas lists them");
+    else if (!l.found || request.failed) refuse(x, E_NOT_FOUND, "replica", "there is no such replica: Operations.Replicas lists them");
+    else {
+        operate(x, buf_span(&request), 0, l.found);
+        l.found = NULL;
+    }
+    if (l.found) message_free(&l.found->base);
+    message_free(&q->base);
+    buf_fini(&request);
+}

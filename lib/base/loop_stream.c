@@ -36,7 +36,7 @@ union any_stream {
 struct listener {
     struct loop_handle handle;
     union any_stream uv;
-    bool is_unix, paused, waiting; /* waiting: a connection was announced while paused */
+    bool is_unix, inherited, paused, waiting; /* waiting: a connection was announced while paused */
     char path[sizeof((struct sockaddr_un *)0)->sun_path];
     ino_t inode; /* of the socket file that is ours to remove */
     void *arg;
@@ -299,16 +299,42 @@ static void describe_peer(struct stream *s, bool is_unix) {
     }
 }
 
-static void accept_one(struct listener *li) {
-    struct stream *s = stream_new(li->uv.handle.loop->data, li->is_unix);
-    if (!s) return; /* libuv holds the connection and announces it no more until it is taken: the next one takes it */
-    if (uv_accept(&li->uv.stream, &s->uv.stream)) {
-        stream_close(s);
-        return;
-    }
+static void hand_over(struct listener *li, struct stream *s) {
     if (!li->is_unix) uv_tcp_nodelay(&s->uv.tcp, 1); /* we write whole answers; tokens must not wait for acknowledgements */
     describe_peer(s, li->is_unix);
     li->on_accept(li->arg, s);
+}
+
+static void accept_one(struct listener *li) {
+    struct stream *s = stream_new(li->uv.handle.loop->data, li->is_unix);
+    if (!s) return; /* libuv holds the connection and announces it no more until it is taken: the next one takes it */
+    if (uv_accept(&li->uv.stream, &s->uv.stream)) stream_close(s);
+    else hand_over(li, s);
+}
+
+void listener_take_waiting(struct listener *li) {
+    uv_os_fd_t fd;
+    if (li->waiting) {
+        li->waiting = false;
+        accept_one(li);
+    }
+    if (li->inherited || uv_fileno(&li->uv.handle, &fd)) return; /* what waits at systemd's socket is the next process' */
+    for (int taken = 0; taken <= BACKLOG; taken++) {
+        int came = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (came < 0 && (errno == ECONNABORTED || errno == EINTR)) continue;
+        if (came < 0) return;
+        struct stream *s = stream_new(li->uv.handle.loop->data, li->is_unix);
+        if (!s) {
+            close(came);
+            return;
+        }
+        if (li->is_unix ? uv_pipe_open(&s->uv.pipe, came) : uv_tcp_open(&s->uv.tcp, came)) {
+            close(came);
+            stream_close(s);
+        } else {
+            hand_over(li, s);
+        }
+    }
 }
 
 static void connection_came(uv_stream_t *u, int status) {
@@ -422,16 +448,30 @@ bool listener_is_local(const char *address) {
     }
 }
 
-static int listen_tcp(struct listener *li, const char *address, struct error *err) {
+/* A socket that others may bind beside us; libuv 1.44 has no flag for it. A code of libuv, which is errno's, negative. */
+static int open_shared(struct listener *li, int family) {
+    int on = 1, fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return -errno;
+    int r = setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0 ? -errno : uv_tcp_open(&li->uv.tcp, fd);
+    if (r) close(fd);
+    return r;
+}
+
+static int listen_tcp(struct listener *li, const char *address, bool reuse_port, struct error *err) {
     struct sockaddr_storage a = {0};
     int r = resolve(address, &a, err);
     if (r) return r;
-    r = uv_tcp_bind(&li->uv.tcp, (const struct sockaddr *)&a, 0);
+    r = reuse_port ? open_shared(li, a.ss_family) : 0;
+    if (!r) r = uv_tcp_bind(&li->uv.tcp, (const struct sockaddr *)&a, 0);
     if (!r) r = uv_listen(&li->uv.stream, BACKLOG, connection_came);
     return r ? loop_error(err, r, "listening on %s", address) : 0;
 }
 
 struct listener *listener_open(struct loop *l, const char *address, void *arg, void (*on_accept)(void *arg, struct stream *s), struct error *err) {
+    return listener_open_shared(l, address, false, arg, on_accept, err);
+}
+
+struct listener *listener_open_shared(struct loop *l, const char *address, bool reuse_port, void *arg, void (*on_accept)(void *arg, struct stream *s), struct error *err) {
     struct listener *li = mem_zalloc(sizeof *li);
     if (!li) {
         error_set(err, E_NOMEM, "listening on %s: no memory", address);
@@ -454,7 +494,9 @@ struct listener *listener_open(struct loop *l, const char *address, void *arg, v
         return NULL;
     }
     li->uv.handle.data = li;
-    r = given >= 0 ? listen_inherited(li, address, given, err) : li->is_unix ? listen_unix(li, address, address + 5, err) : listen_tcp(li, address, err);
+    li->inherited = given >= 0;
+    if (reuse_port && (li->inherited || li->is_unix)) r = error_set(err, E_INVALID, "%s: only a TCP address of its own can be shared by several listeners", address);
+    else r = li->inherited ? listen_inherited(li, address, given, err) : li->is_unix ? listen_unix(li, address, address + 5, err) : listen_tcp(li, address, reuse_port, err);
     if (!r) return li;
     listener_close(li);
     return NULL;

@@ -21,6 +21,10 @@ struct stream_events {
 /* address: "127.0.0.1:8080", "[::1]:0", "unix:/path" (an old socket file is replaced), "systemd:NAME" (a listening socket that systemd passed, by its FileDescriptorName,
  * sd_listen_fds(3); without NAME the first). on_accept gets an owned stream, not reading yet. */
 struct listener *listener_open(struct loop *l, const char *address, void *arg, void (*on_accept)(void *arg, struct stream *s), struct error *err);
+/* With reuse_port several processes may listen on one TCP address, and the kernel spreads connections over them (SO_REUSEPORT); a Unix socket and systemd's are refused. */
+struct listener *listener_open_shared(struct loop *l, const char *address, bool reuse_port, void *arg, void (*on_accept)(void *arg, struct stream *s), struct error *err);
+/* Accepts what waits in the backlog, paused or not: before a close that must lose nobody (a socket of systemd's keeps them). */
+void listener_take_waiting(struct listener *li);
 int listener_port(const struct listener *li); /* what port 0 became; 0 for Unix */
 void listener_pause(struct listener *li, bool paused); /* connections wait in the backlog meanwhile */
 void listener_close(struct listener *li);

@@ -33,7 +33,7 @@ struct http1 {
     int64_t waiting_since_ms, progress_ms;
     size_t body_progress;          /* bytes of the body since its time began to count */
     int64_t body_waited_ms;        /* what had been waited for it when its handler paused */
-    uint64_t written, flushed;     /* bytes given to the transport; of them, taken by the client at progress_ms */
+    uint64_t taken;                /* transport_taken at progress_ms */
 };
 
 enum { STREAM_CAP = 256 << 10 };  /* of the stream's own queue; what is beyond stays in the exchange's */
@@ -346,7 +346,6 @@ static bool write_first(struct http1 *c) {
             c->broken = true;
             return false;
         }
-        c->written += piece.len;
         buf_consume(&x->out, piece.len);
     }
     if (x->wants_drain && !x->ended && x->out.len <= c->server->limits.write_buffer_max / 4) {
@@ -444,10 +443,10 @@ static void check_time(struct http1 *c) {
     const struct http_limits *m = &c->server->limits;
     int64_t now_ms = loop_now_ms(c->server->loop), waited_ms = now_ms - c->waiting_since_ms;
     enter(c);
-    uint64_t flushed = c->written - transport_write_queued(c->transport);
+    uint64_t taken = transport_taken(c->transport);
     bool unsent = transport_write_queued(c->transport) || (c->first && c->first->out.len);
-    if (!unsent || flushed - c->flushed >= m->progress_min) {
-        c->flushed = flushed;
+    if (!unsent || taken - c->taken >= m->progress_min) {
+        c->taken = taken;
         c->progress_ms = now_ms;
     }
     if (c->broken || (unsent && now_ms - c->progress_ms >= m->write_timeout_ms)) {

@@ -36,6 +36,8 @@ enum { DRAIN_NOTICE_MS = 1000 };        /* for streams that were on their way wh
 
 static const uint8_t PING_ALIVE[8] = "genloop", PING_DRAIN[8] = "goodbye";
 
+enum { REMEMBERED = 512 }; /* the client's last streams: what still comes for one that is closed is its error, unless it was we who reset it */
+
 struct mark {
     uint32_t name, name_len, value, value_len; /* in text */
 };
@@ -75,11 +77,15 @@ struct http2 {
     enum { NOT_DRAINING, DRAIN_NOTICED, DRAIN_LAST } drain;
     int64_t drain_since_ms;
     bool heard;                  /* the client's preface is complete */
-    int32_t head_id;
+    size_t payload_left;         /* of the frame (at first, of the preface) that is coming in */
+    uint8_t header[9];
+    size_t header_len;
+    int32_t head_id, last_id;    /* last_id: the highest that the client has begun */
+    uint64_t opened[REMEMBERED / 64], reset[REMEMBERED / 64]; /* by id / 2, modulo */
     int64_t head_since_ms;       /* of a header block (or the preface) that is not complete; 0: none */
     int64_t idle_since_ms, read_ms, pinged_ms;
     int64_t tokens, tokens_ms;
-    uint64_t written, flushed;
+    uint64_t taken;              /* transport_taken at progress_ms */
     int64_t progress_ms;
 };
 
@@ -194,7 +200,9 @@ static void calm_down(struct http2 *c, const char *why) {
     terminate(c, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
+static void remember_reset(struct http2 *c, int32_t id);
 static void reset(struct stream2 *s, uint32_t code) {
+    remember_reset(s->connection, s->id);
     if (nghttp2_submit_rst_stream(s->connection->session, NGHTTP2_FLAG_NONE, s->id, code)) s->connection->broken = true;
 }
 
@@ -492,6 +500,40 @@ static void request_came(struct stream2 *s) {
     watch_body(s);
 }
 
+/* ---- Closed streams ---------------------------------------------------------------------------------------------------------- */
+
+static uint64_t bit_of(int32_t id) { return (uint64_t)1 << (id / 2 % 64); }
+static uint64_t *word_of(uint64_t *set, int32_t id) { return &set[id / 2 / 64 % (REMEMBERED / 64)]; }
+static bool remembered(const struct http2 *c, int32_t id) { return id > 0 && id <= c->last_id && c->last_id - id < 2 * REMEMBERED; }
+
+static void remember_opened(struct http2 *c, int32_t id) {
+    int32_t from = c->last_id + 2;
+    if (id - from >= 2 * REMEMBERED) from = id - 2 * REMEMBERED + 2;
+    for (int32_t skipped = from; skipped <= id; skipped += 2) {
+        *word_of(c->opened, skipped) &= ~bit_of(skipped);
+        *word_of(c->reset, skipped) &= ~bit_of(skipped);
+    }
+    *word_of(c->opened, id) |= bit_of(id);
+    c->last_id = id;
+}
+
+static void remember_reset(struct http2 *c, int32_t id) {
+    if (remembered(c, id)) *word_of(c->reset, id) |= bit_of(id);
+}
+
+/* HEADERS or DATA. nghttp2 overlooks frames for streams that it has forgotten; RFC 9113, 5.1 and 5.1.1 want them told apart. */
+static void check_stream_state(struct http2 *c, uint8_t type, int32_t id) {
+    if (id % 2 == 0 || c->terminated) return; /* nghttp2's to refuse */
+    if (id > c->last_id) {
+        if (type == NGHTTP2_HEADERS) remember_opened(c, id);
+        return;
+    }
+    if (!remembered(c, id) || nghttp2_session_find_stream(c->session, id) || (*word_of(c->reset, id) & bit_of(id))) return;
+    bool was = *word_of(c->opened, id) & bit_of(id);
+    count_refusal(c, "stream_state");
+    terminate(c, was ? NGHTTP2_STREAM_CLOSED : NGHTTP2_PROTOCOL_ERROR);
+}
+
 /* ---- Frames ----------------------------------------------------------------------------------------------------------------- */
 
 static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *arg) {
@@ -499,8 +541,22 @@ static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, 
     (void)session;
     if (c->dead) return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (c->heard && hd->type != NGHTTP2_CONTINUATION) c->head_since_ms = 0;
-    if (hd->type == NGHTTP2_HEADERS || (hd->type == NGHTTP2_DATA && hd->length)) return 0;
-    pay(c, 1, hd->type == NGHTTP2_PING ? "ping_flood" : hd->type == NGHTTP2_SETTINGS ? "settings_flood" : hd->type == NGHTTP2_PRIORITY ? "priority_flood" : hd->type == NGHTTP2_RST_STREAM ? "reset_flood" : hd->type == NGHTTP2_DATA ? "empty_data" : "frame_flood");
+    if (hd->type == NGHTTP2_HEADERS) check_stream_state(c, hd->type, hd->stream_id);
+    return 0;
+}
+
+/* The header of every frame, before nghttp2 has it: it tells of none that it overlooks. */
+static void frame_begins(struct http2 *c, uint8_t type, size_t len, int32_t id) {
+    if (type == NGHTTP2_DATA) check_stream_state(c, type, id);
+    if (type == NGHTTP2_HEADERS || (type == NGHTTP2_DATA && len)) return;
+    pay(c, 1, type == NGHTTP2_PING ? "ping_flood" : type == NGHTTP2_SETTINGS ? "settings_flood" : type == NGHTTP2_PRIORITY ? "priority_flood" : type == NGHTTP2_RST_STREAM ? "reset_flood" : type == NGHTTP2_DATA ? "empty_data" : "frame_flood");
+}
+
+/* A frame that nghttp2 answers with a reset: what follows it for this stream was on its way. */
+static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame, int code, void *arg) {
+    (void)session;
+    (void)code;
+    remember_reset(arg, frame->hd.stream_id);
     return 0;
 }
 
@@ -574,8 +630,10 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
             s->refused = true;
             reset(s, NGHTTP2_NO_ERROR);
         }
-    } else if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code != NGHTTP2_NO_ERROR && frame->rst_stream.error_code != NGHTTP2_CANCEL && frame->rst_stream.error_code != NGHTTP2_INTERNAL_ERROR) {
-        pay(c, TOKENS_OF_ERROR, "error_flood");
+    } else if (frame->hd.type == NGHTTP2_RST_STREAM) {
+        uint32_t code = frame->rst_stream.error_code;
+        remember_reset(c, frame->hd.stream_id);
+        if (code != NGHTTP2_NO_ERROR && code != NGHTTP2_CANCEL && code != NGHTTP2_INTERNAL_ERROR) pay(c, TOKENS_OF_ERROR, "error_flood");
     }
     return 0;
 }
@@ -600,7 +658,6 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
 static void flush(struct http2 *c) {
     if (!c->frames.len || c->broken) return;
     if (transport_write(c->transport, buf_span(&c->frames))) c->broken = true;
-    else c->written += c->frames.len;
     buf_clear(&c->frames);
 }
 
@@ -656,22 +713,42 @@ static void settle(struct http2 *c) {
     transport_read_start(c->transport);
 }
 
+static void take(struct http2 *c, struct span data) {
+    if (!data.len || c->dead || c->broken || !nghttp2_session_want_read(c->session)) return;
+    ssize_t n = nghttp2_session_mem_recv(c->session, (const uint8_t *)data.data, data.len);
+    if (n >= 0 || c->dead) return;
+    if (n == NGHTTP2_ERR_FLOODED) count_refusal(c, "flooded");
+    http2_close(c);
+}
+
+/* Follows the frames' headers, and gives nghttp2 the bytes; of a DATA frame's header the last one only when its stream's state has been looked at. */
 static void on_read(void *arg, struct span data) {
     struct http2 *c = arg;
     enter(c);
     c->read_ms = now(c);
     c->pinged_ms = 0;
-    if (!c->dead && !c->broken && nghttp2_session_want_read(c->session)) {
-        ssize_t n = nghttp2_session_mem_recv(c->session, (const uint8_t *)data.data, data.len);
-        if (n == NGHTTP2_ERR_FLOODED) {
-            count_refusal(c, "flooded");
-            http2_close(c);
-        } else if (n < 0 && n != NGHTTP2_ERR_BAD_CLIENT_MAGIC && !c->dead) {
-            c->broken = true;
-        } else if (n < 0 && !c->dead) {
-            http2_close(c);
+    size_t taken = 0, at = 0;
+    while (at < data.len && !c->dead) {
+        if (c->payload_left) {
+            size_t n = data.len - at < c->payload_left ? data.len - at : c->payload_left;
+            c->payload_left -= n;
+            at += n;
+            continue;
         }
+        const uint8_t *h = c->header;
+        c->header[c->header_len++] = (uint8_t)data.data[at];
+        if (c->header_len == sizeof c->header) {
+            c->header_len = 0;
+            c->payload_left = (size_t)h[0] << 16 | (size_t)h[1] << 8 | h[2];
+            if (h[3] == NGHTTP2_DATA) {
+                take(c, span_sub(data, taken, at - taken));
+                taken = at;
+            }
+            if (!c->dead) frame_begins(c, h[3], c->payload_left, (int32_t)((uint32_t)(h[5] & 0x7f) << 24 | (uint32_t)h[6] << 16 | (uint32_t)h[7] << 8 | h[8]));
+        }
+        at++;
     }
+    take(c, span_skip(data, taken));
     leave(c);
 }
 
@@ -725,9 +802,9 @@ static void check_time(struct http_connection *base) {
     int64_t now_ms = now(c);
     enter(c);
     size_t queued = transport_write_queued(c->transport);
-    uint64_t flushed = c->written - queued;
-    if (!queued || flushed - c->flushed >= m->progress_min) {
-        c->flushed = flushed;
+    uint64_t taken = transport_taken(c->transport);
+    if (!queued || taken - c->taken >= m->progress_min) {
+        c->taken = taken;
         c->progress_ms = now_ms;
     }
     if (c->broken) {
@@ -813,6 +890,7 @@ struct http_connection *http2_new(struct http_server *s, struct transport *trans
     c->transport = transport;
     buf_init(&c->frames, TRANSPORT_CAP);
     c->tokens = TOKENS_MAX;
+    c->payload_left = NGHTTP2_CLIENT_MAGIC_LEN;
     c->tokens_ms = c->head_since_ms = c->idle_since_ms = c->read_ms = c->progress_ms = now(c);
     transport_init(transport, TRANSPORT_CAP, c, &events);
     return &c->connection;
@@ -835,12 +913,13 @@ int http2_setup_new(struct http2_setup **out) {
     nghttp2_session_callbacks_set_on_header_callback(b, on_header);
     nghttp2_session_callbacks_set_on_begin_frame_callback(b, on_begin_frame);
     nghttp2_session_callbacks_set_on_frame_recv_callback(b, on_frame_recv);
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(b, on_invalid_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(b, on_data);
     nghttp2_session_callbacks_set_on_frame_send_callback(b, on_frame_send);
     nghttp2_session_callbacks_set_on_stream_close_callback(b, on_stream_close);
     nghttp2_option *o = setup->options;
     nghttp2_option_set_no_auto_window_update(o, 1); /* bodies are held to what their handlers take */
-    nghttp2_option_set_no_closed_streams(o, 1);     /* nobody's priorities need them */
+    nghttp2_option_set_no_closed_streams(o, 1);     /* nobody's priorities need them; we remember what matters */
     nghttp2_option_set_max_outbound_ack(o, ACKS_MAX);
     nghttp2_option_set_max_settings(o, SETTINGS_ENTRIES_MAX);
     nghttp2_option_set_max_continuations(o, CONTINUATIONS_MAX);

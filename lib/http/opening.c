@@ -53,10 +53,28 @@ static void become(struct opening *o, bool is_http2, struct span more) {
     opening_free(o);
 }
 
+/* A line of capitals and spaces alone is another protocol's, or a preface that is none (RFC 9113, 3.4): no HTTP/1.1 request has a line without a slash, and an answer in HTTP/1.1 would
+ * be taken for frames. */
+static bool is_other_preface(struct span data) {
+    size_t n = 0;
+    while (n < data.len && ((data.data[n] >= 'A' && data.data[n] <= 'Z') || data.data[n] == ' ')) n++;
+    return n > 0 && n < data.len && data.data[n] == '\r';
+}
+
 static void on_read(void *arg, struct span data) {
     struct opening *o = arg;
+    struct span agreed = transport_protocol(o->transport);
+    if (agreed.len) {
+        become(o, span_eq(agreed, SPAN("h2")), data);
+        return;
+    }
     size_t n = data.len < PREFACE_LEN - o->first_len ? data.len : PREFACE_LEN - o->first_len;
     bool fits = memcmp(data.data, PREFACE.data + o->first_len, n) == 0;
+    if (!fits && !o->first_len && is_other_preface(data)) {
+        http_server_count(o->connection.server, "no_http");
+        opening_close(&o->connection);
+        return;
+    }
     if (!fits || o->first_len + n == PREFACE_LEN) {
         become(o, fits, data);
         return;
@@ -67,8 +85,9 @@ static void on_read(void *arg, struct span data) {
 }
 
 static void on_end(void *arg, int r) {
-    (void)r;
-    opening_close(arg);
+    struct opening *o = arg;
+    if (r && !transport_ready(o->transport)) http_server_count(o->connection.server, "tls_handshake");
+    opening_close(&o->connection);
 }
 
 /* A client that is slow with the preface is one that is slow with its head; one that says nothing is idle. */
@@ -76,8 +95,11 @@ static void opening_check_time(struct http_connection *c) {
     struct opening *o = (struct opening *)c;
     const struct http_limits *m = &c->server->limits;
     int64_t waited_ms = loop_now_ms(c->server->loop) - o->since_ms;
-    int64_t most_ms = o->first_len ? m->head_timeout_ms : c->server->draining ? m->drain_idle_ms : m->idle_timeout_ms;
-    if (waited_ms >= most_ms) opening_close(c);
+    bool begun = o->first_len || !transport_ready(o->transport);
+    int64_t most_ms = begun ? m->head_timeout_ms : c->server->draining ? m->drain_idle_ms : m->idle_timeout_ms;
+    if (waited_ms < most_ms) return;
+    if (begun) http_server_count(c->server, transport_ready(o->transport) ? "head_timeout" : "tls_handshake");
+    opening_close(c);
 }
 
 static void opening_drain(struct http_connection *c) { (void)c; }
@@ -87,7 +109,7 @@ static const struct http_connection_kind opening = {opening_drain, opening_close
 
 struct http_connection *opening_new(struct http_server *s, struct stream *stream) {
     struct opening *o = mem_zalloc(sizeof *o);
-    if (!o || !(o->transport = transport_new(stream))) {
+    if (!o || !(o->transport = transport_new(stream, s->tls))) {
         if (!o) stream_close(stream);
         mem_free(o);
         return NULL;

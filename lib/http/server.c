@@ -103,6 +103,7 @@ struct http_server *http_server_open(struct loop *l, const char *address, const 
     s->arg = arg;
     s->on_request = on_request;
     if (options) s->limits = options->limits;
+    s->tls = options ? options->tls : NULL;
     span_copy(s->door, sizeof s->door, span_str(options && options->door ? options->door : "admin"));
     struct http_limits *m = &s->limits;
     size_default(&m->connections_max, 4096);
@@ -126,7 +127,7 @@ struct http_server *http_server_open(struct loop *l, const char *address, const 
     s->tick_ms = least / 4 < TICK_MIN_MS ? TICK_MIN_MS : least / 4 > TICK_MAX_MS ? TICK_MAX_MS : least / 4;
     s->timer = http2_setup_new(&s->http2) ? NULL : loop_timer_new(l, s, on_tick);
     if (!s->timer) error_set(err, E_NOMEM, "listening on %s: no memory", address);
-    s->listener = s->timer ? listener_open(l, address, s, on_accept, err) : NULL;
+    s->listener = s->timer ? listener_open_shared(l, address, options && options->reuse_port, s, on_accept, err) : NULL;
     if (s->listener) return s;
     loop_timer_close(s->timer);
     http_server_unref(s);
@@ -142,8 +143,9 @@ static void stop_listening(struct http_server *s) {
 }
 
 void http_server_drain(struct http_server *s, void *arg, void (*on_done)(void *arg)) {
-    stop_listening(s);
     s->draining = true;
+    if (s->listener) listener_take_waiting(s->listener);
+    stop_listening(s);
     s->on_drained = NULL;
     s->tick_ms = TICK_MIN_MS; /* what is flushed now is noticed by looking */
     if (s->connection_count) loop_timer_start(s->timer, s->tick_ms, s->tick_ms);

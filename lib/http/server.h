@@ -1,5 +1,6 @@
 /*
- * An HTTP server on an event loop: HTTP/1.1 and HTTP/2 on one port. A client that begins with HTTP/2's preface (prior knowledge), speaks HTTP/2; every other one HTTP/1.1; there is no Upgrade. A request is an exchange: a handle that the handler gets once its head is
+ * An HTTP server on an event loop: HTTP/1.1 and HTTP/2 on one port. A client that begins with HTTP/2's preface (prior knowledge), or has agreed on h2 under
+ * TLS (ALPN), speaks HTTP/2; every other one HTTP/1.1; there is no Upgrade. A request is an exchange: a handle that the handler gets once its head is
  * read, and ends exactly once, now or later, by http_respond, http_stream_end, http_abort or http_reset. Until then the handle is valid, whether or
  * not the client is still there; afterwards it is gone and none of its callbacks comes any more. Exchanges of one connection may be answered in any order;
  * HTTP/1.1 writes them in the order in which they came, HTTP/2 as their bytes come, each stream in its turn. The exchange knows nothing of the
@@ -25,6 +26,7 @@
 
 struct http_server;
 struct http_exchange;
+struct http_tls;
 
 /* 0 in a field means the default. Each that can be met from outside is counted when it is: genloop_http_refused_total by reason. */
 struct http_limits {
@@ -35,7 +37,7 @@ struct http_limits {
     size_t write_buffer_max;    /* 1 MiB of a streamed answer that the client has not taken; beyond, http_stream_write says E_FULL. Streams of one connection share it, down to 64 KiB each */
     size_t discard_max;         /* 64 KiB of a body that nobody wants are read away to keep the connection; with more left it is closed (HTTP/2: the stream) */
     size_t progress_min;        /* 4 KiB that a body must bring within body_timeout, and a client must take within write_timeout, where it does not end: less is a client that drips */
-    int64_t head_timeout_ms;    /* 10 s from a request's first byte to the end of its head: 408 or closed (slowloris) */
+    int64_t head_timeout_ms;    /* 10 s from a request's first byte to the end of its head, for TLS from the connection to the end of the handshake: 408 or closed (slowloris) */
     int64_t body_timeout_ms;    /* 30 s without progress of a body that is being read: E_DEADLINE to the reader */
     int64_t idle_timeout_ms;    /* 75 s without a request; longer than the 60 s of the usual proxies, so that they close first */
     int64_t write_timeout_ms;   /* 60 s without progress of an answer that waits for its client: it is cut off */
@@ -47,6 +49,8 @@ enum { HTTP_BODY_COLLECT_MAX = 8 << 20 }; /* the usual cap of http_body_collect:
 struct http_options {
     struct http_limits limits;
     const char *door;     /* label of its metrics, borrowed; NULL: "admin" */
+    bool reuse_port;      /* several processes may listen on the address, and the kernel spreads connections over them */
+    struct http_tls *tls; /* NULL: plain; else every connection speaks TLS. Borrowed until the server is closed (http/tls.h) */
 };
 /* address as in listener_open; options NULL: all defaults. on_request borrows nothing: x is the handler's until it ends it. Returns owned, NULL and err. */
 struct http_server *http_server_open(struct loop *l, const char *address, const struct http_options *options, void *arg,

@@ -31,6 +31,7 @@ struct http_server {
     struct http_connection *connections, *walking; /* walking: the next one of the walk that is under way */
     size_t connection_count;
     char door[32];             /* label of the metrics */
+    struct http_tls *tls;      /* NULL: plain */
     struct http2_setup *http2; /* what all HTTP/2 connections share */
     bool draining;
     void *drained_arg;

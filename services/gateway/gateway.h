@@ -1,5 +1,6 @@
 /*
  * The gateway: HTTP in, the bus out. What it is made of, each a file:
+ *   door.c               the HTTP door: addresses, TLS, limits
  *   routes.c             the table of what there is; router.c matches it (pure)
  *   auth.c               who asks, and what he may
  *   exchange.c           one request from its head to its answer: id, trace, deadline, actor, body, errors; trace.c, cors.c, coding.c are its pure parts
@@ -28,6 +29,10 @@ struct gateway_settings {
     struct service_settings shared;
     char *listen, *capture, *cors_origins;
     int64_t timeout_ms, upload_max_bytes;
+    /* door.c */
+    char *tls_certificate, *tls_key, *tls_client_ca;
+    bool reuse_port;
+    int64_t connections_max, streams_max, head_max_bytes, write_buffer_bytes, head_timeout_ms, body_timeout_ms, idle_timeout_ms, write_timeout_ms;
 };
 
 enum capture { CAPTURE_NONE, CAPTURE_HASHED, CAPTURE_FULL };
@@ -40,6 +45,7 @@ struct gateway {
     struct service *service;
     const struct gateway_settings *settings;
     struct http_server *http;
+    struct http_tls *tls; /* NULL: plain */
     struct registry *registry;
     struct routing *routing;
     struct reflection *reflection;

@@ -9,6 +9,7 @@
 #include "genloop/v1/bus.pb-c.h"
 #include "auth.h"
 #include "cors.h"
+#include "door.h"
 #include "exchange.h"
 #include "gateway.h"
 #include "grpc_reflection.h"
@@ -23,6 +24,19 @@ static const struct config_row ROWS[] = {
     {"gateway", "cors_origins", CONFIG_STRING, AT(cors_origins), "", 0, 0, "Web pages of other origins that may use this gateway from a browser: https://HOST[:PORT], several with commas between, or * for any; empty: none."},
     {"gateway", "timeout", CONFIG_DURATION_MS, AT(timeout_ms), "10m", 1, 86400000, "The most that a request may take where the client says nothing (x-genloop-timeout-ms)."},
     {"gateway", "upload_max", CONFIG_BYTES, AT(upload_max_bytes), "1GiB", 1, 0x1p40, "The largest document that is taken; ingest has a limit of its own."},
+    /* door.c */
+    {"gateway", "tls_certificate", CONFIG_STRING, AT(tls_certificate), "", 0, 0, "PEM file with the certificate chain to show: then the door speaks TLS (1.2 and 1.3, HTTP/2 by ALPN) and nothing else. Read again when it changes; empty: plain."},
+    {"gateway", "tls_key", CONFIG_STRING, AT(tls_key), "", 0, 0, "PEM file with its private key, without passphrase. Read again when it changes."},
+    {"gateway", "tls_client_ca", CONFIG_STRING, AT(tls_client_ca), "", 0, 0, "PEM file with authorities: clients must show a certificate that one of them has signed (mutual TLS). Empty: clients need none."},
+    {"gateway", "reuse_port", CONFIG_BOOL, AT(reuse_port), "false", 0, 0, "Several gateways may listen on this address at once, and the kernel spreads connections over them (SO_REUSEPORT): a restart of one that loses nothing."},
+    {"gateway", "connections_max", CONFIG_INT, AT(connections_max), "8192", 16, 1000000, "Connections at once, each with a descriptor of its own (ulimit -n); beyond, they wait in the kernel's backlog."},
+    {"gateway", "streams_max", CONFIG_INT, AT(streams_max), "128", 1, 10000, "Streams at once on an HTTP/2 connection; beyond, they are refused, and clients may repeat them."},
+    {"gateway", "head_max", CONFIG_BYTES, AT(head_max_bytes), "64KiB", 4096, 0x1p20, "Header fields of a request, HTTP/1.1's head and HTTP/2's header list: beyond, 431."},
+    {"gateway", "write_buffer", CONFIG_BYTES, AT(write_buffer_bytes), "1MiB", 65536, 0x1p30, "What a connection's streamed answers may hold that the client has not taken; beyond, generation waits."},
+    {"gateway", "head_timeout", CONFIG_DURATION_MS, AT(head_timeout_ms), "10s", 100, 3600000, "From a request's first byte to the end of its head, and for a TLS handshake: 408, or closed."},
+    {"gateway", "body_timeout", CONFIG_DURATION_MS, AT(body_timeout_ms), "30s", 100, 3600000, "In which a body must bring 4 KiB or its end: 504."},
+    {"gateway", "idle_timeout", CONFIG_DURATION_MS, AT(idle_timeout_ms), "75s", 100, 86400000, "A connection without a request is closed after it; longer than a proxy in front waits, so that the proxy closes first."},
+    {"gateway", "write_timeout", CONFIG_DURATION_MS, AT(write_timeout_ms), "60s", 100, 3600000, "In which a client must take 4 KiB or the rest of an answer that waits for it: it is cut off."},
 };
 
 enum { DRAIN_CHECK_MS = 20 };
@@ -90,7 +104,7 @@ static void stop(struct service *s, void *arg) {
     struct gateway *g = &shell->gateway;
     (void)s;
     if (!shell) return;
-    http_server_close(g->http);
+    door_close(g);
     http_server_close(g->owner_door);
     registry_close(g->registry);
     interactions_close(g->interactions);
@@ -137,10 +151,7 @@ static int start(struct service *s, void **arg, struct error *err) {
     service_secret(s, "api-keys", g->api_key_secret);
     if ((r = cors_check(g->settings->cors_origins, err)) < 0) goto fail;
     if ((r = interactions_open(g, &g->interactions, err)) < 0) goto fail;
-    if (!(g->http = http_server_open(service_loop(s), g->settings->listen, NULL, g, exchange_request, err))) {
-        r = error_prefix(err, "gateway.listen");
-        goto fail;
-    }
+    if ((r = door_open(g, err)) < 0) goto fail;
     if ((r = open_owner_door(g, err)) < 0) goto fail;
     if ((r = registry_open(g, on_caught_up, &g->registry, err)) < 0) goto fail;
     log_info("gateway.listen", "on %s", g->settings->listen);

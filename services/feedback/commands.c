@@ -274,6 +274,9 @@ static void find_aliases(void *arg, const struct ledger *ledger) {
         char *copy = arena_strdup(&s->call->arena, a->alias);
         if (copy) s->detail->aliases[s->detail->n_aliases++] = copy;
     }
+    s->detail->moves = arena_calloc(&s->call->arena, MOVE_COUNT, sizeof *s->detail->moves);
+    for (enum registry_move move = 0; s->detail->moves && move < MOVE_COUNT; move++)
+        if (registry_may(&state, s->version, move, s->call->actor_scope)) s->detail->moves[s->detail->n_moves++] = (char *)(uintptr_t)move_name(move);
 }
 
 /* The card is an extra: a version whose directory cannot be read is shown all the same. */

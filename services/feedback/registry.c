@@ -290,3 +290,17 @@ int registry_decide(const struct registry_state *state, const struct registry_co
     *change = out;
     return 0;
 }
+
+enum { TRIAL_BYTES_MAX = 1 << 20 }; /* the records of a change, which hold the recipes of their versions */
+
+bool registry_may(const struct registry_state *state, const Genloop__V1__ModelVersion *v, enum registry_move move, struct span scope) {
+    char full[MODEL_FULL_NAME_MAX];
+    struct arena arena;
+    struct registry_change change;
+    struct registry_command trial = {.move = move, .reason = SPAN("trial"), .actor_id = SPAN("trial"), .actor_scope = scope};
+    trial.model = span_str(model_name_format(span_str(v->name), v->version, full));
+    arena_init(&arena, TRIAL_BYTES_MAX);
+    int r = registry_decide(state, &trial, v->event_time_ms + 1, &arena, &change, NULL);
+    arena_fini(&arena);
+    return r == 0;
+}

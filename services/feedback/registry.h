@@ -56,6 +56,8 @@ struct registry_change {
 /* E_INVALID (the command is malformed), E_NOT_FOUND, E_STATE (not from this state), E_DENIED (not with this scope), E_NOMEM. */
 int registry_decide(const struct registry_state *state, const struct registry_command *command, int64_t now_ms, struct arena *arena,
                     struct registry_change *change, struct error *err);
+/* Whether registry_decide would make this move of `v` for an asker of this scope: what a page offers is what a command does. */
+bool registry_may(const struct registry_state *state, const Genloop__V1__ModelVersion *v, enum registry_move move, struct span scope);
 /* The version that production would go back to when `name`@`version` is rolled back; 0: none. */
 uint32_t registry_version_before(const struct registry_state *state, struct span name, uint32_t version);
 

@@ -40,6 +40,12 @@ static void exchange_free(struct exchange *x) {
     mem_free(x);
 }
 
+void exchange_respond(struct exchange *x, int status, const char *content_type, struct span body) {
+    count(x, status);
+    (void)http_respond(x->http, status, content_type, body);
+    exchange_free(x);
+}
+
 /* Coded where the client takes that and it is worth it. A caller's answer depends on the header either way, and caches have to know. */
 static void respond_json(struct exchange *x, int status, struct span body) {
     struct buf coded;
@@ -51,10 +57,8 @@ static void respond_json(struct exchange *x, int status, struct span body) {
             body = buf_span(&coded);
         }
     }
-    count(x, status);
-    (void)http_respond(x->http, status, "application/json", body);
+    exchange_respond(x, status, "application/json", body);
     buf_fini(&coded);
-    exchange_free(x);
 }
 
 void exchange_json(struct exchange *x, int status, const struct buf *body) {

@@ -58,6 +58,7 @@ const char *exchange_param(const struct exchange *x, int i);
 
 /* Each ends the exchange. */
 void exchange_json(struct exchange *x, int status, const struct buf *body);
+void exchange_respond(struct exchange *x, int status, const char *content_type, struct span body); /* content_type NULL: none; body is copied */
 void exchange_error(struct exchange *x, const struct error *err);
 void exchange_error_code(struct exchange *x, const struct error *err, const char *code); /* with OpenAI's `code`; NULL: none */
 void exchange_error_status(struct exchange *x, int status, const struct error *err, const char *code); /* where HTTP has a status that no code of ours has: 405, 415 … */

@@ -15,6 +15,7 @@
  *   uplink.c             a client's stream to a service, with credit
  *   unbuilt.c            doors whose part of the engine is to come; unbuilt_request.c is its pure part
  *   models.c, relay.c, documents.c, feedback.c, status.c   the other doors
+ *   console.c            the page at /, out of this executable; console_choose.c says in which form (pure)
  * Everything is on the loop's thread but the registry's reader and work on workers. The gateway holds nobody's state: what it knows it was told, and can lose.
  */
 #ifndef GATEWAY_GATEWAY_H

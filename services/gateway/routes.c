@@ -116,5 +116,7 @@ const struct route ROUTES[] = {
     {"GET", "/v1/audit/head", SCOPE_OPERATOR, BODY_NONE, relay_call, "The signed head of the audit tree.", &AUDIT_HEAD},
     {"GET", "/v1/audit/proof", SCOPE_OPERATOR, BODY_NONE, relay_call, "A proof of inclusion (?index=) or of consistency (?from_size=).", &AUDIT_PROOF},
     {"GET", "/v1/admin/status", SCOPE_OPERATOR, BODY_NONE, status_get, "Services, replicas, models, jobs and lag, at a glance.", NULL},
+    {"GET", "/", SCOPE_ANY, BODY_NONE, console_get, "The console.", NULL},
+    {"GET", "/console/{file}", SCOPE_ANY, BODY_NONE, console_get, "A file of the console.", NULL},
 };
 const size_t ROUTES_COUNT = sizeof ROUTES / sizeof *ROUTES;

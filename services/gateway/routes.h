@@ -21,6 +21,7 @@ void unbuilt_call(struct exchange *x, const struct json *body);      /* unbuilt.
 void unbuilt_form(struct exchange *x, const struct json *body);
 void unbuilt_get(struct exchange *x, const struct json *body);
 void unbuilt_list(struct exchange *x, const struct json *body);
+void console_get(struct exchange *x, const struct json *body);       /* console.c */
 void relay_call(struct exchange *x, const struct json *body);        /* relay.c: what the row's relay says */
 
 #endif

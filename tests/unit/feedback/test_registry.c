@@ -158,7 +158,11 @@ static void test_every_move(void **state) {
                 c.actor_scope = span_str(scopes[k]);
                 const struct state_row *row = state_find((model_state)from, (enum registry_move)m);
                 uint64_t generation = fold_generation(fold_of(&r));
+                struct registry_state now;
+                ledger_state(r.ledger, &now);
+                bool may = registry_may(&now, fold_version(fold_of(&r), SPAN("m"), version), (enum registry_move)m, c.actor_scope);
                 int code = run(&r, &c);
+                CHECK(may == (code == 0), "%s from %s as \"%s\" is %soffered", move_name((enum registry_move)m), state_name((model_state)from), scopes[k], may ? "" : "not ");
                 bool own = m == MOVE_SUCCEED || m == MOVE_RESTORE, allowed = !own && row && scope_allows(c.actor_scope, row); /* own: what promotion and rollback do to others */
                 CHECK(code == (allowed ? 0 : own ? E_INVALID : row ? E_DENIED : E_STATE), "%s from %s as \"%s\": %d %s", move_name((enum registry_move)m), state_name((model_state)from), scopes[k], code, r.err.message);
                 CHECK(state_of(&r, version) == (allowed ? (int)row->to : from), "%s from %s as \"%s\"", move_name((enum registry_move)m), state_name((model_state)from), scopes[k]);

@@ -222,3 +222,29 @@ void bus_frame_set_status(struct bus_frame *f, int code, const struct error *err
     if (!span_is_utf8(f->status_param)) f->status_param = SPAN("");
     f->status_retriable = err && err->code ? err->retriable : kind->retriable;
 }
+
+/* ---- batches ---- */
+
+static uint32_t read_u32(const char *at) {
+    uint32_t v = 0;
+    for (int i = 3; i >= 0; i--) v = v << 8 | (uint8_t)at[i];
+    return v;
+}
+
+int bus_batch_next(struct span *rest, size_t payload_max, struct span *frame, struct span *payload) {
+    if (rest->len == 0) return 0;
+    if (rest->len < BUS_BATCH_HEAD) return E_INVALID;
+    size_t frame_len = read_u32(rest->data), payload_len = read_u32(rest->data + 4), left = rest->len - BUS_BATCH_HEAD;
+    if (frame_len > BUS_FRAME_MAX || payload_len > payload_max || frame_len > left || payload_len > left - frame_len) return E_INVALID;
+    *frame = span_sub(*rest, BUS_BATCH_HEAD, frame_len);
+    *payload = span_sub(*rest, BUS_BATCH_HEAD + frame_len, payload_len);
+    *rest = span_skip(*rest, BUS_BATCH_HEAD + frame_len + payload_len);
+    return 1;
+}
+
+void bus_batch_head(uint8_t head[BUS_BATCH_HEAD], size_t frame_len, size_t payload_len) {
+    for (int i = 0; i < 4; i++) {
+        head[i] = (uint8_t)(frame_len >> 8 * i);
+        head[4 + i] = (uint8_t)(payload_len >> 8 * i);
+    }
+}

@@ -31,6 +31,13 @@ struct bus_frame {
     int64_t retry_after_ms;
 };
 
+/* A bus message is frames one after another, each with its payload: two little-endian numbers of 32 bits, the lengths of both, then both. What is sent in one turn of the loop goes as one
+ * message, since a message costs its encryption and a wake-up, and a token is small. */
+enum { BUS_BATCH_HEAD = 8 };
+/* Takes the next off `rest`: 1; 0 at the end; E_INVALID where the lengths do not fit, or are above BUS_FRAME_MAX and payload_max. */
+int bus_batch_next(struct span *rest, size_t payload_max, struct span *frame, struct span *payload);
+void bus_batch_head(uint8_t head[BUS_BATCH_HEAD], size_t frame_len, size_t payload_len);
+
 /* E_INVALID: not this format, a text too long or no UTF-8, a kind that does not exist, another version. Unknown fields are skipped. */
 int bus_frame_decode(struct span bytes, struct bus_frame *f);
 /* Appends. E_FULL where out's cap does not hold it. */

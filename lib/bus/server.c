@@ -54,12 +54,12 @@ struct bus_server {
 
 static struct span identity_of(const struct client *c) { return span_of(c->identity, c->identity_len); }
 
-/* A failure means that the client is gone: the next beat takes it away with its calls, since here a callback may be under way. */
+/* E_UNAVAILABLE: the client is gone. The next beat takes it away with its calls, since here a callback may be under way. */
 static int send_frame(struct bus_server *s, struct client *c, const struct bus_frame *f, struct span payload) {
+    if (c->gone) return E_UNAVAILABLE;
     buf_clear(&s->header);
     int r = bus_frame_encode(f, &s->header);
     if (r == 0) r = bus_socket_send(s->socket, identity_of(c), buf_span(&s->header), payload);
-    if (r == E_UNAVAILABLE) c->gone = true;
     return r;
 }
 
@@ -210,6 +210,11 @@ static struct client *client_new(struct bus_server *s, struct span identity) {
     return c;
 }
 
+static void on_unreachable(void *arg, struct span identity) {
+    struct client *c = client_of(arg, identity);
+    if (c) c->gone = true;
+}
+
 static void heartbeat(struct bus_server *s, struct client *c) {
     struct bus_frame f = {.kind = BUS_HEARTBEAT};
     (void)send_frame(s, c, &f, buf_span(&s->load));
@@ -266,7 +271,7 @@ static void on_beat(void *arg) {
 
 int bus_server_open(struct loop *l, const char *endpoint, const struct bus_keys *keys, void *arg, const struct bus_server_events *events, struct bus_server **out,
                     struct error *err) {
-    static const struct bus_socket_events socket_events = {.on_message = on_message};
+    static const struct bus_socket_events socket_events = {.on_message = on_message, .on_unreachable = on_unreachable};
     int r = 0;
     struct bus_server *s = mem_zalloc(sizeof *s);
     if (!s) return error_set(err, E_NOMEM, "no memory for the bus");

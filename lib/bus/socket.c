@@ -6,6 +6,9 @@
  * Who may connect is decided by ZAP (RFC 27): libzmq asks a REP socket at inproc://zeromq.zap.01 of the same context about each handshake; we answer from
  * the loop, and say 200 to CURVE with the platform's public key and to nothing else. A DEALER checks the server by its key in the handshake itself.
  *
+ * What is sent in one turn is gathered for each receiver and goes out at the turn's end, in the loop's check phase; a timer of 0 ms sees to it that a turn that began with timers does
+ * not wait for events first. A payload of PIECE_BYTES or more goes at once, behind what waits.
+ *
  * High-water marks are off: how much may be under way is bounded by the credit of each call and by BUS_CALLS_MAX, and a mark would drop an END.
  */
 #include "bus/socket.h"
@@ -19,7 +22,10 @@
 #include "bus/frame.h"
 
 enum {
-    READS_MAX = 256,
+    READS_MAX = 64,            /* messages, each of up to BATCH_BYTES or of one large payload */
+    BATCH_BYTES = 64 * 1024,
+    PIECE_BYTES = 16 * 1024,
+    RECEIVERS_MAX = 16,        /* for which a ROUTER gathers at once; for more it sends what it has */
     ZMQ_SOCKETS = 4096,        /* two per peer (connection and monitor) of BUS_PEERS_MAX */
     LINGER_MS = 200,           /* at close, for what has just been sent to go out */
     RECONNECT_MS = 20, RECONNECT_MAX_MS = 500,
@@ -29,6 +35,8 @@ enum {
 
 struct bus_zmq {
     void *context;
+    struct loop_check *check; /* of the loop of its sockets */
+    struct bus_socket *dirty; /* sockets that have something to send at the end of this turn */
     uint64_t monitors; /* names of inproc endpoints */
 };
 
@@ -37,8 +45,18 @@ struct watched { /* a ZeroMQ socket and its descriptor on the loop */
     struct loop_fd *fd;
 };
 
+struct batch { /* what waits for a receiver */
+    char identity[BUS_IDENTITY_MAX];
+    size_t identity_len;
+    struct buf bytes;
+};
+
 struct bus_socket {
     struct bus_zmq *zmq;
+    struct bus_socket *next_dirty;
+    bool dirty;
+    struct batch batches[RECEIVERS_MAX]; /* the first n_batches are in use; the others keep their memory */
+    int n_batches;
     struct watched main, zap, monitor;
     struct loop_timer *again;
     void *arg;
@@ -68,6 +86,7 @@ struct bus_zmq *bus_zmq_new(struct error *err) {
 
 void bus_zmq_free(struct bus_zmq *z) {
     if (!z) return;
+    loop_check_close(z->check);
     while (zmq_ctx_term(z->context) < 0 && errno == EINTR) continue;
     mem_free(z);
 }
@@ -95,11 +114,30 @@ static void unwatch(struct watched *w) {
 
 /* ---- the main socket ---- */
 
-/* One message of at most 3 parts; what has more is dropped whole. 1: handed over, 0: dropped, E_AGAIN: nothing there. */
+static void arm(struct bus_socket *s, int64_t delay_ms) {
+    if (s->armed) return;
+    s->armed = true;
+    loop_timer_start(s->again, delay_ms, 0);
+}
+
+/* The frames of a batch, one after another. */
+static void hand_over(struct bus_socket *s, struct span identity, struct span batch) {
+    struct span frame, payload;
+    int r;
+    while (!s->closed && (r = bus_batch_next(&batch, BUS_MESSAGE_MAX, &frame, &payload)) != 0) {
+        if (r < 0) {
+            bus_dropped("size");
+            return;
+        }
+        s->events->on_message(s->arg, identity, frame, payload);
+    }
+}
+
+/* One message of at most 2 parts; what has more is dropped whole. 0: there was one, E_AGAIN: nothing there. */
 static int read_message(struct bus_socket *s) {
-    enum { PARTS = 3 };
+    enum { PARTS = 2 };
     zmq_msg_t parts[PARTS];
-    int n = 0, want = s->router ? 3 : 2, result = 0;
+    int n = 0, want = s->router ? 2 : 1, result = 0;
     bool more = true;
     while (more) {
         zmq_msg_t part;
@@ -116,19 +154,107 @@ static int read_message(struct bus_socket *s) {
         n++;
     }
     if (result == 0 && n == want) {
-        struct span span[PARTS] = {{"", 0}, {"", 0}, {"", 0}};
-        for (int i = 0; i < n; i++) span[i + PARTS - want] = span_of(zmq_msg_data(&parts[i]), zmq_msg_size(&parts[i]));
-        if (span[1].len > BUS_FRAME_MAX || span[2].len > BUS_MESSAGE_MAX || span[0].len > BUS_IDENTITY_MAX) {
-            bus_dropped("size");
-        } else {
-            s->events->on_message(s->arg, span[0], span[1], span[2]);
-            result = 1;
-        }
+        struct span identity = s->router ? span_of(zmq_msg_data(&parts[0]), zmq_msg_size(&parts[0])) : SPAN("");
+        if (identity.len > BUS_IDENTITY_MAX) bus_dropped("size");
+        else hand_over(s, identity, span_of(zmq_msg_data(&parts[want - 1]), zmq_msg_size(&parts[want - 1])));
     } else if (result == 0) {
         bus_dropped("parts");
     }
     for (int i = 0; i < n && i < PARTS; i++) (void)zmq_msg_close(&parts[i]);
     return result;
+}
+
+/* ---- sending ---- */
+
+static bool send_part(struct bus_socket *s, struct span bytes, int flags) {
+    while (zmq_send(s->main.socket, bytes.data ? bytes.data : "", bytes.len, ZMQ_DONTWAIT | flags) < 0)
+        if (errno != EINTR) return false;
+    return true;
+}
+
+/* A receiver that is gone, or no memory: then it is taken for gone. */
+static void unreachable(struct bus_socket *s, struct span identity) {
+    bus_dropped("unreachable");
+    if (s->router && !s->closed && s->events->on_unreachable) s->events->on_unreachable(s->arg, identity);
+}
+
+static void send_batches(struct bus_socket *s) {
+    int n = s->n_batches;
+    s->n_batches = 0; /* on_unreachable sends nothing */
+    for (int i = 0; i < n; i++) {
+        struct batch *b = &s->batches[i];
+        struct span identity = span_of(b->identity, b->identity_len);
+        if ((s->router && !send_part(s, identity, ZMQ_SNDMORE)) || !send_part(s, buf_span(&b->bytes), 0)) unreachable(s, identity);
+        buf_clear(&b->bytes);
+    }
+    if (n > 0 && !s->reading && !s->closed) arm(s, 0);
+}
+
+static void on_turn(void *arg) {
+    struct bus_zmq *z = arg;
+    while (z->dirty) {
+        struct bus_socket *s = z->dirty;
+        z->dirty = s->next_dirty;
+        s->dirty = false;
+        send_batches(s);
+    }
+}
+
+static void make_dirty(struct bus_socket *s) {
+    if (s->dirty) return;
+    s->dirty = true;
+    s->next_dirty = s->zmq->dirty;
+    s->zmq->dirty = s;
+    if (!s->reading) arm(s, 0);
+}
+
+static struct batch *batch_of(struct bus_socket *s, struct span identity) {
+    for (int i = 0; i < s->n_batches; i++)
+        if (span_eq(span_of(s->batches[i].identity, s->batches[i].identity_len), identity)) return &s->batches[i];
+    if (s->n_batches == RECEIVERS_MAX) send_batches(s);
+    struct batch *b = &s->batches[s->n_batches++];
+    b->identity_len = identity.len;
+    if (identity.len) memcpy(b->identity, identity.data, identity.len);
+    return b;
+}
+
+/* A large payload: a message of its own, copied once. */
+static int send_large(struct bus_socket *s, struct span identity, const uint8_t *head, struct span frame, struct span payload) {
+    zmq_msg_t message;
+    send_batches(s);
+    if (zmq_msg_init_size(&message, BUS_BATCH_HEAD + frame.len + payload.len) < 0) return E_NOMEM;
+    uint8_t *at = zmq_msg_data(&message);
+    memcpy(at, head, BUS_BATCH_HEAD);
+    memcpy(at + BUS_BATCH_HEAD, frame.data, frame.len);
+    memcpy(at + BUS_BATCH_HEAD + frame.len, payload.data, payload.len);
+    bool sent = !s->router || send_part(s, identity, ZMQ_SNDMORE);
+    while (sent && zmq_msg_send(&message, s->main.socket, ZMQ_DONTWAIT) < 0) sent = errno == EINTR;
+    if (!sent) {
+        (void)zmq_msg_close(&message);
+        unreachable(s, identity);
+    }
+    if (!s->reading) arm(s, 0);
+    return 0;
+}
+
+int bus_socket_send(struct bus_socket *s, struct span identity, struct span header, struct span payload) {
+    uint8_t head[BUS_BATCH_HEAD];
+    if (header.len > BUS_FRAME_MAX || payload.len > BUS_MESSAGE_MAX || identity.len > BUS_IDENTITY_MAX) return E_TOO_LARGE;
+    bus_batch_head(head, header.len, payload.len);
+    if (payload.len >= PIECE_BYTES) return send_large(s, identity, head, header, payload);
+    struct batch *b = batch_of(s, identity);
+    size_t before = b->bytes.len;
+    int r = buf_append_span(&b->bytes, span_of(head, sizeof head));
+    if (r == 0) r = buf_append_span(&b->bytes, header);
+    if (r == 0) r = buf_append_span(&b->bytes, payload);
+    if (r != 0) {
+        b->bytes.len = before;
+        b->bytes.failed = 0;
+        return r;
+    }
+    if (b->bytes.len >= BATCH_BYTES) send_batches(s);
+    else make_dirty(s);
+    return 0;
 }
 
 static void socket_free(struct bus_socket *s) {
@@ -138,13 +264,13 @@ static void socket_free(struct bus_socket *s) {
     unwatch(&s->zap);
     unwatch(&s->monitor);
     loop_timer_close(s->again);
+    for (struct bus_socket **at = &s->zmq->dirty; *at; at = &(*at)->next_dirty)
+        if (*at == s) {
+            *at = s->next_dirty;
+            break;
+        }
+    for (int i = 0; i < RECEIVERS_MAX; i++) buf_fini(&s->batches[i].bytes);
     mem_free(s);
-}
-
-static void arm(struct bus_socket *s, int64_t delay_ms) {
-    if (s->armed) return;
-    s->armed = true;
-    loop_timer_start(s->again, delay_ms, 0);
 }
 
 void bus_socket_poll(struct bus_socket *s) {
@@ -166,18 +292,6 @@ static void on_again(void *arg) {
     struct bus_socket *s = arg;
     s->armed = false;
     bus_socket_poll(s);
-}
-
-int bus_socket_send(struct bus_socket *s, struct span identity, struct span header, struct span payload) {
-    struct span parts[3] = {identity, header, payload};
-    for (int i = s->router ? 0 : 1; i < 3; i++) {
-        while (zmq_send(s->main.socket, parts[i].data ? parts[i].data : "", parts[i].len, ZMQ_DONTWAIT | (i < 2 ? ZMQ_SNDMORE : 0)) < 0) {
-            if (errno == EINTR) continue;
-            return errno == EHOSTUNREACH ? E_UNAVAILABLE : errno == EAGAIN ? E_FULL : errno == ENOMEM ? E_NOMEM : E_IO;
-        }
-    }
-    if (!s->reading) arm(s, 0);
-    return 0;
 }
 
 /* ---- who may connect ---- */
@@ -271,14 +385,16 @@ static int socket_new(struct bus_zmq *z, struct loop *l, int type, const char *e
     if (!s) return error_set(err, E_NOMEM, "no memory for a bus socket");
     *s = (struct bus_socket){.zmq = z, .arg = arg, .events = events, .router = type == ZMQ_ROUTER};
     span_copy(s->endpoint, sizeof s->endpoint, span_str(endpoint));
+    for (int i = 0; i < RECEIVERS_MAX; i++) buf_init(&s->batches[i].bytes, BATCH_BYTES + BUS_BATCH_HEAD + BUS_FRAME_MAX + PIECE_BYTES);
+    if (!z->check) z->check = loop_check_open(l, z, on_turn);
     s->again = loop_timer_new(l, s, on_again);
     s->main.socket = zmq_socket(z->context, type);
-    int ok = s->again && s->main.socket ? 0 : -1;
+    int ok = z->check && s->again && s->main.socket ? 0 : -1;
     void *m = s->main.socket;
     if (ok == 0) {
         ok |= set_int(m, ZMQ_SNDHWM, 0) | set_int(m, ZMQ_RCVHWM, 0) | set_int(m, ZMQ_HEARTBEAT_IVL, BUS_PEER_TIMEOUT_MS / 2) | set_int(m, ZMQ_HEARTBEAT_TIMEOUT, BUS_PEER_TIMEOUT_MS);
         ok |= set_int(m, ZMQ_RECONNECT_IVL, RECONNECT_MS) | set_int(m, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS) | set_int(m, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS);
-        int64_t message_max = BUS_MESSAGE_MAX + 1024; /* and what CURVE puts around it */
+        int64_t message_max = BUS_MESSAGE_MAX + BUS_FRAME_MAX + 1024; /* with its frame, and what CURVE puts around it */
         ok |= zmq_setsockopt(m, ZMQ_MAXMSGSIZE, &message_max, sizeof message_max);
         ok |= zmq_setsockopt(m, ZMQ_CURVE_SECRETKEY, keys->secret_key, 32);
         if (strchr(endpoint, '[')) ok |= set_int(m, ZMQ_IPV6, 1); /* where it is asked for: with it names are looked up as IPv6 first */
@@ -344,5 +460,6 @@ const char *bus_socket_endpoint(const struct bus_socket *s) { return s->endpoint
 void bus_socket_close(struct bus_socket *s) {
     if (!s || s->closed) return;
     s->closed = true;
+    if (s->main.socket) send_batches(s); /* a last word; ZMQ_LINGER says how long it may take */
     if (!s->reading) socket_free(s);
 }

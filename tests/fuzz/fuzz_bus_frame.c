@@ -1,4 +1,4 @@
-/* The bus' frame decoder: any bytes; what is accepted is written and read back to the same. */
+/* The bus' batches and their frames: any bytes; what is accepted is written and read back to the same. */
 #include "base/buf.h"
 #include "bus/frame.h"
 
@@ -8,6 +8,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct bus_frame f, again;
     struct buf out;
     struct error err;
+    struct span rest = span_of(data, size), frame, payload;
+    size_t total = 0;
+    while (bus_batch_next(&rest, 1000, &frame, &payload) == 1) total += BUS_BATCH_HEAD + frame.len + payload.len;
+    ASSERT(total + rest.len == size);
     if (bus_frame_decode(span_of(data, size), &f) < 0) return 0;
     (void)bus_frame_error(&f, &err);
     buf_init(&out, BUS_FRAME_MAX * 2);

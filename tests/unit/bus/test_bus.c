@@ -579,38 +579,42 @@ static void wrong_keys(void **state) {
 /* Somebody with the right key who does not speak our format. */
 static bool much_dropped(struct fixture *f) {
     (void)f;
-    return dropped("format") >= 3 && dropped("parts") >= 2 && dropped("size") >= 1 && dropped("kind") >= 1;
+    return dropped("format") >= 2 && dropped("parts") >= 2 && dropped("size") >= 5 && dropped("kind") >= 1;
 }
 static void hostile_frames(void **state) {
     (void)state;
     struct fixture *f = fixture_new(NULL);
     void *context = zmq_ctx_new(), *z = zmq_socket(context, ZMQ_DEALER);
     int zero = 0;
-    static char large[9000];
     (void)zmq_setsockopt(z, ZMQ_LINGER, &zero, sizeof zero);
     (void)zmq_setsockopt(z, ZMQ_CURVE_SERVERKEY, f->keys.public_key, 32);
     (void)zmq_setsockopt(z, ZMQ_CURVE_PUBLICKEY, f->keys.public_key, 32);
     (void)zmq_setsockopt(z, ZMQ_CURVE_SECRETKEY, f->keys.secret_key, 32);
     assert_int_equal(zmq_connect(z, bus_server_endpoint(f->server)), 0);
     static const struct {
-        struct span parts[4];
+        struct span parts[3];
         int n;
     } messages[] = {
-        {{{"", 0}, {"", 0}}, 2}, {{{"garbage", 7}, {"x", 1}}, 2}, {{{"\x08\x01\x60\x09", 4}, {"", 0}}, 2}, {{{"\x08\x01\x60\x01", 4}}, 1}, {{{"a", 1}, {"b", 1}, {"c", 1}, {"d", 1}}, 4},
-        {{{large, sizeof large}, {"", 0}}, 2}, {{{"\x08\x06\x60\x01", 4}, {"", 0}}, 2}, {{{"\x08\x02\x10\x05\x60\x01", 6}, {"", 0}}, 2}, {{{"\x08\x05\x10\x05\x60\x01", 6}, {"", 0}}, 2},
+        {{{"garbage", 7}}, 1},                                               /* no room for two lengths */
+        {{{"\x28\x23\0\0\0\0\0\0", 8}}, 1},                                 /* a frame of 9,000 bytes */
+        {{{"\x04\0\0\0\0\0\0\x7f", 8}}, 1},                                 /* a payload of 2 GiB */
+        {{{"\x04\0\0\0\x01\0\0\0\x08\x01\x60\x01", 12}}, 1},              /* a payload that is not there */
+        {{{"\x07\0\0\0\x01\0\0\0garbagex", 16}}, 1},                      /* a frame that is none */
+        {{{"\x04\0\0\0\0\0\0\0\x08\x01\x60\x09", 12}}, 1},                /* of another version */
+        {{{"\x04\0\0\0\0\0\0\0\x08\x06\x60\x01\x01", 13}}, 1},           /* a heartbeat, which only servers send, and a byte more */
+        {{{"a", 1}, {"b", 1}}, 2}, {{{"a", 1}, {"b", 1}, {"c", 1}}, 3},
+        {{{"\x06\0\0\0\0\0\0\0\x08\x02\x10\x05\x60\x01", 14}}, 1},        /* an item and a cancel of no call: late ones look like this */
+        {{{"\x06\0\0\0\0\0\0\0\x08\x05\x10\x05\x60\x01", 14}}, 1},
     };
     for (size_t i = 0; i < sizeof messages / sizeof *messages; i++)
         for (int k = 0; k < messages[i].n; k++) assert_true(zmq_send(z, messages[i].parts[k].data, messages[i].parts[k].len, k < messages[i].n - 1 ? ZMQ_SNDMORE : 0) >= 0);
     run_until(f, much_dropped, "hostile frames are dropped and counted");
     /* Items beyond the credit end the call, and only it. */
-    assert_true(zmq_send(z, "\x08\x01\x10\x09\x1a\x04sink\x60\x01", 12, ZMQ_SNDMORE) >= 0);
-    assert_true(zmq_send(z, "0", 1, 0) >= 0);
+    assert_true(zmq_send(z, "\x0c\0\0\0\x01\0\0\0\x08\x01\x10\x09\x1a\x04sink\x60\x01" "0", 21, 0) >= 0);
     while (open_streams == 0) run_until(f, alive, "alive");
     /* The handler gives each credit back, so only a call that gets its end twice is beyond it. */
-    for (int i = 0; i < 2; i++) {
-        assert_true(zmq_send(z, "\x08\x03\x10\x09\x60\x01", 6, ZMQ_SNDMORE) >= 0);
-        assert_true(zmq_send(z, "", 0, 0) >= 0);
-    }
+    static const char end_twice[] = "\x06\0\0\0\0\0\0\0\x08\x03\x10\x09\x60\x01" "\x06\0\0\0\0\0\0\0\x08\x03\x10\x09\x60\x01";
+    assert_true(zmq_send(z, end_twice, sizeof end_twice - 1, 0) >= 0);
     run_until(f, no_streams, "ended");
     start(f, 0, "echo", "still there", false, 0, 0);
     run_until(f, one_end, "echo");

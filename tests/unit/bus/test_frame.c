@@ -167,7 +167,39 @@ static void like_protobuf_c(void **state) {
     buf_fini(&out);
 }
 
+static void batches(void **state) {
+    (void)state;
+    struct buf out;
+    buf_init(&out, 1 << 16);
+    static const struct span frames[] = {{"abc", 3}, {"", 0}, {"d", 1}}, payloads[] = {{"", 0}, {"xyz", 3}, {"\0", 1}};
+    for (size_t i = 0; i < 3; i++) {
+        uint8_t head[BUS_BATCH_HEAD];
+        bus_batch_head(head, frames[i].len, payloads[i].len);
+        assert_int_equal(buf_append_span(&out, span_of(head, sizeof head)), 0);
+        assert_int_equal(buf_append_span(&out, frames[i]), 0);
+        assert_int_equal(buf_append_span(&out, payloads[i]), 0);
+    }
+    struct span whole = buf_span(&out), rest = whole, frame, payload;
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(bus_batch_next(&rest, 3, &frame, &payload), 1);
+        assert_true(span_eq(frame, frames[i]) && span_eq(payload, payloads[i]));
+    }
+    assert_int_equal(bus_batch_next(&rest, 3, &frame, &payload), 0);
+    rest = whole; /* the second payload is above the limit */
+    assert_int_equal(bus_batch_next(&rest, 2, &frame, &payload), 1);
+    assert_int_equal(bus_batch_next(&rest, 2, &frame, &payload), E_INVALID);
+    for (size_t cut = 1; cut < 11; cut++) { /* of the first of 11 bytes */
+        rest = span_sub(whole, 0, cut);
+        assert_int_equal(bus_batch_next(&rest, 3, &frame, &payload), E_INVALID);
+    }
+    uint8_t head[BUS_BATCH_HEAD];
+    bus_batch_head(head, BUS_FRAME_MAX + 1, 0);
+    rest = span_of(head, sizeof head);
+    assert_int_equal(bus_batch_next(&rest, 3, &frame, &payload), E_INVALID);
+    buf_fini(&out);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(written_by_us), cmocka_unit_test(read_by_us), cmocka_unit_test(statuses), cmocka_unit_test(refused), cmocka_unit_test(like_protobuf_c)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(written_by_us), cmocka_unit_test(read_by_us), cmocka_unit_test(statuses), cmocka_unit_test(refused), cmocka_unit_test(like_protobuf_c), cmocka_unit_test(batches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,7 +17,10 @@ struct post {
 struct loop {
     uv_loop_t uv;
     uv_async_t wake; /* does not keep the loop alive */
+    uv_prepare_t before_wait;
+    uv_check_t after_wait; /* both are the end of a turn: what timers did goes out before the loop waits, what events did behind them */
     struct loop_handle wake_handle;
+    struct loop_turn *turns;
     pthread_mutex_t lock; /* of the posts */
     struct post *first, **last;
     atomic_bool stop;
@@ -76,6 +79,33 @@ static void on_wake(uv_async_t *a) {
 
 static void nothing_to_free(struct loop_handle *h) { (void)h; }
 
+/* ---- the end of a turn ---- */
+
+void loop_turn_disarm(struct loop_turn *t) {
+    if (!t->back) return;
+    *t->back = t->next;
+    if (t->next) t->next->back = t->back;
+    t->back = NULL;
+}
+
+void loop_turn_arm(struct loop *l, struct loop_turn *t) {
+    if (t->back) return;
+    t->next = l->turns;
+    t->back = &l->turns;
+    if (t->next) t->next->back = &t->next;
+    l->turns = t;
+}
+
+static void end_turn(struct loop *l) {
+    struct loop_turn *t;
+    while ((t = l->turns)) {
+        loop_turn_disarm(t);
+        t->fn(t->arg);
+    }
+}
+static void on_before_wait(uv_prepare_t *h) { end_turn(h->loop->data); }
+static void on_after_wait(uv_check_t *h) { end_turn(h->loop->data); }
+
 /* A peer that went away is an error of that write, not the end of the process. */
 static void ignore_sigpipe(void) { signal(SIGPIPE, SIG_IGN); }
 
@@ -106,7 +136,14 @@ struct loop *loop_new(struct error *err) {
         return NULL;
     }
     l->wake.data = &l->wake_handle;
+    l->before_wait.data = l->after_wait.data = &l->wake_handle;
+    (void)uv_prepare_init(&l->uv, &l->before_wait); /* these cannot fail */
+    (void)uv_check_init(&l->uv, &l->after_wait);
+    (void)uv_prepare_start(&l->before_wait, on_before_wait);
+    (void)uv_check_start(&l->after_wait, on_after_wait);
     uv_unref((uv_handle_t *)&l->wake);
+    uv_unref((uv_handle_t *)&l->before_wait);
+    uv_unref((uv_handle_t *)&l->after_wait);
     return l;
 }
 
@@ -310,33 +347,4 @@ struct loop_signal *loop_signal_open(struct loop *l, int signum, void *arg, void
 
 void loop_signal_close(struct loop_signal *s) {
     if (s) loop_handle_close((uv_handle_t *)&s->uv);
-}
-
-struct loop_check {
-    struct loop_handle handle;
-    uv_check_t uv;
-    void *arg;
-    void (*on_turn)(void *arg);
-};
-
-static void turn_ended(uv_check_t *u) {
-    struct loop_check *c = u->data;
-    c->on_turn(c->arg);
-}
-
-struct loop_check *loop_check_open(struct loop *l, void *arg, void (*on_turn)(void *arg)) {
-    struct loop_check *c = mem_zalloc(sizeof *c);
-    if (!c) return NULL;
-    c->handle.closed = free_handle;
-    c->arg = arg;
-    c->on_turn = on_turn;
-    uv_check_init(&l->uv, &c->uv);
-    c->uv.data = c;
-    uv_check_start(&c->uv, turn_ended);
-    uv_unref((uv_handle_t *)&c->uv);
-    return c;
-}
-
-void loop_check_close(struct loop_check *c) {
-    if (c) loop_handle_close((uv_handle_t *)&c->uv);
 }

@@ -16,7 +16,6 @@ struct loop;
 struct loop_timer;
 struct loop_fd;
 struct loop_signal;
-struct loop_check;
 
 struct loop *loop_new(struct error *err); /* returns owned, NULL and err */
 void loop_free(struct loop *l);           /* closes what is still open, runs until it is */
@@ -42,8 +41,14 @@ int loop_fd_change(struct loop_fd *f, int events);
 void loop_fd_close(struct loop_fd *f);
 struct loop_signal *loop_signal_open(struct loop *l, int signum, void *arg, void (*on_signal)(void *arg, int signum));
 void loop_signal_close(struct loop_signal *s);
-/* Called once per turn, after all I/O callbacks: for replies that are flushed together (and ZMQ's edge-triggered descriptor). */
-struct loop_check *loop_check_open(struct loop *l, void *arg, void (*on_turn)(void *arg));
-void loop_check_close(struct loop_check *c);
+/* Something to do once at the end of this turn, before the loop waits again: to put together what a turn writes. Part of the caller's own struct, which sets fn and arg; arming what is armed
+ * does nothing. What is armed is disarmed before its memory goes. */
+struct loop_turn {
+    void (*fn)(void *arg);
+    void *arg;
+    struct loop_turn *next, **back; /* the loop's; back NULL: not armed */
+};
+void loop_turn_arm(struct loop *l, struct loop_turn *t);
+void loop_turn_disarm(struct loop_turn *t);
 
 #endif

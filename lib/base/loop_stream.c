@@ -1,7 +1,7 @@
 /*
  * Design notes. Writing has two buffers: what libuv holds (`sending`, untouched until its callback) and what has come since (`queue`);
- * on completion they change places, so that everything written meanwhile goes out in one system call. With both empty a write is tried at
- * once. stream_close_after_flush half-closes and then reads the peer's bytes away until it closes too: closing a socket with
+ * on completion they change places, so that everything written meanwhile goes out in one system call. With both empty a large write is tried at
+ * once; small ones wait in `queue` for the end of the loop's turn, since a system call for each costs more than all else about a token. stream_close_after_flush half-closes and then reads the peer's bytes away until it closes too: closing a socket with
  * unread bytes sends a reset, which can destroy the answer that the peer has not read yet.
  */
 #include "base/loop_stream.h"
@@ -25,6 +25,7 @@
 enum { BACKLOG = 511, PEER_MAX = INET6_ADDRSTRLEN + 10 };
 /* A shell that never calls stream_init must not be able to grow without bound either. */
 enum { WRITE_CAP_DEFAULT = 1 << 20 };
+enum { GATHER_MAX = 16 << 10 }; /* writes are gathered until there are so many bytes */
 
 union any_stream {
     uv_handle_t handle;
@@ -50,6 +51,7 @@ struct stream {
     uv_shutdown_t shutdown;
     uv_timer_t timer; /* of stream_close_after_flush */
     struct loop_handle timer_handle;
+    struct loop_turn turn; /* armed: the queue goes out at its end */
     struct buf sending, queue;
     size_t cap;
     bool in_flight, wants_drain, said_error, want_shutdown, shut, broken, reading, closing, lingering;
@@ -83,10 +85,13 @@ static void timer_closed(struct loop_handle *h) {
     free_when_gone(s);
 }
 
+static void send_gathered(void *arg);
+
 static struct stream *stream_new(struct loop *l, bool is_unix) {
     struct stream *s = mem_zalloc(sizeof *s);
     if (!s) return NULL;
     s->handle.closed = stream_closed;
+    s->turn = (struct loop_turn){.fn = send_gathered, .arg = s};
     int r = is_unix ? uv_pipe_init(loop_uv(l), &s->uv.pipe, 0) : uv_tcp_init(loop_uv(l), &s->uv.tcp);
     if (r) {
         mem_free(s);
@@ -204,6 +209,40 @@ static void send_queue(struct stream *s) {
     }
 }
 
+/* Tries to write at once. Returns how much the kernel took; negative where the connection is broken. */
+static int try_write(struct stream *s, struct span data) {
+    uv_buf_t b = uv_buf_init((char *)(uintptr_t)data.data, (unsigned)data.len);
+    int n = uv_try_write(&s->uv.stream, &b, 1);
+    if (n == UV_EAGAIN) return 0;
+    if (n < 0) s->broken = true;
+    return n;
+}
+
+/* What was gathered in a turn, at its end. */
+static void send_gathered(void *arg) {
+    struct stream *s = arg;
+    if (s->in_flight || s->broken || s->closing || !s->queue.len) return;
+    int n = try_write(s, buf_span(&s->queue));
+    if (n < 0) {
+        buf_clear(&s->queue);
+        stream_read_stop(s);
+        if (s->lingering) stream_close(s);
+        else say_end(s, E_IO);
+        return;
+    }
+    buf_consume(&s->queue, (size_t)n);
+    if (s->queue.len) {
+        send_queue(s);
+        return;
+    }
+    buf_fini(&s->queue); /* most connections are idle most of the time */
+    buf_init(&s->queue, s->cap);
+    if (s->wants_drain) {
+        s->wants_drain = false;
+        if (s->events && s->events->on_drain) s->events->on_drain(s->arg);
+    }
+}
+
 int stream_write(struct stream *s, struct span data) {
     if (s->broken || s->closing || s->want_shutdown) return E_IO;
     if (!data.len) return 0;
@@ -212,14 +251,10 @@ int stream_write(struct stream *s, struct span data) {
         s->wants_drain = true;
         return E_FULL;
     }
-    if (!s->in_flight && !s->queue.len) {
-        uv_buf_t b = uv_buf_init((char *)(uintptr_t)data.data, (unsigned)data.len);
-        int n = uv_try_write(&s->uv.stream, &b, 1);
-        if (n < 0 && n != UV_EAGAIN) {
-            s->broken = true; /* on_end follows from the read side; the caller hears it here */
-            return E_IO;
-        }
-        if (n > 0) data = span_skip(data, (size_t)n);
+    if (!s->in_flight && !s->queue.len && data.len >= GATHER_MAX) {
+        int n = try_write(s, data);
+        if (n < 0) return E_IO; /* on_end follows from the read side; the caller hears it here */
+        data = span_skip(data, (size_t)n);
         if (!data.len) return 0;
     }
     int r = buf_append_span(&s->queue, data);
@@ -228,7 +263,8 @@ int stream_write(struct stream *s, struct span data) {
         return r;
     }
     if (stream_write_queued(s) > s->cap / 4) s->wants_drain = true;
-    send_queue(s);
+    if (s->queue.len >= GATHER_MAX) send_queue(s);
+    else if (!s->in_flight) loop_turn_arm(s->uv.handle.loop->data, &s->turn);
     return 0;
 }
 
@@ -240,6 +276,8 @@ void stream_shutdown(struct stream *s) {
 }
 
 void stream_close(struct stream *s) {
+    if (!s->in_flight && !s->broken && !s->closing && s->queue.len) (void)try_write(s, buf_span(&s->queue)); /* what was written a moment ago is on its way */
+    loop_turn_disarm(&s->turn);
     s->events = NULL;
     s->closing = true;
     s->reading = false;

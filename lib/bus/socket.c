@@ -6,8 +6,7 @@
  * Who may connect is decided by ZAP (RFC 27): libzmq asks a REP socket at inproc://zeromq.zap.01 of the same context about each handshake; we answer from
  * the loop, and say 200 to CURVE with the platform's public key and to nothing else. A DEALER checks the server by its key in the handshake itself.
  *
- * What is sent in one turn is gathered for each receiver and goes out at the turn's end, in the loop's check phase; a timer of 0 ms sees to it that a turn that began with timers does
- * not wait for events first. A payload of PIECE_BYTES or more goes at once, behind what waits.
+ * What is sent in one turn is gathered for each receiver and goes out at the turn's end. A payload of PIECE_BYTES or more goes at once, behind what waits.
  *
  * High-water marks are off: how much may be under way is bounded by the credit of each call and by BUS_CALLS_MAX, and a mark would drop an END.
  */
@@ -35,8 +34,6 @@ enum {
 
 struct bus_zmq {
     void *context;
-    struct loop_check *check; /* of the loop of its sockets */
-    struct bus_socket *dirty; /* sockets that have something to send at the end of this turn */
     uint64_t monitors; /* names of inproc endpoints */
 };
 
@@ -53,8 +50,8 @@ struct batch { /* what waits for a receiver */
 
 struct bus_socket {
     struct bus_zmq *zmq;
-    struct bus_socket *next_dirty;
-    bool dirty;
+    struct loop *loop;
+    struct loop_turn turn; /* armed: something waits to be sent at its end */
     struct batch batches[RECEIVERS_MAX]; /* the first n_batches are in use; the others keep their memory */
     int n_batches;
     struct watched main, zap, monitor;
@@ -86,7 +83,6 @@ struct bus_zmq *bus_zmq_new(struct error *err) {
 
 void bus_zmq_free(struct bus_zmq *z) {
     if (!z) return;
-    loop_check_close(z->check);
     while (zmq_ctx_term(z->context) < 0 && errno == EINTR) continue;
     mem_free(z);
 }
@@ -190,23 +186,7 @@ static void send_batches(struct bus_socket *s) {
     if (n > 0 && !s->reading && !s->closed) arm(s, 0);
 }
 
-static void on_turn(void *arg) {
-    struct bus_zmq *z = arg;
-    while (z->dirty) {
-        struct bus_socket *s = z->dirty;
-        z->dirty = s->next_dirty;
-        s->dirty = false;
-        send_batches(s);
-    }
-}
-
-static void make_dirty(struct bus_socket *s) {
-    if (s->dirty) return;
-    s->dirty = true;
-    s->next_dirty = s->zmq->dirty;
-    s->zmq->dirty = s;
-    if (!s->reading) arm(s, 0);
-}
+static void on_turn(void *arg) { send_batches(arg); }
 
 static struct batch *batch_of(struct bus_socket *s, struct span identity) {
     for (int i = 0; i < s->n_batches; i++)
@@ -253,7 +233,7 @@ int bus_socket_send(struct bus_socket *s, struct span identity, struct span head
         return r;
     }
     if (b->bytes.len >= BATCH_BYTES) send_batches(s);
-    else make_dirty(s);
+    else loop_turn_arm(s->loop, &s->turn);
     return 0;
 }
 
@@ -264,11 +244,7 @@ static void socket_free(struct bus_socket *s) {
     unwatch(&s->zap);
     unwatch(&s->monitor);
     loop_timer_close(s->again);
-    for (struct bus_socket **at = &s->zmq->dirty; *at; at = &(*at)->next_dirty)
-        if (*at == s) {
-            *at = s->next_dirty;
-            break;
-        }
+    loop_turn_disarm(&s->turn);
     for (int i = 0; i < RECEIVERS_MAX; i++) buf_fini(&s->batches[i].bytes);
     mem_free(s);
 }
@@ -383,13 +359,13 @@ static int socket_new(struct bus_zmq *z, struct loop *l, int type, const char *e
         return error_set(err, E_INVALID, "bus: \"%s\" is not of the form tcp://HOST:PORT or ipc://PATH", endpoint);
     struct bus_socket *s = mem_zalloc(sizeof *s);
     if (!s) return error_set(err, E_NOMEM, "no memory for a bus socket");
-    *s = (struct bus_socket){.zmq = z, .arg = arg, .events = events, .router = type == ZMQ_ROUTER};
+    *s = (struct bus_socket){.zmq = z, .loop = l, .arg = arg, .events = events, .router = type == ZMQ_ROUTER};
+    s->turn = (struct loop_turn){.fn = on_turn, .arg = s};
     span_copy(s->endpoint, sizeof s->endpoint, span_str(endpoint));
     for (int i = 0; i < RECEIVERS_MAX; i++) buf_init(&s->batches[i].bytes, BATCH_BYTES + BUS_BATCH_HEAD + BUS_FRAME_MAX + PIECE_BYTES);
-    if (!z->check) z->check = loop_check_open(l, z, on_turn);
     s->again = loop_timer_new(l, s, on_again);
     s->main.socket = zmq_socket(z->context, type);
-    int ok = z->check && s->again && s->main.socket ? 0 : -1;
+    int ok = s->again && s->main.socket ? 0 : -1;
     void *m = s->main.socket;
     if (ok == 0) {
         ok |= set_int(m, ZMQ_SNDHWM, 0) | set_int(m, ZMQ_RCVHWM, 0) | set_int(m, ZMQ_HEARTBEAT_IVL, BUS_PEER_TIMEOUT_MS / 2) | set_int(m, ZMQ_HEARTBEAT_TIMEOUT, BUS_PEER_TIMEOUT_MS);

@@ -25,7 +25,7 @@
 enum { BACKLOG = 511, PEER_MAX = INET6_ADDRSTRLEN + 10 };
 /* A shell that never calls stream_init must not be able to grow without bound either. */
 enum { WRITE_CAP_DEFAULT = 1 << 20 };
-enum { GATHER_MAX = 16 << 10 }; /* writes are gathered until there are so many bytes */
+enum { GATHER_FIRST = 2 << 10, GATHER_MAX = 16 << 10 }; /* writes are gathered until there are so many bytes */
 
 union any_stream {
     uv_handle_t handle;
@@ -257,7 +257,7 @@ int stream_write(struct stream *s, struct span data) {
         data = span_skip(data, (size_t)n);
         if (!data.len) return 0;
     }
-    int r = buf_append_span(&s->queue, data);
+    int r = s->queue.len == 0 && !buf_reserve(&s->queue, s->cap < GATHER_FIRST ? s->cap : GATHER_FIRST) ? E_NOMEM : buf_append_span(&s->queue, data);
     if (r) { /* part of it may be out already: the stream cannot go on */
         s->broken = true;
         return r;

@@ -1,5 +1,7 @@
 #include "answer.h"
 
+enum { PLAIN_MAX = 16384 };
+
 void choice_init(struct choice *c, uint32_t index) {
     *c = (struct choice){.index = index};
     buf_init(&c->text, ANSWER_TEXT_MAX);
@@ -7,6 +9,7 @@ void choice_init(struct choice *c, uint32_t index) {
     buf_init(&c->tokens, ANSWER_TEXT_MAX);
     buf_init(&c->offsets, ANSWER_TEXT_MAX);
     buf_init(&c->tops, ANSWER_TEXT_MAX * 4);
+    buf_init(&c->plain, PLAIN_MAX);
 }
 
 void choice_fini(struct choice *c) {
@@ -15,6 +18,7 @@ void choice_fini(struct choice *c) {
     buf_fini(&c->tokens);
     buf_fini(&c->offsets);
     buf_fini(&c->tops);
+    buf_fini(&c->plain);
 }
 
 /* ---- log-probabilities ---- */
@@ -264,6 +268,27 @@ static void chunk(struct buf *out, const struct answer *a, struct choice *c, boo
     end_event(&w, out);
 }
 
+/* A piece that only brings text: nearly all of them. They differ in that text alone, so what stands around it is written once for the stream. */
+static void plain_chunk(struct buf *out, const struct answer *a, struct choice *c, struct span text, bool usage_field) {
+    static const struct span mark = {"\"\\u0001\"", 8}; /* the text U+0001 as JSON has it */
+    if (c->plain.len == 0) {
+        chunk(&c->plain, a, c, false, SPAN("\x01"), NULL, usage_field);
+        ptrdiff_t at = span_find(buf_span(&c->plain), mark);
+        if (c->plain.failed || at < 0) {
+            buf_clear(&c->plain);
+            chunk(out, a, c, false, text, NULL, usage_field);
+            return;
+        }
+        c->plain_at = (size_t)at;
+    }
+    struct json_out w;
+    struct span around = buf_span(&c->plain);
+    (void)buf_append_span(out, span_sub(around, 0, c->plain_at));
+    json_begin(&w, out);
+    json_put_span(&w, text);
+    (void)buf_append_span(out, span_skip(around, c->plain_at + mark.len));
+}
+
 void answer_chunk(struct buf *out, const struct answer *a, struct choice *c, const Genloop__V1__GenerateReply *reply, bool usage_field) {
     struct span text = span_str(reply->text);
     /* A chunk carries the log-probabilities of its own tokens. */
@@ -277,7 +302,9 @@ void answer_chunk(struct buf *out, const struct answer *a, struct choice *c, con
     add_positions(c, a->chat, reply);
     bool finish = reply->finish_reason[0] != 0;
     if (finish) span_copy(c->finish_reason, sizeof c->finish_reason, span_str(reply->finish_reason));
-    if (a->chat) {
+    if (text.len && !c->has_logprobs && !finish) {
+        plain_chunk(out, a, c, text, usage_field);
+    } else if (a->chat) {
         if (text.len || c->has_logprobs) chunk(out, a, c, false, text, NULL, usage_field);
         c->has_logprobs = false;
         if (finish) chunk(out, a, c, false, SPAN(""), c->finish_reason, usage_field);

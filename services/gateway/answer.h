@@ -23,6 +23,8 @@ struct answer_usage {
 struct choice {
     uint32_t index;
     struct buf text, logprobs; /* logprobs: items of a JSON list, with commas between; for completions: see answer.c */
+    struct buf plain; /* of chunks: one with a mark for its text, at plain_at */
+    size_t plain_at;
     struct buf tokens, offsets, tops; /* of completions: parallel lists */
     char finish_reason[16];
     double logprob_sum;

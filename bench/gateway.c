@@ -82,8 +82,11 @@ static void send_chunks(struct stream *s) {
     mem_free(s);
 }
 static void stub_call(void *arg, struct bus_reply *reply, struct span method, const struct bus_context *context, struct span request, void **call_arg) {
-    (void)arg, (void)context, (void)request;
-    struct stream *s = span_eq_str(method, "Generation/GenerateStream") ? mem_zalloc(sizeof *s) : NULL;
+    (void)arg, (void)context;
+    Genloop__V1__GenerateRequest *asked = MESSAGE_UNPACK(GenerateRequest, generate_request, request);
+    bool pieces = span_eq_str(method, "Generation/GenerateStream") && asked && asked->piece_tokens <= 1;
+    if (asked) genloop__v1__generate_request__free_unpacked(asked, NULL);
+    struct stream *s = pieces ? mem_zalloc(sizeof *s) : NULL;
     if (!s) {
         bus_reply_end(reply, 0, NULL, span_of(answer_packed, answer_len));
         return;

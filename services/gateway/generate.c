@@ -23,6 +23,7 @@
 
 enum {
     CREDIT = 64,
+    PIECE_TOKENS = 1024, /* of an answer that the client gets whole: few messages, and nothing is lost with a replica that dies before the first */
     REQUEST_BYTES_MAX = 16 << 20, /* what the bus carries */
     CHUNK_MAX = 8 << 20,
     FULL_NAME_MAX = MODEL_FULL_NAME_MAX,
@@ -61,7 +62,7 @@ static struct metric *first_token, *retries;
 
 static void init_metrics(void) {
     if (first_token) return;
-    first_token = metric_histogram("genloop_gateway_time_to_first_token_seconds", "", "From the head of a request to the first piece of its answer.", METRIC_SECONDS_BOUNDS, METRIC_SECONDS_BOUNDS_COUNT);
+    first_token = metric_histogram("genloop_gateway_time_to_first_token_seconds", "", "From the head of a request for a stream to its first piece.", METRIC_SECONDS_BOUNDS, METRIC_SECONDS_BOUNDS_COUNT);
     retries = metric_counter("genloop_gateway_retries_total", "", "Calls that were tried on another replica before anything had been answered.");
 }
 
@@ -175,7 +176,7 @@ static void remember(struct generation *g, const struct answer_usage *usage) {
     facts.prompt_tokens = (uint32_t)usage->prompt_tokens;
     facts.completion_tokens = (uint32_t)usage->completion_tokens;
     facts.finish_reason = (char *)c->choice.finish_reason;
-    facts.time_to_first_token_ms = (uint32_t)(g->first_ms - g->x->began_ms);
+    if (g->request.stream) facts.time_to_first_token_ms = (uint32_t)(g->first_ms - g->x->began_ms);
     facts.duration_ms = (uint32_t)(now_ms(g) - g->x->began_ms);
     facts.canary = g->canary;
     facts.session = g->x->session;
@@ -355,7 +356,7 @@ static void on_item(void *arg, struct span item) {
     }
     if (g->first_ms == 0) {
         g->first_ms = now_ms(g);
-        metric_observe(first_token, (double)(g->first_ms - g->x->began_ms) / 1000);
+        if (g->request.stream) metric_observe(first_token, (double)(g->first_ms - g->x->began_ms) / 1000);
         span_copy(g->replica, sizeof g->replica, span_str(reply->replica));
     }
     if (reply->usage) c->usage = (struct answer_usage){reply->usage->prompt_tokens, reply->usage->completion_tokens, reply->usage->cached_tokens};
@@ -420,6 +421,7 @@ static int pack(struct candidate *c, struct error *err) {
     m->n = 1;
     m->session = g->x->session;
     if (g->request.best_of > g->request.n) m->logprobs = true; /* to know which are best */
+    if (!g->request.stream) m->piece_tokens = PIECE_TOKENS;
     m->seed = seed + c->k;
     buf_clear(&g->packed);
     size_t size = genloop__v1__generate_request__get_packed_size(m);

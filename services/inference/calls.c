@@ -3,7 +3,7 @@
  * tells all of them: what a call has gathered since goes out as one item.
  *
  * Credit. The bus counts items, the engine tokens. The engine is granted as many tokens as the client has credit for items that are not yet spoken for; an item
- * carries one token or more, so what is granted can always be sent, and a reader who stops reading stops his own sequence and nothing else.
+ * carries one token or more (piece_tokens where the caller wants them together), so what is granted can always be sent, and a reader who stops reading stops his own sequence and nothing else.
  *
  * A call has two ends: the reply (ours to end, also after on_cancel) and the engine's last event. It is freed when both are over.
  */
@@ -17,6 +17,7 @@
 enum {
     TEXT_MAX = 8 << 20,       /* of one item: half of what the bus carries */
     GATHERED_MAX = 65536,     /* tokens of one item */
+    PIECE_MAX = 1024,         /* tokens that are waited for; times the most credit (1 << 20) it fits 32 bits */
     ARENA_MAX = 64 << 20,     /* 65,536 tokens with 20 alternatives each do not fit: E_TOO_LARGE */
     TOKENIZED_MAX = 1 << 21,  /* tokens of a text; six megabytes of varints, where the bus carries sixteen */
     DETOKENIZED_MAX = 1 << 17, /* tokens that become text on the loop: a millisecond or two */
@@ -40,6 +41,7 @@ struct call {
     bool tokenize, strings;  /* Generation/Tokenize: only the prompt's tokens are wanted; strings: and their bytes */
     char *request_id;
     uint32_t granted, produced; /* tokens */
+    uint32_t piece;             /* tokens of an item, at least; it may have more */
     int64_t began_us, first_us, last_us;
     uint32_t tokens_told;
 
@@ -151,6 +153,10 @@ static void on_event(void *arg, const struct engine_event *event) {
     c->usage = event->usage;
     c->finish = event->finish;
     if (event->error) c->error = *event->error;
+    if (c->piece > 1 && c->finish == ENGINE_RUNNING && c->failed == 0 && c->prompt.count == 0 && c->token_count < c->piece) { /* nobody waits for it yet */
+        pthread_mutex_unlock(&c->lock);
+        return;
+    }
     /* Still under the call's lock: once the loop has seen the last event the call may be gone. */
     pthread_mutex_lock(&inf->dirty_lock);
     if (!c->dirty) {
@@ -288,9 +294,9 @@ static void call_free(struct call *c) {
 }
 
 /* The engine may produce what the client can still be sent. */
-static void top_up(struct call *c, bool waiting) {
+static void top_up(struct call *c, size_t unsent) {
     if (!c->stream || !c->reply) return;
-    int64_t left = bus_reply_credit_left(c->reply), outstanding = (int64_t)c->granted - c->produced, more = left - outstanding - waiting;
+    int64_t left = bus_reply_credit_left(c->reply), outstanding = (int64_t)c->granted - c->produced, more = left * c->piece - outstanding - (int64_t)unsent;
     if (more <= 0) return;
     c->granted += (uint32_t)more;
     engine_grant(c->model->engine, c->id, (uint32_t)more);
@@ -323,7 +329,7 @@ static void flush(struct call *c) {
     struct span packed = SPAN("");
     bool waiting = false;
     pthread_mutex_lock(&c->lock);
-    bool over = c->finish != ENGINE_RUNNING, something = c->text.len > 0 || c->token_count > 0 || c->prompt.count > 0;
+    bool over = c->finish != ENGINE_RUNNING, something = c->token_count >= c->piece || c->prompt.count > 0 || (c->piece == 1 && c->text.len > 0);
     if (c->prompt.count > 0 && c->prompt.count < PROMPT_HELD_MAX && c->usage.completion_tokens == 0) something = false;
     c->produced = c->usage.completion_tokens;
     if (c->reply && c->failed != 0) give_up(c, c->failed);
@@ -339,10 +345,11 @@ static void flush(struct call *c) {
         }
     }
     if (!c->reply) forget_gathered(c);
+    size_t unsent = c->piece == 1 ? waiting : c->token_count; /* an item may have any number of tokens, so one place is enough for all that wait */
     pthread_mutex_unlock(&c->lock);
     arena_clear(&inf->arena);
     if (!over) {
-        top_up(c, waiting);
+        top_up(c, unsent);
         return;
     }
     if (!c->tokenize) count_end(c);
@@ -449,6 +456,7 @@ void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const
     c->inference = inf;
     c->model = model;
     c->stream = stream;
+    c->piece = stream && message->piece_tokens > 1 ? message->piece_tokens < PIECE_MAX ? message->piece_tokens : PIECE_MAX : 1;
     c->tokenize = tokenize;
     c->strings = tokenize && tokens->strings;
     c->began_us = clock_mono_us();
@@ -460,7 +468,7 @@ void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const
     model->calls++;
     if (!(c->request_id = span_dup(context->request_id))) result = error_set(&err, E_NOMEM, "no memory for a call");
     r.deadline_ms = context->deadline_ms > 0 ? clock_mono_ms() + context->deadline_ms : 0;
-    if (stream) r.credit = c->granted = (uint32_t)bus_reply_credit_left(reply);
+    if (stream) r.credit = c->granted = (uint32_t)bus_reply_credit_left(reply) * c->piece;
     if (result == 0) result = engine_submit(model->engine, &r, c, on_event, &c->id, &err);
     if (result != 0) {
         call_free(c);

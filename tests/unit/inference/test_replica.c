@@ -534,6 +534,28 @@ static void test_credit_cancel_deadline(void **state) {
     buf_fini(&late.text);
 }
 
+/* Pieces of so many tokens, and the rest; the tokens are the same. A reader without credit has them wait. */
+static void test_pieces(void **state) {
+    (void)state;
+    if (!t.executable[0]) skip();
+    static struct answer each, pieces;
+    Genloop__V1__GenerateRequest m;
+    message_init(&m);
+    m.max_tokens = 100;
+    ask(&each, "Generation/GenerateStream", &m, 64, 0);
+    finish(&each);
+    m.piece_tokens = 16;
+    ask(&pieces, "Generation/GenerateStream", &m, 2, 0);
+    finish(&pieces);
+    assert_int_equal(pieces.token_count, 100);
+    assert_memory_equal(pieces.tokens, each.tokens, 100 * sizeof *each.tokens);
+    assert_true(span_eq(buf_span(&pieces.text), buf_span(&each.text)));
+    assert_in_range(pieces.items, 2, 7);
+    assert_string_equal(pieces.finish, "length");
+    buf_fini(&each.text);
+    buf_fini(&pieces.text);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     if (!t.executable[0]) skip();
@@ -692,7 +714,7 @@ static void test_hurry(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_serves_what_is_released), cmocka_unit_test(test_answers), cmocka_unit_test(test_nul), cmocka_unit_test(test_tokenizes), cmocka_unit_test(test_credit_cancel_deadline),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_swap), cmocka_unit_test(test_failed),
+        cmocka_unit_test(test_pieces), cmocka_unit_test(test_refusals), cmocka_unit_test(test_swap), cmocka_unit_test(test_failed),
         cmocka_unit_test(test_drains),
         cmocka_unit_test(test_hurry),
     };

@@ -26,8 +26,7 @@ static const struct cli_option *find_option(const struct verb *verb, struct span
     return NULL;
 }
 
-/* "a|b|c" without capitals is a choice; "DIR|FILE" is a placeholder. */
-static bool is_choice(const char *value) {
+bool cli_is_choice(const char *value) {
     if (!strchr(value, '|')) return false;
     for (const char *p = value; *p; p++)
         if (*p >= 'A' && *p <= 'Z') return false;
@@ -43,7 +42,7 @@ static int check_value(struct given *g, struct error *err) {
     case CLI_TEXT:
     case CLI_FILE:
     case CLI_DIR: {
-        if (!is_choice(o->value)) return 0;
+        if (!cli_is_choice(o->value)) return 0;
         struct span rest = span_str(o->value), choice;
         while (span_cut(&rest, '|', &choice))
             if (span_eq(choice, text)) return 0;

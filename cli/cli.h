@@ -82,12 +82,15 @@ const struct verb *cli_verb_at(size_t index);
 /* argv after the verb. 0, E_INVALID with what is wrong, or E_CANCELLED where --help was among it. Pure; c borrows argv and verb. Returns owned. */
 int cli_parse(const struct verb *verb, int argc, char *const *argv, struct cli **c, struct error *err);
 void cli_free(struct cli *c);
+/* "a|b|c" without capitals is a choice; "DIR|FILE" is a placeholder. */
+bool cli_is_choice(const char *value);
 struct buf;
 int help_all(struct buf *out);
 int help_group(struct buf *out, const char *word); /* E_NOT_FOUND where no verb begins with it */
 int help_verb(struct buf *out, const struct verb *v);
 int completion_bash(struct buf *out);
 int completion_zsh(struct buf *out);
+int man_page(struct buf *out);
 
 /* ---- the tables, each in its verb_NOUN.c ---- */
 
@@ -107,6 +110,6 @@ extern const struct verb VERBS_RUN[];
 extern const struct verb VERBS_TOKENIZE[];
 extern const struct verb VERBS_BENCH[];
 extern const struct verb VERBS_CONFIG[];
-extern const struct verb VERBS_PROGRAM[]; /* version, completion */
+extern const struct verb VERBS_PROGRAM[]; /* version, completion, man */
 
 #endif

@@ -96,9 +96,24 @@ static void option_words(struct buf *out, const struct verb *v) {
     (void)buf_printf(out, "%s--help", v->json ? "--json " : "");
 }
 
+/* "a|b|c" as words. */
+static void choice_words(struct buf *out, const char *choices) {
+    for (; *choices; choices++) (void)buf_append_char(out, *choices == '|' ? ' ' : *choices);
+}
+
+/* What may follow an option: its choices, or, where it is a text or a number of any kind, nothing that we know; a path is completed as everything else is. */
+static void values_of(struct buf *out, const struct verb *v) {
+    for (const struct cli_option *o = v->options; o && o->name; o++) {
+        if (o->kind == CLI_FLAG || !cli_is_choice(o->value)) continue;
+        (void)buf_printf(out, "                [ \"$before\" = %s ] && words=\"", o->name);
+        choice_words(out, o->value);
+        (void)buf_append_str(out, "\"\n");
+    }
+}
+
 /* bash: one case per verb for its options; groups complete their second word; everything else completes paths. */
 int completion_bash(struct buf *out) {
-    (void)buf_append_str(out, "# bash completion of genloop: source <(genloop completion bash)\n_genloop() {\n    local word=${COMP_WORDS[COMP_CWORD]} one=${COMP_WORDS[1]} two=${COMP_WORDS[2]} words=\n"
+    (void)buf_append_str(out, "# bash completion of genloop: source <(genloop completion bash)\n_genloop() {\n    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} one=${COMP_WORDS[1]} two=${COMP_WORDS[2]} words=\n"
                               "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words=\"");
     next_words(out, "");
     (void)buf_append_str(out, "--help --version\"\n    else\n        case \"$one $two\" in\n");
@@ -106,8 +121,14 @@ int completion_bash(struct buf *out) {
         const struct verb *v = cli_verb_at(i);
         bool two = strchr(v->name, ' ') != NULL;
         (void)buf_printf(out, "        \"%s%s\"%s) words=\"", v->name, two ? "" : " ", two ? "" : "*");
+        if (cli_is_choice(v->operands)) {
+            choice_words(out, v->operands);
+            (void)buf_append_char(out, ' ');
+        }
         option_words(out, v);
-        (void)buf_append_str(out, "\" ;;\n");
+        (void)buf_append_str(out, "\"\n");
+        values_of(out, v);
+        (void)buf_append_str(out, "                ;;\n");
     }
     (void)buf_append_str(out, "        esac\n        if [ \"$COMP_CWORD\" -eq 2 ]; then\n            case \"$one\" in\n");
     struct span before = SPAN("");
@@ -172,7 +193,13 @@ int completion_zsh(struct buf *out) {
             if (o->kind != CLI_FLAG) {
                 (void)buf_append_char(out, ':');
                 quoted(out, o->value);
-                (void)buf_append_str(out, o->kind == CLI_FILE ? ":_files" : o->kind == CLI_DIR ? ":_files -/" : ": ");
+                if (cli_is_choice(o->value)) {
+                    (void)buf_append_str(out, ":(");
+                    choice_words(out, o->value);
+                    (void)buf_append_char(out, ')');
+                } else {
+                    (void)buf_append_str(out, o->kind == CLI_FILE ? ":_files" : o->kind == CLI_DIR ? ":_files -/" : ": ");
+                }
             }
             (void)buf_append_str(out, "' ");
         }

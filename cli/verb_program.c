@@ -1,4 +1,4 @@
-/* Of the program itself: version, completion. */
+/* Of the program itself: version, completion, man. */
 #include "base/json.h"
 #include "cli.h"
 
@@ -32,9 +32,18 @@ static int run_completion(struct cli *c) {
     return code;
 }
 
+static int run_man(struct cli *c) {
+    struct buf out;
+    buf_init(&out, 1 << 20);
+    int code = man_page(&out) == 0 ? cli_print(c, buf_span(&out)) : cli_failf(c, "no memory");
+    buf_fini(&out);
+    return code;
+}
+
 const struct verb VERBS_PROGRAM[] = {
     {.name = "version", .operands = "", .summary = "The version of this program", .json = true, .run = run_version},
     {.name = "completion", .operands = "bash|zsh", .operands_min = 1, .operands_max = 1, .summary = "Completion for the shell", .run = run_completion,
      .help = "For bash: source <(genloop completion bash), in ~/.bashrc to keep it. For zsh: source <(genloop completion zsh) behind compinit."},
+    {.name = "man", .operands = "", .summary = "The manual page, as man(1) reads it", .run = run_man, .help = "To read it here: genloop man | man -l -"},
     {0},
 };

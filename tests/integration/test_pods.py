@@ -4,6 +4,7 @@ for the log, the store and keys/ in a directory that all see. One of each dies o
 
     tests/integration/test_pods.py [--kafka]   uses build/bin or $GENLOOP_BIN; about 40 s. --kafka: the topics on a broker of tests/support/kafka"""
 import ctypes
+import fcntl
 import http.client
 import json
 import os
@@ -49,7 +50,7 @@ class Pod:
             os.symlink(os.path.join(cluster.dir, "claim", shared), os.path.join(self.home, shared))
         self.admin, self.bus, self.port = free_port(), free_port(), free_port()
         self.address = f"127.0.0.1:{self.admin}"
-        self.process = None
+        self.process = self.socket = None
 
     def start(self):
         c = self.cluster
@@ -58,11 +59,20 @@ class Pod:
         if self.service == "feedback":
             environment["GENLOOP_FEEDBACK_REGISTRY_KEY_FILE"] = c.secret("registry-key")
         if self.service == "gateway":
-            environment["GENLOOP_GATEWAY_LISTEN"] = f"127.0.0.1:{self.port}"
+            environment["GENLOOP_GATEWAY_LISTEN"] = "systemd:gateway" if self.socket else f"0.0.0.0:{self.port}"
+        command = [binary(f"genloop-{self.service}"), "--config", c.config]
+        if self.socket:  # as systemd passes one: descriptor 3, and whom it is meant for
+            fd = self.socket.fileno()
+            command = ["bash", "-c", f'export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=gateway; exec "$@" 3<&{fd}', "sh", *command]
         self.log = os.path.join(self.home, "log.jsonl")
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen([binary(f"genloop-{self.service}"), "--config", c.config], env=environment, stderr=log, cwd=self.home, preexec_fn=dies_with_us)
+            self.process = subprocess.Popen(command, env=environment, stderr=log, cwd=self.home, preexec_fn=dies_with_us, pass_fds=[self.socket.fileno()] if self.socket else [])
         return self
+
+    def client(self):
+        client = Client(f"http://127.0.0.1:{self.port}")
+        client.headers = {"Authorization": f"Bearer {self.cluster.key}"}
+        return client
 
     def ready(self):
         expect(self.process.poll() is None, f"{self.name} ended with {self.process.poll()}: {short(self.tail(), 600)}")
@@ -98,6 +108,7 @@ class Cluster:
         self.config = os.path.join(self.dir, "genloop.yaml")
         with open(self.config, "w", encoding="utf-8") as f:
             f.write(yaml({"log": log or f"redis://127.0.0.1:{topics}", "redis": f"redis://127.0.0.1:{cache}", "drain_ms": "20s", "inference": {"threads": 1}, "gates": EASY_GATES}, "127.0.0.1:1"))
+        self.key = ""
         self.pods = {f"{service}-{i}": Pod(self, service, i) for i in (0, 1) for service in SERVICES}
 
     def secret(self, name):
@@ -140,7 +151,7 @@ class Service:
         for i in (0, 1):
             pod = self.pods[(self.turn + i) % 2]
             if http_status(f"127.0.0.1:{pod.port}", "/readyz") == 200:
-                return Client(f"http://127.0.0.1:{pod.port}")
+                return pod.client()
         raise ConnectionRefusedError("no gateway is ready")
 
 
@@ -174,12 +185,29 @@ class Thread(Platform):
         expect("registry.pub" in keys and "registry.key" not in keys, f"keys/ of the claim: {keys}")
         return f"ten instances, ten homes; on the claim: {', '.join(keys)}"
 
+    def first_key(self):
+        """Beyond loopback the gateway asks for a key always; the first one is made in a gateway's own pod, as `kubectl exec` does it."""
+        pod = self.service.pods[0]
+        status, _, body = pod.client().raw("GET", "/v1/models")
+        equal(status, 401, f"without a key ({body[:200]!r})")
+        words = [binary("genloop"), "keys", "create", "--scope", "approver", "--home", pod.home, "--json"]
+
+        def make():  # in the first moments the gateway may not know yet which instance holds the registry: 503, again
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60, env={**clean_environment(pod.home), "GENLOOP_URL": f"http://127.0.0.1:{pod.port}"})
+            expect(done.returncode == 0 or "holds the registry" in done.stderr, f"genloop keys create: {short(done.stderr)}")
+            return json.loads(done.stdout) if done.returncode == 0 else None
+        made = wait_for("a first key is made", make, 90, 0.5)
+        self.cluster.key = made["key"]
+        for pod in self.service.pods:
+            wait_for(f"the key holds at {pod.name}", lambda p=pod: p.client().raw("GET", "/v1/models")[0] == 200, 60, 0.2)
+        return "made through the door in the pod's home, good at both gateways"
+
     def find_each_other(self):
         """Both gateways know both of everything, at the addresses that are advertised."""
         def known():
             found = []
             for pod in self.service.pods:
-                status = Client(f"http://127.0.0.1:{pod.port}").get("/v1/admin/status")
+                status = pod.client().get("/v1/admin/status")
                 members = {m["id"]: m["admin"] for m in status["services"]}
                 found.append(all(members.get(p.name) == p.address for p in self.cluster.pods.values() if p.service != "gateway"))
             return all(found)
@@ -194,7 +222,7 @@ class Thread(Platform):
         self.train("pods", f"pods@{dataset['version']}", steps=60)
         self.release("pods@1")
         for pod in self.service.pods:
-            wait_for(f"{pod.name} has a replica", lambda p=pod: self.complete(Client(f"http://127.0.0.1:{p.port}")), 60, 0.2)
+            wait_for(f"{pod.name} has a replica", lambda p=pod: self.complete(p.client()), 60, 0.2)
         return f"{dataset['tokens']} tokens, pods@1 in production at both gateways"
 
     def complete(self, client, tokens=4):
@@ -210,7 +238,7 @@ class Thread(Platform):
         reply = self.client.post("/v1/feedback", {"id": "pod-thumb", "request_id": answer["id"], "kind": "thumb", "value": 1})
         equal(reply["id"], "pod-thumb", "the acknowledgement")
         for pod in self.service.pods:
-            wait_for("the thumb is seen through each gateway", lambda p=pod: "pod-thumb" in {e["id"] for e in Client(f"http://127.0.0.1:{p.port}").get("/v1/feedback").get("events") or []}, 60, 0.2)
+            wait_for("the thumb is seen through each gateway", lambda p=pod: "pod-thumb" in {e["id"] for e in p.client().get("/v1/feedback").get("events") or []}, 60, 0.2)
         return "judged at one gateway, seen at both"
 
     def replica_drains(self):
@@ -246,7 +274,7 @@ class Thread(Platform):
     def gateway_drains(self):
         """A gateway on SIGTERM: not ready at once, the stream that is open ends whole, then it leaves."""
         pod = self.service.pods[0]
-        stream = Client(f"http://127.0.0.1:{pod.port}").events("/v1/completions", {"model": "production", "prompt": "The quiet river", "max_tokens": 200, "ignore_eos": True, "stream": True})
+        stream = pod.client().events("/v1/completions", {"model": "production", "prompt": "The quiet river", "max_tokens": 200, "ignore_eos": True, "stream": True})
         first = next(stream)
         pod.process.terminate()
         rest = list(stream)
@@ -256,6 +284,42 @@ class Thread(Platform):
         pod.start()
         wait_for(f"{pod.name} is back", pod.ready, 60, 0.1)
         return f"{len(rest)} more events, then exit code 0"
+
+    def behind_a_socket(self):
+        """A gateway whose port systemd holds: it is started anew under requests, and none is refused."""
+        pod = self.service.pods[1]
+        equal(pod.terminate(), 0, "exit code of the gateway")
+        with socket.create_server(("127.0.0.1", pod.port), backlog=128) as s:
+            pod.socket = socket.socket(fileno=fcntl.fcntl(s.fileno(), fcntl.F_DUPFD, 20))  # not 3 itself
+        stop, failed, done = threading.Event(), [], [0]
+
+        def ask():
+            while not stop.is_set():
+                try:
+                    pod.client().post("/v1/completions", {"model": "production", "prompt": "The quiet river", "max_tokens": 2})
+                    done[0] += 1
+                except Exception as why:
+                    if not (isinstance(why, Exception) and getattr(why, "status", None) == 503):  # it has just started, and knows no replica yet: an answer, which says so
+                        failed.append(f"{type(why).__name__}: {why}")
+                        return
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for t in threads:
+            t.start()  # nobody accepts yet: they wait in the socket
+        for _ in range(3):
+            pod.start()
+            wait_for(f"{pod.name} is ready", pod.ready, 60, 0.1)
+            before = done[0]
+            wait_for("requests are answered", lambda: failed or done[0] > before + 5, 60)
+            equal(pod.terminate(), 0, "exit code of the gateway")
+        pod.start()
+        wait_for(f"{pod.name} is ready", pod.ready, 60, 0.1)
+        before = done[0]
+        wait_for("requests are answered", lambda: failed or done[0] > before + 5, 60)
+        stop.set()
+        for t in threads:
+            t.join()
+        expect(not failed, f"{len(failed)} requests failed: {failed[:2]}")
+        return f"{done[0]} requests over four lives, none refused"
 
     def one_of_each_dies(self):
         """kill -9 of one of each; the other takes over: documents, decisions, jobs and answers go on."""
@@ -312,13 +376,15 @@ def main():
     t = Thread(cluster)
     try:
         up = suite.run("two_of_each", t.all_ready)
-        found = suite.run("they_find_each_other", t.find_each_other, needs=[up])
+        key = suite.run("the_first_key", t.first_key, needs=[up])
+        found = suite.run("they_find_each_other", t.find_each_other, needs=[key])
         model = suite.run("a_model_from_documents", t.model, needs=[found])
         suite.run("a_judgement", t.judged, needs=[model])
         suite.run("a_replica_drains_under_streams", t.replica_drains, needs=[model])
         suite.run("a_gateway_drains", t.gateway_drains, needs=[model])
+        suite.run("a_gateway_behind_a_socket", t.behind_a_socket, needs=[model])
         suite.run("one_of_each_dies", t.one_of_each_dies, needs=[model])
-        suite.run("another_key_is_nobody", t.stranger, needs=[up])
+        suite.run("another_key_is_nobody", t.stranger, needs=[key])
         suite.run("all_leave", t.leave, needs=[up])
     finally:
         cluster.close(tell=bool(suite.failed))

@@ -24,7 +24,8 @@ enum { CONNECTION_WINDOW = 1 << 20 };   /* of all bodies of a connection: what a
 enum { TRANSPORT_CAP = 256 << 10, TRANSPORT_HIGH = 128 << 10 }; /* of frames; above HIGH nghttp2 is asked for no more: what waits there has no order any more */
 enum { PIECE_MAX = 32 << 10 };          /* frames that are written together */
 enum { STREAM_OUT_LEAST = 64 << 10 };   /* of unsent answer that each stream may hold, however many there are */
-enum { HELD_MAX = 4 << 20 };            /* unsent answers of a connection; beyond, further streams are refused */
+enum { HELD_HIGH = 4 << 20 };           /* unsent answers of a connection; beyond, further streams are refused */
+enum { HELD_MAX = 16 << 20 };           /* beyond, whole answers to those that were open already are not kept: twice the largest */
 enum { TOKENS_MAX = 2000, TOKENS_PER_S = 100 }; /* frames without work: a burst, and for ever. gRPC clients send a PING or two a second, Python's h2 two WINDOW_UPDATE for a DATA of ours */
 enum { TOKENS_PER_FRAME_SENT = 3, TOKENS_OF_ERROR = 10 }; /* an error that the client made us answer with a reset costs more than a frame */
 enum { RESETS_MAX = 500, RESETS_PER_S = 100 };  /* RST_STREAM of the client: it may give up all its streams four times in a second */
@@ -326,6 +327,11 @@ static int wire_write(struct http_exchange *x, struct span data) {
             return E_FULL;
         }
     }
+    if (!x->streaming && c->held && c->held + data.len > HELD_MAX) {
+        count_refusal(c, "held");
+        x->reset_code = HTTP_RESET_CALM;
+        return E_FULL;
+    }
     if (!x->out.len) s->out_since_ms = now(c);
     int r = buf_append_span(&x->out, data);
     if (r) return r;
@@ -470,7 +476,7 @@ static void request_came(struct stream2 *s) {
     const char *reason = NULL;
     s->head_done = true;
     c->head_since_ms = 0;
-    if (c->held > HELD_MAX) {
+    if (c->held > HELD_HIGH) {
         count_refusal(c, "held");
         reset(s, NGHTTP2_REFUSED_STREAM);
         return;

@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "cli.h"
+#include "client.h"
 #include "control.h"
 #include "supervisor.h"
 
@@ -152,26 +153,39 @@ static int run_up(struct cli *c) {
 /* ---- down, scale, drain ---- */
 
 /* $GENLOOP_URL may name another platform than the home's: then it is not the home's that is meant. */
-static int check_meant(struct cli *c, const char *home, const struct json *platform) {
+static bool means_another(struct cli *c, const struct json *platform) {
     const char *url = getenv("GENLOOP_URL");
     struct span meant = span_str(url), own = json_string(json_get(platform, "url"));
-    if (!url || !*url || cli_given(c, "--home")) return CLI_DONE;
+    if (!url || !*url || cli_given(c, "--home")) return false;
     if (span_ends(meant, SPAN("/"))) meant.len--;
-    if (span_eq(meant, own)) return CLI_DONE;
-    return cli_failf(c, "$GENLOOP_URL names %s, which is not the platform of %s: its Operations service would be asked, which is not built yet; --home DIR names a platform of this machine", url, home);
+    return !span_eq(meant, own);
 }
 
-static int call(struct cli *c, const char *request, const char *done) {
+/* Another platform's gateway: its Operations service asks whoever supervises it. */
+static int call_gateway(struct cli *c, const char *path, const char *body, const char *done) {
+    struct client_request request = {.method = "POST", .path = path, .body = span_str(body), .again = true};
+    struct client *client = NULL;
+    struct json *answer = NULL;
+    struct error err = {0};
+    int r = client_open(&client, &err);
+    if (r == 0) r = client_call(client, &request, &answer, &err);
+    int code = r == 0 ? print_answer(c, answer, done) : cli_fail(c, &err);
+    json_free(answer);
+    client_close(client);
+    return code;
+}
+
+static int call(struct cli *c, const char *request, const char *path, const char *body, const char *done) {
     struct json *answer = NULL;
     struct error err = {0};
     char home[PATH_MAX];
     int code = cli_home(c, home, sizeof home);
     if (code != CLI_DONE) return code;
     int r = control_call(home, SPAN("{\"do\":\"status\"}"), NULL, NULL, &answer, &err);
-    if (r == 0 || r == E_NOT_FOUND) code = check_meant(c, home, answer);
+    bool another = (r == 0 || r == E_NOT_FOUND) && means_another(c, answer);
     json_free(answer);
     answer = NULL;
-    if (code != CLI_DONE) return code;
+    if (another) return call_gateway(c, path, body, done);
     if (r == 0) r = control_call(home, span_str(request), NULL, cli_json(c) ? NULL : print_event, &answer, &err);
     code = r == 0 ? print_answer(c, answer, done) : cli_fail(c, &err);
     json_free(answer);
@@ -197,31 +211,37 @@ static int run_down(struct cli *c) {
 }
 
 static int run_scale(struct cli *c) {
-    char request[96], done[96];
+    char request[96], body[96], done[96];
     struct span rest = span_str(cli_operand(c, 0)), service;
     int64_t n = -1;
     if (!span_cut(&rest, '=', &service) || !span_eq_str(service, "inference"))
         return cli_usage(c, "\"%s\": replicas are of inference (inference=N); the other services are one each on one machine", cli_operand(c, 0));
     if (span_to_i64(rest, &n) != 0 || n < 0 || n > SUPERVISE_REPLICAS_MAX) return cli_usage(c, "\"%s\": N must be 0 to %d", cli_operand(c, 0), SUPERVISE_REPLICAS_MAX);
     (void)snprintf(request, sizeof request, "{\"do\":\"scale\",\"inference\":%lld}", (long long)n);
+    (void)snprintf(body, sizeof body, "{\"service\":\"inference\",\"replicas\":%lld}", (long long)n);
     (void)snprintf(done, sizeof done, "inference runs %lld replica%s", (long long)n, n == 1 ? "" : "s");
-    return call(c, request, done);
+    return call(c, request, "/v1/admin/scale", body, done);
 }
 
 static int run_drain(struct cli *c) {
-    struct buf request;
+    struct buf request, path;
     struct json_out w;
     char done[128];
     buf_init(&request, CONTROL_REQUEST_MAX - 1);
+    buf_init(&path, 3 * CONTROL_REQUEST_MAX);
     json_begin(&w, &request);
     json_object(&w);
     json_str(&w, "do", "drain");
     json_str(&w, "replica", cli_operand(c, 0));
     json_object_end(&w);
     (void)snprintf(done, sizeof done, "%s has finished its requests and is gone", cli_operand(c, 0));
-    const char *text = request.failed ? NULL : buf_cstr(&request);
-    int code = text ? call(c, text, done) : cli_usage(c, "that is no name of a replica");
+    (void)buf_append_str(&path, "/v1/admin/replicas/");
+    client_encode(&path, span_str(cli_operand(c, 0)));
+    (void)buf_append_str(&path, "/drain");
+    const char *text = request.failed || path.failed ? NULL : buf_cstr(&request), *at = text ? buf_cstr(&path) : NULL;
+    int code = at ? call(c, text, at, "{}", done) : cli_usage(c, "that is no name of a replica");
     buf_fini(&request);
+    buf_fini(&path);
     return code;
 }
 
@@ -241,7 +261,8 @@ const struct verb VERBS_PLATFORM[] = {
              "what happens, and Ctrl-C takes the platform down in order: open requests are finished first; a second one is less patient."},
     {.name = "down", .operands = "", .summary = "Stop it: requests are finished, then all ends in order", .options = HOME_ONLY, .json = true, .run = run_down},
     {.name = "scale", .operands = "inference=N", .operands_min = 1, .operands_max = 1, .summary = "Run N replicas of inference", .options = HOME_ONLY, .json = true, .run = run_scale,
-     .help = "Returns when the new ones serve and the superfluous have finished their requests. The number is kept for the next up. Replicas share the machine's cores."},
+     .help = "Returns when the new ones serve and the superfluous have finished their requests. The number is kept for the next up. Replicas share the machine's cores.\n"
+             "Where $GENLOOP_URL names another platform, its gateway is asked, which asks that platform's supervisor."},
     {.name = "drain", .operands = "REPLICA", .operands_min = 1, .operands_max = 1, .summary = "Take one replica out: it finishes its requests and ends", .options = HOME_ONLY, .json = true,
      .run = run_drain, .help = "One replica less than before; genloop scale brings the number back."},
     {0},

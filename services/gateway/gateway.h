@@ -12,6 +12,7 @@
  *   registry.c           what governance has released, from the topics
  *   interactions.c       what is captured of a conversation, by the tenant's policy
  *   grpc.h               the same over gRPC, and what only gRPC has
+ *   operations.c         replicas, their number and their end; supervisor.c asks who can do that
  *   uplink.c             a client's stream to a service, with credit
  *   unbuilt.c            doors whose part of the engine is to come; unbuilt_request.c is its pure part
  *   models.c, relay.c, documents.c, feedback.c, status.c   the other doors

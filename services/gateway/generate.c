@@ -531,4 +531,4 @@ static void generate(struct exchange *x, const struct json *body, enum door door
 
 void chat_create(struct exchange *x, const struct json *body) { generate(x, body, DOOR_CHAT); }
 void completion_create(struct exchange *x, const struct json *body) { generate(x, body, DOOR_COMPLETION); }
-void generation_call(struct exchange *x) { generate(x, NULL, DOOR_CALL); }
+void generation_call(struct exchange *x, const struct json *body) { generate(x, body, DOOR_CALL); }

@@ -180,14 +180,13 @@ static void on_unary_chunk(void *arg, struct span piece, bool last, int r) {
         exchange_error(x, &err);
     } else if (last) {
         g->whole = true;
-        grpc_method_of(x)->handle(x);
+        grpc_method_of(x)->handle(x, NULL);
     }
 }
 
 void grpc_handle(struct exchange *x, const struct json *body) {
     const struct grpc_method *m = grpc_method_of(x);
-    (void)body;
-    if (m->client_stream || x->grpc->whole) m->handle(x);
+    if (m->client_stream || x->grpc->whole) m->handle(x, body);
     else http_body_read(x->http, x, on_unary_chunk);
 }
 
@@ -249,7 +248,8 @@ void grpc_stream_more(struct exchange *x) { pump(x); }
 
 /* ---- what is passed on ---- */
 
-void grpc_relay(struct exchange *x) {
+void grpc_relay(struct exchange *x, const struct json *body) {
+    (void)body;
     const struct grpc_method *m = grpc_method_of(x);
     relay_send(x, &m->relay, grpc_message(x), m->server_stream, m->server_stream && !grpc_timeout_given(x)); /* who watches, watches */
 }
@@ -293,7 +293,8 @@ static void up_end(void *arg) {
 
 static const struct grpc_stream up_stream = {.on_message = up_message, .on_end = up_end, .on_failed = up_failed};
 
-void grpc_uplink(struct exchange *x) {
+void grpc_uplink(struct exchange *x, const struct json *body) {
+    (void)body;
     struct error err = {0};
     struct up *u = mem_zalloc(sizeof *u);
     if (!u) {

@@ -4,7 +4,7 @@
  *   grpc_reflection.c  descriptors (pure)
  *   grpc_methods.c     the table of methods: what each is, who may, who answers
  *   grpc.c             a call: its messages in, its status out
- *   grpc_own.c         what the gateway answers itself: health, reflection, Operations
+ *   grpc_own.c         what only gRPC has: health, reflection
  *
  * A call is an exchange (exchange.h) whose face is gRPC's: `grpc` of struct exchange is set, its route is its method's row, and exchange_reply, exchange_item, exchange_finish and
  * exchange_error write frames and trailers instead of JSON. So relays, generations, keys and limits are the HTTP doors' own.
@@ -22,7 +22,7 @@
 
 struct grpc_method {
     struct route route; /* its pattern is the path, its handler grpc_handle */
-    void (*handle)(struct exchange *x); /* with the request's message there, or of a client stream before its first */
+    void (*handle)(struct exchange *x, const struct json *body); /* with the request's message there, or of a client stream before its first; body: NULL */
     struct relay relay; /* whom it is passed on to, and its messages' types; service NULL: nobody */
     bool client_stream, server_stream;
 };
@@ -53,10 +53,10 @@ void grpc_trailers(struct exchange *x);
 struct span grpc_message(const struct exchange *x); /* the request, packed; its strings are UTF-8 */
 bool grpc_timeout_given(const struct exchange *x);
 void grpc_handle(struct exchange *x, const struct json *body);
-void grpc_relay(struct exchange *x);
-void grpc_uplink(struct exchange *x);
-void grpc_not_built(struct exchange *x);
-void generation_call(struct exchange *x); /* generate.c */
+void grpc_relay(struct exchange *x, const struct json *body);
+void grpc_uplink(struct exchange *x, const struct json *body);
+void grpc_not_built(struct exchange *x, const struct json *body);
+void generation_call(struct exchange *x, const struct json *body); /* generate.c */
 /* The messages of a client's stream. None of the three is called again once the exchange has ended. */
 enum grpc_taken { GRPC_TAKEN, GRPC_HELD, GRPC_ENDED };
 struct grpc_stream {
@@ -68,11 +68,8 @@ struct grpc_stream {
 void grpc_stream_read(struct exchange *x, void *arg, const struct grpc_stream *stream); /* stream: borrowed for as long */
 void grpc_stream_more(struct exchange *x);
 
-void health_check(struct exchange *x); /* grpc_own.c */
-void health_watch(struct exchange *x);
-void reflection_info(struct exchange *x);
-void operations_replicas(struct exchange *x);
-void operations_scale(struct exchange *x);
-void operations_drain(struct exchange *x);
+void health_check(struct exchange *x, const struct json *body); /* grpc_own.c */
+void health_watch(struct exchange *x, const struct json *body);
+void reflection_info(struct exchange *x, const struct json *body);
 
 #endif

@@ -1,5 +1,6 @@
 /* A row for each method of proto/: adding one there is adding it here, and a test holds the two together. */
 #include "grpc.h"
+#include "routes.h"
 
 #include "genloop/v1/generation.pb-c.h"
 #include "genloop/v1/keys.pb-c.h"

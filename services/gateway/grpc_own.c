@@ -1,22 +1,16 @@
 /*
- * What the gateway answers itself over gRPC: health and reflection, as their documents say, and Operations: the replicas as the heartbeats tell of them, their number and their end as
- * the supervisor of a one-machine platform makes them.
+ * What only gRPC has: health and reflection, as their documents say, and the word of what is not built.
  */
 #include "base/alloc.h"
-#include "genloop/v1/bus.pb-c.h"
-#include "genloop/v1/services.pb-c.h"
 #include "grpc/health/v1/health.pb-c.h"
 #include "grpc.h"
 #include "grpc_reflection.h"
 #include "registry.h"
-#include "supervisor.h"
-#include "wire/fields.h"
 #include "wire/unpack.h"
 
 enum {
     REPLY_MAX = 1 << 20,
     WATCH_MS = 250,        /* how late a watcher of health hears of a change */
-    REPLICAS_MAX = 256,    /* the supervisor's own limit is lower, and has the last word */
 };
 
 /* Packs and ends. */
@@ -70,7 +64,8 @@ static Health health_of(const struct gateway *g, struct span name) {
     return serves ? HEALTH(SERVING) : HEALTH(NOT_SERVING);
 }
 
-void health_check(struct exchange *x) {
+void health_check(struct exchange *x, const struct json *body) {
+    (void)body;
     Grpc__Health__V1__HealthCheckRequest *q = request_of(x);
     Grpc__Health__V1__HealthCheckResponse m = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
     if (!q) return;
@@ -120,7 +115,8 @@ static void watch_look(void *arg) {
     exchange_finish(x, &err);
 }
 
-void health_watch(struct exchange *x) {
+void health_watch(struct exchange *x, const struct json *body) {
+    (void)body;
     Grpc__Health__V1__HealthCheckRequest *q = request_of(x);
     if (!q) return;
     struct watch *w = mem_zalloc(sizeof *w);
@@ -191,7 +187,8 @@ static void mirror_over(void *arg) { mirror_end(arg, NULL); }
 static void mirror_failed(void *arg, const struct error *err) { mirror_end(arg, err); }
 static const struct grpc_stream mirror_stream = {.on_message = mirror_message, .on_end = mirror_over, .on_failed = mirror_failed};
 
-void reflection_info(struct exchange *x) {
+void reflection_info(struct exchange *x, const struct json *body) {
+    (void)body;
     struct mirror *m = mem_zalloc(sizeof *m);
     if (!m || !(m->timer = loop_timer_new(service_loop(x->gateway->service), m, mirror_look))) {
         mem_free(m);
@@ -208,7 +205,8 @@ void reflection_info(struct exchange *x) {
 /* ---- what is not built ---- */
 
 /* As the HTTP doors: what is wrong is named first, and a model that is not there. */
-void grpc_not_built(struct exchange *x) {
+void grpc_not_built(struct exchange *x, const struct json *body) {
+    (void)body;
     const struct grpc_method *method = grpc_method_of(x);
     const ProtobufCMessageDescriptor *type = method->relay.request;
     const ProtobufCFieldDescriptor *field = protobuf_c_message_descriptor_get_field_by_name(type, "model");
@@ -223,129 +221,4 @@ void grpc_not_built(struct exchange *x) {
     if (r == E_UNAVAILABLE && exchange_wait(x)) return;
     if (r == 0) (void)error_set(&err, E_UNSUPPORTED, "%s is not built yet", method->relay.method);
     exchange_error_code(x, &err, r == E_NOT_FOUND ? "model_not_found" : NULL);
-}
-
-/* ---- operations ---- */
-
-struct roll {
-    struct buf members; /* packed ReplicasReply */
-    const char *wanted; /* an id, whose packed Member goes to `found`; NULL: all */
-    Genloop__V1__Member *found;
-};
-
-static void on_member(void *arg, struct bus_peer *peer, struct span member, bool alive) {
-    struct roll *l = arg;
-    Genloop__V1__Member *m = alive ? MESSAGE_UNPACK(Member, member, member) : NULL;
-    (void)peer;
-    if (!m) return;
-    bool replica = strcmp(m->service, "inference") == 0;
-    if (replica && !l->wanted) wire_put_bytes(&l->members, 1, member);
-    if (replica && l->wanted && !l->found && strcmp(m->id, l->wanted) == 0) l->found = m;
-    else message_free(&m->base);
-}
-
-void operations_replicas(struct exchange *x) {
-    struct roll l = {0};
-    struct error err = {0};
-    buf_init(&l.members, 16 * REPLY_MAX);
-    service_members(x->gateway->service, &l, on_member);
-    if (l.members.failed) {
-        (void)error_set(&err, l.members.failed == E_FULL ? E_TOO_LARGE : l.members.failed, "the answer is too large");
-        exchange_error(x, &err);
-    } else {
-        exchange_reply(x, grpc_method_of(x)->relay.reply, buf_span(&l.members));
-    }
-    buf_fini(&l.members);
-}
-
-struct operation {
-    struct exchange *x;
-    struct supervisor_call *call;
-    uint32_t replicas;
-    Genloop__V1__Member *member; /* of a drain: as it was before */
-};
-
-static void operation_free(struct operation *o) {
-    supervisor_close(o->call);
-    if (o->member) message_free(&o->member->base);
-    mem_free(o);
-}
-
-static void operation_gone(void *state) {
-    struct operation *o = state;
-    struct exchange *x = o->x;
-    operation_free(o);
-    exchange_abort(x);
-}
-
-static void on_answer(void *arg, const struct error *err) {
-    struct operation *o = arg;
-    struct exchange *x = o->x;
-    Genloop__V1__ScaleReply scaled = GENLOOP__V1__SCALE_REPLY__INIT;
-    Genloop__V1__DrainReply drained = GENLOOP__V1__DRAIN_REPLY__INIT;
-    scaled.replicas = o->replicas;
-    drained.member = o->member;
-    if (o->member) o->member->draining = true;
-    if (err) exchange_error(x, err);
-    else reply(x, o->member ? &drained.base : &scaled.base);
-    operation_free(o);
-}
-
-/* Takes member. */
-static void operate(struct exchange *x, struct span request, uint32_t replicas, Genloop__V1__Member *member) {
-    struct error err = {0};
-    struct operation *o = mem_zalloc(sizeof *o);
-    if (!o) {
-        if (member) message_free(&member->base);
-        refuse(x, E_NOMEM, "", "no memory for the call");
-        return;
-    }
-    *o = (struct operation){.x = x, .replicas = replicas, .member = member};
-    if (!(o->call = supervisor_ask(service_loop(x->gateway->service), x->gateway->settings->shared.home, request, o, on_answer, &err))) {
-        operation_free(o);
-        exchange_error(x, &err);
-        return;
-    }
-    exchange_watch(x, o, operation_gone, NULL);
-}
-
-void operations_scale(struct exchange *x) {
-    Genloop__V1__ScaleRequest *q = request_of(x);
-    char request[96];
-    if (!q) return;
-    bool inference = strcmp(q->service, "inference") == 0;
-    uint32_t n = q->replicas;
-    message_free(&q->base);
-    if (!inference) {
-        refuse(x, E_INVALID, "service", "'service' must be inference: the other services are one each on one machine");
-    } else if (n > REPLICAS_MAX) {
-        refuse(x, E_INVALID, "replicas", "'replicas' is more than a machine runs");
-    } else {
-        (void)snprintf(request, sizeof request, "{\"do\":\"scale\",\"inference\":%u}", n);
-        operate(x, span_str(request), n, NULL);
-    }
-}
-
-void operations_drain(struct exchange *x) {
-    Genloop__V1__DrainRequest *q = request_of(x);
-    struct buf request;
-    struct json_out w;
-    if (!q) return;
-    struct roll l = {.wanted = q->replica};
-    buf_init(&request, 2048);
-    service_members(x->gateway->service, &l, on_member);
-    json_begin(&w, &request);
-    json_object(&w);
-    json_str(&w, "do", "drain");
-    json_str(&w, "replica", q->replica);
-    json_object_end(&w);
-    if (!q->replica[0]) refuse(x, E_INVALID, "replica", "'replica' is required: Operations.Replicas lists them");
-    else if (!l.found || request.failed) refuse(x, E_NOT_FOUND, "replica", "there is no such replica: Operations.Replicas lists them");
-    else {
-        operate(x, buf_span(&request), 0, l.found);
-        l.found = NULL;
-    }
-    if (l.found) message_free(&l.found->base);
-    message_free(&q->base);
-    buf_fini(&request);
 }

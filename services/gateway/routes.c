@@ -54,6 +54,11 @@ static const struct relay LIST_AUDIT = {"feedback", "Audit/List", REQUEST(page_r
 static const struct relay AUDIT_HEAD = {"feedback", "Audit/Head", REQUEST(page_request), REQUEST(audit_head), .stream = RELAY_UNARY};
 static const struct relay AUDIT_PROOF = {"feedback", "Audit/Prove", REQUEST(audit_proof_request), REQUEST(audit_proof), .query = proof_fields};
 
+/* the gateway itself */
+static const struct relay REPLICAS = {NULL, NULL, REQUEST(replicas_request), REQUEST(replicas_reply), .stream = RELAY_UNARY};
+static const struct relay SCALE = {NULL, NULL, REQUEST(scale_request), REQUEST(scale_reply), .stream = RELAY_UNARY};
+static const struct relay DRAIN = {NULL, NULL, REQUEST(drain_request), REQUEST(drain_reply), .path_field = "replica"};
+
 /* Literal patterns stand before those with parameters that would take their place. /livez, /readyz and /metrics are answered by lib/service. */
 const struct route ROUTES[] = {
     {"GET", "/v1/models", SCOPE_CLIENT, BODY_NONE, models_list, "The models that are released, under every name that a request may give them.", NULL},
@@ -115,6 +120,9 @@ const struct route ROUTES[] = {
     {"GET", "/v1/audit", SCOPE_OPERATOR, BODY_NONE, relay_call, "The audit log, in order.", &LIST_AUDIT},
     {"GET", "/v1/audit/head", SCOPE_OPERATOR, BODY_NONE, relay_call, "The signed head of the audit tree.", &AUDIT_HEAD},
     {"GET", "/v1/audit/proof", SCOPE_OPERATOR, BODY_NONE, relay_call, "A proof of inclusion (?index=) or of consistency (?from_size=).", &AUDIT_PROOF},
+    {"GET", "/v1/admin/replicas", SCOPE_OPERATOR, BODY_NONE, operations_replicas, "The replicas of inference, as their heartbeats tell of them.", &REPLICAS},
+    {"POST", "/v1/admin/replicas/{replica}/drain", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, operations_drain, "Take a replica out: it finishes its requests and ends. Of a platform with a supervisor.", &DRAIN},
+    {"POST", "/v1/admin/scale", SCOPE_OPERATOR, BODY_JSON, operations_scale, "Run so many replicas: {\"service\": \"inference\", \"replicas\": 3}. Of a platform with a supervisor.", &SCALE},
     {"GET", "/v1/admin/status", SCOPE_OPERATOR, BODY_NONE, status_get, "Services, replicas, models, jobs and lag, at a glance.", NULL},
     {"GET", "/", SCOPE_ANY, BODY_NONE, console_get, "The console.", NULL},
     {"GET", "/console/{file}", SCOPE_ANY, BODY_NONE, console_get, "A file of the console.", NULL},

@@ -17,6 +17,9 @@ void models_get(struct exchange *x, const struct json *body);
 void feedback_submit(struct exchange *x, const struct json *body);   /* feedback.c */
 void document_upload(struct exchange *x, const struct json *body);   /* documents.c */
 void status_get(struct exchange *x, const struct json *body);        /* status.c */
+void operations_replicas(struct exchange *x, const struct json *body); /* operations.c */
+void operations_scale(struct exchange *x, const struct json *body);
+void operations_drain(struct exchange *x, const struct json *body);
 void unbuilt_call(struct exchange *x, const struct json *body);      /* unbuilt.c: what the row's relay says, of doors to come */
 void unbuilt_form(struct exchange *x, const struct json *body);
 void unbuilt_get(struct exchange *x, const struct json *body);

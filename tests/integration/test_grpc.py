@@ -285,6 +285,12 @@ class Grpc:
         refused(Code.NOT_FOUND, lambda: self.g.call("Operations.Drain", replica="inference-9"))
         refused(Code.INVALID_ARGUMENT, lambda: self.g.call("Operations.Scale", service="trainer", replicas=2))
         refused(Code.INVALID_ARGUMENT, lambda: self.g.call("Operations.Scale", service="inference", replicas=100000))
+        # The same over HTTP, as `genloop scale` asks a platform that is not this home's.
+        elsewhere = {**self.p.environment, "GENLOOP_HOME": os.path.join(self.p.home, "nowhere")}
+        for words, want in ((["scale", "inference=2"], 2), (["drain", "inference-2"], 1)):
+            done = subprocess.run([self.p.genloop, *words], env=elsewhere, capture_output=True, text=True, timeout=120)
+            expect(done.returncode == 0, f"genloop {' '.join(words)} from elsewhere: {done.stderr}")
+            wait_for(f"{want} replicas after it", lambda want=want: len(self.c.get("/v1/admin/replicas")["members"]) == want, 60)
         return f"{replicas[0].id}: {list(replicas[0].load.models)}"
 
     def without_supervisor(self):

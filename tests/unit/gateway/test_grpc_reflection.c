@@ -5,11 +5,12 @@
 #include "grpc/reflection/v1/reflection.pb-c.h"
 #include "services/gateway/grpc.h"
 #include "services/gateway/grpc_reflection.h"
+#include "services/gateway/routes.h"
 #include "wire/fields.h"
 
 /* The table names its handlers; here nobody calls them. */
 #define HANDLER(name) \
-    void name(struct exchange *x) { (void)x; }
+    void name(struct exchange *x, const struct json *body) { (void)x, (void)body; }
 HANDLER(grpc_relay)
 HANDLER(grpc_uplink)
 HANDLER(grpc_not_built)
@@ -20,10 +21,7 @@ HANDLER(reflection_info)
 HANDLER(operations_replicas)
 HANDLER(operations_scale)
 HANDLER(operations_drain)
-void grpc_handle(struct exchange *x, const struct json *body) {
-    (void)x;
-    (void)body;
-}
+HANDLER(grpc_handle)
 
 static struct span set(void) { return span_of(genloop_descriptors, genloop_descriptors_size); }
 

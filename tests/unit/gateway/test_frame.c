@@ -69,7 +69,7 @@ static void test_cors(void **state) {
     static const struct {
         const char *names;
         bool ok;
-    } headers[] = {{"authorization", true}, {"authorization, content-type,x-stainless-os", true}, {"a b", false}, {"a,,b", false}, {"a\r\nb", false}};
+    } headers[] = {{"authorization", true}, {"authorization, content-type,x-stainless-os", true}, {"a b", false}, {"a,,b", false}, {"a\r\nb", false}, {"a,\nb", false}};
     for (size_t i = 0; i < COUNT(cases); i++) CHECK(cors_trusts(cases[i].trusted, span_str(cases[i].origin)) == cases[i].trusts, "\"%s\" and %s", cases[i].trusted, cases[i].origin);
     for (size_t i = 0; i < COUNT(settings); i++) {
         struct error err = {0};

@@ -92,7 +92,8 @@ int kafka_offset_parse(const char *text, int64_t *offset) {
 
 /* ---- clients ---- */
 
-static void note_trouble(struct kafka_log *l, rd_kafka_resp_err_t e, const char *reason) {
+void kafka_note_trouble(struct kafka_log *l, rd_kafka_resp_err_t e, const char *reason) {
+    if (e == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) return; /* what came before it says why */
     pthread_mutex_lock(&l->trouble_lock);
     span_copy(l->trouble, sizeof l->trouble, span_str(reason ? reason : rd_kafka_err2str(e)));
     l->trouble_auth = e == RD_KAFKA_RESP_ERR__AUTHENTICATION;
@@ -101,7 +102,7 @@ static void note_trouble(struct kafka_log *l, rd_kafka_resp_err_t e, const char 
 
 static void on_error(rd_kafka_t *rk, int e, const char *reason, void *arg) {
     (void)rk;
-    if (e != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) note_trouble(arg, (rd_kafka_resp_err_t)e, reason); /* what came before it says why */
+    kafka_note_trouble(arg, (rd_kafka_resp_err_t)e, reason);
 }
 
 /* A library does not log; on_error and results say what matters. */
@@ -310,7 +311,7 @@ static void replace_producer(struct kafka_log *l) {
     rd_kafka_topic_t *topics[TOPIC_COUNT], *meta = l->meta, *leases = l->leases;
     char why[KAFKA_TROUBLE_MAX];
     rd_kafka_resp_err_t e = rd_kafka_fatal_error(old, why, sizeof why);
-    note_trouble(l, e, why);
+    kafka_note_trouble(l, e, why);
     memcpy(topics, l->topics, sizeof topics);
     give_up(old, OLD_PRODUCER_MS);
     if (producer_new(l, NULL) != 0) {

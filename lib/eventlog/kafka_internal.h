@@ -89,6 +89,8 @@ enum kafka_kind { KAFKA_PRODUCER, KAFKA_READER, KAFKA_MEMBER };
 int kafka_client_new(struct kafka_log *l, enum kafka_kind kind, const char *const *pairs, void (*prepare)(rd_kafka_conf_t *c, void *arg), void *arg, rd_kafka_t **rk, struct error *err);
 /* Our code for librdkafka's. */
 int kafka_code(rd_kafka_resp_err_t e);
+/* What a client of the log's said went wrong, for messages. */
+void kafka_note_trouble(struct kafka_log *l, rd_kafka_resp_err_t e, const char *reason);
 /* "no broker answers …: what librdkafka said last" */
 int kafka_unavailable(struct kafka_log *l, rd_kafka_resp_err_t e, struct error *err);
 /* Looks up offsets: which is RD_KAFKA_OFFSET_BEGINNING or _END; list: topics and partitions, offsets out. Waits up to timeout_ms for leaders to be there. */

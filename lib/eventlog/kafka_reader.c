@@ -200,13 +200,8 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t e, rd_kafka_topic_p
 }
 
 static void on_member_error(rd_kafka_t *rk, int e, const char *reason, void *arg) {
-    struct kafka_group *g = arg;
-    char why[64];
-    (void)reason;
-    if (e == RD_KAFKA_RESP_ERR__FATAL && rd_kafka_fatal_error(rk, why, sizeof why) == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID) {
-        atomic_store(&g->superseded, true);
-        rd_kafka_queue_yield(g->queue);
-    }
+    (void)rk;
+    kafka_note_trouble(((struct kafka_group *)arg)->log, (rd_kafka_resp_err_t)e, reason);
 }
 
 static void prepare_member(rd_kafka_conf_t *c, void *arg) {
@@ -220,6 +215,9 @@ static void *minder_main(void *arg) {
     while (!atomic_load(&g->stopping)) {
         rd_kafka_message_t *m = rd_kafka_consumer_poll(g->rk, MINDER_MS);
         if (m) rd_kafka_message_destroy(m); /* an error of the client's: it shows in what the reader asks for */
+        char why[64];
+        if (rd_kafka_fatal_error(g->rk, why, sizeof why) != RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID || atomic_exchange(&g->superseded, true)) continue;
+        rd_kafka_queue_yield(g->queue);
     }
     return NULL;
 }

@@ -59,5 +59,6 @@ static int teardown(void **state) {
 
 int main(int argc, char **argv) {
     suite_consumer(argc, argv);
+    if (argc > 1) cmocka_set_test_filter(argv[1]); /* test_eventlog_kafka 'lease*' */
     return _cmocka_run_group_tests("eventlog on kafka", suite_tests, suite_count, setup, teardown);
 }

@@ -414,7 +414,8 @@ static void dead_letters(void **state) {
     eventlog_close(log);
 }
 
-/* A consumer in a process of its own: says each value it is given on stdout, commits those before `hang`, and hangs there. */
+/* A consumer in a process of its own: says each value it is given on stdout, commits those before `hang`, and hangs there; or, with an eighth word, is
+ * stopped there, and says after it goes on what became of its commit. */
 void suite_consumer(int argc, char **argv) {
     if (argc < 7 || strcmp(argv[1], "--consumer") != 0) return;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -426,7 +427,13 @@ void suite_consumer(int argc, char **argv) {
         if (!group_next(g, argv[5], PATIENCE_MS, &e)) _exit(1);
         printf("%.*s\n", SPAN_ARG(e.value));
         fflush(stdout);
-        if (span_eq_str(e.value, argv[6])) pause();
+        if (span_eq_str(e.value, argv[6])) {
+            if (argc < 8) pause();
+            raise(SIGSTOP);
+            printf("%s\n", error_kind(eventlog_group_commit(g, &e, NULL))->name);
+            fflush(stdout);
+            pause();
+        }
         if (eventlog_group_commit(g, &e, NULL) != 0) _exit(2);
     }
 }
@@ -470,6 +477,128 @@ static void killed_consumer(void **state) {
     assert_int_equal(eventlog_group_commit(g, &e, NULL), 0);
     assert_false(group_next(g, tag, 300, &e));
     eventlog_group_close(g);
+    eventlog_close(log);
+}
+
+/* Reads from fd until there are n lines. */
+static void read_lines(int fd, char *text, size_t size, int n) {
+    size_t len = 0;
+    for (int lines = 0; lines < n;) {
+        assert_true(len + 1 < size);
+        ssize_t got = read(fd, text + len, 1);
+        if (got <= 0) fail_msg("the consumer ended after \"%.*s\"", (int)len, text);
+        lines += text[len++] == '\n';
+    }
+    text[len] = '\0';
+}
+
+/* A member that is stopped for longer than a session: another has its partition, and its late commit is refused. */
+static void stopped_consumer(void **state) {
+    (void)state;
+    struct eventlog *log = suite_open("/t");
+    char tag[ID_TEXT_MAX], name[64], said[64];
+    tag_make(tag);
+    group_name(name, tag);
+    static const char *const values[] = {"a", "b", "c"};
+    for (int i = 0; i < 3; i++) publish(log, TOPIC_DATASETS, tag, "one-key", values[i]);
+    int out[2];
+    assert_int_equal(pipe(out), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        dup2(out[1], STDOUT_FILENO);
+        execl("/proc/self/exe", "consumer", "--consumer", suite_fixture.url, name, "sleeper", tag, "b", "stop", (char *)NULL);
+        _exit(127);
+    }
+    close(out[1]);
+    read_lines(out[0], said, sizeof said, 2);
+    assert_string_equal(said, "a\nb\n");
+    int status;
+    assert_int_equal(waitpid(child, &status, WUNTRACED), child);
+    assert_true(WIFSTOPPED(status));
+    struct event e;
+    struct eventlog_group *g = group_of(log, name, "heir", TOPIC_DATASETS);
+    assert_true(group_next(g, tag, PATIENCE_MS, &e)); /* the sleeper's session runs out */
+    assert_true(span_eq_str(e.value, "b"));
+    kill(child, SIGCONT);
+    read_lines(out[0], said, sizeof said, 1);
+    assert_string_equal(said, "ABORTED\n");
+    assert_int_equal(eventlog_group_commit(g, &e, NULL), 0); /* the heir's counts */
+    assert_true(group_next(g, tag, PATIENCE_MS, &e));
+    assert_true(span_eq_str(e.value, "c"));
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    close(out[0]);
+    eventlog_group_close(g);
+    eventlog_close(log);
+}
+
+/* One of the same name comes: it has the partition at once, and the former is told. */
+static void same_name(void **state) {
+    (void)state;
+    struct eventlog *log = suite_open("/t");
+    char tag[ID_TEXT_MAX], name[64];
+    tag_make(tag);
+    group_name(name, tag);
+    publish(log, TOPIC_DATASETS, tag, "k", "1");
+    publish(log, TOPIC_DATASETS, tag, "k", "2");
+    struct event e, again;
+    struct eventlog_group *former = group_of(log, name, "twin", TOPIC_DATASETS);
+    assert_true(group_next(former, tag, PATIENCE_MS, &e));
+    assert_true(span_eq_str(e.value, "1"));
+    struct eventlog_group *newer = group_of(log, name, "twin", TOPIC_DATASETS);
+    assert_true(group_next(newer, tag, PATIENCE_MS, &again));
+    assert_true(span_eq_str(again.value, "1"));
+    assert_int_equal(eventlog_group_commit(former, &e, NULL), E_ABORTED);
+    int r = E_AGAIN;
+    for (int64_t deadline = clock_mono_ms() + PATIENCE_MS; r != E_ABORTED && clock_mono_ms() < deadline;) r = eventlog_group_poll(former, 50, &e, NULL);
+    assert_int_equal(r, E_ABORTED);
+    eventlog_group_close(former); /* which takes nothing from the newer */
+    assert_int_equal(eventlog_group_commit(newer, &again, NULL), 0);
+    assert_true(group_next(newer, tag, PATIENCE_MS, &again));
+    assert_true(span_eq_str(again.value, "2"));
+    eventlog_group_close(newer);
+    eventlog_close(log);
+}
+
+/* However long the effect of an event takes, no other member is given it, nor what stands behind it; and its commit counts. */
+static void long_effect(void **state) {
+    (void)state;
+    struct eventlog *log = suite_open("/t");
+    char tag[ID_TEXT_MAX], name[64];
+    tag_make(tag);
+    group_name(name, tag);
+    for (int i = 0; i < 40; i++) {
+        char key[16], value[16];
+        snprintf(key, sizeof key, "k%d", i % 20);
+        snprintf(value, sizeof value, "%d %d", i % 20, i / 20);
+        publish(log, TOPIC_DOCUMENTS, tag, key, value);
+    }
+    struct event e, other;
+    struct eventlog_group *busy = group_of(log, name, "busy", TOPIC_DOCUMENTS);
+    assert_true(group_next(busy, tag, PATIENCE_MS, &e));
+    int partition = e.partition;
+    struct eventlog_group *idle = group_of(log, name, "idle", TOPIC_DOCUMENTS);
+    int64_t until = clock_mono_ms() + 2 * EVENTLOG_SESSION_MS; /* busy: not a poll for two sessions */
+    int seen = 0;
+    while (clock_mono_ms() < until)
+        if (group_next(idle, tag, 100, &other)) {
+            if (other.partition == partition) fail_msg("partition %d has two members at once", partition);
+            assert_int_equal(eventlog_group_commit(idle, &other, NULL), 0);
+            seen++;
+        }
+    assert_int_equal(eventlog_group_commit(busy, &e, NULL), 0);
+    for (int64_t deadline = clock_mono_ms() + PATIENCE_MS; seen < 39 && clock_mono_ms() < deadline;) { /* then all of it is handled, each once */
+        if (group_next(busy, tag, 50, &other)) {
+            if (eventlog_group_commit(busy, &other, NULL) == 0) seen++;
+        }
+        if (group_next(idle, tag, 50, &other)) {
+            if (eventlog_group_commit(idle, &other, NULL) == 0) seen++;
+        }
+    }
+    assert_int_equal(seen, 39);
+    eventlog_group_close(busy);
+    eventlog_group_close(idle);
     eventlog_close(log);
 }
 
@@ -803,7 +932,7 @@ static void health(void **state) {
 const struct CMUnitTest suite_tests[] = {
     cmocka_unit_test(headers_round_trip), cmocka_unit_test(order_per_key), cmocka_unit_test(publish_async), cmocka_unit_test(refused),
     cmocka_unit_test(commit_after_effect), cmocka_unit_test(groups_share), cmocka_unit_test(rebalance_is_told), cmocka_unit_test(dead_letters),
-    cmocka_unit_test(killed_consumer), cmocka_unit_test(view_resumes), cmocka_unit_test(compaction), cmocka_unit_test(foreign_event),
+    cmocka_unit_test(killed_consumer), cmocka_unit_test(stopped_consumer), cmocka_unit_test(same_name), cmocka_unit_test(long_effect), cmocka_unit_test(view_resumes), cmocka_unit_test(compaction), cmocka_unit_test(foreign_event),
     cmocka_unit_test(lease_fences), cmocka_unit_test(health), cmocka_unit_test(server_dies),
 };
 const size_t suite_count = sizeof suite_tests / sizeof suite_tests[0];

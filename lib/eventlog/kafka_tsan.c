@@ -1,7 +1,7 @@
 /*
  * For the thread sanitizer only, and empty otherwise. librdkafka uses C11 threads, which glibc does not build on the pthread functions that the sanitizer's
  * runtime watches: it knows nothing of such a thread (and dies in its first allocation) and of such a lock (and reports what the lock prevents). So
- * they are given here on top of pthreads; mtx_t, cnd_t and once_flag are as large as their twins.
+ * they are given here on top of pthreads; mtx_t, cnd_t and once_flag are as large as their twins. What it counts by atomic operations: tests/tsan.supp.
  */
 #if defined(__SANITIZE_THREAD__)
 #include <errno.h>

@@ -33,7 +33,6 @@ enum {
     COMPACT_LAG_MS = 24 * 3600 * 1000, /* as on Redis: whoever reads at least once a day sees every change */
     COMPACT_LAG_MIN_MS = 1000,
     LEASE_RETENTION_MS = 2 * 3600 * 1000, LEASE_SEGMENT_MS = 30 * 60 * 1000, /* see kafka_lease.c */
-    LEASE_MESSAGE_MS = 10000,    /* a lease's record that could not be written for so long is of no use */
     MESSAGE_MAX = 1024 * 1024,   /* EVENT_VALUE_MAX, the key and the headers */
     INTERNAL_TOPICS = 2, ALL_TOPICS = TOPIC_COUNT + INTERNAL_TOPICS,
 };
@@ -265,26 +264,27 @@ static void producer_free(rd_kafka_t *rk, rd_kafka_topic_t *topics[TOPIC_COUNT],
     rd_kafka_destroy(rk);
 }
 
-static rd_kafka_topic_t *own_topic(rd_kafka_t *rk, const char *name, const char *timeout_ms) {
+/* Its records have no end to their time: one that is given up makes librdkafka begin a new epoch of sequence numbers, and what other partitions have on its way
+ * could come twice. Their writers see to it that few wait. */
+static rd_kafka_topic_t *own_topic(rd_kafka_t *rk, const char *name) {
     rd_kafka_topic_conf_t *c = rd_kafka_default_topic_conf_dup(rk);
     char why[128];
     rd_kafka_topic_conf_set_opaque(c, (void *)(uintptr_t)name); /* by which on_delivery knows it */
-    if (timeout_ms) ASSERT(rd_kafka_topic_conf_set(c, "message.timeout.ms", timeout_ms, why, sizeof why) == RD_KAFKA_CONF_OK);
+    ASSERT(rd_kafka_topic_conf_set(c, "message.timeout.ms", "0", why, sizeof why) == RD_KAFKA_CONF_OK);
     return rd_kafka_topic_new(rk, name, c);
 }
 
 static int producer_new(struct kafka_log *l, struct error *err) {
     rd_kafka_t *rk = NULL;
     rd_kafka_topic_t *topics[TOPIC_COUNT] = {NULL};
-    char timeout[24], lease_timeout[24], bytes[24];
+    char timeout[24], bytes[24];
     snprintf(timeout, sizeof timeout, "%" PRId64, l->publish_timeout_ms);
-    snprintf(lease_timeout, sizeof lease_timeout, "%d", LEASE_MESSAGE_MS);
     snprintf(bytes, sizeof bytes, "%d", MESSAGE_MAX);
     const char *const pairs[] = {"message.timeout.ms", timeout, "message.max.bytes", bytes, NULL};
     int r = kafka_client_new(l, KAFKA_PRODUCER, pairs, prepare_producer, NULL, &rk, err);
     if (r != 0) return r;
     for (int t = 0; t < TOPIC_COUNT; t++) topics[t] = rd_kafka_topic_new(rk, topic_info((enum topic)t)->name, NULL);
-    rd_kafka_topic_t *meta = own_topic(rk, kafka_meta_topic, NULL), *leases = own_topic(rk, kafka_lease_topic, lease_timeout);
+    rd_kafka_topic_t *meta = own_topic(rk, kafka_meta_topic), *leases = own_topic(rk, kafka_lease_topic);
     bool whole = meta && leases;
     for (int t = 0; t < TOPIC_COUNT; t++) whole = whole && topics[t];
     if (!whole) {
@@ -365,13 +365,12 @@ static void kafka_submit(void *state, struct publication *p) {
     eventlog_published(l->log, p, kafka_code(r), rd_kafka_err2str(r));
 }
 
-int kafka_write(struct kafka_log *l, bool lease, struct span key, struct span value, int64_t timeout_ms, int64_t *offset, struct error *err) {
+int kafka_send(struct kafka_log *l, bool lease, struct span key, struct span value, struct kafka_ticket **out, struct error *err) {
     struct kafka_ticket *t = mem_zalloc(sizeof *t);
     if (!t) return error_set(err, E_NOMEM, "no memory for the log");
     t->references = 2;
     pthread_mutex_init(&t->lock, NULL);
     cond_init_monotonic(&t->done);
-    int64_t deadline = clock_mono_ms() + timeout_ms;
     pthread_rwlock_rdlock(&l->producer_lock);
     rd_kafka_resp_err_t e = rd_kafka_producev(l->producer, RD_KAFKA_V_RKT(lease ? l->leases : l->meta), RD_KAFKA_V_PARTITION(0), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
                                               RD_KAFKA_V_KEY(key.data, key.len), RD_KAFKA_V_VALUE((void *)(uintptr_t)value.data, value.len), RD_KAFKA_V_OPAQUE(t), RD_KAFKA_V_END);
@@ -380,15 +379,28 @@ int kafka_write(struct kafka_log *l, bool lease, struct span key, struct span va
         ticket_unref(t, 2);
         return kafka_unavailable(l, e, err);
     }
+    *out = t;
+    return 0;
+}
+
+int kafka_await(struct kafka_log *l, struct kafka_ticket **ticket, int64_t timeout_ms, int64_t *offset, struct error *err) {
+    struct kafka_ticket *t = *ticket;
+    int64_t deadline = clock_mono_ms() + timeout_ms;
     pthread_mutex_lock(&t->lock);
     while (!t->is_done && clock_mono_ms() < deadline) cond_wait_ms(&t->done, &t->lock, deadline - clock_mono_ms());
-    e = t->is_done ? t->error : RD_KAFKA_RESP_ERR__TIMED_OUT;
+    bool done = t->is_done;
+    rd_kafka_resp_err_t e = done ? t->error : RD_KAFKA_RESP_ERR__TIMED_OUT;
     int64_t at = t->offset;
     pthread_mutex_unlock(&t->lock);
-    ticket_unref(t, 1);
+    if (done) kafka_forget(ticket);
     if (e != RD_KAFKA_RESP_ERR_NO_ERROR) return kafka_unavailable(l, e, err);
     *offset = at;
     return 0;
+}
+
+void kafka_forget(struct kafka_ticket **ticket) {
+    if (*ticket) ticket_unref(*ticket, 1);
+    *ticket = NULL;
 }
 
 /* ---- reading: what groups, views and leases share ---- */
@@ -772,8 +784,11 @@ static int find_identity(struct kafka_log *l, struct error *err) {
     if (empty) {
         char id[ID_TEXT_MAX], text[64];
         int64_t ignored;
+        struct kafka_ticket *ticket = NULL;
         snprintf(text, sizeof text, "1 %s", id_make(id));
-        r = kafka_write(l, false, SPAN("log"), span_str(text), KAFKA_CALL_MS, &ignored, err);
+        r = kafka_send(l, false, SPAN("log"), span_str(text), &ticket, err);
+        if (r == 0) r = kafka_await(l, &ticket, KAFKA_CALL_MS, &ignored, err);
+        kafka_forget(&ticket);
     }
     char text[64] = "";
     if (r == 0) r = read_first(l, text, err);

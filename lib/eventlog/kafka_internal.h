@@ -95,8 +95,11 @@ void kafka_note_trouble(struct kafka_log *l, rd_kafka_resp_err_t e, const char *
 int kafka_unavailable(struct kafka_log *l, rd_kafka_resp_err_t e, struct error *err);
 /* Looks up offsets: which is RD_KAFKA_OFFSET_BEGINNING or _END; list: topics and partitions, offsets out. Waits up to timeout_ms for leaders to be there. */
 int kafka_offsets(struct kafka_log *l, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int64_t which, int64_t timeout_ms, struct error *err);
-/* A record of our own into the log's topic rkt, partition 0; its offset when it is durable. E_UNAVAILABLE: it may come to be there. */
-int kafka_write(struct kafka_log *l, bool lease, struct span key, struct span value, int64_t timeout_ms, int64_t *offset, struct error *err);
+/* A record of our own on its way into partition 0 of the log's topic of leases, or else its own. Returns owned in *t. */
+int kafka_send(struct kafka_log *l, bool lease, struct span key, struct span value, struct kafka_ticket **t, struct error *err);
+/* Its offset when it is durable, and *t is NULL then, as where it failed. E_UNAVAILABLE with *t left: no answer within timeout_ms; it may come to be there. */
+int kafka_await(struct kafka_log *l, struct kafka_ticket **t, int64_t timeout_ms, int64_t *offset, struct error *err);
+void kafka_forget(struct kafka_ticket **t);
 void kafka_note_end(struct kafka_log *l, enum topic t, int partition, int64_t end, int64_t last);
 /* The event that a message is; id: where one is made for it. */
 void kafka_event(struct event *e, const rd_kafka_message_t *m, enum topic t, char id[EVENT_ID_MAX + 1]);

@@ -25,6 +25,7 @@ struct kafka_lease {
     struct kafka_log *log;
     struct lease_candidate me;
     bool asked; /* wrote a take, which may be valid */
+    struct kafka_ticket *pending; /* one record at a time is on its way, so that a log that was away finds few */
 };
 
 /* ---- the book ---- */
@@ -113,15 +114,15 @@ int kafka_lease_open(void *state, const char *name, const char *holder, int64_t 
     return 0;
 }
 
-static int append(struct kafka_lease *l, const char *text, int64_t timeout_ms, int64_t *offset, struct error *err) {
-    return kafka_write(l->log, true, span_str(l->me.name), span_str(text), timeout_ms < 1 ? 1 : timeout_ms, offset, err);
-}
-
 /* Under the book's lock. */
 static int take_or_renew(struct kafka_lease *l, uint64_t *epoch, struct error *err) {
     int64_t half = l->me.ttl_ms / 2, deadline = clock_mono_ms() + (half < CALL_MIN_MS ? CALL_MIN_MS : half > CALL_MAX_MS ? CALL_MAX_MS : half), at = 0, end, n, p;
     char text[LEASE_TEXT_MAX];
     int r = book_open(l->log, err);
+    if (r == 0 && l->pending) { /* what came of it is read below; it renews nothing, having landed who knows when */
+        r = kafka_await(l->log, &l->pending, deadline - clock_mono_ms(), &at, err);
+        if (!l->pending) r = 0;
+    }
     if (r == 0) r = read_to(l->log, 0, deadline, err);
     if (r != 0) return r;
     struct lease_register *leases = &l->log->book->leases;
@@ -134,7 +135,8 @@ static int take_or_renew(struct kafka_lease *l, uint64_t *epoch, struct error *e
     if (what == LEASE_WAIT) return error_set(err, E_AGAIN, "another holds the lease");
     if (what != LEASE_HOLD) l->asked = true;
     lease_record_write(&l->me, what, n, p, text);
-    r = append(l, text, deadline - clock_mono_ms(), &at, err);
+    r = kafka_send(l->log, true, span_str(l->me.name), span_str(text), &l->pending, err);
+    if (r == 0) r = kafka_await(l->log, &l->pending, deadline - clock_mono_ms(), &at, err);
     if (r == 0) r = read_to(l->log, at + 1, deadline, err);
     if (r != 0) return r;
     r = lease_register_verdict(leases, &l->me, what, n, at, epoch);
@@ -154,10 +156,13 @@ void kafka_lease_close(void *lease) {
     if (l->asked) {
         char text[LEASE_TEXT_MAX];
         int64_t at;
+        struct kafka_ticket *last = NULL;
         pthread_mutex_lock(&l->log->book_lock);
         lease_register_let_go(&l->log->book->leases, &l->me, text);
         pthread_mutex_unlock(&l->log->book_lock);
-        (void)append(l, text, CLOSE_MS, &at, NULL); /* where this fails its time runs out */
+        if (kafka_send(l->log, true, span_str(l->me.name), span_str(text), &last, NULL) == 0) (void)kafka_await(l->log, &last, CLOSE_MS, &at, NULL); /* where this fails its time runs out */
+        kafka_forget(&last);
     }
+    kafka_forget(&l->pending);
     mem_free(l);
 }

@@ -19,6 +19,10 @@
  * Commits carry the member's generation: of a member that was taken for dead, or whose name another process has, the broker refuses them. Before the first event of
  * an assignment is handed out, "tries N" is committed beside the offset: how often what stands there was given to a member.
  *
+ * A coordinator that is away for longer than a session, as in the death of a broker, makes librdkafka 2.0.2 forget its member id; what it sends in that state, a
+ * heartbeat or a commit that waited, is answered as from another of the same name, and the client is dead for good. So a fenced client asks the group who the
+ * member of its name is: where that is itself or nobody, another client takes its place, and what it had is lost to it as in any session that ran out.
+ *
  * About closing: a static member does not leave, so that a restart moves nothing; its partitions are others' when its session has run out. librdkafka
  * 2.0.2 may hang in rd_kafka_consumer_close with the cooperative protocol (fixed in 2.5), which a static member that commits by itself does not need.
  */
@@ -48,6 +52,7 @@ struct part {
     bool ours, wanted_back;
     bool tell_assigned, tell_revoked;
     bool counted;                 /* count_try has been since it was assigned */
+    int64_t assignment;           /* how often it was assigned: what was begun in one does not count in the next */
     int64_t delivered, committed; /* offsets of the last event handed out and of the last committed since it was assigned; -1 */
     int tries;                    /* deliveries of the event at retried, where that is the next one */
     int64_t retried;
@@ -69,17 +74,22 @@ struct kafka_view {
 struct kafka_group {
     struct kafka_log *log;
     struct kafka_group *next; /* under the log's keeper_lock */
-    rd_kafka_t *rk;
+    rd_kafka_t *rk;           /* NULL where another could not be made yet; changed by the reader's thread, under keeper_lock */
     rd_kafka_queue_t *queue;  /* events of all partitions, forwarded there */
     rd_kafka_message_t *message;
     char name[EVENTLOG_GROUP_NAME_MAX + 1], member[EVENTLOG_GROUP_NAME_MAX + 1];
+    char member_id[128];      /* the coordinator's name for us, under lock */
     const struct eventlog_group_events *events;
     void *arg;
     struct metric *lag;
+    enum topic topics[TOPIC_COUNT];
+    int n_topics;
     pthread_t minder;
     bool has_minder;
-    atomic_bool stopping, superseded, seen_assignment;
-    pthread_mutex_t lock; /* of what parts say of groups; held while partitions are given back and while commits are sent */
+    atomic_bool stopping, seen_assignment;
+    atomic_bool broken;   /* librdkafka's client is dead */
+    bool superseded;      /* by one of the same name */
+    pthread_mutex_t lock; /* of what parts say of groups; held while partitions are given back */
     bool giving_back;     /* librdkafka waits for partitions that are wanted back */
     int n;
     char id[EVENT_ID_MAX + 1];
@@ -151,16 +161,20 @@ static void answered(rd_kafka_error_t *e) {
 
 static void assigned(struct kafka_group *g, rd_kafka_topic_partition_list_t *list) {
     divert(g, list);
+    char *id = rd_kafka_memberid(g->rk);
     pthread_mutex_lock(&g->lock);
+    if (id) span_copy(g->member_id, sizeof g->member_id, span_str(id));
     for (int i = 0; i < list->cnt; i++) {
         struct part *part = part_of_elem(g, &list->elems[i]);
         if (!part) continue;
         part->ours = part->tell_assigned = true;
         part->wanted_back = part->counted = false;
+        part->assignment++;
         part->delivered = part->committed = part->retried = -1;
     }
     answered(rd_kafka_incremental_assign(g->rk, list));
     pthread_mutex_unlock(&g->lock);
+    rd_kafka_mem_free(g->rk, id);
     atomic_store(&g->seen_assignment, true);
 }
 
@@ -212,14 +226,109 @@ static void prepare_member(rd_kafka_conf_t *c, void *arg) {
 
 static void *minder_main(void *arg) {
     struct kafka_group *g = arg;
+    char why[64];
     while (!atomic_load(&g->stopping)) {
         rd_kafka_message_t *m = rd_kafka_consumer_poll(g->rk, MINDER_MS);
         if (m) rd_kafka_message_destroy(m); /* an error of the client's: it shows in what the reader asks for */
-        char why[64];
-        if (rd_kafka_fatal_error(g->rk, why, sizeof why) != RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID || atomic_exchange(&g->superseded, true)) continue;
+        if (rd_kafka_fatal_error(g->rk, why, sizeof why) == RD_KAFKA_RESP_ERR_NO_ERROR) continue;
+        atomic_store(&g->broken, true);
         rd_kafka_queue_yield(g->queue);
+        break;
     }
     return NULL;
+}
+
+/* ---- groups: the client ---- */
+
+static int client_start(struct kafka_group *g, struct error *err) {
+    char session[16], longest[16];
+    snprintf(session, sizeof session, "%d", EVENTLOG_SESSION_MS);
+    snprintf(longest, sizeof longest, "%d", LONGEST_POLL_MS);
+    const char *const pairs[] = {"group.id", g->name, "group.instance.id", g->member, "session.timeout.ms", session, "heartbeat.interval.ms", "1500", "max.poll.interval.ms", longest, NULL};
+    atomic_store(&g->stopping, false);
+    atomic_store(&g->broken, false);
+    atomic_store(&g->seen_assignment, false);
+    int r = kafka_client_new(g->log, KAFKA_MEMBER, pairs, prepare_member, g, &g->rk, err);
+    if (r == 0 && !(g->queue = rd_kafka_queue_new(g->rk))) r = error_set(err, E_NOMEM, "no memory for a consumer group");
+    if (r == 0) {
+        rd_kafka_topic_partition_list_t *names = rd_kafka_topic_partition_list_new(g->n_topics);
+        for (int i = 0; i < g->n_topics; i++) rd_kafka_topic_partition_list_add(names, topic_info(g->topics[i])->name, RD_KAFKA_PARTITION_UA);
+        rd_kafka_resp_err_t e = rd_kafka_subscribe(g->rk, names);
+        rd_kafka_topic_partition_list_destroy(names);
+        if (e != RD_KAFKA_RESP_ERR_NO_ERROR) r = kafka_unavailable(g->log, e, err);
+    }
+    if (r == 0 && !(g->has_minder = pthread_create(&g->minder, NULL, minder_main, g) == 0)) r = error_set(err, E_NOMEM, "no thread for a consumer group");
+    return r;
+}
+
+static void client_stop(struct kafka_group *g) {
+    atomic_store(&g->stopping, true);
+    if (g->has_minder) {
+        rd_kafka_queue_t *q = rd_kafka_queue_get_consumer(g->rk);
+        rd_kafka_queue_yield(q);
+        rd_kafka_queue_destroy(q);
+        pthread_join(g->minder, NULL);
+        g->has_minder = false;
+    }
+    if (g->queue) rd_kafka_queue_destroy(g->queue);
+    if (g->rk) rd_kafka_destroy_flags(g->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+    g->queue = NULL;
+    g->rk = NULL;
+}
+
+/* Who the member of our name is: the coordinator's name for it, "" for nobody. */
+static int find_namesake(struct kafka_group *g, char id[128], struct error *err) {
+    const char *groups[] = {g->name};
+    rd_kafka_queue_t *q = rd_kafka_queue_new(g->log->control);
+    rd_kafka_event_t *ev = NULL;
+    rd_kafka_DescribeConsumerGroups(g->log->control, groups, 1, NULL, q);
+    for (int64_t deadline = clock_mono_ms() + KAFKA_CALL_MS; !ev && clock_mono_ms() < deadline;) {
+        ev = rd_kafka_queue_poll(q, 200);
+        if (ev && rd_kafka_event_type(ev) != RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT) {
+            rd_kafka_event_destroy(ev);
+            ev = NULL;
+        }
+    }
+    rd_kafka_resp_err_t e = ev ? rd_kafka_event_error(ev) : RD_KAFKA_RESP_ERR__TIMED_OUT;
+    size_t n = 0;
+    const rd_kafka_ConsumerGroupDescription_t **found = e ? NULL : rd_kafka_DescribeConsumerGroups_result_groups(rd_kafka_event_DescribeConsumerGroups_result(ev), &n);
+    if (!e && n == 1 && rd_kafka_ConsumerGroupDescription_error(found[0])) e = rd_kafka_error_code(rd_kafka_ConsumerGroupDescription_error(found[0]));
+    id[0] = '\0';
+    for (size_t i = 0; !e && n == 1 && i < rd_kafka_ConsumerGroupDescription_member_count(found[0]); i++) {
+        const rd_kafka_MemberDescription_t *m = rd_kafka_ConsumerGroupDescription_member(found[0], i);
+        const char *instance = rd_kafka_MemberDescription_group_instance_id(m), *name = rd_kafka_MemberDescription_consumer_id(m);
+        if (instance && name && strcmp(instance, g->member) == 0) span_copy(id, 128, span_str(name));
+    }
+    rd_kafka_event_destroy(ev);
+    rd_kafka_queue_destroy(q);
+    return e ? kafka_unavailable(g->log, e, err) : 0;
+}
+
+static int fenced(struct kafka_group *g, struct error *err) {
+    g->superseded = true;
+    return error_set(err, E_ABORTED, "another process is %s in the group %s now", g->member, g->name);
+}
+
+/* The client is dead: are we superseded, or is it to be replaced? */
+static int renew(struct kafka_group *g, struct error *err) {
+    char id[128];
+    int r = find_namesake(g, id, err);
+    if (r != 0) return r;
+    if (id[0] && strcmp(id, g->member_id) != 0) return fenced(g, err); /* member_id: the minder has ended */
+    pthread_mutex_lock(&g->log->keeper_lock);
+    client_stop(g);
+    pthread_mutex_lock(&g->lock);
+    g->giving_back = false;
+    for (int i = 0; i < g->n; i++)
+        if (g->parts[i].ours) let_go(&g->parts[i]);
+    pthread_mutex_unlock(&g->lock);
+    r = client_start(g, err);
+    if (r != 0) {
+        client_stop(g);
+        atomic_store(&g->broken, true);
+    }
+    pthread_mutex_unlock(&g->log->keeper_lock);
+    return r;
 }
 
 /* ---- groups: the reader's thread ---- */
@@ -259,8 +368,6 @@ static void settle(struct kafka_group *g) {
         for (int i = 0; i < n_come; i++) g->events->on_assigned(g->arg, come[i]->topic, come[i]->partition);
 }
 
-static int fenced(struct kafka_group *g, struct error *err) { return error_set(err, E_ABORTED, "another process is %s in the group %s now", g->member, g->name); }
-
 /* One commit. tries: 0, or what is to be kept beside the offset. */
 static rd_kafka_resp_err_t send_commit(struct kafka_group *g, const struct part *part, int64_t offset, int tries) {
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
@@ -288,9 +395,7 @@ static int count_try(struct kafka_group *g, const struct part *part, int64_t off
         struct span text = span_of(list->elems[0].metadata, list->elems[0].metadata_size), word;
         if (list->elems[0].offset != RD_KAFKA_OFFSET_INVALID && span_cut(&text, ' ', &word) && span_eq_str(word, "tries") && (span_to_i64(text, &before) != 0 || before < 0 || before > 1000000))
             before = 0;
-        pthread_mutex_lock(&g->lock);
-        if (part->ours) (void)send_commit(g, part, offset, (int)before + 1);
-        pthread_mutex_unlock(&g->lock);
+        (void)send_commit(g, part, offset, (int)before + 1);
     }
     rd_kafka_topic_partition_list_destroy(list);
     return (int)before + 1;
@@ -324,12 +429,19 @@ int kafka_group_poll(void *group, int64_t timeout_ms, struct event *e, struct er
     if (g->message) rd_kafka_message_destroy(g->message);
     g->message = NULL;
     for (;;) {
+        int r = atomic_load(&g->broken) ? g->superseded ? fenced(g, err) : renew(g, err) : 0;
         settle(g);
-        if (atomic_load(&g->superseded)) return fenced(g, err);
+        if (r == E_ABORTED) return r;
         int64_t left = deadline - clock_mono_ms();
+        if (r != 0) {
+            if (left <= 0) return r;
+            kafka_pause(left < KAFKA_PAUSE_MS ? left : KAFKA_PAUSE_MS);
+            continue;
+        }
         rd_kafka_message_t *m = rd_kafka_consume_queue(g->queue, (int)(left < 0 ? 0 : left > SLICE_MS ? SLICE_MS : left));
-        int r = m && m->err ? failure(g->log, m, err) : 0, deliveries;
+        r = m && m->err ? failure(g->log, m, err) : 0;
         struct part *part;
+        int deliveries;
         if (m && !m->err && hand_out(g, m, &part, &deliveries)) {
             g->message = m;
             kafka_event(e, m, part->topic, g->id);
@@ -338,8 +450,12 @@ int kafka_group_poll(void *group, int64_t timeout_ms, struct event *e, struct er
         }
         if (m) rd_kafka_message_destroy(m);
         if (r != 0) return r;
-        if (!m && clock_mono_ms() >= deadline) return atomic_load(&g->superseded) ? fenced(g, err) : nothing(g->log, err);
+        if (!m && clock_mono_ms() >= deadline && !atomic_load(&g->broken)) return nothing(g->log, err);
     }
+}
+
+static int moved(struct kafka_group *g, const struct event *e, struct error *err) {
+    return error_set(err, E_ABORTED, "%s:%d belongs to another member of %s now", topic_info(e->topic)->name, e->partition, g->name);
 }
 
 /* Of an event that was handed out since its partition is ours: its part. */
@@ -347,8 +463,7 @@ static int part_in_hand(struct kafka_group *g, const struct event *e, int64_t *o
     struct part *part = part_at(g->parts, g->n, (int)e->topic, e->partition);
     if (!part) return error_set(err, E_INVALID, "the event is of no topic of the group %s", g->name);
     if (kafka_offset_parse(e->offset, offset) != 0 || *offset < 0) return error_set(err, E_INVALID, "\"%.40s\" is no offset of a log on Kafka", e->offset);
-    if (!part->ours || *offset > part->delivered)
-        return error_set(err, E_ABORTED, "%s:%d belongs to another member of %s now", topic_info(part->topic)->name, part->partition, g->name);
+    if (!part->ours || *offset > part->delivered) return moved(g, e, err);
     *out = part;
     return 0;
 }
@@ -358,20 +473,21 @@ int kafka_group_commit(void *group, const struct event *e, struct error *err) {
     int64_t deadline = clock_mono_ms() + COMMIT_TIMEOUT_MS, offset;
     for (;;) { /* sent twice it is the same */
         struct part *part = NULL;
-        if (atomic_load(&g->superseded)) return fenced(g, err);
-        /* Under the lock no partition is given back, so that the generation which librdkafka writes into the commit is one in which it is ours. */
         pthread_mutex_lock(&g->lock);
         int r = part_in_hand(g, e, &offset, &part, err);
-        rd_kafka_resp_err_t why = RD_KAFKA_RESP_ERR_NO_ERROR;
-        if (r == 0 && offset > part->committed) {
-            why = send_commit(g, part, offset + 1, 0);
-            if (why == RD_KAFKA_RESP_ERR_NO_ERROR) part->committed = offset;
-        }
+        int64_t assignment = r == 0 ? part->assignment : 0;
+        bool done = r == 0 && offset <= part->committed;
         pthread_mutex_unlock(&g->lock);
-        if (r != 0 || why == RD_KAFKA_RESP_ERR_NO_ERROR) return r;
+        if (r != 0 || done) return r;
+        /* Without the lock: a session that runs out meanwhile must be answered by the minder at once. */
+        rd_kafka_resp_err_t why = send_commit(g, part, offset + 1, 0);
+        pthread_mutex_lock(&g->lock);
+        bool ours = part->ours && part->assignment == assignment;
+        if (ours && why == RD_KAFKA_RESP_ERR_NO_ERROR) part->committed = offset;
+        pthread_mutex_unlock(&g->lock);
         r = kafka_code(why);
-        if (why == RD_KAFKA_RESP_ERR__FATAL || why == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID) return fenced(g, err);
-        if (r == E_ABORTED) return error_set(err, E_ABORTED, "%s:%d belongs to another member of %s now", topic_info(e->topic)->name, e->partition, g->name);
+        if (!ours || r == E_ABORTED || why == RD_KAFKA_RESP_ERR__FATAL) return moved(g, e, err);
+        if (r == 0) return 0;
         if (r != E_UNAVAILABLE || clock_mono_ms() >= deadline) return kafka_unavailable(g->log, why, err);
         kafka_pause(KAFKA_PAUSE_MS); /* a rebalance that is under way, or a coordinator that is not */
     }
@@ -383,23 +499,28 @@ int kafka_group_rewind(void *group, const struct event *e, struct error *err) {
     int64_t offset;
     pthread_mutex_lock(&g->lock);
     int r = part_in_hand(g, e, &offset, &part, err);
-    if (r == 0) {
-        rd_kafka_topic_t *topic = rd_kafka_topic_new(g->rk, topic_info(part->topic)->name, NULL);
-        rd_kafka_resp_err_t why = topic ? rd_kafka_seek(topic, part->partition, offset, KAFKA_CALL_MS) : RD_KAFKA_RESP_ERR__FAIL;
-        if (topic) rd_kafka_topic_destroy(topic);
-        if (why != RD_KAFKA_RESP_ERR_NO_ERROR) {
-            r = kafka_unavailable(g->log, why, err);
-        } else {
-            part->delivered = offset - 1; /* nothing of it is in hand but what stands before it */
-            part->retried = offset;
-            part->tries = e->deliveries + 1;
-        }
+    int64_t assignment = r == 0 ? part->assignment : 0;
+    pthread_mutex_unlock(&g->lock);
+    if (r != 0) return r;
+    rd_kafka_topic_t *topic = rd_kafka_topic_new(g->rk, topic_info(part->topic)->name, NULL);
+    rd_kafka_resp_err_t why = topic ? rd_kafka_seek(topic, part->partition, offset, KAFKA_CALL_MS) : RD_KAFKA_RESP_ERR__FAIL;
+    if (topic) rd_kafka_topic_destroy(topic);
+    pthread_mutex_lock(&g->lock);
+    if (!part->ours || part->assignment != assignment) {
+        r = moved(g, e, err);
+    } else if (why != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        r = kafka_unavailable(g->log, why, err);
+    } else {
+        part->delivered = offset - 1; /* nothing of it is in hand but what stands before it */
+        part->retried = offset;
+        part->tries = e->deliveries + 1;
     }
     pthread_mutex_unlock(&g->lock);
     return r;
 }
 
 static int64_t lag_of(struct kafka_group *g) {
+    if (!g->rk) return -1;
     rd_kafka_topic_partition_list_t *low = list_of(g->parts, g->n), *high = list_of(g->parts, g->n), *done = list_of(g->parts, g->n);
     int64_t lag = -1;
     if (rd_kafka_committed(g->rk, done, KAFKA_CALL_MS) == RD_KAFKA_RESP_ERR_NO_ERROR &&
@@ -432,16 +553,8 @@ struct kafka_group *kafka_group_next(struct kafka_group *g) { return g->next; }
 /* ---- groups: open and close ---- */
 
 static void group_free(struct kafka_group *g) {
-    atomic_store(&g->stopping, true);
-    if (g->has_minder) {
-        rd_kafka_queue_t *q = rd_kafka_queue_get_consumer(g->rk);
-        rd_kafka_queue_yield(q);
-        rd_kafka_queue_destroy(q);
-        pthread_join(g->minder, NULL);
-    }
     if (g->message) rd_kafka_message_destroy(g->message);
-    if (g->queue) rd_kafka_queue_destroy(g->queue);
-    if (g->rk) rd_kafka_destroy_flags(g->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+    client_stop(g);
     pthread_mutex_destroy(&g->lock);
     mem_free(g);
 }
@@ -455,24 +568,13 @@ int kafka_group_open(void *state, const char *group, const char *member, const e
     g->events = events;
     g->arg = arg;
     g->n = parts_init(g->parts, topics, n);
+    g->n_topics = n;
+    memcpy(g->topics, topics, (size_t)n * sizeof *topics);
     g->lag = eventlog_lag_metric(group);
     span_copy(g->name, sizeof g->name, span_str(group));
     span_copy(g->member, sizeof g->member, span_str(member));
     pthread_mutex_init(&g->lock, NULL);
-    char session[16], longest[16];
-    snprintf(session, sizeof session, "%d", EVENTLOG_SESSION_MS);
-    snprintf(longest, sizeof longest, "%d", LONGEST_POLL_MS);
-    const char *const pairs[] = {"group.id", group, "group.instance.id", member, "session.timeout.ms", session, "heartbeat.interval.ms", "1500", "max.poll.interval.ms", longest, NULL};
-    int r = kafka_client_new(log, KAFKA_MEMBER, pairs, prepare_member, g, &g->rk, err);
-    if (r == 0 && !(g->queue = rd_kafka_queue_new(g->rk))) r = error_set(err, E_NOMEM, "no memory for a consumer group");
-    if (r == 0) {
-        rd_kafka_topic_partition_list_t *names = rd_kafka_topic_partition_list_new(n);
-        for (int i = 0; i < n; i++) rd_kafka_topic_partition_list_add(names, topic_info(topics[i])->name, RD_KAFKA_PARTITION_UA);
-        rd_kafka_resp_err_t e = rd_kafka_subscribe(g->rk, names);
-        rd_kafka_topic_partition_list_destroy(names);
-        if (e != RD_KAFKA_RESP_ERR_NO_ERROR) r = kafka_unavailable(log, e, err);
-    }
-    if (r == 0 && !(g->has_minder = pthread_create(&g->minder, NULL, minder_main, g) == 0)) r = error_set(err, E_NOMEM, "no thread for a consumer group");
+    int r = client_start(g, err);
     if (r != 0) {
         group_free(g);
         return r;
@@ -497,7 +599,7 @@ void kafka_group_close(void *group) {
     /* librdkafka 2.0.2 does not survive the end of a member that is between joining and its first assignment (fixed in 2.3): that takes milliseconds, or
      * others are busy and it has not joined. */
     int64_t deadline = clock_mono_ms() + FIRST_ASSIGNMENT_MS;
-    while (!atomic_load(&g->seen_assignment) && atomic_load(&g->log->healthy) && clock_mono_ms() < deadline) kafka_pause(10);
+    while (!atomic_load(&g->seen_assignment) && !atomic_load(&g->broken) && atomic_load(&g->log->healthy) && clock_mono_ms() < deadline) kafka_pause(10);
     group_free(g);
 }
 

@@ -65,6 +65,8 @@ struct eventlog_backend {
 
 extern const struct eventlog_backend eventlog_redis, eventlog_kafka;
 
+/* For tests of a backend's own. */
+void *eventlog_backend_state(struct eventlog *log);
 /* Ends a publication: counts it, tells its owner, frees it. message: why it failed, NULL where r is 0. From any thread. */
 void eventlog_published(struct eventlog *log, struct publication *p, int r, const char *message);
 /* The gauge genloop_eventlog_lag of a group. */

@@ -140,6 +140,7 @@ void eventlog_close(struct eventlog *log) {
     mem_free(log);
 }
 
+void *eventlog_backend_state(struct eventlog *log) { return log->state; }
 const char *eventlog_identity(struct eventlog *log) { return log->backend->identity(log->state); }
 bool eventlog_healthy(struct eventlog *log) { return log->backend->healthy(log->state); }
 

@@ -305,6 +305,12 @@ static void give_up(rd_kafka_t *rk, int64_t ms) {
     (void)rd_kafka_flush(rk, (int)ms);
 }
 
+void kafka_count_replaced(const char *kind) {
+    char label[32];
+    snprintf(label, sizeof label, "client=\"%s\"", kind);
+    metric_add(metric_counter("genloop_eventlog_clients_replaced_total", label, "Clients of Kafka that had died and were replaced by others."), 1);
+}
+
 /* The pump's: another producer in place of one that is dead. Order per key holds: what the dead one had has failed. */
 static void replace_producer(struct kafka_log *l) {
     rd_kafka_t *old = l->producer;
@@ -320,6 +326,7 @@ static void replace_producer(struct kafka_log *l) {
     }
     give_up(old, OLD_PRODUCER_MS);
     producer_free(old, topics, meta, leases);
+    kafka_count_replaced("producer");
 }
 
 static void *pump_main(void *arg) {
@@ -835,7 +842,7 @@ static int parse_url(struct kafka_log *l, const char *url, struct error *err) {
     struct span rest = span_skip(span_str(url), strlen("kafka://"));
     if (span_ends(rest, SPAN("/"))) rest.len--;
     if (span_empty(rest) || strcspn(rest.data, "@/? ") < rest.len)
-        return error_set(err, E_INVALID, "a log on Kafka is kafka://HOST:PORT,HOST:PORT…, not \"%.100s\"; users and passwords are sasl.* in log_properties", url);
+        return error_set(err, E_INVALID, "a log on Kafka is kafka://HOST:PORT,HOST:PORT… and nothing else; users and passwords are sasl.* in log_properties");
     l->brokers = span_dup(rest);
     return l->brokers ? 0 : error_set(err, E_NOMEM, "no memory for the log");
 }

@@ -87,6 +87,8 @@ struct kafka_log {
 enum kafka_kind { KAFKA_PRODUCER, KAFKA_READER, KAFKA_MEMBER };
 /* A client with the log's properties, the defaults and what must be so. pairs: more of the latter, "key", "value", …, NULL. */
 int kafka_client_new(struct kafka_log *l, enum kafka_kind kind, const char *const *pairs, void (*prepare)(rd_kafka_conf_t *c, void *arg), void *arg, rd_kafka_t **rk, struct error *err);
+/* Counts a client that had died (librdkafka's fatal errors) and was replaced: "producer", "member". */
+void kafka_count_replaced(const char *kind);
 /* Our code for librdkafka's. */
 int kafka_code(rd_kafka_resp_err_t e);
 /* What a client of the log's said went wrong, for messages. */
@@ -112,6 +114,7 @@ void kafka_pause(int64_t ms);
 /* Called by the keeper, under keeper_lock. */
 void kafka_group_measure(struct kafka_group *g);
 struct kafka_group *kafka_group_next(struct kafka_group *g);
+rd_kafka_t *kafka_group_client(struct kafka_group *g); /* for tests */
 
 int kafka_group_open(void *state, const char *group, const char *member, const enum topic *topics, int n, const struct eventlog_group_events *events,
                      void *arg, void **g, struct error *err);

@@ -326,6 +326,8 @@ static int renew(struct kafka_group *g, struct error *err) {
     if (r != 0) {
         client_stop(g);
         atomic_store(&g->broken, true);
+    } else {
+        kafka_count_replaced("member");
     }
     pthread_mutex_unlock(&g->log->keeper_lock);
     return r;
@@ -549,6 +551,7 @@ void kafka_group_measure(struct kafka_group *g) {
 }
 
 struct kafka_group *kafka_group_next(struct kafka_group *g) { return g->next; }
+rd_kafka_t *kafka_group_client(struct kafka_group *g) { return g->rk; }
 
 /* ---- groups: open and close ---- */
 

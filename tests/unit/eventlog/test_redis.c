@@ -28,6 +28,7 @@ struct suite_fixture suite_fixture = {
     .kill_server = kill_server,
     .start_server = start_server,
     .kills = 6,
+    .away_ms = 300,
     .lease_ms = 1500,
     .publish_foreign = publish_foreign,
 };

@@ -20,7 +20,8 @@ struct suite_fixture {
     const char *compact_properties;                         /* for those of the compaction test */
     void (*kill_server)(struct suite_fixture *);            /* as a crash */
     void (*start_server)(struct suite_fixture *);           /* again; returns when it serves */
-    int kills;                                              /* in the test of restarts; 0: it is left out */
+    int kills;                                              /* in the test of restarts */
+    int64_t away_ms;                                        /* how long the server stays away after each second one */
     int64_t publish_timeout_ms;                             /* 0: the log's own; longer where a restart takes long */
     int64_t lease_ms;                                       /* so long that a busy machine can renew it */
     void (*publish_foreign)(struct suite_fixture *, const char *topic, const char *key, const char *value); /* as a producer that is not ours would, without headers */

@@ -14,6 +14,8 @@
 
 enum { PATIENCE_MS = 60000 }; /* the most that anything here may take on a busy machine; nothing is timed */
 
+__attribute__((weak)) struct suite_fixture suite_fixture; /* a program beside this suite has none */
+
 struct eventlog *suite_open(const char *source) {
     struct eventlog_config c = {.url = suite_fixture.url, .source = source, .properties = suite_fixture.properties, .publish_timeout_ms = suite_fixture.publish_timeout_ms};
     struct eventlog *log = NULL;

@@ -563,9 +563,8 @@ static void same_name(void **state) {
     eventlog_close(log);
 }
 
-/* However long the effect of an event takes, no other member is given it, nor what stands behind it; and its commit counts. */
-static void long_effect(void **state) {
-    (void)state;
+/* One run of what long_effect says. False where the busy member's session ran out all the same, since this machine gave it no time to say that it lives: then it has been told. */
+static bool effect_is_alone(void) {
     struct eventlog *log = suite_open("/t");
     char tag[ID_TEXT_MAX], name[64];
     tag_make(tag);
@@ -583,14 +582,15 @@ static void long_effect(void **state) {
     struct eventlog_group *idle = group_of(log, name, "idle", TOPIC_DOCUMENTS);
     int64_t until = clock_mono_ms() + 2 * EVENTLOG_SESSION_MS; /* busy: not a poll for two sessions */
     int seen = 0;
-    while (clock_mono_ms() < until)
+    bool alone = true;
+    while (alone && clock_mono_ms() < until)
         if (group_next(idle, tag, 100, &other)) {
-            if (other.partition == partition) fail_msg("partition %d has two members at once", partition);
+            alone = other.partition != partition;
             assert_int_equal(eventlog_group_commit(idle, &other, NULL), 0);
             seen++;
         }
-    assert_int_equal(eventlog_group_commit(busy, &e, NULL), 0);
-    for (int64_t deadline = clock_mono_ms() + PATIENCE_MS; seen < 39 && clock_mono_ms() < deadline;) { /* then all of it is handled, each once */
+    assert_int_equal(eventlog_group_commit(busy, &e, NULL), alone ? 0 : E_ABORTED);
+    for (int64_t deadline = clock_mono_ms() + PATIENCE_MS; alone && seen < 39 && clock_mono_ms() < deadline;) { /* then all of it is handled, each once */
         if (group_next(busy, tag, 50, &other)) {
             if (eventlog_group_commit(busy, &other, NULL) == 0) seen++;
         }
@@ -598,10 +598,18 @@ static void long_effect(void **state) {
             if (eventlog_group_commit(idle, &other, NULL) == 0) seen++;
         }
     }
-    assert_int_equal(seen, 39);
+    if (alone) assert_int_equal(seen, 39);
     eventlog_group_close(busy);
     eventlog_group_close(idle);
     eventlog_close(log);
+    return alone;
+}
+/* However long the effect of an event takes, no other member is given it, nor what stands behind it; and its commit counts. */
+static void long_effect(void **state) {
+    (void)state;
+    int runs = 0;
+    while (!effect_is_alone())
+        if (++runs == 5) fail_msg("in %d runs the busy member lost its partition", runs);
 }
 
 struct moves {

@@ -27,6 +27,7 @@ void http_exchange_unref(struct http_exchange *x) {
     if (--x->refs) return;
     http_head_fini(&x->head);
     buf_fini(&x->collected);
+    if (x->budget) x->budget->used -= x->budgeted;
     buf_fini(&x->fields);
     buf_fini(&x->trailers);
     buf_fini(&x->out);
@@ -74,7 +75,15 @@ void http_exchange_body(struct http_exchange *x, struct span piece) {
         x->on_chunk(x->body_arg, piece, false, 0);
         return;
     }
+    if (x->budget && piece.len > x->budget->max - x->budget->used) {
+        fail_body(x, E_FULL);
+        return;
+    }
     int r = buf_append_span(&x->collected, piece);
+    if (r == 0 && x->budget) {
+        x->budget->used += piece.len;
+        x->budgeted += piece.len;
+    }
     if (r) fail_body(x, r == E_FULL ? E_TOO_LARGE : r);
 }
 
@@ -112,6 +121,8 @@ void http_body_collect(struct http_exchange *x, size_t cap, void *arg, void (*on
     }
     want_body(x);
 }
+
+void http_body_budget(struct http_exchange *x, struct http_budget *budget) { x->budget = budget; }
 
 void http_body_patient(struct http_exchange *x) { x->body_patient = true; }
 

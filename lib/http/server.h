@@ -89,6 +89,11 @@ void http_body_resume(struct http_exchange *x);
 /* The client may take its time with this body: no body_timeout (a stream of messages whose pace is the client's, as gRPC's). That the client still is there, HTTP/2 asks by PING. */
 void http_body_patient(struct http_exchange *x);
 /* Reads the whole body. on_body(arg, body, 0) with at most cap bytes, borrowed until the exchange ends; or r as above, E_TOO_LARGE (answer 413), E_NOMEM. */
+/* What bodies that are collected may hold together, over all exchanges that are given the same one; the caller's, and it outlives them. Above `max` a body that grows gets E_FULL (answer 503). */
+struct http_budget {
+    size_t used, max;
+};
+void http_body_budget(struct http_exchange *x, struct http_budget *budget); /* before http_body_collect */
 void http_body_collect(struct http_exchange *x, size_t cap, void *arg, void (*on_body)(void *arg, struct span body, int r));
 
 /* ---- The answer ----------------------------------------------------------------------------------------------------------- */

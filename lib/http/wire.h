@@ -38,6 +38,8 @@ struct http_exchange {
     void (*on_chunk)(void *arg, struct span piece, bool last, int r);
     void (*on_body)(void *arg, struct span body, int r);
     struct buf collected;
+    struct http_budget *budget; /* of what is collected; may be NULL */
+    size_t budgeted;
     uint64_t body_seen;
     bool body_patient;
     bool body_wanted, body_paused, body_over; /* over: its end or error was seen */

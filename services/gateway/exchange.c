@@ -6,9 +6,10 @@
 #include "base/random.h"
 #include "http/query.h"
 #include "service/admin.h"
-#include "grpc.h"
+#include "access.h"
 #include "coding.h"
 #include "cors.h"
+#include "grpc.h"
 #include "routes.h"
 #include "wire/protojson.h"
 
@@ -23,7 +24,9 @@ enum {
 
 /* ---- ends ---- */
 
-static void count(const struct exchange *x, int status) {
+static void count(struct exchange *x, int status) {
+    if (x->gateway->access) access_add(x->gateway->access, x, status);
+    quota_release(x, x->tokens_used);
     char labels[192];
     (void)snprintf(labels, sizeof labels, "route=\"%s\",code=\"%d\"", x->match.route ? x->match.route->pattern : "none", status);
     metric_add(metric_counter("genloop_gateway_requests_total", labels, "Requests by route and HTTP status."), 1);
@@ -41,6 +44,7 @@ static void exchange_free(struct exchange *x) {
 }
 
 void exchange_respond(struct exchange *x, int status, const char *content_type, struct span body) {
+    x->bytes_out = body.len;
     count(x, status);
     (void)http_respond(x->http, status, content_type, body);
     exchange_free(x);
@@ -98,7 +102,11 @@ void exchange_error_status(struct exchange *x, int status, const struct error *e
     }
     struct buf body;
     buf_init(&body, 16384);
-    if (status == 429 || status == 503 || status == 507) (void)http_header_add(x->http, "Retry-After", SPAN("1"));
+    if (status == 429 || status == 503 || status == 507) {
+        char text[24];
+        (void)snprintf(text, sizeof text, "%lld", (long long)(x->retry_after_s > 0 ? x->retry_after_s : 1));
+        (void)http_header_add(x->http, "Retry-After", span_str(text));
+    }
     if (status == 401) {
         (void)http_header_add(x->http, "WWW-Authenticate", SPAN("Bearer realm=\"genloop\""));
         if (!code) code = "invalid_api_key";
@@ -158,6 +166,7 @@ int exchange_write(struct exchange *x, struct span bytes) {
     int r = 0;
     size_t done = x->pending.len == 0 ? push(x, bytes, &r) : 0;
     if (r < 0 && r != E_FULL) return r;
+    x->bytes_out += bytes.len;
     return done < bytes.len ? buf_append_span(&x->pending, span_skip(bytes, done)) : 0;
 }
 
@@ -350,6 +359,21 @@ static bool refuse_media(struct exchange *x) {
     return true;
 }
 
+static void handle(struct exchange *x) { x->match.route->handle(x, x->json); }
+
+/* What an answer may cost in tokens, as far as the request says: its prompt at four bytes a token, and what it asks for at most. -1: it asks no model. */
+static int64_t cost_of(struct exchange *x, size_t body_bytes) {
+    enum { ASKED_MAX = 1 << 20, CHOICES_MAX = 128 }; /* as generate_request.h; beyond them it is refused anyhow */
+    const struct json *most = json_get(x->json, "max_completion_tokens");
+    if (json_type(json_get(x->json, "model")) != JSON_TYPE_STRING || x->match.route->scope != SCOPE_CLIENT) return -1;
+    if (json_is_null(most)) most = json_get(x->json, "max_tokens");
+    int64_t asked = json_int(most, 0), n = json_int(json_get(x->json, "n"), 1);
+    if (asked < 0 || asked > ASKED_MAX) asked = 0;
+    if (n < 1 || n > CHOICES_MAX) n = 1;
+    x->prompt_estimate = (int64_t)(body_bytes / 4);
+    return x->prompt_estimate + asked * n;
+}
+
 static void on_body(void *arg, struct span body, int r) {
     struct exchange *x = arg;
     struct error err = {0};
@@ -360,12 +384,13 @@ static void on_body(void *arg, struct span body, int r) {
     }
     if (r < 0) {
         if (r == E_TOO_LARGE) (void)error_set(&err, r, "the body is larger than %d bytes", HTTP_BODY_COLLECT_MAX);
+        else if (r == E_FULL) (void)error_set(&err, E_UNAVAILABLE, "the bodies of all requests together are larger than gateway.bodies_max: try again in a moment");
         else (void)error_set(&err, r, "%s", r == E_DEADLINE ? "the body did not come in time" : "the body cannot be read");
         exchange_error(x, &err);
         return;
     }
     if (optional && body.len == 0) {
-        x->match.route->handle(x, NULL);
+        quota_take(x, -1, false, handle);
         return;
     }
     if (optional && refuse_media(x)) return;
@@ -379,7 +404,7 @@ static void on_body(void *arg, struct span body, int r) {
         exchange_error(x, &err);
         return;
     }
-    x->match.route->handle(x, x->json);
+    quota_take(x, cost_of(x, body.len), json_bool(json_get(x->json, "stream"), false), handle);
 }
 
 /* ---- what a page of another origin may do ---- */
@@ -434,8 +459,12 @@ static void admit(struct exchange *x) {
         return;
     }
     x->admitted = true;
+    http_body_budget(x->http, x->gateway->bodies);
     switch (x->match.route->body) {
-    case BODY_NONE: case BODY_STREAM: x->match.route->handle(x, NULL); return;
+    case BODY_NONE: case BODY_STREAM:
+        if (x->grpc && grpc_method_of(x)->handle == generation_call) quota_take(x, 0, grpc_method_of(x)->server_stream, handle); /* what it asks for is not read yet: it is charged afterwards */
+        else quota_take(x, -1, false, handle);
+        return;
     case BODY_JSON:
         if (refuse_media(x)) return; /* before any of it is read */
         http_body_collect(x->http, HTTP_BODY_COLLECT_MAX, x, on_body);

@@ -12,6 +12,7 @@
 #include "http/server.h"
 #include "auth.h"
 #include "gateway.h"
+#include "quota.h"
 #include "router.h"
 #include "trace.h"
 
@@ -29,6 +30,13 @@ struct exchange {
     char request_id[REQUEST_ID_MAX], session[SESSION_MAX], claim[CLAIM_MAX], traceparent[TRACEPARENT_MAX];
     int64_t began_ms, timeout_ms; /* timeout_ms: as the client asked, or the configured one */
     int64_t waits_since_ms;       /* exchange_wait: since when; 0: not yet */
+    struct quota_hold quota;
+    int64_t retry_after_s;        /* of a refusal; 0: 1 */
+    int64_t prompt_estimate;      /* tokens of the prompt, by the size of the body */
+    int64_t tokens_used;          /* made for this request, as far as known: what is charged, and logged */
+    size_t bytes_out;             /* of the answer's body */
+    char model[MODEL_FULL_NAME_MAX], replica[65]; /* who answered; "" : no model */
+    bool from_cache;
     struct json *json;            /* the body, where it is JSON */
     struct bus_call *call;        /* of relays: one at a time */
     struct loop_timer *wait;      /* of exchange_wait */

@@ -2,7 +2,8 @@
  * The gateway: HTTP in, the bus out. What it is made of, each a file:
  *   door.c               the HTTP door: addresses, TLS, limits
  *   routes.c             the table of what there is; router.c matches it (pure)
- *   auth.c               who asks, and what he may
+ *   auth.c, quota.c, access.c   who asks, what he may and how much of it, and a line about it
+ *   cached.c             answers that were given before
  *   exchange.c           one request from its head to its answer: id, trace, deadline, actor, body, errors; trace.c, cors.c, coding.c are its pure parts
  *   generate_request.c, chat.c, completions.c   OpenAI's JSON as a GenerateRequest (pure)
  *   answer.c, sse.c      answers in OpenAI's JSON, whole and in chunks (pure)
@@ -24,13 +25,17 @@
 
 #include "http/server.h"
 #include "service/service.h"
+#include "cache/limits.h"
 #include "registry/api_key.h"
 #include "routing.h"
 
 struct gateway_settings {
     struct service_settings shared;
     char *listen, *capture, *cors_origins;
-    int64_t timeout_ms, upload_max_bytes;
+    int64_t timeout_ms, upload_max_bytes, bodies_max_bytes;
+    struct limit_figures key_limits, tenant_limits;
+    int64_t cache_ttl_ms, cache_entry_max;
+    bool access_log;
     /* door.c */
     char *tls_certificate, *tls_key, *tls_client_ca;
     bool reuse_port;
@@ -40,6 +45,9 @@ struct gateway_settings {
 enum capture { CAPTURE_NONE, CAPTURE_HASHED, CAPTURE_FULL };
 
 struct registry;
+struct quota;
+struct access_log;
+struct link;
 struct generation;
 struct interactions;
 struct reflection;
@@ -55,7 +63,11 @@ struct gateway {
     enum capture capture;
     char actor[80]; /* the owner of the home, local:USER: through his own door, and on loopback without keys */
     bool beyond_loopback;
-    uint8_t api_key_secret[API_KEY_SECRET_SIZE];
+    uint8_t api_key_secret[API_KEY_SECRET_SIZE], answer_secret[32];
+    struct link *cache;     /* the cache's Redis: limits and the response cache */
+    struct quota *quota;
+    struct access_log *access; /* NULL: none is wanted */
+    struct http_budget *bodies; /* of bodies that are read whole */
     struct http_server *owner_door;
     size_t exchanges; /* open */
 };

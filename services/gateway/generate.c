@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "answer.h"
+#include "cached.h"
 #include "exchange.h"
 #include "generate_request.h"
 #include "grpc.h"
@@ -50,6 +51,8 @@ struct generation {
     struct answer answer;
     char id[REQUEST_ID_MAX + 16], model[FULL_NAME_MAX], replica[65];
     bool canary, begun; /* begun: the stream's head is out */
+    struct cached cached;
+    struct buf replay;  /* of an answer from the cache: what is not told yet */
     bool wants_logprobs; /* the client does: with best_of we do, to know which are best */
     uint64_t session_hash;
     struct candidate *candidates;
@@ -83,6 +86,8 @@ static void generation_free(struct generation *g) {
         choice_fini(&g->candidates[i].choice);
     }
     mem_free(g->candidates);
+    cached_fini(&g->cached);
+    buf_fini(&g->replay);
     buf_fini(&g->packed);
     buf_fini(&g->chunk);
     arena_fini(&g->arena);
@@ -100,6 +105,7 @@ static const char *code_of(struct error *err) {
 
 static void fail(struct generation *g, const struct error *why) {
     struct exchange *x = g->x;
+    if (g->first_ms == 0) x->tokens_used = 0;
     struct error err = *why;
     const char *code = code_of(&err);
     if (!g->begun || x->grpc) {
@@ -127,7 +133,9 @@ static void on_gone(void *state) {
 static void answer_headers(struct generation *g) {
     (void)http_header_add(g->x->http, "x-genloop-model", span_str(g->model));
     (void)http_header_add(g->x->http, "x-genloop-replica", span_str(g->replica));
-    (void)http_header_add(g->x->http, "x-genloop-cache", SPAN("miss")); /* what a replica computed */
+    (void)http_header_add(g->x->http, "x-genloop-cache", g->x->from_cache ? SPAN("hit") : SPAN("miss")); /* miss: a replica computed it */
+    span_copy(g->x->model, sizeof g->x->model, span_str(g->model));
+    span_copy(g->x->replica, sizeof g->x->replica, span_str(g->replica));
 }
 
 /* ---- what is kept ---- */
@@ -223,6 +231,8 @@ static void finish(struct generation *g) {
         usage.completion_tokens += c->usage.completion_tokens;
     }
     remember(g, &usage);
+    g->x->tokens_used = g->x->from_cache ? 0 : (int64_t)(usage.prompt_tokens + usage.completion_tokens);
+    cached_keep(&g->cached);
     if (g->x->grpc) finish_message(g);
     else finish_json(g, &usage);
 }
@@ -319,7 +329,7 @@ static int tell_message(struct candidate *c, Genloop__V1__GenerateReply *reply, 
     }
     if (!g->begun) answer_headers(g);
     g->begun = true;
-    if (c->choice.index > 0) {
+    if (c->choice.index > 0 || g->x->from_cache) {
         reply->index = c->choice.index;
         buf_clear(&g->chunk);
         if (append_reply(&g->chunk, reply) < 0) return g->chunk.failed;
@@ -338,13 +348,19 @@ static void grant(struct candidate *c) {
     c->owed = 0;
 }
 
+static void replay(struct generation *g);
+
 static void on_clear(void *state) {
     struct generation *g = state;
+    if (g->x->from_cache) {
+        replay(g);
+        return;
+    }
     for (size_t i = 0; i < g->n; i++) grant(&g->candidates[i]);
 }
 
-static void on_item(void *arg, struct span item) {
-    struct candidate *c = arg;
+/* A piece of an answer, from a replica or the cache. False: the generation is gone. */
+static bool take_item(struct candidate *c, struct span item) {
     struct generation *g = c->generation;
     struct error err;
     int r = 0;
@@ -352,7 +368,7 @@ static void on_item(void *arg, struct span item) {
     if (!reply) {
         (void)error_set(&err, E_UNKNOWN, "a replica answered with what is no GenerateReply");
         fail(g, &err);
-        return;
+        return false;
     }
     if (g->first_ms == 0) {
         g->first_ms = now_ms(g);
@@ -361,12 +377,24 @@ static void on_item(void *arg, struct span item) {
     }
     if (reply->usage) c->usage = (struct answer_usage){reply->usage->prompt_tokens, reply->usage->completion_tokens, reply->usage->cached_tokens};
     if (reply->finish_reason[0]) c->finished = true;
+    if (!g->x->from_cache) g->x->tokens_used += (int64_t)reply->n_tokens;
+    char *made_for = reply->request_id;
+    if (g->x->from_cache) reply->request_id = g->x->request_id; /* borrowed: given back before it is freed */
     r = g->x->grpc ? tell_message(c, reply, item) : tell_json(c, reply);
+    reply->request_id = made_for;
     genloop__v1__generate_reply__free_unpacked(reply, NULL);
     if (r < 0) { /* the client is gone, or takes nothing at all */
         on_gone(g);
-        return;
+        return false;
     }
+    return true;
+}
+
+static void on_item(void *arg, struct span item) {
+    struct candidate *c = arg;
+    struct generation *g = c->generation;
+    cached_add(&g->cached, (uint16_t)c->choice.index, item);
+    if (!take_item(c, item)) return;
     c->owed++;
     if (c->owed >= CREDIT / 2 && exchange_clear(g->x)) grant(c);
 }
@@ -469,6 +497,82 @@ static int read_request(struct generation *g, enum door door, const struct json 
     return E_INTERNAL;
 }
 
+static void start(struct generation *g) {
+    struct exchange *x = g->x;
+    struct error err = {0};
+    int r;
+    x->tokens_used = x->prompt_estimate; /* until it is known, or somebody else is to be asked */
+    for (size_t i = 0; i < g->n; i++)
+        if ((r = dispatch(&g->candidates[i], &err)) < 0) {
+            if (r == E_UNAVAILABLE && i == 0 && exchange_wait(x)) generation_free(g);
+            else fail(g, &err);
+            return;
+        }
+}
+
+/* ---- answers that were given before ---- */
+
+/* Tells as much as the client takes: the rest when it has. */
+static void replay(struct generation *g) {
+    struct span items = buf_span(&g->replay), item;
+    size_t before = items.len;
+    uint16_t source;
+    bool whole = false;
+    while ((!g->request.stream || exchange_clear(g->x)) && answer_next(&items, &source, &item, &whole)) {
+        if (source < g->n && !take_item(&g->candidates[source], item)) return;
+    }
+    buf_consume(&g->replay, before - items.len);
+    if (items.len == 0) finish(g);
+}
+
+static void on_cached(void *arg, bool hit, struct span items) {
+    struct generation *g = arg;
+    struct span rest = items, item;
+    uint16_t source;
+    bool whole = false;
+    if (hit) { /* of another shape than ours it is none: it is sealed, so only we could have written it */
+        while (answer_next(&rest, &source, &item, &whole)) whole = false;
+        hit = whole && items.len > 0 && buf_append_span(&g->replay, items) == 0;
+    }
+    if (!hit) {
+        start(g);
+        return;
+    }
+    g->x->from_cache = true;
+    replay(g);
+}
+
+/* Greedy choice is a function of the request, and so is chance from a seed: choices differ by seeds that follow each other. */
+static bool deterministic(const Genloop__V1__GenerateRequest *m) {
+    bool greedy = m->temperature_set_case == GENLOOP__V1__GENERATE_REQUEST__TEMPERATURE_SET_TEMPERATURE && m->temperature == 0;
+    return greedy || m->seed_set_case == GENLOOP__V1__GENERATE_REQUEST__SEED_SET_SEED;
+}
+
+/* False: there is nothing to look for. Otherwise on_cached comes. */
+static bool look_into_cache(struct generation *g, const Genloop__V1__ModelVersion *version) {
+    struct exchange *x = g->x;
+    struct answer_hash hash;
+    struct answer_key key;
+    struct error err;
+    char session[SESSION_MAX];
+    if (g->gateway->settings->cache_ttl_ms == 0 || !deterministic(&g->request.message)) return false;
+    /* Its name is all that is sent, but for the session: that says where, not what. */
+    memcpy(session, x->session, sizeof session);
+    x->session[0] = '\0';
+    answer_hash_begin(&hash, g->gateway->answer_secret, span_str(x->caller.tenant), span_str(g->model), span_str(version->directory ? version->directory->sha256 : ""));
+    answer_hash_add(&hash, span_of(&g->request.best_of, sizeof g->request.best_of));
+    int r = 0;
+    for (size_t i = 0; i < g->n && r == 0; i++) {
+        r = pack(&g->candidates[i], &err);
+        answer_hash_add(&hash, buf_span(&g->packed));
+    }
+    memcpy(x->session, session, sizeof session);
+    answer_hash_end(&hash, &key);
+    if (r < 0) return false; /* it is too large, and will hear so when it is sent */
+    cached_use(&g->cached, &key, http_header(x->http, "cache-control"));
+    return cached_look(&g->cached, g, on_cached);
+}
+
 static void generate(struct exchange *x, const struct json *body, enum door door) {
     struct gateway *gw = x->gateway;
     struct error err = {0};
@@ -486,6 +590,8 @@ static void generate(struct exchange *x, const struct json *body, enum door door
     arena_init(&g->arena, REQUEST_ARENA_MAX);
     buf_init(&g->packed, REQUEST_BYTES_MAX);
     buf_init(&g->chunk, CHUNK_MAX);
+    buf_init(&g->replay, (size_t)gw->settings->cache_entry_max + ANSWER_OVERHEAD);
+    cached_init(&g->cached, gw);
     r = read_request(g, door, body, &err);
     bool chat = g->request.chat;
     g->wants_logprobs = g->request.message.logprobs;
@@ -521,12 +627,7 @@ static void generate(struct exchange *x, const struct json *body, enum door door
             g->n++;
         }
     exchange_watch(x, g, on_gone, on_clear);
-    for (size_t i = 0; i < g->n; i++)
-        if ((r = dispatch(&g->candidates[i], &err)) < 0) {
-            if (r == E_UNAVAILABLE && i == 0 && exchange_wait(x)) generation_free(g);
-            else fail(g, &err);
-            return;
-        }
+    if (!look_into_cache(g, version)) start(g);
 }
 
 void chat_create(struct exchange *x, const struct json *body) { generate(x, body, DOOR_CHAT); }

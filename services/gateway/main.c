@@ -5,8 +5,10 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/loop_stream.h"
+#include "cache/link.h"
 #include "descriptors.h"
 #include "genloop/v1/bus.pb-c.h"
+#include "access.h"
 #include "auth.h"
 #include "cors.h"
 #include "door.h"
@@ -24,6 +26,16 @@ static const struct config_row ROWS[] = {
     {"gateway", "cors_origins", CONFIG_STRING, AT(cors_origins), "", 0, 0, "Web pages of other origins that may use this gateway from a browser: https://HOST[:PORT], several with commas between, or * for any; empty: none."},
     {"gateway", "timeout", CONFIG_DURATION_MS, AT(timeout_ms), "10m", 1, 86400000, "The most that a request may take where the client says nothing (x-genloop-timeout-ms)."},
     {"gateway", "upload_max", CONFIG_BYTES, AT(upload_max_bytes), "1GiB", 1, 0x1p40, "The largest document that is taken; ingest has a limit of its own."},
+    {"gateway", "bodies_max", CONFIG_BYTES, AT(bodies_max_bytes), "256MiB", HTTP_BODY_COLLECT_MAX, 0x1p40, "What the bodies that are read whole (8 MiB each at most) may hold together: above it 503."},
+    {"gateway", "key_requests_per_minute", CONFIG_INT, AT(key_limits.requests_per_minute), "0", 0, LIMITS_FIGURE_MAX, "Requests a minute of each key (or of the caller without one); 0: no limit."},
+    {"gateway", "key_tokens_per_minute", CONFIG_INT, AT(key_limits.tokens_per_minute), "0", 0, LIMITS_FIGURE_MAX, "Tokens a minute of each key, prompts and answers together; 0: no limit."},
+    {"gateway", "key_streams_max", CONFIG_INT, AT(key_limits.streams_max), "0", 0, LIMITS_FIGURE_MAX, "Streamed answers of each key at once; 0: no limit."},
+    {"gateway", "tenant_requests_per_minute", CONFIG_INT, AT(tenant_limits.requests_per_minute), "0", 0, LIMITS_FIGURE_MAX, "Requests a minute of each tenant, over all its keys; 0: no limit."},
+    {"gateway", "tenant_tokens_per_minute", CONFIG_INT, AT(tenant_limits.tokens_per_minute), "0", 0, LIMITS_FIGURE_MAX, "Tokens a minute of each tenant, over all its keys; 0: no limit."},
+    {"gateway", "tenant_streams_max", CONFIG_INT, AT(tenant_limits.streams_max), "0", 0, LIMITS_FIGURE_MAX, "Streamed answers of each tenant at once; 0: no limit."},
+    {"gateway", "cache_ttl", CONFIG_DURATION_MS, AT(cache_ttl_ms), "1h", 0, 604800000, "How long the answer to a deterministic request is kept in the response cache; 0: none is kept."},
+    {"gateway", "cache_entry_max", CONFIG_BYTES, AT(cache_entry_max), "256KiB", 1024, 1 << 20, "The largest answer that is kept there; how many there are is bounded by Redis' own memory limit."},
+    {"gateway", "access_log", CONFIG_BOOL, AT(access_log), "true", 0, 0, "One line of JSON on stderr for each request, without contents and keys."},
     /* door.c */
     {"gateway", "tls_certificate", CONFIG_STRING, AT(tls_certificate), "", 0, 0, "PEM file with the certificate chain to show: then the door speaks TLS (1.2 and 1.3, HTTP/2 by ALPN) and nothing else. Read again when it changes; empty: plain."},
     {"gateway", "tls_key", CONFIG_STRING, AT(tls_key), "", 0, 0, "PEM file with its private key, without passphrase. Read again when it changes."},
@@ -110,6 +122,9 @@ static void stop(struct service *s, void *arg) {
     interactions_close(g->interactions);
     routing_free(g->routing);
     reflection_free(g->reflection);
+    access_close(g->access);
+    quota_close(g->quota);
+    link_close(g->cache);
     loop_timer_close(shell->drain);
     mem_free(shell);
 }
@@ -127,6 +142,8 @@ static void drain(struct service *s, void *arg) {
     http_server_drain(shell->gateway.owner_door, shell, on_http_drained);
     loop_timer_start(shell->drain, 0, DRAIN_CHECK_MS);
 }
+
+static struct http_budget bodies; /* outlives every exchange */
 
 static int start(struct service *s, void **arg, struct error *err) {
     int r;
@@ -149,6 +166,11 @@ static int start(struct service *s, void **arg, struct error *err) {
     }
     g->beyond_loopback = !listener_is_local(g->settings->listen);
     service_secret(s, "api-keys", g->api_key_secret);
+    service_secret(s, "answers", g->answer_secret);
+    bodies.max = (size_t)g->settings->bodies_max_bytes;
+    g->bodies = &bodies;
+    if ((r = link_open(g->settings->shared.redis, service_loop(s), &g->cache, err)) < 0 || (r = quota_open(g, &g->quota, err)) < 0) goto fail;
+    if (g->settings->access_log && (r = access_open(g, &g->access, err)) < 0) goto fail;
     if ((r = cors_check(g->settings->cors_origins, err)) < 0) goto fail;
     if ((r = interactions_open(g, &g->interactions, err)) < 0) goto fail;
     if ((r = door_open(g, err)) < 0) goto fail;

@@ -2,15 +2,19 @@
 """API keys on the real platform: made, used, too weak, revoked, kept over restarts and without the cache's Redis; the owner's door; limits; the response cache, which no two tenants share; who did what,
 in the audit log; the access log.
 
-    tests/integration/test_keys.py        uses build/bin or $GENLOOP_BIN; about 40 s"""
+    tests/integration/test_keys.py        uses build/bin or $GENLOOP_BIN; about a minute"""
 import json
 import os
 import re
+import signal
+import socket
 import stat
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from testbed import EASY_GATES, ROOT, Platform, Suite, equal, expect, finish, wait_for  # noqa: E402
+from testbed import EASY_GATES, ROOT, Platform, Suite, corpus, equal, expect, finish, wait_for  # noqa: E402
+from wire import Redis  # noqa: E402
 
 RANK = {"CLIENT": 1, "OPERATOR": 2, "APPROVER": 3}
 
@@ -152,6 +156,208 @@ class Keys:
         return f"{looked} files"
 
 
+LIMITS = {"key_requests_per_minute": 120, "key_tokens_per_minute": 600, "key_streams_max": 1, "tenant_requests_per_minute": 1000, "tenant_tokens_per_minute": 100000}
+
+
+class Limits:
+    """A platform with limits, a model and keys of two tenants. Each test makes its own keys: their buckets are full."""
+
+    def __init__(self, platform):
+        self.p, self.c = platform, platform.client
+
+    def model(self):
+        for name, body in corpus(60):
+            self.c.upload("limits", name, body.encode())
+        dataset = self.p.build("limits")
+        self.p.train("limits", f"limits@{dataset['version']}", steps=100)
+        self.p.release("limits@1")
+        self.operator = self.p.json("keys", "create", "--scope", "operator")
+        return "limits@1"
+
+    def key(self, tenant="shop"):
+        return self.p.json("keys", "create", "--tenant", tenant)
+
+    def ask(self, key, headers=None, **more):
+        body = {"model": "production", "prompt": "The quiet river", "max_tokens": 6, **more}
+        status, headers, text = self.c.raw("POST", "/v1/completions", body, {**bearer(key), **(headers or {})})
+        return status, headers, json.loads(text) if text.startswith(b"{") else text
+
+    def cached(self, key, want, headers=None, **more):
+        status, headers, answer = self.ask(key, headers, temperature=0, **more)
+        equal((status, headers.get("x-genloop-cache")), (200, want), f"{more} {headers} {answer}")
+        return answer
+
+    def cache(self):
+        a, b = self.key(), self.key()
+        first = self.cached(a, "miss")
+        again = self.cached(a, "hit")
+        equal((again["choices"], again["usage"]), (first["choices"], first["usage"]), "the answer")
+        expect(again["id"] != first["id"], "each answer has its own id")
+        equal(self.cached(b, "hit")["choices"], first["choices"], "another key of the same tenant")
+        equal(self.cached(b, "miss", {"Cache-Control": "no-cache"})["choices"], first["choices"], "past the cache")
+        self.cached(b, "hit", {"Cache-Control": "max-age=3600"})
+        self.cached(b, "miss", {"Cache-Control": "max-age=0"})
+        self.cached(b, "miss", {"Cache-Control": "no-store"}, max_tokens=3)
+        self.cached(b, "miss", max_tokens=3)
+        self.cached(b, "hit", max_tokens=3)
+        for more in ({"prompt": "The quiet rivet"}, {"max_tokens": 7}, {"n": 2}, {"logprobs": 2}, {"stop": ["zz"]}, {"user": "ada"}):
+            self.cached(b, "miss", **more)
+            self.cached(b, "hit", **more)
+        return first["choices"][0]["text"]
+
+    def seeds(self):
+        key = self.key()
+        status, headers, first = self.ask(key, temperature=1, seed=7, n=2)
+        equal((status, headers["x-genloop-cache"]), (200, "miss"), "with a seed")
+        status, headers, again = self.ask(key, temperature=1, seed=7, n=2)
+        equal((headers["x-genloop-cache"], again["choices"]), ("hit", first["choices"]), "with the same seed")
+        equal([self.ask(key, temperature=1)[1]["x-genloop-cache"] for _ in range(2)], ["miss", "miss"], "by chance")
+
+    def tenants(self):
+        """Whatever one tenant has asked is never in the other's cache, under any spelling."""
+        shop, library = self.key("shop"), self.key("library")
+        self.cached(shop, "miss", prompt="The tenant")
+        self.cached(shop, "hit", prompt="The tenant")
+        self.cached(library, "miss", prompt="The tenant")
+        self.cached(library, "hit", prompt="The tenant")
+        for header in ({"x-genloop-tenant": "shop"}, {"X-Tenant": "shop"}):
+            self.cached(self.key("third"), "miss", header, prompt="The tenant " + next(iter(header)))
+        with Redis(os.path.join(self.p.home, "run", "cache.sock")) as cache:
+            names = [n for n in cache("KEYS", "genloop:answer:*")]
+            values = b"".join(cache("GET", n) or b"" for n in names)
+        expect(len(names) >= 2 and all(re.fullmatch(rb"genloop:answer:[0-9a-f]{64}", n) for n in names), f"{names[:3]}")
+        expect(b"river" not in values and b"limits@1" not in values and b"inference" not in values, "an answer lies open in Redis")
+        return f"{len(names)} answers, none of them legible"
+
+    def streams(self):
+        key = self.key()
+        body = {"model": "production", "prompt": "A stream of", "max_tokens": 8, "temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
+
+        def stream():
+            events = list(self.c.events("/v1/completions", body, bearer(key)))
+            equal(events[-1], "[DONE]", "the end")
+            chunks = [json.loads(e) for e in events[:-1]]
+            return self.c.answer_headers["x-genloop-cache"], "".join(c["text"] for k in chunks for c in k["choices"]), chunks[-1]["usage"]
+        first, again = stream(), stream()
+        equal((first[0], again[0], again[1:]), ("miss", "hit", first[1:]), "a stream from the cache")
+        whole = self.cached(key, "hit", prompt="A stream of", max_tokens=8)
+        equal(whole["choices"][0]["text"], first[1], "the same, whole")
+        return first[1]
+
+    def requests(self):
+        """Requests a minute: the headers count down, then 429 with a time that holds."""
+        key, seen = self.key(), []
+        for i in range(200):
+            status, headers, body = self.c.raw("GET", "/v1/models", headers=bearer(key))
+            seen.append((status, int(headers["x-ratelimit-remaining-requests"])))
+            if status != 200:
+                break
+        expect(status == 429 and 120 <= len(seen) < 200, f"{len(seen)} requests: {seen[-3:]}")
+        equal((headers["x-ratelimit-limit-requests"], json.loads(body)["error"]["code"], json.loads(body)["error"]["type"]), ("120", "rate_limit_exceeded", "rate_limit_error"), "the refusal")
+        expect(all(a[1] >= b[1] - 1 for a, b in zip(seen, seen[1:])) and seen[0][1] == 119, f"remaining: {seen[:3]}")
+        expect(int(headers["retry-after"]) >= 1 and re.fullmatch(r"(\d+(\.\d+)?(ms|s))", headers["x-ratelimit-reset-requests"]), f"{headers}")
+        equal(self.c.raw("GET", "/v1/models", headers=bearer(self.key()))[0], 200, "another key of the tenant")
+        time.sleep(int(headers["retry-after"]))
+        equal(self.c.raw("GET", "/v1/models", headers=bearer(key))[0], 200, "after Retry-After")
+        return f"{len(seen) - 1} let in"
+
+    def tokens(self):
+        """Tokens a minute: what was asked for and not made comes back; what was made stays gone; an answer from the cache is free."""
+        key = self.key()
+        status, headers, answer = self.ask(key, prompt="Tokens", max_tokens=40, temperature=1)
+        used = answer["usage"]["total_tokens"]
+        wait_for("what was not used is back", lambda: abs(int(self.ask(key, prompt="a", max_tokens=1, temperature=0, headers={"Cache-Control": "max-age=600"})[1]["x-ratelimit-remaining-tokens"]) - (600 - used)) <= 60, 20)
+        for i in range(60):
+            status, headers, answer = self.ask(key, prompt=f"Spend {i}", max_tokens=60, temperature=1)
+            if status != 200:
+                break
+        equal((status, answer["error"]["code"], "tokens" in answer["error"]["message"]), (429, "rate_limit_exceeded", True), f"{i} requests: {answer}")
+        equal(self.c.raw("GET", "/v1/models", headers=bearer(key))[0], 200, "what makes no tokens goes on")
+        equal(self.ask(self.key(), max_tokens=1)[0], 200, "another key goes on")
+        return f"{i} answers of up to 60 tokens"
+
+    def one_stream(self):
+        """Streams at once: the second is refused while the first is open, and let in when it is over."""
+        key = self.key()
+        body = {"model": "production", "prompt": "Long", "max_tokens": 200, "stream": True, "temperature": 1, "ignore_eos": True}
+        connection, answer = self.c._open("POST", "/v1/completions", body, bearer(key), 60)
+        try:
+            equal(answer.status, 200, "the first")
+            answer.read(20)
+            refused = wait_for("a second is refused, or the first was too quick", lambda: self.ask(key, stream=True, max_tokens=1), 20)
+        finally:
+            connection.close()
+        wait_for("the next is let in", lambda: self.ask(key, stream=True, max_tokens=1)[0] == 200, 60)
+        return f"HTTP {refused[0]}: {refused[2]['error']['message']}" if refused[0] == 429 else "the first was over before the second came"
+
+    def without_redis(self):
+        """The cache's Redis is killed again and again: keys and answers go on, limits hold with the same figures, and nothing waits for it."""
+        key, count = self.key(), 0
+        expect(self.ask(key, max_tokens=1)[0] == 200, "before")
+        stop = os.path.join(self.p.home, "run", "cache.sock")
+        pid = self.p.processes()["cache"]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            status, headers, _ = self.ask(key, max_tokens=1, temperature=0)
+            equal((status, headers["x-genloop-cache"]), (200, "miss"), "with a Redis that hangs")
+            for _ in range(200):
+                status, headers, body = self.c.raw("GET", "/v1/models", headers=bearer(key))
+                if status != 200:
+                    break
+                count += 1
+            expect(status == 429 and count <= 160, f"{count} requests without Redis, then {status}")
+            expect(self.c.raw("GET", "/v1/models", headers={"Authorization": "Bearer wrong"})[0] == 401 and self.c.raw("GET", "/v1/models", headers=bearer(self.key()))[0] == 200, "keys without Redis")
+        finally:
+            os.kill(pid, signal.SIGKILL)
+        self.p.wait_ready("cache", pid)
+        wait_for("the cache is used again", lambda: [self.ask(self.operator, temperature=0, prompt="again")[1].get("x-genloop-cache") for _ in range(2)] == ["hit", "hit"], 60, 0.3)
+        return f"{count} requests let in without {os.path.basename(stop)}"
+
+    def access_log(self):
+        """A line for each request, with who and what, and nothing of what was in it."""
+        key, secret = self.key("audited"), "The unmistakable zanzibar"
+        request_id = f"access-{os.getpid()}"
+        self.ask(key, {"x-request-id": request_id}, prompt=secret, temperature=0)
+        log = os.path.join(self.p.home, "logs", "gateway.log")
+
+        def lines():
+            with open(log, encoding="utf-8") as f:
+                return [json.loads(line) for line in f if '"gateway.access"' in line]
+        line = wait_for("the line is there", lambda: [x for x in lines() if x["request_id"] == request_id], 20)[0]
+        equal({k: line[k] for k in ("method", "route", "status", "key", "tenant", "model", "cache")},
+              {"method": "POST", "route": "/v1/completions", "status": 200, "key": key["id"], "tenant": "audited", "model": "limits@1", "cache": "miss"}, "the line")
+        expect(line["bytes"] > 50 and line["ms"] >= 0 and line["tokens"] > 0 and line["replica"].startswith("inference-"), f"{line}")
+        with open(log, encoding="utf-8") as f:
+            text = f.read()
+        expect("zanzibar" not in text and key["key"] not in text and key["key"][21:] not in text, "contents or a key are in the log")
+        return f"{len(lines())} lines"
+
+    def bodies(self):
+        """Bodies that are read whole have a budget together: beyond it 503 at once, and it is free again when they are gone."""
+        sockets, refused = [], 0
+        try:
+            for _ in range(6):
+                s = socket.create_connection(("127.0.0.1", self.p.port))
+                sockets.append(s)
+                head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.operator['key']}\r\nContent-Type: application/json\r\nContent-Length: 4000000\r\n\r\n"
+                s.sendall(head.encode())
+                try:
+                    s.sendall(b" " * 3900000)
+                    s.settimeout(1)
+                    data = s.recv(200)
+                except TimeoutError:
+                    data = b""
+                except OSError:
+                    data = b"HTTP/1.1 503"
+                refused += data.startswith(b"HTTP/1.1 503")
+        finally:
+            for s in sockets:
+                s.close()
+        expect(2 <= refused <= 4, f"{refused} of six bodies of 4 MB were refused, of which 12 MiB are held")
+        wait_for("it is free again", lambda: self.ask(self.operator, max_tokens=1, prompt="x" * 100)[0] == 200, 20)
+        return f"{refused} of 6 refused"
+
+
 def main():
     suite = Suite()
     with Platform(config={"gates": EASY_GATES}) as p:
@@ -166,6 +372,13 @@ def main():
         suite.run("who_did_it", t.who, needs=[revoked])
         suite.run("restarts", t.restart, needs=[revoked])
         suite.run("nothing_in_the_open", t.nothing_in_the_open, needs=[revoked])
+        if suite.failed:
+            p.tell_errors()
+    with Platform(config={"gates": EASY_GATES, "gateway": {**LIMITS, "bodies_max": "12MiB"}}) as p:
+        t = Limits(p)
+        model = suite.run("a_model_and_limits", t.model)
+        for name in ("cache", "seeds", "tenants", "streams", "requests", "tokens", "one_stream", "without_redis", "access_log", "bodies"):
+            suite.run(name, getattr(t, name), needs=[model])
         if suite.failed:
             p.tell_errors()
     finish(suite)

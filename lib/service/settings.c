@@ -9,7 +9,7 @@
 
 const struct config_row SERVICE_ROWS[] = {
     {"", "log", CONFIG_STRING, AT(log), "embedded", 0, 0, "Where topics are: `embedded` (the private Redis of the home), `kafka://HOST:PORT,…`, `redis://…` or `redis+unix:PATH`."},
-    {"", "log_properties", CONFIG_STRING, AT(log_properties), "", 0, 0, "Lines `key=value` for librdkafka (TLS, SASL)."},
+    {"", "log_properties", CONFIG_SECRET, AT(log_properties), "", 0, 0, "Lines `key=value` for librdkafka, as for TLS and SASL: security.protocol, sasl.mechanism, sasl.username, sasl.password, ssl.ca.location …"},
     {"", "store", CONFIG_STRING, AT(store), "", 0, 0, "Where objects are: `file:DIR`; empty: `file:HOME/store`."},
     {"", "redis", CONFIG_STRING, AT(redis), "", 0, 0, "The cache and membership: `unix:PATH`, `redis://…`, `rediss://…`; empty: the private Redis of the home."},
     {"", "home", CONFIG_STRING, AT(home), "~/.genloop", 0, 0, "The data directory: sockets, keys, objects, views, scratch."},

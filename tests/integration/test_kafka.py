@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The platform on a real Apache Kafka instead of its own log: the loop from a document to a judged answer, a producer that is not ours (kcat), a broker that dies while clients upload, services
+"""The platform on a real Apache Kafka instead of its own log, over TLS with a password (SASL): the loop from a document to a judged answer, a producer that is not ours (kcat), a broker that dies while clients upload, services
 that die, and views that come back from the topics alone.
 
     tests/integration/test_kafka.py        uses build/bin or $GENLOOP_BIN, and tests/support/kafka; about a minute"""
@@ -25,11 +25,11 @@ class Broker:
 
     def __init__(self):
         self.dir = tempfile.mkdtemp(prefix="genloop-kafka-", dir=os.environ.get("TEST_TMP"))
-        made = subprocess.run([TOOL, "make", self.dir], capture_output=True, text=True)
+        made = subprocess.run([TOOL, "make", self.dir], capture_output=True, text=True, env={**os.environ, "SECURE": "1"})
         self.why = short(made.stderr) if made.returncode == 77 else None
         expect(made.returncode in (0, 77), f"{TOOL} make: {made.stderr}")
         self.url = made.stdout.strip()
-        self.address = self.url.removeprefix("kafka://")
+        self.address = self.url.removeprefix("kafka://")  # for those who look on: without TLS
         self.process = None
 
     def start(self):
@@ -203,7 +203,9 @@ def main():
             suite.note("skip", "platform_on_kafka", broker.why or "kcat is not installed")
             finish(suite)
         broker.start()
-        with Platform(config={"log": broker.url, "gates": EASY_GATES}) as p:
+        with open(os.path.join(broker.dir, "secure.url"), encoding="utf-8") as f, open(os.path.join(broker.dir, "secure.properties"), encoding="utf-8") as g:
+            log = {"log": f.read().strip(), "log_properties": g.read()}
+        with Platform(config={**log, "gates": EASY_GATES}) as p:
             t = Loop(p, broker)
             up = suite.run("five_services_on_kafka", t.processes)
             documents = suite.run("documents", t.documents, needs=[up])

@@ -657,7 +657,7 @@ int main(int argc, char **argv) {
     for (int64_t round = 0; round < set.rounds; round++)
         for (int i = 0; i < count; i++) measure(&targets[i]);
     printf("limit    %9.1f µs/request %9.2f µs/chunk   (read and written again over loopback, nothing else)\n", bare_us(200, 600, 4), bare_us(200, 200, 2));
-    for (int i = 1; i < count; i++)
+    for (int i = 1; i < count && !only[0]; i++)
         printf("ratio    %.2f × %s per request, %.2f × per chunk (least of %lld rounds)\n", targets[0].unary_us / targets[i].unary_us, targets[i].name, targets[0].chunk_us / targets[i].chunk_us,
                (long long)set.rounds);
     if (count == 1) printf("peers    neither nginx nor haproxy is on PATH (Debian packages of these names)\n");

@@ -156,6 +156,16 @@ static int wire_begin(struct http_exchange *x, int64_t length) {
     return 0;
 }
 
+/* Once for each token of a stream: printf would cost more than all the rest here. */
+static void put_chunk_size(struct buf *out, size_t size) {
+    char text[2 * sizeof size + 2], *at = text + sizeof text;
+    *--at = '\n';
+    *--at = '\r';
+    do *--at = "0123456789abcdef"[size & 15];
+    while (size >>= 4);
+    buf_append(out, at, (size_t)(text + sizeof text - at));
+}
+
 static int wire_write(struct http_exchange *x, struct span data) {
     struct http1 *c = x->connection;
     if (!x->streaming) return buf_append_span(&x->out, data); /* the end follows at once */
@@ -164,7 +174,7 @@ static int wire_write(struct http_exchange *x, struct span data) {
     if (x->out.len + data.len > most && x->out.len) return E_FULL;
     bool chunked = x->head.minor == 1;
     if (!buf_reserve(&x->out, data.len + 32)) return E_NOMEM; /* all of it or nothing */
-    if (chunked) buf_printf(&x->out, "%zx\r\n", data.len);
+    if (chunked) put_chunk_size(&x->out, data.len);
     buf_append_span(&x->out, data);
     if (chunked) buf_append_str(&x->out, "\r\n");
     enter(c);

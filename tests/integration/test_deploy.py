@@ -34,7 +34,7 @@ serviceMonitor: {enabled: true}
 prometheusRule: {enabled: true}
 networkPolicy: {clients: [{namespaceSelector: {matchLabels: {a: b}}}], monitoring: [{namespaceSelector: {}}], extraEgress: [{ports: [{port: 443}]}]}
 inference: {autoscaling: {targetQueuedRequests: 4}, nodeSelector: {a: b}, tolerations: [{operator: Exists}], env: [{name: GENLOOP_INFERENCE_SEQUENCES, value: "8"}], priorityClassName: x}
-gateway: {service: {type: LoadBalancer, annotations: {a: b}}}
+gateway: {service: {type: LoadBalancer, annotations: {a: b}}, tls: {existingSecret: web-tls}}
 config: {inference: {weights: q8}, gates: {documents: 100}, log_level: debug}
 """
 REFUSED = {"a broker without a port": "kafka: {brokers: [nonsense]}", "replicas below none": "gateway: {replicas: -1}", "a pull policy that is none": "image: {pullPolicy: Sometimes}",

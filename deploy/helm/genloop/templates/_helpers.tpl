@@ -100,6 +100,10 @@ spec:
         {{- if eq $service "feedback" }}
         - {name: GENLOOP_FEEDBACK_REGISTRY_KEY_FILE, value: /run/secrets/genloop/registry-key}
         {{- end }}
+        {{- if and (eq $service "gateway") $v.tls.existingSecret }}
+        - {name: GENLOOP_GATEWAY_TLS_CERTIFICATE, value: /run/secrets/tls/tls.crt}
+        - {name: GENLOOP_GATEWAY_TLS_KEY, value: /run/secrets/tls/tls.key}
+        {{- end }}
         {{- with $.Values.redis.existingSecret }}
         - {name: GENLOOP_REDIS, valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.Values.redis.urlKey }}}}}
         {{- end }}
@@ -124,6 +128,9 @@ spec:
       volumeMounts:
         - {name: config, mountPath: /etc/genloop, readOnly: true}
         - {name: secrets, mountPath: /run/secrets/genloop, readOnly: true}
+        {{- if and (eq $service "gateway") $v.tls.existingSecret }}
+        - {name: tls, mountPath: /run/secrets/tls, readOnly: true}
+        {{- end }}
         - {name: home, mountPath: /var/lib/genloop}
         - {name: store, mountPath: /var/lib/genloop/store, subPath: store}
         - {name: store, mountPath: /var/lib/genloop/keys, subPath: keys}
@@ -143,6 +150,10 @@ spec:
           {{- if eq $service "feedback" }}
           - {key: registry-key, path: registry-key} # of feedback alone: who has it signs as the registry
           {{- end }}
+    {{- if and (eq $service "gateway") $v.tls.existingSecret }}
+    - name: tls
+      secret: {secretName: {{ $v.tls.existingSecret }}, defaultMode: 0440}
+    {{- end }}
     - name: home
       emptyDir: {}
     - name: store

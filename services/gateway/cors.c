@@ -40,6 +40,16 @@ bool cors_own(struct span authority, struct span origin) {
     return colon > 0 && authority.len > 0 && span_eq_nocase(span_skip(origin, (size_t)colon + 3), authority);
 }
 
+bool cors_name_is_ours(struct span authority) {
+    if (authority.len > 0 && authority.data[0] == '[') return true;
+    ptrdiff_t colon = span_find_char(authority, ':');
+    struct span host = colon >= 0 ? span_sub(authority, 0, (size_t)colon) : authority;
+    if (span_eq_nocase(host, SPAN("localhost"))) return true;
+    for (size_t i = 0; i < host.len; i++)
+        if (host.data[i] != '.' && (host.data[i] < '0' || host.data[i] > '9')) return false; /* no top-level domain is a number */
+    return host.len > 0;
+}
+
 bool cors_headers_ok(struct span names) {
     struct span one;
     if (names.len > CORS_HEADERS_MAX || span_find_char(names, '\n') >= 0 || span_find_char(names, '\r') >= 0) return false; /* which span_trim would take off */

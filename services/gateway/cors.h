@@ -19,6 +19,11 @@ int cors_check(const char *trusted, struct error *err);
 bool cors_trusts(const char *trusted, struct span origin);
 /* Whether it is the gateway itself, which answers as `authority` (the scheme is not looked at: a proxy may have taken TLS off). */
 bool cors_own(struct span authority, struct span origin);
+/*
+ * Whether a gateway that asks for no key may trust pages that it seems to serve itself under this name. Of an address or localhost it may. A name in the DNS can be made to mean 127.0.0.1 by whoever owns it
+ * (DNS rebinding), and his page would then pass for our own.
+ */
+bool cors_name_is_ours(struct span authority);
 /* Whether this is what Access-Control-Request-Headers may be: names with commas between. */
 bool cors_headers_ok(struct span names);
 

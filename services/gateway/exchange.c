@@ -415,7 +415,8 @@ static int check_origin(struct exchange *x, struct error *err) {
     struct span origin = http_header(x->http, "origin"), method = http_method(x->http);
     bool reads = span_eq_str(method, "GET") || span_eq_str(method, "HEAD") || span_eq_str(method, "OPTIONS");
     if (*trusted) (void)http_header_add(x->http, "Vary", SPAN("Origin"));
-    if (!origin.data || cors_own(http_authority(x->http), origin)) return 0;
+    struct span name = http_authority(x->http);
+    if (!origin.data || (cors_own(name, origin) && (auth_asks(x->gateway) || cors_name_is_ours(name)))) return 0;
     if (cors_trusts(trusted, origin)) {
         (void)http_header_add(x->http, "Access-Control-Allow-Origin", origin);
         (void)http_header_add(x->http, "Access-Control-Expose-Headers", SPAN("*"));

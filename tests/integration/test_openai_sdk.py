@@ -163,6 +163,7 @@ class Sdk:
         status, headers, _ = c.raw("POST", path, body, headers=trusted)
         equal((status, headers.get("access-control-allow-origin"), headers.get("vary")), (200, TRUSTED, "Origin"), "a request of a page that is trusted")
         equal(c.raw("POST", path, body, headers={"Origin": self.p.url})[0], 200, "a request of our own page")
+        equal(c.raw("POST", path, body, headers={"Origin": "http://evil.example", "Host": "evil.example"})[0], 403, "a page whose name was made to mean this machine")
         long = {"model": "talker", "prompt": "a", "max_tokens": 40, "logprobs": 5, "temperature": 0}
         plain = c.raw("POST", path, long, headers={"Accept-Encoding": "identity"})
         coded = c.raw("POST", path, long, headers={"Accept-Encoding": "gzip"})

@@ -67,6 +67,12 @@ static void test_cors(void **state) {
     } ours[] = {{"127.0.0.1:8080", "http://127.0.0.1:8080", true}, {"chat.example", "https://chat.example", true}, {"Chat.Example", "https://chat.example", true}, {"127.0.0.1:8080", "http://127.0.0.1:80", false},
                 {"a", "http://b", false}, {"", "http://", false}, {"a", "null", false}};
     static const struct {
+        const char *authority;
+        bool ours;
+    } names[] = {{"127.0.0.1:8080", true}, {"localhost", true}, {"LOCALHOST:1", true}, {"[::1]:8080", true}, {"10.0.0.7", true}, {"evil.example:8080", false}, {"localhost.evil.example", false},
+                 {"127.0.0.1.evil.example", false}, {"x", false}, {"", false}, {":8080", false}};
+    for (size_t i = 0; i < COUNT(names); i++) CHECK(cors_name_is_ours(span_str(names[i].authority)) == names[i].ours, "%s", names[i].authority);
+    static const struct {
         const char *names;
         bool ok;
     } headers[] = {{"authorization", true}, {"authorization, content-type,x-stainless-os", true}, {"a b", false}, {"a,,b", false}, {"a\r\nb", false}, {"a,\nb", false}};

@@ -292,6 +292,7 @@ static void *work(void *arg) {
         usleep(2000); /* an effect, long enough for both to come to work */
         if (eventlog_group_commit(g, &e, NULL) != 0) continue;
         w->seen++;
+        deadline = clock_mono_ms() + PATIENCE_MS; /* it goes on */
         if (i <= w->last[key]) w->out_of_order++;
         w->last[key] = i;
         if (atomic_fetch_add(&w->committed[key * 25 + i], 1) == 0) atomic_fetch_sub(w->left, 1);

@@ -25,6 +25,7 @@ export class Failure extends Error {
   }
 
   get remedy() {
+    if (this.code === "context_length_exceeded") return "The conversation has outgrown the model's context. Ask without its oldest turn, begin a new one, or choose a model with a longer context.";
     if (this.status === 0) return "The gateway does not answer. See whether it runs (genloop status), then try again.";
     if (this.status === 401) return "Give an API key of this platform: genloop keys create makes one.";
     if (this.status === 403) return "The key that is in use may not do this. Ask for one with the scope that is named, or use another key.";

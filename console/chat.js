@@ -1,11 +1,11 @@
 // A conversation that streams. It lives as long as the page is open, and nowhere else: what the platform keeps of it is its own policy (gateway.capture).
 import { events, Failure, json, post, randomId } from "./api.js";
 import { fill, h, icon } from "./dom.js";
-import { count, duration, figure } from "./format.js";
+import { count, duration, short } from "./format.js";
 import { copy_button, empty, failed, field, heading, note, question, say, waiting } from "./widgets.js";
 
 // Kept while one looks at another page.
-const talk = { messages: [], session: randomId(), model: null, parameters: { system: "", temperature: "0.7", top_p: "", max_tokens: "256", seed: "" } };
+const talk = { messages: [], session: randomId(), model: null, context: 0, parameters: { system: "", temperature: "0.7", top_p: "", max_tokens: "", seed: "" } };
 
 const NUMBERS = [["temperature", "Temperature", "0 to 2; 0 always takes the likeliest token", { min: 0, max: 2, step: "any" }], ["top_p", "Top p", "0 to 1; empty: all tokens", { min: 0, max: 1, step: "any" }],
   ["max_tokens", "Most tokens", "of an answer", { min: 1, step: 1 }], ["seed", "Seed", "empty: another answer each time", { min: 0, step: 1 }]];
@@ -13,10 +13,15 @@ const NUMBERS = [["temperature", "Temperature", "0 to 2; 0 always takes the like
 function request() {
   const p = talk.parameters, body = { model: talk.model, stream: true, stream_options: { include_usage: true }, messages: [] };
   if (p.system.trim()) body.messages.push({ role: "system", content: p.system });
-  for (const m of talk.messages) if (m.text && !m.failure) body.messages.push({ role: m.role, content: m.text });
+  for (const m of talk.messages) if (m.text && !m.failure && !m.left_out) body.messages.push({ role: m.role, content: m.text });
   for (const [name] of NUMBERS) if (p[name] !== "") body[name] = Number(p[name]);
+  body.max_tokens ??= most_tokens();
   return body;
 }
+
+/** Where nothing is said: enough to read, and room for some turns in a small context. */
+const most_tokens = () => Math.max(16, Math.min(256, Math.floor((talk.context || 1024) / 4)));
+const outgrown = (message) => message.failure?.code === "context_length_exceeded";
 
 const ENDS = { length: "stopped at the most tokens", stopped: "stopped by you", content_filter: "stopped by a filter" };
 
@@ -57,7 +62,7 @@ function correct(message) {
 }
 
 function footer(message) {
-  const facts = [message.model, message.tokens && `${count(message.tokens)} tokens`, message.ms && duration(message.ms), message.tokens > 1 && message.ms > message.first_ms && `${figure((message.tokens - 1) / ((message.ms - message.first_ms) / 1000))} tokens/s`,
+  const facts = [message.model, message.tokens && `${count(message.tokens)} tokens`, message.ms && duration(message.ms), message.tokens && message.ms && `${short((1000 * message.tokens) / message.ms)} tokens/s`,
     message.first_ms && `first after ${duration(message.first_ms)}`, ENDS[message.end]].filter(Boolean);
   return h("div", { class: "answer-foot" }, message.id && !message.failure && h("div", { class: "judge", role: "group", "aria-label": "Judge this answer" }, thumbs(message), correct(message), copy_button(() => message.text, "Copy the answer")),
     h("p", { class: "answer-facts" }, facts.join(" · ")));
@@ -67,6 +72,8 @@ function bubble(message) {
   const text = h("div", { class: "text" }, message.text), foot = h("div", {}), trouble = h("div", {});
   const node = h("article", { class: `message ${message.role}`, "aria-label": message.role === "user" ? "You" : "Answer" }, text, trouble, foot);
   let waits = false;
+  message.node = node;
+  if (message.left_out) node.classList.add("left-out");
   return {
     node,
     more() { // many pieces, one drawing
@@ -78,7 +85,7 @@ function bubble(message) {
       text.textContent = message.text;
       text.hidden = !message.text && Boolean(message.failure);
       node.classList.remove("streaming");
-      if (message.failure) fill(trouble, failed(message.failure, retry));
+      if (message.failure) fill(trouble, failed(message.failure, retry, outgrown(message) ? "Ask without the oldest turn" : "Try again"));
       if (message.role === "assistant") fill(foot, footer(message));
     },
   };
@@ -86,7 +93,7 @@ function bubble(message) {
 
 export function open(main, _name, signal) {
   const log = h("div", { class: "log", tabindex: "0", role: "region", "aria-label": "Conversation" });
-  const select = h("select", { name: "model", "aria-label": "Model", onchange: () => { talk.model = select.value; } });
+  const select = h("select", { name: "model", "aria-label": "Model", onchange: () => choose(select.value) });
   const input = h("textarea", { name: "message", rows: 1, placeholder: "Ask something", "aria-label": "Message", autocomplete: "off" });
   const go = h("button", { type: "submit", class: "button primary icon-only send", "aria-label": "Send", title: "Send (Enter)" }, icon("send"));
   const stop = h("button", { type: "button", class: "button icon-only send", "aria-label": "Stop", title: "Stop (Escape)", hidden: true }, icon("stop"));
@@ -99,10 +106,15 @@ export function open(main, _name, signal) {
   } }, "New conversation");
   const parameters = h("details", { class: "parameters panel" }, h("summary", {}, "Parameters"),
     field("System prompt", h("textarea", { rows: 3, value: talk.parameters.system, oninput: (e) => { talk.parameters.system = e.target.value; } }), "what the model is told before the conversation"),
-    NUMBERS.map(([name, label, hint, limits]) => field(label, h("input", { type: "number", inputmode: "decimal", ...limits, value: talk.parameters[name], oninput: (e) => { talk.parameters[name] = e.target.value; } }), hint)));
+    NUMBERS.map(([name, label, hint, limits]) => field(label, h("input", { name, type: "number", inputmode: "decimal", ...limits, value: talk.parameters[name], oninput: (e) => { talk.parameters[name] = e.target.value; } }), hint)));
   parameters.open = matchMedia("(min-width: 72rem)").matches;
-  let running = null;
+  let running = null, models = [];
 
+  const choose = (id) => {
+    talk.model = select.value = id;
+    talk.context = models.find((m) => m.id === id)?.context_length ?? 0;
+    parameters.querySelector("[name=max_tokens]").placeholder = most_tokens();
+  };
   const at_end = () => log.scrollHeight - log.scrollTop - log.clientHeight < 80;
   const to_end = () => { log.scrollTop = log.scrollHeight; };
 
@@ -147,6 +159,8 @@ export function open(main, _name, signal) {
       stop.hidden = true;
       const follow = at_end();
       view.end(() => {
+        const oldest = talk.messages.findIndex((m) => !m.left_out);
+        if (outgrown(message)) for (const m of talk.messages.slice(oldest, oldest + 2)) if (m !== talk.messages.at(-2)) leave_out(m);
         talk.messages.splice(talk.messages.indexOf(message), 1);
         view.node.remove();
         answer();
@@ -154,6 +168,12 @@ export function open(main, _name, signal) {
       if (follow) to_end();
       input.focus({ preventScroll: true });
     }
+  }
+
+  function leave_out(m) {
+    m.left_out = true;
+    m.node.classList.add("left-out");
+    m.node.title = "Not sent any more: the conversation has outgrown the model's context";
   }
 
   function draw() {
@@ -204,7 +224,7 @@ export function open(main, _name, signal) {
     const body = h("div", { class: "chat-body" }, waiting(3));
     fill(main, heading("Chat", null, fresh), body);
     try {
-      const models = (await json("/v1/models", { signal })).data;
+      models = (await json("/v1/models", { signal })).data;
       if (signal.aborted) return;
       if (!models.length) {
         fill(body, empty("No model is released yet", "A model answers here once it has passed its gates, a person has approved it and it was promoted. Train one first:", ["genloop ingest PATH --dataset NAME", "genloop train --dataset NAME --recipe pretrain-small --name MODEL --wait"],
@@ -212,8 +232,7 @@ export function open(main, _name, signal) {
         return;
       }
       fill(select, models.map((m) => h("option", { value: m.id }, m.id === m.version ? m.id : `${m.id} (${m.version})`)));
-      if (!models.some((m) => m.id === talk.model)) talk.model = (models.find((m) => m.id === "production") ?? models[0]).id;
-      select.value = talk.model;
+      choose((models.find((m) => m.id === talk.model) ?? models.find((m) => m.id === "production") ?? models[0]).id);
       fill(body, h("div", { class: "chat-main" }, log, composer), parameters);
       draw();
       if (matchMedia("(pointer: fine)").matches) input.focus({ preventScroll: true });

@@ -62,10 +62,10 @@ addEventListener("hashchange", () => open(true));
 // ---- the key ----
 
 let asked = null;
-key.ask = (why, refused) => asked ??= question({
-  title: refused ? "This key is not accepted" : "This gateway asks for an API key",
+key.ask = (why, refused) => asked ??= question({ // refused: whether one was given; null: one was given and may too little
+  title: refused === null ? "Give another API key" : refused ? "This key is not accepted" : "This gateway asks for an API key",
   text: refused ? why : "Everything here is done under its name. It is kept for this tab only and forgotten when the tab is closed.",
-  fields: [field("API key", h("input", { name: "key", type: "password", autocomplete: "off", required: true, spellcheck: "false" }), "genloop keys create --scope operator makes one; it is shown once.")],
+  fields: [field("API key", h("input", { name: "key", type: "password", autocomplete: "off", required: true, spellcheck: "false" }), "genloop keys create --scope approver makes one that may all of this; it is shown once.")],
   action: "Use this key",
   submit: async ({ key: given }) => key.set(given),
 }).then((given) => { asked = null; return Boolean(given); });

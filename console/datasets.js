@@ -84,7 +84,7 @@ function detail(main, name, signal) {
       card && panel("Card", markdown(card)),
       manifest && h("details", { class: "panel more" }, h("summary", {}, "Manifest (Croissant)"), h("pre", { class: "block", tabindex: "0" }, JSON.stringify(JSON.parse(manifest), null, 2))),
     ];
-  });
+  }, name);
 }
 
 export function open(main, name, signal) {

@@ -8,7 +8,7 @@ import { can_verify, from_base64, hex, sha256 } from "./merkle.js";
 
 export const full_name = (v) => `${v.name}@${v.version}`;
 export const model_link = (full) => (full ? h("a", { href: `#/models/${encodeURIComponent(full)}` }, full) : "–");
-export const actor = (a) => (a?.id ? h("span", {}, a.id, a.claim && h("span", { class: "muted" }, ` (says: ${a.claim})`)) : "–");
+export const actor = (a) => (a?.id ? h("span", {}, h("span", { class: "nowrap" }, a.id), a.claim && h("span", { class: "muted" }, ` (says: ${a.claim})`)) : "–");
 
 // ---- the list ----
 
@@ -160,7 +160,7 @@ function detail(main, name, signal) {
         { name: "Evidence", cell: (t) => t.evidence || "–" }], d.history.toReversed())),
       d.card && panel("Card", markdown(d.card)),
     ];
-  });
+  }, name);
   draw().then(async () => { // and again whenever the registry says that something has changed
     const base = name.split("@")[0];
     for (let rest = 1000; !signal.aborted; rest = Math.min(30000, 2 * rest)) {

@@ -1,5 +1,5 @@
 // What several pages are made of: headings, tables, badges, dialogs, failures, empty states, cards.
-import { Failure } from "./api.js";
+import { Failure, key } from "./api.js";
 import { fill, h, icon, svg } from "./dom.js";
 import { figure, word } from "./format.js";
 
@@ -79,10 +79,11 @@ export function copy_button(text, label, words = null) {
   return button;
 }
 
-export function failed(why, retry) {
+export function failed(why, retry, label = "Try again") {
   const known = why instanceof Failure ? why : new Failure(-1, null, why.message);
   return h("div", { class: "failure", role: "alert" }, h("p", { class: "failure-what" }, known.message), h("p", {}, why instanceof Failure ? known.remedy : "This is a fault of the console: load the page again."),
-    retry && h("p", {}, h("button", { type: "button", class: "button", onclick: retry }, "Try again")));
+    known.status === 403 && retry && h("p", {}, h("button", { type: "button", class: "button", onclick: async () => { if (await key.ask("", null)) retry(); } }, "Use another key")),
+    known.status !== 403 && retry && h("p", {}, h("button", { type: "button", class: "button", onclick: retry }, label)));
 }
 
 export function waiting(lines = 4) {
@@ -109,20 +110,21 @@ function refresh(node, made) {
   if (focus && !node.contains(document.activeElement)) node.querySelector(focus)?.focus({ preventScroll: true });
 }
 
-/** Shows what load() returns in node: bones first, a failure with a way to go on instead. Later turns leave what is there until the new is. */
-export async function show(node, signal, load) {
+/** Shows what load() returns in node: bones first, a failure with a way to go on instead. Later turns leave what is there until the new is. title: of a page that is
+ *  known by its name alone until it has come. */
+export async function show(node, signal, load, title) {
   const turn = async () => {
     try {
       const made = await load();
       if (!signal.aborted) refresh(node, made);
     } catch (why) {
-      if (!signal.aborted) fill(node, failed(why, () => { fill(node, waiting()); turn(); }));
+      if (!signal.aborted) fill(node, title && heading(title), failed(why, () => { fill(node, title && heading(title), waiting()); turn(); }));
     } finally {
       if (!signal.aborted) node.removeAttribute("aria-busy");
     }
   };
   if (!node.firstChild) {
-    fill(node, waiting());
+    fill(node, title && heading(title), waiting());
     node.setAttribute("aria-busy", "true");
   }
   await turn();

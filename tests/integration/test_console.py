@@ -133,28 +133,6 @@ class Console:
         self.quiet()
         return "system, light and dark"
 
-    def key(self):
-        """A gateway that answers 401 without the right key, as far as the page can tell."""
-        page = self.b.page()
-        page.send("Page.addScriptToEvaluateOnNewDocument", source="""const real = window.fetch; window.fetch = (path, o) => String(path).startsWith("/v1/") && o?.headers?.Authorization !== "Bearer right"
-          ? Promise.resolve(new Response(JSON.stringify({error: {message: "this key is unknown", type: "authentication_error", param: null, code: null}}), {status: 401})) : real(path, o);""")
-        page.goto(f"{self.p.url}/#/models")
-        for given in ("wrong", "right"):
-            page.sees("dialog h2", "asks for an API key" if given == "wrong" else "not accepted")
-            page.js("document.querySelector('dialog input').focus()")
-            page.type(given)
-            page.press("Enter")
-        page.until("!document.querySelector('dialog')", "the key was taken")
-        page.sees("main", "No model yet")
-        equal(page.js("[sessionStorage.length, JSON.stringify(Object.values(sessionStorage)), JSON.stringify(Object.values(localStorage)).includes('right'), document.cookie]"), [1, '["right"]', False, ""], "where the key is")
-        page.click("#key-forget")
-        page.sees("dialog h2", "asks for an API key")
-        page.press("Escape")
-        page.sees(".failure", "this key is unknown")
-        equal(page.js("sessionStorage.length"), 0, "after forgetting")
-        self.quiet(page)
-        return "asked for on 401, asked again when refused, kept in the session alone, forgotten"
-
     def dataset(self):
         page = self.open("datasets")
         for name, body in corpus(40):
@@ -239,10 +217,10 @@ class Console:
     def chat(self):
         page = self.open("chat")
         page.sees("select[name=model]", "production (pages@1)")
-        self.answers = 0
+        page.js("(() => { const e = document.querySelector('[name=max_tokens]'); e.value = 200; e.dispatchEvent(new Event('input')); })()")
         for _ in range(10):  # a tiny model may be done before the second drawing
+            page.click(".heading button", "New conversation")
             pieces = self.ask("The quiet river")
-            self.answers += 1
             if pieces >= 3:
                 break
         expect(pieces >= 3, f"the answer came in {pieces} pieces")
@@ -268,6 +246,22 @@ class Console:
         self.page.sees("td", "correction")
         self.quiet()
         return f"both are about {events[0]['request_id']}"
+
+    def outgrown(self):
+        """The second answer of so many tokens does not fit into a context of 256 any more."""
+        page = self.page
+        self.open("chat")
+        page.js("(() => { const e = document.querySelector('[name=max_tokens]'); e.value = 250; e.dispatchEvent(new Event('input')); })()")
+        for question in ("The quiet river", "The old bridge", "The heavy window", "The long rain"):
+            self.ask(question)
+            if page.js("document.querySelector('.message .failure') !== null"):
+                break
+        page.sees(".failure", "outgrown")
+        page.click(".failure button", "Ask without the oldest turn")
+        page.until("!document.querySelector('.message .failure') && [...document.querySelectorAll('.answer-facts')].at(-1).textContent.includes('tokens')", "the answer without the oldest turn")
+        complaints, page.complaints = page.complaints, []
+        expect(all("status of 400" in c for c in complaints), complaints)
+        return "says so, and goes on without the oldest turn"
 
     def stop(self):
         page = self.open("chat")
@@ -316,6 +310,36 @@ class Console:
         page.until("document.querySelector('#audit-verdict').dataset.good === 'false'", "another past is found out")
         self.quiet()
         return f"{size} records; what was changed is found out"
+
+    def key(self):
+        """With the first key the gateway begins to ask for one. The last of the checks: there is no way back."""
+        keys = {scope: self.p.json("keys", "create", "--scope", scope)["key"] for scope in ("approver", "client")}
+        page = self.b.page()
+        page.goto(f"{self.p.url}/#/models")
+
+        def give(key, why):
+            page.sees("dialog h2", why)
+            page.js("document.querySelector('dialog input').focus()")
+            page.type(key)
+            page.press("Enter")
+        give("gl_wrong", "asks for an API key")
+        give(keys["client"], "not accepted")
+        page.sees(".failure", "operator")  # what the page shows is not a client's to see; it says which scope is
+        page.sees(".failure", "use another key")
+        page.click(".failure button", "Use another key")
+        give(keys["approver"], "Give another API key")
+        page.sees("td a", "pages@1")
+        equal(page.js("[sessionStorage.length, JSON.stringify(Object.values(sessionStorage)), document.cookie]"), [1, json.dumps([keys["approver"]], separators=(",", ":")), ""], "where the key is")
+        expect(not page.js(f"JSON.stringify(Object.values(localStorage)).includes({json.dumps(keys['approver'])})"), "the key is kept beyond the tab")
+        page.click("td a", "pages@1")
+        page.sees("[data-move=retire]")
+        page.click("#key-forget")
+        page.sees("dialog h2", "asks for an API key")
+        page.press("Escape")
+        page.sees(".failure")
+        equal(page.js("sessionStorage.length"), 0, "after forgetting")
+        expect(all("status of 401" in c or "status of 403" in c for c in page.complaints), page.complaints)
+        return "asked for on 401, refused by name of its scope, kept in the session alone, forgotten"
 
     # ---- what every page owes ----
 
@@ -385,17 +409,18 @@ def main():
         suite.run("empty_pages", t.empty)
         suite.run("keyboard", t.keyboard)
         suite.run("colours", t.colours)
-        suite.run("key", t.key)
         dataset = suite.run("dataset_fills", t.dataset)
         curve = suite.run("loss_curve_moves", t.curve, needs=[dataset])
         model = suite.run("approved_by_its_button", t.approve, needs=[dataset])
         chat = suite.run("answer_streams", t.chat, needs=[model])
         suite.run("thumb_and_correction", t.thumb, needs=[chat])
+        suite.run("outgrown_context", t.outgrown, needs=[chat])
         suite.run("stop", t.stop, needs=[chat])
         suite.run("audit_verified", t.audit, needs=[model])
         suite.run("phone", t.phone, needs=[model, curve])
         suite.run("no_shifts", t.shifts, needs=[model])
         suite.run("accessible", t.accessible, needs=[model])
+        suite.run("key", t.key, needs=[model])
         if suite.failed:
             p.tell_errors()
     finish(suite)

@@ -19,10 +19,11 @@ export function loss_chart() {
   const readout = h("p", { class: "readout", "aria-live": "off" }, "\u00a0");
   const node = h("div", { class: "chart-box" }, area, readout);
 
+  const reach = () => Math.max(points.length ? points.at(-1).step : last_step, 2);
   const smooth = () => {
     const keep = points.length < FEW ? 0 : 1 - 20 / points.length;
     let mean = points[0]?.loss ?? 0;
-    return points.map((p, i) => ({ step: p.step, loss: (mean = i ? keep * mean + (1 - keep) * p.loss : p.loss) }));
+    return points.map((p, i) => ({ step: p.step, loss: (mean += (1 - Math.min(keep, i / (i + 4))) * (p.loss - mean)) })); // quick at first, where the loss falls fastest
   };
 
   function draw() {
@@ -31,7 +32,7 @@ export function loss_chart() {
     area.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     area.setAttribute("width", width);
     area.dataset.points = points.length;
-    const right = width - RIGHT, bottom = HEIGHT - BOTTOM, steps = Math.max(last_step, points.at(-1)?.step ?? 0, 2);
+    const right = width - RIGHT, bottom = HEIGHT - BOTTOM, steps = reach(); // as far as it has come: of a long job one sees its beginning, not a line at the edge
     const losses = points.map((p) => p.loss), most = points.length ? Math.max(...losses) : 1, least = points.length ? Math.min(...losses) : 0, room = (most - least) * 0.06 || 0.5;
     const low = Math.max(0, least - room), high = most + room;
     const x = (s) => LEFT + ((right - LEFT) * (s - 1)) / (steps - 1 || 1), y = (v) => bottom - ((bottom - TOP) * (v - low)) / (high - low);
@@ -49,7 +50,7 @@ export function loss_chart() {
       !points.length && svg("text", { class: "tick", x: (LEFT + right) / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "Steps are drawn here as they come"),
       shown && [svg("line", { class: "cross", x1: x(shown.step), x2: x(shown.step), y1: TOP, y2: bottom }), svg("circle", { class: "spot", cx: x(shown.step), cy: y(shown.loss), r: 4 })]);
     const last = points.at(-1);
-    area.setAttribute("aria-label", last ? `Loss by step: ${figure(points[0].loss)} at step ${count(points[0].step)}, ${figure(last.loss)} at step ${count(last.step)} of ${count(steps)}` : "Loss by step: no steps yet");
+    area.setAttribute("aria-label", last ? `Loss by step: ${figure(points[0].loss)} at step ${count(points[0].step)}, ${figure(last.loss)} at step ${count(last.step)} of ${count(Math.max(last_step, last.step))}` : "Loss by step: no steps yet");
     const told = shown ?? last;
     readout.textContent = told ? `step ${count(told.step)} · loss ${figure(told.loss)}` : "\u00a0";
   }
@@ -60,7 +61,7 @@ export function loss_chart() {
   };
   area.addEventListener("pointermove", (event) => {
     if (!points.length) return;
-    const box = area.getBoundingClientRect(), steps = Math.max(last_step, points.at(-1).step, 2), step = 1 + ((event.clientX - box.left - LEFT) / (width - LEFT - RIGHT)) * (steps - 1);
+    const box = area.getBoundingClientRect(), steps = reach(), step = 1 + ((event.clientX - box.left - LEFT) / (width - LEFT - RIGHT)) * (steps - 1);
     at = points.reduce((best, p, i) => (Math.abs(p.step - step) < Math.abs(points[best].step - step) ? i : best), 0);
     later();
   });

@@ -405,6 +405,7 @@ static void on_end(void *arg, int code, const struct error *why, bool begun) {
     struct error err = {0};
     c->call = NULL;
     routing_done(g->gateway->routing, c->peer);
+    if (code == 0) routing_worked(g->gateway->routing, c->peer);
     if (code == 0 && !c->finished) code = error_set(&err, E_UNKNOWN, "a replica ended its answer without a reason");
     else if (code < 0) err = *why;
     if (code == 0) {
@@ -468,7 +469,7 @@ static int dispatch(struct candidate *c, struct error *err) {
     if (r < 0) return r;
     while (true) {
         struct replica *replica;
-        switch (routing_pick(gw->routing, span_str(g->model), g->session_hash, &c->tried, &replica)) {
+        switch (routing_pick(gw->routing, span_str(g->model), g->session_hash, &c->tried, now_ms(g), &replica)) {
         case ROUTING_NONE: return error_set(err, E_UNAVAILABLE, "no replica holds %s now: try again in a moment", g->model);
         case ROUTING_LOADING: return error_set(err, E_UNAVAILABLE, "%s is being loaded: try again in a moment", g->model);
         case ROUTING_FOUND: break;
@@ -482,6 +483,7 @@ static int dispatch(struct candidate *c, struct error *err) {
             return 0;
         }
         routing_done(gw->routing, peer);
+        if (err->code == E_UNAVAILABLE) routing_fault(gw->routing, peer, now_ms(g));
         if (err->code != E_UNAVAILABLE) return err->code;
     }
 }

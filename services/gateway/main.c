@@ -92,7 +92,7 @@ static void on_peer(struct service *s, void *arg, struct bus_peer *peer, struct 
     struct gateway *g = arg;
     (void)s;
     if (!alive) {
-        routing_lost(g->routing, peer);
+        routing_lost(g->routing, peer, loop_now_ms(service_loop(s)));
         return;
     }
     Genloop__V1__Member *m = MESSAGE_UNPACK(Member, member, record);

@@ -17,6 +17,13 @@ struct replica {
     char *models[ROUTING_MODELS_MAX], *loading[ROUTING_MODELS_MAX];
     size_t n_models, n_loading;
     uint64_t chosen; /* when it was last chosen */
+    struct circuit *circuit; /* NULL: nothing was ever wrong */
+};
+
+struct circuit {
+    uint64_t id_hash; /* 0: free */
+    uint32_t faults;  /* in a row */
+    int64_t open_until_ms;
 };
 
 struct routing {
@@ -24,6 +31,7 @@ struct routing {
     size_t n;
     uint64_t numbers[ROUTING_REPLICAS_MAX / 64]; /* in use */
     uint64_t turn;
+    struct circuit circuits[ROUTING_REPLICAS_MAX];
 };
 
 struct routing *routing_new(void) { return mem_zalloc(sizeof(struct routing)); }
@@ -55,6 +63,54 @@ static struct replica *replica_of(struct routing *r, const void *peer, size_t *a
     return NULL;
 }
 
+/* ---- circuits ---- */
+
+static struct circuit *circuit_find(struct routing *r, uint64_t id_hash) {
+    for (int i = 0; i < ROUTING_REPLICAS_MAX; i++)
+        if (r->circuits[i].id_hash == id_hash && id_hash) return &r->circuits[i];
+    return NULL;
+}
+
+/* One for a replica that had none: a free one, or that of a replica that is gone and had the fewest faults. */
+static struct circuit *circuit_make(struct routing *r, uint64_t id_hash) {
+    struct circuit *best = NULL;
+    for (int i = 0; i < ROUTING_REPLICAS_MAX; i++) {
+        struct circuit *c = &r->circuits[i];
+        bool used = false;
+        for (size_t k = 0; k < r->n && !used; k++) used = r->replicas[k]->circuit == c;
+        if (used) continue;
+        if (!best || c->faults < best->faults) best = c;
+    }
+    if (best) *best = (struct circuit){.id_hash = id_hash};
+    return best; /* NULL: as many replicas as there are circuits, and this one is no longer among them: it is forgotten */
+}
+
+static void note_fault(struct routing *r, struct replica *p, int64_t now_ms) {
+    if (!p->circuit && !(p->circuit = circuit_find(r, p->id_hash)) && !(p->circuit = circuit_make(r, p->id_hash))) return;
+    struct circuit *c = p->circuit;
+    int64_t open_ms = ROUTING_OPEN_MS;
+    if (c->faults < UINT32_MAX) c->faults++;
+    for (uint32_t i = ROUTING_FAULTS; i < c->faults && open_ms < ROUTING_OPEN_MAX_MS; i++) open_ms *= 2;
+    if (c->faults >= ROUTING_FAULTS) c->open_until_ms = now_ms + (open_ms < ROUTING_OPEN_MAX_MS ? open_ms : ROUTING_OPEN_MAX_MS);
+}
+
+void routing_fault(struct routing *r, void *peer, int64_t now_ms) {
+    struct replica *p = replica_of(r, peer, NULL);
+    if (p) note_fault(r, p, now_ms);
+}
+
+void routing_worked(struct routing *r, void *peer) {
+    struct replica *p = replica_of(r, peer, NULL);
+    if (!p || !p->circuit) return;
+    *p->circuit = (struct circuit){0};
+    p->circuit = NULL;
+}
+
+bool replica_open(const struct replica *p, int64_t now_ms) {
+    const struct circuit *c = p->circuit;
+    return c && c->faults >= ROUTING_FAULTS && (now_ms < c->open_until_ms || p->in_flight > 0); /* behind its time one call tries it */
+}
+
 static int keep_names(char **names, size_t *n, const char *const *said, size_t n_said) {
     if (n_said > ROUTING_MODELS_MAX) n_said = ROUTING_MODELS_MAX;
     bool same = *n == n_said;
@@ -79,6 +135,7 @@ int routing_report(struct routing *r, void *peer, const struct routing_report *r
         p->number = number;
         span_copy(p->id, sizeof p->id, report->id);
         p->id_hash = span_hash(report->id);
+        p->circuit = circuit_find(r, p->id_hash);
         r->numbers[number / 64] |= 1ull << (number % 64);
         r->replicas[r->n++] = p;
     }
@@ -90,10 +147,11 @@ int routing_report(struct routing *r, void *peer, const struct routing_report *r
     return result < 0 ? result : second;
 }
 
-void routing_lost(struct routing *r, void *peer) {
+void routing_lost(struct routing *r, void *peer, int64_t now_ms) {
     size_t at;
     struct replica *p = replica_of(r, peer, &at);
     if (!p) return;
+    if (!p->draining) note_fault(r, p, now_ms);
     r->numbers[p->number / 64] &= ~(1ull << (p->number % 64));
     memmove(&r->replicas[at], &r->replicas[at + 1], (r->n - at - 1) * sizeof *r->replicas);
     r->n--;
@@ -120,8 +178,8 @@ static uint64_t mix(uint64_t x) { /* splitmix64's finaliser */
     return x ^ (x >> 31);
 }
 
-enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t session_hash, const struct routing_tried *tried, struct replica **out) {
-    struct replica *best = NULL, *preferred = NULL;
+enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t session_hash, const struct routing_tried *tried, int64_t now_ms, struct replica **out) {
+    struct replica *best = NULL, *preferred = NULL, *last = NULL; /* last: of those whose circuit is open the one that is tried first */
     uint64_t preference = 0;
     bool loading = false;
     for (size_t i = 0; i < r->n; i++) {
@@ -129,6 +187,10 @@ enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t 
         if (p->draining || (tried && tried->bits[p->number / 64] >> (p->number % 64) & 1)) continue;
         if (!replica_holds(p, model)) {
             loading |= among(p->loading, p->n_loading, model);
+            continue;
+        }
+        if (replica_open(p, now_ms)) {
+            if (!last || p->circuit->open_until_ms < last->circuit->open_until_ms) last = p;
             continue;
         }
         uint32_t load = replica_load(p), least = best ? replica_load(best) : 0;
@@ -139,6 +201,7 @@ enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t 
             preference = score;
         }
     }
+    if (!best) best = last;
     if (!best) return loading ? ROUTING_LOADING : ROUTING_NONE;
     if (preferred && replica_load(preferred) - replica_load(best) <= ROUTING_SLACK) best = preferred;
     best->chosen = ++r->turn;

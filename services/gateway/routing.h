@@ -7,6 +7,14 @@
  * loaded by more than ROUTING_SLACK requests: a cached prefix is worth waiting for a little, not for long.
  *
  * What has not begun may be tried elsewhere; who was tried is not asked again.
+ *
+ * A replica whose connection broke ROUTING_FAULTS times in a row (it was lost without having said that it drains, or a call could not even be handed to it) is asked last for a while, which doubles with each
+ * fault up to ROUTING_OPEN_MAX_MS; then one call at a time tries it, and the first that comes to a good end closes the circuit. How long a call takes says nothing: a long answer is no fault. Where nobody else
+ * holds the model it is asked all the same: a refusal would help nobody. Faults are remembered by the replica's name, beyond its loss.
+ *
+ *     closed ──ROUTING_FAULTS in a row──► open ──its time is over──► one call at a time ──a good end──► closed
+ *                                          ▲                                  │
+ *                                          └────────── another fault ─────────┘
  */
 #ifndef GATEWAY_ROUTING_H
 #define GATEWAY_ROUTING_H
@@ -17,6 +25,7 @@
 #include "base/span.h"
 
 enum { ROUTING_REPLICAS_MAX = 256, ROUTING_MODELS_MAX = 64, ROUTING_SLACK = 2, ROUTING_ATTEMPTS_MAX = 3 };
+enum { ROUTING_FAULTS = 2, ROUTING_OPEN_MS = 1000, ROUTING_OPEN_MAX_MS = 30000 }; /* one fault is a restart: it is back within a second, and as good as before */
 
 struct routing;
 struct replica; /* borrowed until it is lost */
@@ -35,7 +44,11 @@ struct routing *routing_new(void);
 void routing_free(struct routing *r);
 /* A heartbeat of the replica behind `peer` (any pointer: its name here). E_FULL, E_NOMEM. */
 int routing_report(struct routing *r, void *peer, const struct routing_report *report);
-void routing_lost(struct routing *r, void *peer);
+void routing_lost(struct routing *r, void *peer, int64_t now_ms);
+/* A call could not be handed to it. */
+void routing_fault(struct routing *r, void *peer, int64_t now_ms);
+/* A call came to a good end. `peer` may be lost already. */
+void routing_worked(struct routing *r, void *peer);
 
 /* A set of replicas that a request has tried, by a number that each has for life. */
 struct routing_tried {
@@ -44,7 +57,7 @@ struct routing_tried {
 };
 enum routing_answer { ROUTING_NONE, ROUTING_LOADING, ROUTING_FOUND };
 /* session_hash 0: none. FOUND: *replica; LOADING: somebody is about to hold it; NONE. */
-enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t session_hash, const struct routing_tried *tried, struct replica **replica);
+enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t session_hash, const struct routing_tried *tried, int64_t now_ms, struct replica **replica);
 void routing_sent(struct replica *replica, struct routing_tried *tried);
 /* `peer` may be lost already. */
 void routing_done(struct routing *r, void *peer);
@@ -56,6 +69,7 @@ const char *replica_id(const struct replica *p);
 /* In the order in which they came; NULL behind the last. */
 struct replica *routing_at(struct routing *r, size_t i);
 uint32_t replica_load(const struct replica *p);
+bool replica_open(const struct replica *p, int64_t now_ms); /* asked last, for the time being */
 bool replica_holds(const struct replica *p, struct span model);
 
 #endif

@@ -4,6 +4,7 @@
 #include "base/random.h"
 #include "services/gateway/routing.h"
 
+static int64_t at_ms = 1000000;
 static char peers[ROUTING_REPLICAS_MAX + 8]; /* a peer is any pointer */
 
 static int report(struct routing *r, int peer, uint32_t running, uint32_t queued, bool draining, const char *model, const char *loading) {
@@ -15,7 +16,7 @@ static int report(struct routing *r, int peer, uint32_t running, uint32_t queued
 }
 static int pick(struct routing *r, const char *model, uint64_t session, const struct routing_tried *tried) {
     struct replica *p;
-    enum routing_answer a = routing_pick(r, span_str(model), session, tried, &p);
+    enum routing_answer a = routing_pick(r, span_str(model), session, tried, at_ms, &p);
     return a == ROUTING_FOUND ? (int)((char *)replica_peer(p) - peers) : a == ROUTING_LOADING ? -1 : -2;
 }
 
@@ -35,7 +36,7 @@ static void test_stories(void **state) {
     assert_int_equal(pick(r, "n@1", 0, NULL), 2);
     /* What was sent counts before the next heartbeat says so, and not twice behind it. */
     for (int i = 0; i < 4; i++) {
-        assert_int_equal(routing_pick(r, SPAN("m@1"), 0, NULL, &p), ROUTING_FOUND);
+        assert_int_equal(routing_pick(r, SPAN("m@1"), 0, NULL, at_ms, &p), ROUTING_FOUND);
         struct routing_tried mine = {0};
         routing_sent(p, &mine);
     }
@@ -52,16 +53,16 @@ static void test_stories(void **state) {
     assert_int_not_equal(one, two);
     /* Who was tried is not asked again; who drains is not asked at all. */
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(routing_pick(r, SPAN("m@1"), 0, &tried, &p), ROUTING_FOUND);
+        assert_int_equal(routing_pick(r, SPAN("m@1"), 0, &tried, at_ms, &p), ROUTING_FOUND);
         routing_sent(p, &tried);
     }
     assert_int_equal(pick(r, "m@1", 0, &tried), -2);
     report(r, 0, 0, 0, true, "m@1", NULL);
     for (int i = 0; i < 4; i++) assert_int_equal(pick(r, "m@1", 0, NULL), 1);
-    routing_lost(r, &peers[1]);
+    routing_lost(r, &peers[1], at_ms);
     assert_int_equal(pick(r, "m@1", 0, NULL), -2);
     routing_done(r, &peers[1]); /* the end of a call may come behind the loss */
-    routing_lost(r, &peers[1]);
+    routing_lost(r, &peers[1], at_ms);
     assert_null(routing_at(r, 2));
     routing_free(r);
     routing_free(NULL);
@@ -81,7 +82,7 @@ static void test_sessions(void **state) {
         assert_int_equal(pick(r, "m@1", span_hash(span_str(text)), NULL), before[s]); /* it stays */
     }
     for (int i = 0; i < REPLICAS; i++) CHECK(of[i] > SESSIONS / REPLICAS / 3, "replica %d has %d of %d sessions", i, of[i], SESSIONS);
-    routing_lost(r, &peers[3]);
+    routing_lost(r, &peers[3], at_ms);
     for (int s = 0; s < SESSIONS; s++) {
         char text[16];
         snprintf(text, sizeof text, "session-%d", s);
@@ -120,12 +121,70 @@ static void test_retry(void **state) {
     }
 }
 
+/* One fault is a restart. More in a row: asked last for a while, then by one call at a time, until one comes to a good end. */
+static void test_circuit(void **state) {
+    (void)state;
+    struct routing *r = routing_new();
+    struct routing_tried tried = {0};
+    struct replica *p;
+    report(r, 0, 9, 0, false, "m@1", NULL);
+    report(r, 1, 0, 0, false, "m@1", NULL);
+    routing_lost(r, &peers[1], at_ms);
+    report(r, 1, 0, 0, false, "m@1", NULL);
+    assert_int_equal(pick(r, "m@1", 0, NULL), 1); /* the first costs nothing */
+    routing_lost(r, &peers[1], at_ms);
+    report(r, 1, 0, 0, false, "m@1", NULL);
+    for (uint64_t session = 0; session < 20; session++) assert_int_equal(pick(r, "m@1", session, NULL), 0); /* not for its sessions either */
+    at_ms += ROUTING_OPEN_MS - 1;
+    assert_int_equal(pick(r, "m@1", 0, NULL), 0);
+    at_ms++;
+    assert_int_equal(routing_pick(r, SPAN("m@1"), 0, NULL, at_ms, &p), ROUTING_FOUND);
+    assert_ptr_equal(replica_peer(p), &peers[1]);
+    routing_sent(p, &tried);
+    assert_int_equal(pick(r, "m@1", 0, NULL), 0); /* while one tries it the others do not */
+    assert_int_equal(pick(r, "m@1", 0, &tried), 0);
+    routing_done(r, &peers[1]);
+    routing_fault(r, &peers[1], at_ms); /* another fault: twice as long */
+    at_ms += 2 * ROUTING_OPEN_MS - 1;
+    assert_int_equal(pick(r, "m@1", 0, NULL), 0);
+    at_ms++;
+    assert_int_equal(pick(r, "m@1", 0, NULL), 1);
+    routing_worked(r, &peers[1]);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(routing_pick(r, SPAN("m@1"), 0, NULL, at_ms, &p), ROUTING_FOUND);
+        assert_ptr_equal(replica_peer(p), &peers[1]); /* closed: as many as there are */
+        routing_sent(p, &tried);
+    }
+    for (int i = 0; i < 3; i++) routing_done(r, &peers[1]);
+    routing_fault(r, &peers[1], at_ms);
+    assert_int_equal(pick(r, "m@1", 0, NULL), 1); /* and forgotten */
+    /* Never longer than the most. */
+    for (int i = 0; i < 100; i++) routing_fault(r, &peers[1], at_ms);
+    at_ms += ROUTING_OPEN_MAX_MS - 1;
+    assert_int_equal(pick(r, "m@1", 0, NULL), 0);
+    /* Where nobody else is it is asked all the same. */
+    routing_lost(r, &peers[0], at_ms);
+    assert_int_equal(pick(r, "m@1", 0, NULL), 1);
+    routing_worked(r, &peers[1]);
+    /* Who drains and goes is no fault. */
+    report(r, 0, 9, 0, false, "m@1", NULL);
+    for (int i = 0; i < 5; i++) {
+        report(r, 1, 0, 0, true, "m@1", NULL);
+        routing_lost(r, &peers[1], at_ms);
+    }
+    report(r, 1, 0, 0, false, "m@1", NULL);
+    assert_int_equal(pick(r, "m@1", 0, NULL), 1);
+    routing_worked(r, &peers[7]); /* nobody knows it */
+    routing_fault(r, &peers[7], at_ms);
+    routing_free(r);
+}
+
 static void test_limits(void **state) {
     (void)state;
     struct routing *r = routing_new();
     for (int i = 0; i < ROUTING_REPLICAS_MAX; i++) assert_int_equal(report(r, i, 0, 0, false, "m@1", NULL), 0);
     assert_int_equal(report(r, ROUTING_REPLICAS_MAX, 0, 0, false, "m@1", NULL), E_FULL);
-    routing_lost(r, &peers[100]);
+    routing_lost(r, &peers[100], at_ms);
     assert_int_equal(report(r, ROUTING_REPLICAS_MAX, 0, 0, false, "m@1", NULL), 0); /* its number is free again */
     const char *models[ROUTING_MODELS_MAX + 9];
     for (size_t i = 0; i < COUNT(models); i++) models[i] = "x@1";
@@ -183,7 +242,8 @@ static void test_simulation(void **state) {
         }
         case 1:
             if (random_below(&random, 4)) break;
-            routing_lost(r, &peers[peer]);
+            if (model[peer].there) report(r, peer, 0, 0, true, NULL, NULL); /* it goes in peace: circuits have a test of their own */
+            routing_lost(r, &peers[peer], at_ms);
             model[peer].there = false;
             for (int c = 0; c < CALLS; c++)
                 if (calls[c].open && calls[c].peer == peer) calls[c].open = false; /* the bus ends them before the peer comes back */
@@ -231,6 +291,6 @@ static void test_simulation(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stories), cmocka_unit_test(test_sessions), cmocka_unit_test(test_retry), cmocka_unit_test(test_limits), cmocka_unit_test(test_simulation)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stories), cmocka_unit_test(test_sessions), cmocka_unit_test(test_retry), cmocka_unit_test(test_circuit), cmocka_unit_test(test_limits), cmocka_unit_test(test_simulation)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

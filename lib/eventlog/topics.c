@@ -24,6 +24,7 @@ static const struct topic_info topics[TOPIC_COUNT] = {
     [TOPIC_BATCHES] = {"genloop.batches.v1", "genloop.v1.Batch", 4, TOPIC_EXPIRES, DAYS(7)},
     [TOPIC_DEAD_LETTERS] = {"genloop.dead-letters.v1", "genloop.v1.DeadLetter", 1, TOPIC_WHOLE, 0},
     [TOPIC_KEYS] = {"genloop.keys.v1", "genloop.v1.ApiKey", 1, TOPIC_COMPACTED, 0},
+    [TOPIC_FILES] = {"genloop.files.v1", "genloop.v1.File", 1, TOPIC_COMPACTED, 0},
 };
 
 const struct topic_info *topic_info(enum topic t) {

@@ -39,7 +39,7 @@ struct http_limits {
     size_t progress_min;        /* 4 KiB that a body must bring within body_timeout, and a client must take within write_timeout, where it does not end: less is a client that drips */
     int64_t head_timeout_ms;    /* 10 s from a request's first byte to the end of its head, for TLS from the connection to the end of the handshake: 408 or closed (slowloris) */
     int64_t body_timeout_ms;    /* 30 s without progress of a body that is being read: E_DEADLINE to the reader */
-    int64_t idle_timeout_ms;    /* 65 s without a request; longer than the 60 s of the usual proxies, so that they close first */
+    int64_t idle_timeout_ms;    /* 75 s without a request; longer than the 60 s of the usual proxies, so that they close first */
     int64_t write_timeout_ms;   /* 60 s without progress of an answer that waits for its client: it is cut off */
     int64_t linger_ms;          /* 2 s that a closing connection reads away what the client still sends, so that it gets its last answer */
     int64_t drain_idle_ms;      /* 1 s without a request after which a draining server closes a connection: a request that was on its way is served, and told to go */
@@ -55,7 +55,7 @@ struct http_options {
 /* address as in listener_open; options NULL: all defaults. on_request borrows nothing: x is the handler's until it ends it. Returns owned, NULL and err. */
 struct http_server *http_server_open(struct loop *l, const char *address, const struct http_options *options, void *arg,
                                      void (*on_request)(void *arg, struct http_exchange *x), struct error *err);
-int http_server_port(const struct http_server *s); /* 0 for NULL, a Unix socket, or one that drains */
+int http_server_port(const struct http_server *s);
 size_t http_server_connections(const struct http_server *s);
 /* Stops accepting (what waits in the backlog is taken first) and closes what is idle for drain_idle_ms; what is open is answered and then closed: HTTP/1.1
  * clients are told by "Connection: close", those of HTTP/2 by GOAWAY. on_done when the last connection is gone; at once where there is none. */

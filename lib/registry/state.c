@@ -93,8 +93,9 @@ static bool name_char(char c) {
 
 bool model_name_valid(struct span name) {
     if (name.len == 0 || name.len >= MODEL_NAME_MAX) return false;
+    bool tuned = span_starts(name, SPAN("ft:"));
     for (size_t i = 0; i < name.len; i++)
-        if (!name_char(name.data[i])) return false;
+        if (!name_char(name.data[i]) && !(tuned && name.data[i] == ':')) return false;
     return name.data[0] != '-' && name.data[0] != '_' && name.data[0] != '.';
 }
 

@@ -70,7 +70,8 @@ bool scope_allows(struct span scope, const struct state_row *row);
 const char *state_name(model_state state);           /* "candidate"; "none" for UNSPECIFIED */
 const char *move_name(enum registry_move move);      /* "approve": the verb of the command line and of audit actions "model.approve" */
 
-/* Names. name: [A-Za-z0-9][A-Za-z0-9._-]*, at most MODEL_NAME_MAX - 1; "NAME@VERSION" with VERSION from 1. */
+/* Names. name: [A-Za-z0-9][A-Za-z0-9._-]*, at most MODEL_NAME_MAX - 1; of a fine-tuned model as OpenAI names it "ft:" and segments of [A-Za-z0-9._-] with ':' between. "NAME@VERSION" with
+ * VERSION from 1. */
 enum { MODEL_NAME_MAX = 65, MODEL_FULL_NAME_MAX = MODEL_NAME_MAX + 12 };
 bool model_name_valid(struct span name);
 /* Splits "name@version"; version 0 for a bare name. E_INVALID for what is no model name. */

@@ -144,7 +144,7 @@ static bool id_valid(struct span id) {
     if (id.len == 0 || id.len > 100) return false;
     for (size_t k = 0; k < id.len; k++) {
         char c = id.data[k];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || (c == '.' && k > 0))) return false;
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || ((c == '.' || c == ':') && k > 0))) return false;
     }
     return true;
 }
@@ -154,7 +154,7 @@ static int check(const struct improve_request *q, struct error *err) {
     if (!span_eq(q->objective, SPAN("dpo")) && !span_eq(q->objective, SPAN("sft"))) return error_set_param(err, E_INVALID, "objective", "objective must be dpo or sft");
     if (q->trait.len && !trait_known(q->trait)) return error_set_param(err, E_INVALID, "trait", "there is no trait %.*s", (int)(q->trait.len < 64 ? q->trait.len : 64), q->trait.data);
     if (q->recipe.len > RECIPE_BYTES_MAX) return error_set_param(err, E_TOO_LARGE, "recipe", "a recipe has at most %d bytes, not %zu", RECIPE_BYTES_MAX, q->recipe.len);
-    if (!id_valid(q->id)) return error_set_param(err, E_INVALID, "id", "an id has 1 to 100 letters, digits, '-', '_' and '.', not beginning with '.'");
+    if (!id_valid(q->id)) return error_set_param(err, E_INVALID, "id", "an id has 1 to 100 letters, digits, '-', '_', '.' and ':', not beginning with '.' or ':'");
     return 0;
 }
 

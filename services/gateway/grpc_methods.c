@@ -41,6 +41,12 @@ const struct grpc_method GRPC_METHODS[] = {
     METHOD("Ingest/ListDocuments", SCOPE_OPERATOR, grpc_relay, "ingest", list_documents_request, list_documents_reply, UNARY),
     METHOD("Ingest/RemoveDataset", SCOPE_OPERATOR, grpc_relay, "ingest", remove_dataset_request, dataset, UNARY),
     METHOD("Ingest/ListRows", SCOPE_OPERATOR, grpc_relay, "ingest", list_rows_request, list_rows_reply, UNARY),
+    METHOD("Ingest/UploadFile", SCOPE_CLIENT, grpc_uplink, "ingest", upload_request, file, CLIENT),
+    METHOD("Ingest/ListFiles", SCOPE_CLIENT, grpc_relay, "ingest", list_files_request, list_files_reply, UNARY),
+    METHOD("Ingest/GetFile", SCOPE_CLIENT, grpc_relay, "ingest", get_file_request, file, UNARY),
+    METHOD("Ingest/ReadFile", SCOPE_CLIENT, grpc_relay, "ingest", read_file_request, read_file_reply, UNARY),
+    METHOD("Ingest/DeleteFile", SCOPE_CLIENT, grpc_relay, "ingest", get_file_request, file, UNARY),
+    METHOD("Ingest/DatasetFromFiles", SCOPE_OPERATOR, grpc_relay, "ingest", dataset_from_files_request, dataset, UNARY),
 
     METHOD("Training/Create", SCOPE_OPERATOR, grpc_relay, "trainer", create_job_request, job, UNARY),
     METHOD("Training/Get", SCOPE_OPERATOR, grpc_relay, "trainer", get_job_request, job, UNARY),
@@ -48,6 +54,8 @@ const struct grpc_method GRPC_METHODS[] = {
     METHOD("Training/Watch", SCOPE_OPERATOR, grpc_relay, "trainer", watch_job_request, watch_job_reply, SERVER),
     METHOD("Training/Cancel", SCOPE_OPERATOR, grpc_relay, "trainer", get_job_request, job, UNARY),
     METHOD("Training/Change", SCOPE_OPERATOR, grpc_relay, "trainer", change_job_request, job, UNARY),
+    METHOD("Training/ListFineTuning", SCOPE_OPERATOR, grpc_relay, "trainer", list_fine_tuning_request, list_fine_tuning_reply, UNARY),
+    METHOD("Training/ListEvents", SCOPE_OPERATOR, grpc_relay, "trainer", list_job_events_request, list_job_events_reply, UNARY),
 
     METHOD("Feedback/Submit", SCOPE_CLIENT, grpc_relay, "feedback", submit_feedback_request, submit_feedback_reply, UNARY),
     METHOD("Feedback/SubmitStream", SCOPE_CLIENT, grpc_uplink, "feedback", submit_feedback_request, submit_feedback_summary, CLIENT),

@@ -1,5 +1,5 @@
 /*
- * Upload. A document's way to its acknowledgement:
+ * Upload, of a document or of a client's file (files.c says what differs). A document's way to its acknowledgement:
  *
  *   header ─► pieces ─► (pool thread: store) ─► last piece ─► (pool: store durable, id, known already?) ─► RECEIVED durable ─► UploadReply
  *
@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "services/ingest/files.h"
 #include "services/ingest/ingest.h"
 #include "wire/unpack.h"
 
@@ -18,7 +19,9 @@ struct upload {
     struct ingest *in;
     struct upload *next, **link; /* in uploads.list */
     struct bus_reply *reply;
-    bool cancelled, ended, working, has_header, publishing;
+    bool file;                  /* Ingest/UploadFile */
+    bool cancelled, ended, working, publishing;
+    int headers;                /* that came: the second behind the data */
     int failed;                 /* the first failure: no further work, the call ends with it */
     struct error err;
     char tenant[128];
@@ -32,6 +35,7 @@ struct upload {
     int work_result;            /* the pool thread's own words */
     struct error work_err;
     struct object_ref ref;
+    struct file_upload upload;  /* of a file: what its content is */
     char id[65];
     bool existed;
     int published;
@@ -80,10 +84,10 @@ void document_id(struct span tenant, struct span dataset, struct span source, st
 }
 
 int dataset_name_check(struct span name, struct error *err) {
-    bool good = name.len > 0 && name.len <= DATASET_NAME_MAX && name.data[0] != '.' && name.data[0] != '-';
+    bool good = name.len > 0 && name.len <= DATASET_NAME_MAX && name.data[0] != '.' && name.data[0] != '-', tuned = span_starts(name, SPAN("ft:")); /* what was judged of a fine-tuned model */
     for (size_t i = 0; i < name.len && good; i++) {
         char c = name.data[i];
-        good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+        good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-' || (tuned && c == ':');
     }
     return good ? 0 : error_set_param(err, E_INVALID, "dataset", "a dataset's name has 1 to %d letters, digits, '.', '_' and '-' and begins with a letter, digit or '_'", DATASET_NAME_MAX);
 }
@@ -101,8 +105,11 @@ static void upload_free(struct upload *u) {
     if (u->header) genloop__v1__upload_request__free_unpacked(u->header, NULL);
     buf_fini(&u->pending);
     buf_fini(&u->writing);
+    file_upload_fini(&u->upload);
     mem_free(u);
 }
+
+static int64_t upload_max(const struct upload *u) { return u->file ? u->in->settings->file_max : u->in->settings->document_max; }
 
 /* Ends the call as soon as no thread works on it; the last step of every upload. */
 static void finish(struct upload *u) {
@@ -111,6 +118,9 @@ static void finish(struct upload *u) {
     if (u->failed) {
         metric_add(in->uploads->failed, 1);
         ingest_reply_end(in, u->reply, u->failed, &u->err, SPAN(""));
+    } else if (u->file) {
+        metric_add(u->existed ? in->uploads->existed : in->uploads->acknowledged, 1);
+        ingest_reply_end(in, u->reply, 0, NULL, buf_span(&u->upload.packed));
     } else {
         Genloop__V1__UploadReply m = GENLOOP__V1__UPLOAD_REPLY__INIT;
         m.document_id = u->id;
@@ -144,7 +154,7 @@ static void on_published(void *arg) {
     struct upload *waiting = u->waiting_for_same;
     if (u->published && !u->failed) {
         if (u->published == E_FULL) (void)error_set(&u->err, E_FULL, "the log is behind; try again");
-        else (void)error_set(&u->err, E_UNAVAILABLE, "the log did not take the document in time; try again");
+        else (void)error_set(&u->err, E_UNAVAILABLE, "the log did not take the %s in time; try again", u->file ? "file" : "document");
         u->failed = u->err.code;
     }
     /* Those that sent the same document meanwhile: it exists now, or they fail with it and may try again. */
@@ -156,6 +166,7 @@ static void on_published(void *arg) {
         w->existed = true;
         w->failed = u->failed;
         w->err = u->err;
+        if (w->file && !w->failed) w->failed = file_upload_same(&w->upload, buf_span(&u->upload.packed), &w->err);
         finish(w);
     }
     u->waiting_for_same = NULL;
@@ -171,15 +182,26 @@ static void on_log_done(void *arg, int r) {
     atomic_fetch_sub(&in->abroad, 1);
 }
 
-static void publish(struct upload *u) {
+/* Hands an event to the log; on_log_done follows. */
+static int publish_event(struct upload *u, const struct event *e) {
+    u->publishing = true;
+    atomic_fetch_add(&u->in->abroad, 1);
+    int r = eventlog_publish_async(u->in->log, e, u, on_log_done);
+    if (r) {
+        u->publishing = false;
+        atomic_fetch_sub(&u->in->abroad, 1);
+    }
+    return r;
+}
+
+static int publish_file(struct upload *u) {
+    char id[EVENT_ID_MAX];
+    snprintf(id, sizeof id, "%s.created", u->id);
+    return publish_event(u, &(struct event){.topic = TOPIC_FILES, .key = span_str(u->id), .value = buf_span(&u->upload.packed), .id = span_str(id)});
+}
+
+static int publish_document(struct upload *u) {
     const Genloop__V1__UploadHeader *h = u->header->header;
-    for (struct upload *o = u->in->uploads->list; o; o = o->next)
-        if (o != u && o->publishing && !strcmp(o->id, u->id)) {
-            u->publishing = true;
-            u->waiting_for_same = o->waiting_for_same;
-            o->waiting_for_same = u;
-            return;
-        }
     Genloop__V1__ObjectRef raw = GENLOOP__V1__OBJECT_REF__INIT;
     raw.sha256 = u->ref.sha256;
     raw.size_bytes = u->ref.size;
@@ -210,19 +232,24 @@ static void publish(struct upload *u) {
         /* The event's id follows from the document's state: delivered or written twice, it is the same event. */
         char id[EVENT_ID_MAX];
         snprintf(id, sizeof id, "%s.received", u->id);
-        struct event e = {.topic = TOPIC_DOCUMENTS, .key = span_str(u->id), .value = buf_span(&b), .id = span_str(id), .subject = span_str(d.subject)};
-        u->publishing = true;
-        atomic_fetch_add(&u->in->abroad, 1);
-        r = eventlog_publish_async(u->in->log, &e, u, on_log_done);
-        if (r) {
-            u->publishing = false;
-            atomic_fetch_sub(&u->in->abroad, 1);
-        }
+        r = publish_event(u, &(struct event){.topic = TOPIC_DOCUMENTS, .key = span_str(u->id), .value = buf_span(&b), .id = span_str(id), .subject = span_str(d.subject)});
     }
     buf_fini(&b);
+    return r;
+}
+
+static void publish(struct upload *u) {
+    for (struct upload *o = u->in->uploads->list; o; o = o->next)
+        if (o != u && o->file == u->file && o->publishing && !strcmp(o->id, u->id)) {
+            u->publishing = true;
+            u->waiting_for_same = o->waiting_for_same;
+            o->waiting_for_same = u;
+            return;
+        }
+    int r = u->file ? publish_file(u) : publish_document(u);
     if (r) {
         struct error err;
-        (void)error_set(&err, r, r == E_FULL ? "too many documents wait for the log; try again" : "the document could not be recorded");
+        (void)error_set(&err, r, r == E_FULL ? "too many uploads wait for the log; try again" : "the %s could not be recorded", u->file ? "file" : "document");
         fail(u, r, &err);
     }
 }
@@ -244,14 +271,16 @@ static void work(void *arg) {
     bool whole = u->last && !u->writer; /* small: one write */
     if (whole) r = store_put(u->in->store, buf_span(&u->writing), &u->ref, &err);
     else {
-        if (!u->writer) r = store_writer_open(u->in->store, (uint64_t)u->in->settings->document_max, &u->writer, &err);
+        if (!u->writer) r = store_writer_open(u->in->store, (uint64_t)upload_max(u), &u->writer, &err);
         if (!r) r = store_write(u->writer, buf_span(&u->writing), &err);
         if (!r && u->last) {
             r = store_writer_commit(u->writer, &u->ref, &err);
             u->writer = NULL;
         }
     }
-    if (!r && u->last) {
+    if (!r && u->last && u->file) {
+        r = file_upload_read(u->in, span_str(u->tenant), u->header->header, &u->ref, &u->upload, u->id, &u->existed, &err);
+    } else if (!r && u->last) {
         const Genloop__V1__UploadHeader *h = u->header->header;
         document_id(span_str(u->tenant), span_str(h->dataset), span_str(h->source), span_str(u->ref.sha256), u->id);
         r = view_read(u->in->view, u, known, &err);
@@ -311,8 +340,9 @@ static void start_work(struct upload *u) {
 
 /* ---- the stream ---- */
 
-static int check_header(const Genloop__V1__UploadHeader *h, struct error *err) {
-    int r = dataset_name_check(span_str(h->dataset), err);
+/* `whole`: nothing more will be said. Before it what is empty may still come. */
+static int check_header(const Genloop__V1__UploadHeader *h, bool file, bool whole, struct error *err) {
+    int r = file ? file_header_check(h, whole, err) : h->dataset[0] || whole ? dataset_name_check(span_str(h->dataset), err) : 0;
     if (r) return r;
     if (strlen(h->source) > SOURCE_MAX || !span_is_utf8(span_str(h->source))) return error_set_param(err, E_INVALID, "source", "a source is UTF-8 of at most %d bytes", SOURCE_MAX);
     if (strlen(h->media_type) > 128) return error_set_param(err, E_INVALID, "media_type", "a media type has at most 128 bytes");
@@ -324,25 +354,55 @@ static int check_header(const Genloop__V1__UploadHeader *h, struct error *err) {
     return 0;
 }
 
+static void take_text(char **to, char **from) {
+    if (!(*from)[0]) return;
+    char *before = *to;
+    *to = *from;
+    *from = before;
+}
+
+/* What the second header says goes before the first: a form may have its fields behind its file. */
+static void merge_header(Genloop__V1__UploadHeader *to, Genloop__V1__UploadHeader *from) {
+    take_text(&to->dataset, &from->dataset);
+    take_text(&to->source, &from->source);
+    take_text(&to->media_type, &from->media_type);
+    take_text(&to->subject, &from->subject);
+    take_text(&to->purpose, &from->purpose);
+    take_text(&to->id, &from->id);
+    if (from->expires_after_s) to->expires_after_s = from->expires_after_s;
+    if (from->n_metadata) {
+        Genloop__V1__UploadHeader__MetadataEntry **metadata = to->metadata;
+        size_t n = to->n_metadata;
+        to->metadata = from->metadata;
+        to->n_metadata = from->n_metadata;
+        from->metadata = metadata;
+        from->n_metadata = n;
+    }
+}
+
 /* One UploadRequest. Returns 0, or what the call fails with. */
 static int take(struct upload *u, struct span packed, bool costs_credit, struct error *err) {
     Genloop__V1__UploadRequest *m = MESSAGE_UNPACK(UploadRequest, upload_request, packed);
     if (!m) return error_set(err, E_INVALID, "the item is no UploadRequest");
     int r = 0;
     if (m->part_case == GENLOOP__V1__UPLOAD_REQUEST__PART_HEADER) {
-        if (u->has_header) r = error_set(err, E_INVALID, "a second header in one upload");
-        else r = check_header(m->header, err);
+        if (u->headers == 2) r = error_set(err, E_INVALID, "a third header in one upload");
+        else r = check_header(m->header, u->file, false, err);
         if (!r) {
-            u->has_header = true;
-            u->header = m;
-            m = NULL;
+            if (u->headers++) {
+                merge_header(u->header->header, m->header);
+            } else {
+                u->header = m;
+                m = NULL;
+            }
             if (costs_credit) bus_reply_credit(u->reply, 1);
         }
     } else if (m->part_case == GENLOOP__V1__UPLOAD_REQUEST__PART_DATA) {
         struct uploads *all = u->in->uploads;
-        if (!u->has_header) r = error_set_param(err, E_INVALID, "header", "the header comes first");
-        else if (m->data.len > (uint64_t)u->in->settings->document_max - u->total)
-            r = error_set(err, E_TOO_LARGE, "a document has at most %lld bytes", (long long)u->in->settings->document_max);
+        if (!u->headers) r = error_set_param(err, E_INVALID, "header", "the header comes first");
+        else if (u->headers == 2) r = error_set_param(err, E_INVALID, "header", "the second header comes behind the data");
+        else if (m->data.len > (uint64_t)upload_max(u) - u->total)
+            r = error_set_param(err, E_TOO_LARGE, u->file ? "file" : "", "a %s has at most %lld bytes", u->file ? "file" : "document", (long long)upload_max(u));
         else if (all->memory + m->data.len > UPLOAD_MEMORY_MAX) r = error_set(err, E_FULL, "uploads hold all the memory they may; try again");
         else if (!(r = buf_append(&u->pending, m->data.data, m->data.len))) {
             all->memory += m->data.len;
@@ -369,10 +429,11 @@ static void on_item(struct call *c, struct span item) {
 static void on_item_end(struct call *c) {
     struct upload *u = (struct upload *)c;
     if (u->failed || u->cancelled || u->ended) return;
+    struct error err;
     u->ended = true;
-    if (!u->has_header) {
-        struct error err;
-        fail(u, error_set_param(&err, E_INVALID, "header", "the upload has no header"), &err);
+    int r = u->headers ? check_header(u->header->header, u->file, true, &err) : error_set_param(&err, E_INVALID, "header", "the upload has no header");
+    if (r) {
+        fail(u, r, &err);
         return;
     }
     start_work(u);
@@ -389,7 +450,7 @@ static void on_cancel(struct call *c) {
 
 static const struct call_ops upload_ops = {.on_item = on_item, .on_item_end = on_item_end, .on_cancel = on_cancel};
 
-void upload_call(struct ingest *in, struct bus_reply *reply, struct span tenant, struct span request, struct call **call) {
+void upload_call(struct ingest *in, struct bus_reply *reply, struct span tenant, struct span request, bool file, struct call **call) {
     struct uploads *all = in->uploads;
     struct error err = {0};
     struct upload *u = NULL;
@@ -404,9 +465,10 @@ void upload_call(struct ingest *in, struct bus_reply *reply, struct span tenant,
     u->call.ops = &upload_ops;
     u->in = in;
     u->reply = reply;
+    u->file = file;
     span_copy(u->tenant, sizeof u->tenant, tenant);
-    buf_init(&u->pending, (size_t)in->settings->document_max);
-    buf_init(&u->writing, (size_t)in->settings->document_max);
+    buf_init(&u->pending, (size_t)upload_max(u));
+    buf_init(&u->writing, (size_t)upload_max(u));
     u->next = all->list;
     u->link = &all->list;
     if (u->next) u->next->link = &u->next;

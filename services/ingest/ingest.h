@@ -3,6 +3,7 @@
  *
  *   main.c       settings, start, drain, stop          rpc.c        the methods of service Ingest: what is asked
  *   documents.c  Upload: bytes → store → RECEIVED → ack worker.c     RECEIVED → ACCEPTED | REJECTED, in a thread of its own
+ *   files.c      what clients upload to /v1/files, and what comes of it: lists, pieces, datasets to fine-tune on; file_rows.c: their lines (pure)
  *   dataset.c    Build: accepted documents → a version, in a thread of its own
  *   view.c       documents and datasets as tables      shards.c, manifest.c, card.c   the files of a version
  *   clean.c and what it calls: the pure part
@@ -16,6 +17,7 @@
 
 #include "genloop/v1/datasets.pb-c.h"
 #include "genloop/v1/documents.pb-c.h"
+#include "genloop/v1/files.pb-c.h"
 #include "genloop/v1/services.pb-c.h"
 #include "services/ingest/reasons.h"
 #include "service/service.h"
@@ -24,7 +26,8 @@
 struct ingest_settings {
     struct service_settings shared;
     int64_t threads;          /* of extraction and encoding; 0: as many as CPUs */
-    int64_t document_max;     /* bytes of one upload */
+    int64_t document_max;     /* bytes of one document */
+    int64_t file_max;         /* bytes of one file */
     int64_t vocab;            /* of tokenizers that are trained */
     double held_out;          /* share of documents */
 };
@@ -82,7 +85,7 @@ void ingest_unref(struct ingest *in);
 
 /* ---- view.c ---- */
 extern const char INGEST_SCHEMA[];
-enum { INGEST_SCHEMA_VERSION = 1 };
+enum { INGEST_SCHEMA_VERSION = 2 };
 int ingest_fold(void *arg, struct view_db *db, const struct event *e, struct error *err);
 /* Questions, each inside a view_read. */
 bool view_document_state(struct view_db *db, struct span id, int *state);
@@ -101,7 +104,7 @@ int uploads_open(struct ingest *in, struct error *err);
 void uploads_close(struct ingest *in);
 int uploads_count(const struct ingest *in);
 /* Begins an upload; the stream's events follow through *call. `request` may be empty or its first item. */
-void upload_call(struct ingest *in, struct bus_reply *reply, struct span tenant, struct span request, struct call **call);
+void upload_call(struct ingest *in, struct bus_reply *reply, struct span tenant, struct span request, bool file, struct call **call);
 /* hex sha256(tenant NUL dataset NUL source NUL sha256) */
 void document_id(struct span tenant, struct span dataset, struct span source, struct span sha256, char id[65]);
 /* Letters, digits, '.', '_' and '-', not beginning with '.'. */

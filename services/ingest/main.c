@@ -6,7 +6,8 @@
 
 static const struct config_row rows[] = {
     {"ingest", "threads", CONFIG_INT, offsetof(struct ingest_settings, threads), "0", 0, 256, "Threads that clean and encode documents; 0: as many as CPUs."},
-    {"ingest", "document_max", CONFIG_BYTES, offsetof(struct ingest_settings, document_max), "64MiB", 1024, 1099511627776.0, "The largest upload."},
+    {"ingest", "document_max", CONFIG_BYTES, offsetof(struct ingest_settings, document_max), "64MiB", 1024, 1099511627776.0, "The largest document."},
+    {"ingest", "file_max", CONFIG_BYTES, offsetof(struct ingest_settings, file_max), "512MiB", 1024, 1099511627776.0, "The largest file of /v1/files."},
     {"ingest", "vocab", CONFIG_INT, offsetof(struct ingest_settings, vocab), "4096", 512, 262144, "Ids of a tokenizer that is trained where the build names no number."},
     {"ingest", "held_out", CONFIG_REAL, offsetof(struct ingest_settings, held_out), "0.05", 0, 0.5, "Share of documents that is held out where the build names none."},
 };
@@ -22,13 +23,13 @@ static void view_caught_up_first(void *arg) {
 static void view_changed(void *arg) { calls_changed(arg); }
 
 static int start(struct service *s, void **arg, struct error *err) {
-    static const enum topic topics[] = {TOPIC_DOCUMENTS, TOPIC_DATASETS};
+    static const enum topic topics[] = {TOPIC_DOCUMENTS, TOPIC_DATASETS, TOPIC_FILES};
     char path[4096];
     struct ingest *in = mem_zalloc(sizeof *in);
     if (!in) return error_set(err, E_NOMEM, "no memory");
     *arg = in;
     *in = (struct ingest){.service = s, .settings = service_settings(s), .loop = service_loop(s), .log = service_log(s), .store = service_store(s)};
-    struct view_spec spec = {.name = "ingest", .schema_version = INGEST_SCHEMA_VERSION, .schema = INGEST_SCHEMA, .topics = topics, .n_topics = 2, .fold = ingest_fold,
+    struct view_spec spec = {.name = "ingest", .schema_version = INGEST_SCHEMA_VERSION, .schema = INGEST_SCHEMA, .topics = topics, .n_topics = 3, .fold = ingest_fold,
                              .on_change = view_changed, .on_caught_up = view_caught_up_first, .arg = in};
     int r = calls_open(in, err);
     if (!r) r = dir_make(service_path(s, "views", path, sizeof path), err);

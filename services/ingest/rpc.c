@@ -6,10 +6,11 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "services/ingest/build.h"
+#include "services/ingest/files.h"
 #include "services/ingest/rows.h"
 #include "wire/unpack.h"
 
-enum { TICK_MS = 150, PAGE_DEFAULT = 100, PAGE_MAX = 1000 };
+enum { TICK_MS = 150, PAGE_DEFAULT = 100, PAGE_MAX = 1000, SWEEP_MS = 60 * 1000 };
 
 struct question {
     struct call call;
@@ -23,6 +24,8 @@ struct question {
     char token[DATASET_NAME_MAX + 80];
     int state;
     struct rows_wanted rows;
+    int (*files)(struct ingest *in, struct span tenant, struct span request, struct buf *out, struct error *err); /* of a question about files */
+    struct buf request;
     struct buf out;
     int r;
     struct error err;
@@ -51,6 +54,8 @@ struct calls {
     int count;
     _Atomic uint64_t changes;
     struct loop_timer *timer;
+    int64_t swept_ms; /* files that have expired were looked for */
+    bool sweeping;
 };
 
 static void end_error(struct bus_reply *reply, int code, const char *param, const char *message) {
@@ -264,6 +269,7 @@ static void question_free(struct question *q) {
     *q->link = q->next;
     if (q->next) q->next->link = q->link;
     q->in->calls->count--;
+    buf_fini(&q->request);
     buf_fini(&q->out);
     mem_free(q);
 }
@@ -480,9 +486,37 @@ static struct stream *stream_new(struct ingest *in, struct bus_reply *reply, str
     return s;
 }
 
+/* The pool thread's count of `abroad` keeps the service's parts; the calls' own struct is kept by `sweeping`. */
+static void sweep_work(void *arg) {
+    struct ingest *in = arg;
+    files_sweep(in);
+    atomic_fetch_sub(&in->abroad, 1);
+}
+
+static void sweep_done(void *arg) {
+    struct ingest *in = arg;
+    in->calls->sweeping = false;
+    in->calls->count--;
+    ingest_unref(in);
+}
+
+static void sweep(struct ingest *in) {
+    int64_t now_ms = clock_mono_ms();
+    if (in->calls->sweeping || in->draining || now_ms - in->calls->swept_ms < SWEEP_MS) return;
+    in->calls->swept_ms = now_ms;
+    atomic_fetch_add(&in->abroad, 1);
+    if (loop_work(in->loop, sweep_work, sweep_done, in)) {
+        atomic_fetch_sub(&in->abroad, 1);
+        return;
+    }
+    in->calls->sweeping = true;
+    in->calls->count++;
+}
+
 static void on_tick(void *arg) {
     struct ingest *in = arg;
     if (in->closed) return;
+    sweep(in);
     uint64_t changes = atomic_load(&in->calls->changes);
     service_lag(in->service, (uint64_t)worker_lag(in));
     for (struct stream *s = in->calls->streams, *next; s; s = next) {
@@ -559,6 +593,28 @@ static void call_watch(struct ingest *in, struct bus_reply *reply, struct span t
     }
 }
 
+static int ask_files(struct question *q, struct error *err) { return q->files(q->in, span_str(q->tenant), buf_span(&q->request), &q->out, err); }
+
+static const struct {
+    const char *method;
+    int (*answer)(struct ingest *in, struct span tenant, struct span request, struct buf *out, struct error *err);
+} FILE_METHODS[] = {
+    {"Ingest/ListFiles", files_list}, {"Ingest/GetFile", files_get}, {"Ingest/ReadFile", files_read}, {"Ingest/DeleteFile", files_delete}, {"Ingest/DatasetFromFiles", files_dataset},
+};
+
+/* Whether it is about files; the request is read by who answers. */
+static bool take_files(struct question *q, struct span method, struct span request, int *r) {
+    for (size_t i = 0; i < sizeof FILE_METHODS / sizeof *FILE_METHODS; i++)
+        if (span_eq_str(method, FILE_METHODS[i].method)) {
+            q->answer = ask_files;
+            q->files = FILE_METHODS[i].answer;
+            buf_init(&q->request, 64 * 1024);
+            *r = buf_append_span(&q->request, request) < 0 ? error_set(&q->err, q->request.failed == E_FULL ? E_TOO_LARGE : E_NOMEM, "the request is too large") : 0;
+            return true;
+        }
+    return false;
+}
+
 static void call_question(struct ingest *in, struct bus_reply *reply, struct span tenant, struct span method, struct span request, struct call **call) {
     struct error err = {0};
     int r = 0;
@@ -598,6 +654,8 @@ static void call_question(struct ingest *in, struct bus_reply *reply, struct spa
         if (m) span_copy(q->name, sizeof q->name, span_str(m->name));
         r = m ? rows_wanted_read(m, &q->rows, &err) : E_INVALID;
         if (m) genloop__v1__list_rows_request__free_unpacked(m, NULL);
+    } else if (take_files(q, method, request, &r)) {
+        err = q->err;
     } else
         r = error_set(&err, E_UNSUPPORTED, "ingest has no method %.*s", SPAN_ARG(method));
     if (r) {
@@ -616,7 +674,8 @@ static void on_call(void *arg, struct bus_reply *reply, struct span method, cons
     if (in->draining) end_error(reply, E_UNAVAILABLE, "", "the service leaves; ask again");
     else if (in->calls->count >= CALLS_MAX) end_error(reply, E_FULL, "", "too many calls are open; try again");
     else if (tenant.len >= 128) end_error(reply, E_INVALID, "tenant", "a tenant's name has at most 127 bytes");
-    else if (span_eq_str(method, "Ingest/Upload")) upload_call(in, reply, tenant, request, &call);
+    else if (span_eq_str(method, "Ingest/Upload")) upload_call(in, reply, tenant, request, false, &call);
+    else if (span_eq_str(method, "Ingest/UploadFile")) upload_call(in, reply, tenant, request, true, &call);
     else if (span_eq_str(method, "Ingest/Build")) call_build(in, reply, tenant, request, &call);
     else if (span_eq_str(method, "Ingest/Watch")) call_watch(in, reply, tenant, request, &call);
     else call_question(in, reply, tenant, method, request, &call);

@@ -16,7 +16,7 @@ struct rows {
     uint64_t count;
 };
 
-static void rows_close(struct rows *r) {
+void rows_close(struct rows *r) {
     if (!r) return;
     store_writer_abort(r->writer);
     ZSTD_freeCCtx(r->zstd);
@@ -25,7 +25,7 @@ static void rows_close(struct rows *r) {
     mem_free(r);
 }
 
-static int rows_open(struct store *store, struct rows **out, struct error *err) {
+int rows_open(struct store *store, struct rows **out, struct error *err) {
     struct rows *r = mem_zalloc(sizeof *r);
     if (!r) return error_set(err, E_NOMEM, "no memory");
     buf_init(&r->in, ROW_OUT_MAX + WRITE_BYTES);
@@ -65,7 +65,7 @@ static int rows_flush(struct rows *r, bool end, struct error *err) {
     return 0;
 }
 
-static int rows_add(struct rows *r, struct span row, struct error *err) {
+int rows_add(struct rows *r, struct span row, struct error *err) {
     buf_append_span(&r->in, row);
     buf_append_char(&r->in, '\n');
     if (r->in.failed) return error_set(err, r->in.failed, "a row is too large");
@@ -73,8 +73,7 @@ static int rows_add(struct rows *r, struct span row, struct error *err) {
     return r->in.len >= WRITE_BYTES ? rows_flush(r, false, err) : 0;
 }
 
-/* Takes *rows: it is gone afterwards. */
-static int rows_finish(struct rows **rows, struct shard_ref *ref, struct error *err) {
+int rows_finish(struct rows **rows, struct shard_ref *ref, struct error *err) {
     struct rows *r = *rows;
     *rows = NULL;
     int result = rows_flush(r, true, err);

@@ -27,7 +27,12 @@ struct shard_list {
     struct shard_ref *items; /* owned */
     size_t n, capacity;
 };
-struct rows; /* a JSONL file that is being compressed */
+/* A JSONL file that is being compressed into the store. */
+struct rows;
+int rows_open(struct store *store, struct rows **out, struct error *err);
+int rows_add(struct rows *r, struct span row, struct error *err); /* without its newline */
+int rows_finish(struct rows **rows, struct shard_ref *ref, struct error *err); /* takes *rows: it is gone afterwards */
+void rows_close(struct rows *r); /* NULL is accepted */
 
 struct split {
     struct store *store;

@@ -4,6 +4,7 @@
  *   (none) ──RECEIVED──► RECEIVED ──► ACCEPTED | REJECTED ──ERASED──► ERASED ──RECEIVED, later──► RECEIVED
  *
  * Of a dataset each version is a row; BUILDING may become READY or FAILED, READY and FAILED become REMOVED. The first build that claims a version has it.
+ * Of a file the newest record stands; a tombstone takes it away.
  * `totals` is kept beside, so that how far a dataset is costs no walk over its documents.
  */
 #include "services/ingest/ingest.h"
@@ -19,7 +20,10 @@ const char INGEST_SCHEMA[] =
     " PRIMARY KEY(tenant, dataset, state, reason)) WITHOUT ROWID;"
     "CREATE TABLE datasets(tenant TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, state INTEGER NOT NULL, build_id TEXT NOT NULL, time_ms INTEGER NOT NULL,"
     " packed BLOB NOT NULL, PRIMARY KEY(tenant, name, version)) WITHOUT ROWID;"
-    "CREATE INDEX datasets_by_build ON datasets(tenant, build_id);";
+    "CREATE INDEX datasets_by_build ON datasets(tenant, build_id);"
+    "CREATE TABLE files(id TEXT PRIMARY KEY, tenant TEXT NOT NULL, purpose TEXT NOT NULL, created_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL, packed BLOB NOT NULL) WITHOUT ROWID;"
+    "CREATE INDEX files_by_time ON files(tenant, created_ms, id);"
+    "CREATE INDEX files_by_end ON files(expires_ms) WHERE expires_ms > 0;";
 
 static void count(struct view_db *db, const Genloop__V1__Document *d, int state, const char *reason, int by) {
     struct view_stmt *s = view_sql(db, "INSERT INTO totals VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET n = n + ?5");
@@ -129,8 +133,37 @@ out:
     return r;
 }
 
+static int fold_file(struct view_db *db, const struct event *e, struct error *err) {
+    struct view_stmt *s;
+    if (!e->value.len) {
+        if ((s = view_sql(db, "DELETE FROM files WHERE id = ?1"))) {
+            view_bind_span(s, 1, e->key);
+            view_step(s);
+            view_done(s);
+        }
+        return view_failed(db, err);
+    }
+    Genloop__V1__File *f = MESSAGE_UNPACK(File, file, e->value);
+    if (!f) return error_set(err, E_INVALID, "the value is no File");
+    int r = 0;
+    if (!f->id[0] || !span_eq(e->key, span_str(f->id)) || !f->content) r = error_set(err, E_INVALID, "a File needs its key as id, and a content");
+    else if ((s = view_sql(db, "INSERT OR REPLACE INTO files VALUES(?1, ?2, ?3, ?4, ?5, ?6)"))) {
+        view_bind_span(s, 1, span_str(f->id));
+        view_bind_span(s, 2, span_str(f->tenant));
+        view_bind_span(s, 3, span_str(f->purpose));
+        view_bind_int(s, 4, f->created_time_ms);
+        view_bind_int(s, 5, f->expires_time_ms);
+        view_bind_blob(s, 6, e->value);
+        view_step(s);
+        view_done(s);
+    }
+    genloop__v1__file__free_unpacked(f, NULL);
+    return r ? r : view_failed(db, err);
+}
+
 int ingest_fold(void *arg, struct view_db *db, const struct event *e, struct error *err) {
     (void)arg;
+    if (e->topic == TOPIC_FILES) return fold_file(db, e, err);
     if (!e->value.len) return 0; /* a tombstone: nothing here is compacted away by us */
     return e->topic == TOPIC_DOCUMENTS ? fold_document(db, e, err) : fold_dataset(db, e, err);
 }

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "registry/record.h"
+#include "services/trainer/fine_tuning.h"
 #include "services/trainer/inputs.h"
 #include "services/trainer/request.h"
 #include "services/trainer/trainer.h"
@@ -13,12 +14,14 @@
 
 struct creation {
     struct trainer *t;
-    const struct create_context *context;
+    const struct create_context *asker;
     const Genloop__V1__CreateJobRequest *request;
     struct train_recipe *recipe;
     Genloop__V1__Dataset *dataset;
     Genloop__V1__ModelVersion *base; /* NULL: from scratch */
     struct json *manifest;
+    uint32_t context; /* of the base; 0: not known */
+    char model_name[MODEL_NAME_MAX]; /* of fine-tuning that names none */
     char dataset_name[DATASET_FULL_NAME_MAX], base_name[MODEL_FULL_NAME_MAX];
 };
 
@@ -66,7 +69,7 @@ static int find_dataset(struct creation *c, struct error *err) {
     uint32_t version;
     enum input kind;
     int r = request_dataset(span_str(c->recipe->data.dataset), dataset_param(c), &name, &version, err);
-    if (!r) r = named(view_dataset(c->t, c->context->tenant, name, version, true, &c->dataset, err), dataset_param(c), err);
+    if (!r) r = named(view_dataset(c->t, c->asker->tenant, name, version, true, &c->dataset, err), dataset_param(c), err);
     if (r) return r;
     snprintf(c->dataset_name, sizeof c->dataset_name, "%.128s@%u", c->dataset->name, c->dataset->version);
     span_copy(c->recipe->data.dataset, sizeof c->recipe->data.dataset, span_str(c->dataset_name));
@@ -81,7 +84,7 @@ static int find_dataset(struct creation *c, struct error *err) {
     return r;
 }
 
-static int check_context(struct creation *c, struct error *err) {
+static int read_context(struct creation *c, struct error *err) {
     struct buf text;
     struct json *config = NULL;
     buf_init(&text, 16 << 20);
@@ -89,6 +92,7 @@ static int check_context(struct creation *c, struct error *err) {
     if (!r && json_parse(buf_span(&text), &config, err)) r = error_set_param(err, E_DATA_LOSS, base_param(c), "the config.json of %s makes no sense", c->base_name);
     int64_t context = json_int(json_get(config, "max_position_embeddings"), json_int(json_get(config, "n_positions"), 0));
     if (!r && context > 0 && c->recipe->batch.length > context) r = error_set_param(err, E_RANGE, "batch.length", "batch.length is %u, the context of %s %lld", c->recipe->batch.length, c->base_name, (long long)context);
+    if (!r && context > 0 && context <= RECIPE_LENGTH_MAX) c->context = (uint32_t)context;
     json_free(config);
     buf_fini(&text);
     return r;
@@ -106,7 +110,7 @@ static int find_base(struct creation *c, struct error *err) {
     r = named(inputs_model_file(c->t->store, c->base, "tokenizer.json", NULL, of_model, err), base_param(c), err);
     if (!r && c->recipe->objective == RECIPE_PRETRAIN && strcmp(of_model, of_dataset) != 0)
         r = error_set_param(err, E_INVALID, dataset_param(c), "the tokens of %s were made by another tokenizer than that of %s: build the dataset with tokenizer %s", c->dataset_name, c->base_name, c->base_name);
-    if (!r) r = check_context(c, err);
+    if (!r) r = read_context(c, err);
     return r;
 }
 
@@ -180,20 +184,32 @@ static int write_job(struct trainer *t, const struct create_context *context, Ge
     return r;
 }
 
+/* Now that base and data are known: the recipe, and the name of what comes out. */
+static int plan_fine_tuning(struct creation *c, Genloop__V1__Job *job, struct error *err) {
+    enum input kind;
+    int r = rows_of(c, &kind, err);
+    if (!r) r = fine_tuning_recipe(c->request->fine_tuning, inputs_count(c->manifest, "train", kind), inputs_count(c->manifest, "held_out", kind) > 0, c->context, c->recipe, err);
+    if (r) return r;
+    job->fine_tuning = c->request->fine_tuning;
+    if (!c->request->model[0]) job->model = fine_tuning_name(span_str(c->base->name), c->asker->tenant, span_str(c->request->fine_tuning->suffix), span_str(job->id), c->model_name);
+    return 0;
+}
+
 static int create_training(struct creation *c, Genloop__V1__Job *job, struct buf *out, struct error *err) {
     struct buf recipe;
     buf_init(&recipe, 2 * REQUEST_RECIPE_MAX);
+    job->model = c->request->model;
     int r = find_dataset(c, err);
     if (!r) r = find_base(c, err);
+    if (!r && c->request->fine_tuning) r = plan_fine_tuning(c, job, err);
     if (!r && (recipe_write(c->recipe, &recipe) || !buf_cstr(&recipe))) r = error_set(err, E_NOMEM, "no memory for a recipe");
     if (!r) {
         job->kind = GENLOOP__V1__JOB_KIND__JOB_KIND_TRAIN;
-        job->model = c->request->model;
         job->recipe = (char *)(uintptr_t)buf_cstr(&recipe);
         job->dataset = c->dataset_name;
         job->base_model = c->base_name;
         job->steps = c->recipe->steps;
-        r = c->request->dry_run ? dry_run(c, job, out, err) : write_job(c->t, c->context, job, out, err);
+        r = c->request->dry_run ? dry_run(c, job, out, err) : write_job(c->t, c->asker, job, out, err);
     }
     buf_fini(&recipe);
     return r;
@@ -214,7 +230,7 @@ static int check_split(struct creation *c, const char *full, const char *param, 
     struct span name;
     uint32_t version;
     int r = request_dataset(span_str(full), param, &name, &version, err);
-    if (!r) r = named(view_dataset(c->t, c->context->tenant, name, version, true, &d, err), param, err);
+    if (!r) r = named(view_dataset(c->t, c->asker->tenant, name, version, true, &d, err), param, err);
     if (!r && d->kind != kind) r = error_set_param(err, E_INVALID, param, "%s is a %s dataset, not one of kind %s", full, kind_name(d->kind), kind_name(kind));
     if (!r) r = named(inputs_manifest(c->t->store, d, &manifest, err), param, err);
     if (!r && kind == GENLOOP__V1__DATASET_KIND__DATASET_KIND_TEXT && !inputs_count(manifest, "held_out", INPUT_SAMPLES)) r = error_set_param(err, E_INVALID, param, "%s has no held-out documents", full);
@@ -234,13 +250,13 @@ static int create_evaluation(struct creation *c, Genloop__V1__Job *job, struct b
     job->model = s->candidate;
     job->dataset = s->held_out;
     job->evaluate = s;
-    if (!c->request->dry_run) return write_job(c->t, c->context, job, out, err);
+    if (!c->request->dry_run) return write_job(c->t, c->asker, job, out, err);
     r = record_pack(&job->base, out);
     return r ? error_set(err, r, "no memory for a job") : 0;
 }
 
 int create_job(struct trainer *t, const struct create_context *context, const Genloop__V1__CreateJobRequest *q, struct buf *out, struct error *err) {
-    struct creation c = {.t = t, .context = context, .request = q, .recipe = mem_zalloc(sizeof *c.recipe)};
+    struct creation c = {.t = t, .asker = context, .request = q, .recipe = mem_zalloc(sizeof *c.recipe)};
     Genloop__V1__Job job = GENLOOP__V1__JOB__INIT, *there = NULL;
     Genloop__V1__Actor actor;
     char id[ID_TEXT_MAX], actor_texts[3][256];

@@ -6,7 +6,7 @@ bool job_id_valid(struct span id) {
     if (id.len == 0 || id.len > JOB_ID_MAX || id.data[0] == '.') return false;
     for (size_t i = 0; i < id.len; i++) {
         char c = id.data[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.')) return false;
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == ':')) return false;
     }
     return true;
 }

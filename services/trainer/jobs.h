@@ -35,7 +35,7 @@ enum {
     JOB_DEATHS_MAX = 20,       /* of whatever cause (out of memory looks like a kill from outside), the same */
 };
 
-bool job_id_valid(struct span id); /* letters, digits, '-', '_' and '.', not beginning with '.' */
+bool job_id_valid(struct span id); /* letters, digits, '-', '_', '.' and ':' (of a model's name), not beginning with '.' */
 const char *job_state_name(Genloop__V1__JobState state); /* "queued" */
 bool job_ended(Genloop__V1__JobState state);
 

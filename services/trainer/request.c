@@ -2,6 +2,7 @@
 
 #include "registry/state.h"
 #include "registry/trait.h"
+#include "services/trainer/fine_tuning.h"
 #include "services/trainer/jobs.h"
 #include "services/trainer/presets.h"
 
@@ -11,10 +12,10 @@ int request_dataset(struct span text, const char *param, struct span *name, uint
     ptrdiff_t at = span_find_char(text, '@');
     struct span head = at < 0 ? text : span_sub(text, 0, (size_t)at);
     uint64_t v = 0;
-    bool good = head.len > 0 && head.len <= REQUEST_DATASET_NAME_MAX && head.data[0] != '.';
+    bool good = head.len > 0 && head.len <= REQUEST_DATASET_NAME_MAX && head.data[0] != '.', tuned = span_starts(head, SPAN("ft:")); /* of judgements of a fine-tuned model: named after it */
     for (size_t i = 0; good && i < head.len; i++) {
         char c = head.data[i];
-        good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+        good = (tuned && c == ':') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
     }
     if (good && at >= 0) good = span_to_u64(span_skip(text, (size_t)at + 1), &v) == 0 && v >= 1 && v <= UINT32_MAX;
     if (!good) return error_set_param(err, E_INVALID, param, "%s: \"%.*s\" is no dataset: give NAME or NAME@VERSION, a name being letters, digits, '.', '_' and '-'", param, shown(text), text.data);
@@ -95,14 +96,33 @@ static int check_evaluation(const Genloop__V1__CreateJobRequest *q, struct error
     return r;
 }
 
+/* The request as far as it goes without the base and the data: they say the rest of the recipe. */
+static int check_fine_tuning(const Genloop__V1__CreateJobRequest *q, struct train_recipe *recipe, struct error *err) {
+    struct span name;
+    uint32_t version;
+    const char *extra = q->recipe[0] ? "recipe" : q->preset[0] ? "preset" : q->evaluate ? "evaluate" : NULL;
+    if (extra) return error_set_param(err, E_INVALID, extra, "%s does not go with fine_tuning, from which the recipe follows", extra);
+    if (q->model[0] && !model_name_valid(span_str(q->model))) return error_set_param(err, E_INVALID, "model", "model: \"%.100s\" is no name for a model", q->model);
+    if (!q->base_model[0]) return error_set_param(err, E_INVALID, "base_model", "base_model is missing: the model to fine-tune");
+    if (strlen(q->base_model) >= sizeof recipe->model.base) return error_set_param(err, E_INVALID, "base_model", "base_model is too long for a model's name");
+    int r = fine_tuning_check(q->fine_tuning, err);
+    if (!r) r = request_dataset(span_str(q->dataset), "dataset", &name, &version, err);
+    if (r) return r;
+    recipe_default(recipe, strcmp(q->fine_tuning->method, "dpo") == 0 ? RECIPE_DPO : RECIPE_SFT);
+    span_copy(recipe->model.base, sizeof recipe->model.base, span_str(q->base_model));
+    span_copy(recipe->data.dataset, sizeof recipe->data.dataset, span_str(q->dataset));
+    return 0;
+}
+
 int request_check(const Genloop__V1__CreateJobRequest *q, struct train_recipe *recipe, struct error *err) {
     if (q->id[0] && !job_id_valid(span_str(q->id)))
         return error_set_param(err, E_INVALID, "id", "id: at most %d letters, digits, '-', '_' and '.', not beginning with '.'", JOB_ID_MAX);
     if (strlen(q->reason) > JOB_REASON_MAX || !span_is_utf8(span_str(q->reason))) return error_set_param(err, E_INVALID, "reason", "a reason has at most %d bytes of UTF-8", JOB_REASON_MAX);
     switch (q->kind) {
     case GENLOOP__V1__JOB_KIND__JOB_KIND_UNSPECIFIED:
-    case GENLOOP__V1__JOB_KIND__JOB_KIND_TRAIN: return check_training(q, recipe, err);
-    case GENLOOP__V1__JOB_KIND__JOB_KIND_EVALUATE: return check_evaluation(q, err);
+    case GENLOOP__V1__JOB_KIND__JOB_KIND_TRAIN: return q->fine_tuning ? check_fine_tuning(q, recipe, err) : check_training(q, recipe, err);
+    case GENLOOP__V1__JOB_KIND__JOB_KIND_EVALUATE:
+        return q->fine_tuning ? error_set_param(err, E_INVALID, "fine_tuning", "fine_tuning belongs to a job of kind JOB_KIND_TRAIN") : check_evaluation(q, err);
     default: return error_set_param(err, E_INVALID, "kind", "kind must be JOB_KIND_TRAIN or JOB_KIND_EVALUATE");
     }
 }

@@ -11,7 +11,7 @@ enum {
     REQUEST_DOCUMENTS_MAX = 20000, REQUEST_PROMPTS_MAX = 20000, REQUEST_SAMPLE_TOKENS_MAX = 4096, /* what a record of an evaluation may hold */
 };
 
-/* Fills *recipe where a model is to be trained. E_INVALID, E_RANGE, E_TOO_LARGE, E_NOT_FOUND (a preset), E_UNSUPPORTED. */
+/* Fills *recipe where a model is to be trained; of fine-tuning only its objective, base and dataset (fine_tuning.h says the rest). E_INVALID, E_RANGE, E_TOO_LARGE, E_NOT_FOUND (a preset), E_UNSUPPORTED. */
 int request_check(const Genloop__V1__CreateJobRequest *q, struct train_recipe *recipe, struct error *err);
 /* "name" or "name@version"; version 0: none was named. */
 int request_dataset(struct span text, const char *param, struct span *name, uint32_t *version, struct error *err);

@@ -5,10 +5,11 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "registry/record.h"
+#include "services/trainer/fine_tuning.h"
 #include "services/trainer/trainer.h"
 #include "wire/unpack.h"
 
-enum { TICK_MS = 100, PAGE_DEFAULT = 100, PAGE_MAX = 1000, TENANT_MAX = 128, WATCH_BYTES_MAX = 4 << 20 };
+enum { TICK_MS = 100, PAGE_DEFAULT = 100, PAGE_MAX = 1000, FINE_TUNING_PAGE_DEFAULT = 20, FINE_TUNING_PAGE_MAX = 100, TENANT_MAX = 128, WATCH_BYTES_MAX = 4 << 20 };
 
 enum call_kind { CALL_QUESTION, CALL_WATCH };
 struct call {
@@ -27,6 +28,7 @@ struct question {
     int (*answer)(struct question *q, struct error *err);
     char actor[3][256]; /* id, scope, claim */
     Genloop__V1__CreateJobRequest *create; /* owned */
+    Genloop__V1__ListFineTuningRequest *fine_tuning; /* owned */
     Genloop__V1__JobWish wish;
     uint32_t limit;
     char token[JOB_ID_MAX + 32];
@@ -112,6 +114,82 @@ static int get(struct question *q, struct error *err) {
 
 static int list(struct question *q, struct error *err) { return view_jobs(q->call.t, span_str(q->call.tenant), span_str(q->token), q->limit, &q->out, err); }
 
+static int list_fine_tuning(struct question *q, struct error *err) {
+    const Genloop__V1__ListFineTuningRequest *m = q->fine_tuning;
+    struct fine_tuning_listing l = {.tenant = span_str(q->call.tenant), .after = span_str(m->after), .limit = q->limit, .metadata = m->metadata, .n_metadata = m->n_metadata};
+    return view_fine_tuning(q->call.t, &l, &q->out, err);
+}
+
+/* Every event of the job; the steps that are kept in the arena as they lie in the view. */
+static int collect_events(struct question *q, const Genloop__V1__Job *job, struct fine_tuning_events *l, struct error *err) {
+    struct progress_batch batch = {.n = 0};
+    int64_t after = 0;
+    int r = fine_tuning_events_begin(l, job);
+    buf_init(&batch.bytes, WATCH_BYTES_MAX);
+    do {
+        if (r == 0) r = view_progress(q->call.t, span_str(job->id), after, 1, PROGRESS_BATCH_MAX, &batch, err);
+        for (int i = 0; r == 0 && i < batch.n; i++) {
+            size_t at = i ? batch.ends[i - 1] : 0;
+            Genloop__V1__JobProgress *p = (Genloop__V1__JobProgress *)record_unpack(&genloop__v1__job_progress__descriptor, span_sub(buf_span(&batch.bytes), at, batch.ends[i] - at)), *kept;
+            if (!p) continue;
+            /* Numbers and two names: flat in the arena. */
+            kept = arena_alloc(l->arena, sizeof *kept);
+            if (kept) {
+                genloop__v1__job_progress__init(kept);
+                kept->id = arena_strdup(l->arena, p->id);
+                kept->job_id = job->id;
+                kept->phase = arena_strdup(l->arena, p->phase);
+                kept->event_time_ms = p->event_time_ms;
+                kept->step = p->step;
+                kept->steps = p->steps;
+                kept->loss = p->loss;
+                kept->grad_norm = p->grad_norm;
+                kept->learning_rate = p->learning_rate;
+                kept->tokens = p->tokens;
+                kept->tokens_per_second = p->tokens_per_second;
+            }
+            r = kept && kept->id && kept->phase ? fine_tuning_events_step(l, job, kept) : E_NOMEM;
+            record_free(&p->base);
+            after = batch.rows[i];
+        }
+    } while (r == 0 && batch.n == PROGRESS_BATCH_MAX);
+    if (r == 0) r = fine_tuning_events_end(l, job);
+    buf_fini(&batch.bytes);
+    return r;
+}
+
+static int list_events(struct question *q, struct error *err) {
+    Genloop__V1__Job *job = NULL;
+    Genloop__V1__ListJobEventsReply reply = GENLOOP__V1__LIST_JOB_EVENTS_REPLY__INIT;
+    struct arena arena;
+    struct fine_tuning_events l = {.arena = &arena};
+    arena_init(&arena, FINE_TUNING_EVENTS_ARENA);
+    int r = find_job(&q->call, true, &job, err);
+    if (!r) r = collect_events(q, job, &l, err);
+    if (r == E_NOMEM) (void)error_set(err, r, "no memory for a job's events");
+    size_t end = l.n;
+    if (!r && q->token[0]) {
+        while (end > 0 && strcmp(l.items[end - 1]->id, q->token) != 0) end--;
+        if (!end) r = error_set_param(err, E_INVALID, "after", "job %s has no event %.64s", job->id, q->token);
+        else end--; /* older than it */
+    }
+    if (!r) {
+        size_t n = end < q->limit ? end : q->limit;
+        for (size_t i = 0; i < n / 2; i++) { /* newest first */
+            Genloop__V1__JobEvent *e = l.items[end - n + i];
+            l.items[end - n + i] = l.items[end - 1 - i];
+            l.items[end - 1 - i] = e;
+        }
+        reply.events = n ? l.items + (end - n) : NULL;
+        reply.n_events = n;
+        reply.has_more = end > n;
+        r = record_pack(&reply.base, &q->out) ? error_set(err, E_NOMEM, "no memory for a job's events") : 0;
+    }
+    if (job) record_free(&job->base);
+    arena_fini(&arena);
+    return r;
+}
+
 static int change(struct question *q, struct error *err) {
     Genloop__V1__Job *job = NULL, *now = NULL;
     Genloop__V1__JobState to = JOB_STATE(UNSPECIFIED);
@@ -151,6 +229,7 @@ static void question_done(void *arg) {
     trainer_reply_end(t, q->call.reply, r, r ? &q->call.err : NULL, r ? SPAN("") : buf_span(&q->out));
     call_unlink(&q->call);
     if (q->create) genloop__v1__create_job_request__free_unpacked(q->create, NULL);
+    if (q->fine_tuning) message_free(&q->fine_tuning->base);
     buf_fini(&q->out);
     mem_free(q);
     trainer_unref(t);
@@ -162,6 +241,11 @@ static int take_page(struct question *q, const Genloop__V1__PageRequest *page, s
     if (strlen(page->page_token) >= sizeof q->token) return error_set_param(err, E_INVALID, "page_token", "this is no page token");
     span_copy(q->token, sizeof q->token, span_str(page->page_token));
     return 0;
+}
+
+static int take_limit(struct question *q, uint32_t limit, uint32_t otherwise, uint32_t most, struct error *err) {
+    q->limit = limit ? limit : otherwise;
+    return q->limit > most ? error_set_param(err, E_INVALID, "limit", "'limit' must lie between 1 and %u", most) : 0;
 }
 
 /* Reads the request of a method: which answer, from what. E_INVALID without a message: it is no such message. */
@@ -188,6 +272,18 @@ static int question_read(struct question *q, struct span method, struct span req
         q->answer = list;
         if (m) r = take_page(q, m, err);
         if (m) genloop__v1__page_request__free_unpacked(m, NULL);
+    } else if (span_eq_str(method, "Training/ListFineTuning")) {
+        q->fine_tuning = MESSAGE_UNPACK(ListFineTuningRequest, list_fine_tuning_request, request);
+        q->answer = list_fine_tuning;
+        if (q->fine_tuning) r = take_limit(q, q->fine_tuning->limit, FINE_TUNING_PAGE_DEFAULT, FINE_TUNING_PAGE_MAX, err);
+    } else if (span_eq_str(method, "Training/ListEvents")) {
+        Genloop__V1__ListJobEventsRequest *m = MESSAGE_UNPACK(ListJobEventsRequest, list_job_events_request, request);
+        q->answer = list_events;
+        if (m) r = take_limit(q, m->limit, FINE_TUNING_PAGE_DEFAULT, PAGE_MAX, err);
+        if (m && !r) r = take_id(&q->call, m->id, err);
+        if (m && !r && strlen(m->after) >= sizeof q->token) r = error_set_param(err, E_INVALID, "after", "'after' is the id of no event");
+        if (m) span_copy(q->token, sizeof q->token, span_str(m->after));
+        if (m) message_free(&m->base);
     } else
         r = error_set(err, E_UNSUPPORTED, "the trainer has no method %.*s", SPAN_ARG(method));
     return r;

@@ -3,6 +3,7 @@
  *
  *   main.c       settings, start, drain, stop            rpc.c       service Training: questions and watches on the loop
  *   jobs.c       the life of a job: pure                 request.c   what a CreateJobRequest asks for: pure
+ *   fine_tuning.c  OpenAI's fine-tuning as a recipe, a name and events: pure
  *   create.c     from a request to a durable QUEUED      runner.c    from QUEUED to its end, in a thread of its own
  *   view.c       jobs, progress and datasets as tables   models.c    the registry's signed records, in memory
  *   inputs.c     datasets and models of the store as files of a job's folder
@@ -67,7 +68,7 @@ struct trainer {
 
 /* ---- view.c ---- */
 extern const char TRAINER_SCHEMA[];
-enum { TRAINER_SCHEMA_VERSION = 1 };
+enum { TRAINER_SCHEMA_VERSION = 2 };
 int trainer_fold(void *arg, struct view_db *db, const struct event *e, struct error *err);
 /* Each returns owned (record_free) in its out-parameter. E_NOT_FOUND. Any thread but the view's. `wait`: as of now, and not as of a moment ago. */
 int view_job(struct trainer *t, struct span id, bool wait, Genloop__V1__Job **job, struct error *err);
@@ -75,6 +76,14 @@ int view_job(struct trainer *t, struct span id, bool wait, Genloop__V1__Job **jo
 int view_dataset(struct trainer *t, struct span tenant, struct span name, uint32_t version, bool wait, Genloop__V1__Dataset **dataset, struct error *err);
 /* A packed ListJobsReply, newest first, of the tenant's jobs behind `token`. */
 int view_jobs(struct trainer *t, struct span tenant, struct span token, uint32_t limit, struct buf *out, struct error *err);
+/* A packed ListFineTuningReply: the tenant's fine-tuning jobs older than `after` (empty: from the newest on) that have all of the metadata. As of now. E_NOT_FOUND where `after` is none. */
+struct fine_tuning_listing {
+    struct span tenant, after;
+    uint32_t limit;
+    Genloop__V1__ListFineTuningRequest__MetadataEntry *const *metadata; /* borrowed */
+    size_t n_metadata;
+};
+int view_fine_tuning(struct trainer *t, const struct fine_tuning_listing *q, struct buf *out, struct error *err);
 /* Progress of a job behind row `after` (0: from step `from_step` on), as packed JobProgress, at most n; *rows are their numbers. */
 enum { PROGRESS_BATCH_MAX = 64 };
 struct progress_batch {

@@ -6,8 +6,9 @@
 #include "services/trainer/trainer.h"
 
 const char TRAINER_SCHEMA[] =
-    "CREATE TABLE jobs(id TEXT PRIMARY KEY, tenant TEXT NOT NULL, created_ms INTEGER NOT NULL, packed BLOB NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE jobs(id TEXT PRIMARY KEY, tenant TEXT NOT NULL, created_ms INTEGER NOT NULL, fine_tuning INTEGER NOT NULL, packed BLOB NOT NULL) WITHOUT ROWID;"
     "CREATE INDEX jobs_by_time ON jobs(tenant, created_ms, id);"
+    "CREATE INDEX fine_tuning_by_time ON jobs(tenant, created_ms, id) WHERE fine_tuning;"
     "CREATE TABLE progress(number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, job TEXT NOT NULL, step INTEGER NOT NULL, time_ms INTEGER NOT NULL, packed BLOB NOT NULL);"
     "CREATE INDEX progress_by_job ON progress(job, number);"
     "CREATE INDEX progress_by_time ON progress(time_ms);"
@@ -27,12 +28,13 @@ static Genloop__V1__Job *read_job(struct view_db *db, struct span id) {
 }
 
 static void put_job(struct view_db *db, const Genloop__V1__Job *job, struct span packed) {
-    struct view_stmt *s = view_sql(db, "INSERT INTO jobs VALUES(?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET packed = ?4");
+    struct view_stmt *s = view_sql(db, "INSERT INTO jobs VALUES(?1, ?2, ?3, ?5, ?4) ON CONFLICT DO UPDATE SET packed = ?4");
     if (!s) return;
     view_bind_span(s, 1, span_str(job->id));
     view_bind_span(s, 2, span_str(job->tenant));
     view_bind_int(s, 3, job->created_time_ms);
     view_bind_blob(s, 4, packed);
+    view_bind_int(s, 5, job->fine_tuning != NULL);
     view_step(s);
     view_done(s);
 }
@@ -215,6 +217,59 @@ int view_jobs(struct trainer *t, struct span tenant, struct span token, uint32_t
     if (token.len) l.before_id = rest;
     int r = ask(t, false, &l, read_jobs, err);
     if (!r && out->failed) r = error_set(err, out->failed, "the list is too large");
+    return r;
+}
+
+static bool has_metadata(const Genloop__V1__FineTuning *f, const struct fine_tuning_listing *q) {
+    for (size_t i = 0; i < q->n_metadata; i++) {
+        bool found = false;
+        for (size_t k = 0; f && k < f->n_metadata; k++) found |= !strcmp(f->metadata[k]->key, q->metadata[i]->key) && !strcmp(f->metadata[k]->value, q->metadata[i]->value);
+        if (!found) return false;
+    }
+    return true;
+}
+
+struct fine_tuned {
+    const struct fine_tuning_listing *q;
+    int64_t before_ms;
+    struct buf *out;
+};
+
+static int read_fine_tuning(void *arg, struct view_db *db, struct error *err) {
+    struct fine_tuned *l = arg;
+    uint32_t n = 0;
+    struct view_stmt *s = view_sql(db, "SELECT packed FROM jobs WHERE fine_tuning AND tenant = ?1 AND (created_ms < ?2 OR (created_ms = ?2 AND id < ?3)) ORDER BY created_ms DESC, id DESC");
+    if (!s) return view_failed(db, err);
+    view_bind_span(s, 1, l->q->tenant);
+    view_bind_int(s, 2, l->before_ms);
+    view_bind_span(s, 3, l->q->after);
+    while (view_step(s)) {
+        if (l->q->n_metadata) {
+            Genloop__V1__Job *job = (Genloop__V1__Job *)record_unpack(&genloop__v1__job__descriptor, view_blob(s, 0));
+            bool wanted = job && has_metadata(job->fine_tuning, l->q);
+            if (job) record_free(&job->base);
+            if (!wanted) continue;
+        }
+        if (n == l->q->limit || l->out->len > LIST_BYTES_MAX) {
+            (void)buf_append(l->out, "\x10\x01", 2); /* has_more */
+            break;
+        }
+        put_field(l->out, 1, view_blob(s, 0));
+        n++;
+    }
+    view_done(s);
+    return view_failed(db, err);
+}
+
+int view_fine_tuning(struct trainer *t, const struct fine_tuning_listing *q, struct buf *out, struct error *err) {
+    struct fine_tuned l = {.q = q, .before_ms = INT64_MAX, .out = out};
+    Genloop__V1__Job *after = NULL;
+    int r = q->after.len ? view_job(t, q->after, true, &after, err) : view_wait(t->view, VIEW_WAIT_MS, err);
+    if (!r && after && (!after->fine_tuning || !span_eq_str(q->tenant, after->tenant))) r = error_set_param(err, E_NOT_FOUND, "after", "there is no fine-tuning job %.*s", SPAN_ARG(q->after));
+    if (!r && after) l.before_ms = after->created_time_ms;
+    if (!r) r = view_read(t->view, &l, read_fine_tuning, err);
+    if (!r && out->failed) r = error_set(err, out->failed, "the list is too large");
+    if (after) record_free(&after->base);
     return r;
 }
 

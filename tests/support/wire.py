@@ -127,7 +127,7 @@ class Redis:
         return found
 
 
-TOPICS = {"documents": 4, "datasets": 1, "jobs": 4, "models": 1, "aliases": 1, "feedback": 4, "evaluations": 1, "audit": 1, "interactions": 4, "dead-letters": 1}
+TOPICS = {"documents": 4, "datasets": 1, "jobs": 4, "models": 1, "aliases": 1, "feedback": 4, "evaluations": 1, "audit": 1, "interactions": 4, "dead-letters": 1, "files": 1}
 
 
 def topic_events(home, noun):

@@ -4,8 +4,7 @@
 
 #include "gateway.h"
 
-int door_check(struct gateway *g, struct error *err); /* whether the settings make sense; sets g->tls */
-/* Checks, where that is not done, and listens: sets g->http. */
+/* Sets g->http and g->tls. */
 int door_open(struct gateway *g, struct error *err);
 void door_close(struct gateway *g);
 

@@ -10,6 +10,7 @@
 #include "coding.h"
 #include "cors.h"
 #include "grpc.h"
+#include "idempotency.h"
 #include "routes.h"
 #include "wire/protojson.h"
 
@@ -35,6 +36,7 @@ static void count(struct exchange *x, int status) {
 }
 
 static void exchange_free(struct exchange *x) {
+    idempotency_drop(x);
     x->gateway->exchanges--;
     json_free(x->json);
     grpc_free(x->grpc);
@@ -53,6 +55,7 @@ void exchange_respond(struct exchange *x, int status, const char *content_type, 
 /* Coded where the client takes that and it is worth it. A caller's answer depends on the header either way, and caches have to know. */
 static void respond_json(struct exchange *x, int status, struct span body) {
     struct buf coded;
+    if (idempotency_keep(x, status, body)) return; /* exchange_json follows */
     buf_init(&coded, CODING_MAX + CODING_MIN);
     if (body.len >= CODING_MIN && body.len <= CODING_MAX) {
         (void)http_header_add(x->http, "Vary", SPAN("Accept-Encoding"));
@@ -142,6 +145,7 @@ void exchange_abort(struct exchange *x) {
 /* ---- streams ---- */
 
 int exchange_events_begin(struct exchange *x) {
+    idempotency_drop(x);
     (void)http_header_add(x->http, "Cache-Control", SPAN("no-cache"));
     (void)http_header_add(x->http, "X-Accel-Buffering", SPAN("no")); /* proxies that buffer would hold tokens back */
     x->streaming = true;
@@ -359,7 +363,14 @@ static bool refuse_media(struct exchange *x) {
     return true;
 }
 
-static void handle(struct exchange *x) { x->match.route->handle(x, x->json); }
+/* The request is whole, right in form and within its limits: the handler's turn, unless the same request was answered before. */
+static void handle(struct exchange *x) {
+    struct error err = {0};
+    int r;
+    if (idempotency_begin(x, x->body, &r, &err)) return;
+    if (r < 0) exchange_error(x, &err);
+    else x->match.route->handle(x, x->json);
+}
 
 /* What an answer may cost in tokens, as far as the request says: its prompt at four bytes a token, and what it asks for at most. -1: it asks no model. */
 static int64_t cost_of(struct exchange *x, size_t body_bytes) {
@@ -389,6 +400,7 @@ static void on_body(void *arg, struct span body, int r) {
         exchange_error(x, &err);
         return;
     }
+    x->body = body;
     if (optional && body.len == 0) {
         quota_take(x, -1, false, handle);
         return;

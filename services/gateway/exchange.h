@@ -37,7 +37,9 @@ struct exchange {
     size_t bytes_out;             /* of the answer's body */
     char model[MODEL_FULL_NAME_MAX], replica[65]; /* who answered; "" : no model */
     bool from_cache;
-    struct json *json;            /* the body, where it is JSON */
+    struct span body;             /* where it is read whole */
+    struct json *json;            /* the same, where it is JSON */
+    struct idempotent *idempotent; /* it has an Idempotency-Key (idempotency.h); NULL: none */
     struct bus_call *call;        /* of relays: one at a time */
     struct loop_timer *wait;      /* of exchange_wait */
     struct buf pending;           /* of streams: what the client has not taken yet */

@@ -14,9 +14,12 @@
  *   interactions.c       what is captured of a conversation, by the tenant's policy
  *   grpc.h               the same over gRPC, and what only gRPC has
  *   operations.c         replicas, their number and their end; supervisor.c asks who can do that
+ *   upload.c             bytes to ingest as they come, raw or of a form; documents.c, files.c: the doors
+ *   ask.c                one question to a service; fine_tuning.c; idempotency.c: the same request again
+ *   openapi.c            the description of the API (pure); openapi_doors.c: what the table of routes does not say
  *   uplink.c             a client's stream to a service, with credit
  *   unbuilt.c            doors whose part of the engine is to come; unbuilt_request.c is its pure part
- *   models.c, relay.c, documents.c, feedback.c, status.c   the other doors
+ *   models.c, relay.c, feedback.c, status.c   the other doors
  *   console.c            the page at /, out of this executable; console_choose.c says in which form (pure)
  * Everything is on the loop's thread but the registry's reader and work on workers. The gateway holds nobody's state: what it knows it was told, and can lose.
  */
@@ -32,7 +35,7 @@
 struct gateway_settings {
     struct service_settings shared;
     char *listen, *capture, *cors_origins;
-    int64_t timeout_ms, upload_max_bytes, bodies_max_bytes;
+    int64_t timeout_ms, upload_max_bytes, bodies_max_bytes, idempotency_ttl_ms, idempotency_max_bytes;
     struct limit_figures key_limits, tenant_limits;
     int64_t cache_ttl_ms, cache_entry_max;
     bool access_log;
@@ -60,6 +63,7 @@ struct gateway {
     struct routing *routing;
     struct reflection *reflection;
     struct interactions *interactions;
+    struct idempotency *idempotency;
     enum capture capture;
     char actor[80]; /* the owner of the home, local:USER: through his own door, and on loopback without keys */
     bool beyond_loopback;

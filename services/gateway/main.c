@@ -14,6 +14,7 @@
 #include "door.h"
 #include "exchange.h"
 #include "gateway.h"
+#include "idempotency.h"
 #include "grpc_reflection.h"
 #include "interactions.h"
 #include "registry.h"
@@ -36,6 +37,8 @@ static const struct config_row ROWS[] = {
     {"gateway", "cache_ttl", CONFIG_DURATION_MS, AT(cache_ttl_ms), "1h", 0, 604800000, "How long the answer to a deterministic request is kept in the response cache; 0: none is kept."},
     {"gateway", "cache_entry_max", CONFIG_BYTES, AT(cache_entry_max), "256KiB", 1024, 1 << 20, "The largest answer that is kept there; how many there are is bounded by Redis' own memory limit."},
     {"gateway", "access_log", CONFIG_BOOL, AT(access_log), "true", 0, 0, "One line of JSON on stderr for each request, without contents and keys."},
+    {"gateway", "idempotency_ttl", CONFIG_DURATION_MS, AT(idempotency_ttl_ms), "24h", 1000, 30.0 * 86400000, "How long the answer to a request with an Idempotency-Key is kept in Redis; its memory may end it earlier."},
+    {"gateway", "idempotency_max", CONFIG_BYTES, AT(idempotency_max_bytes), "1MiB", 1024, 64 << 20, "The largest answer that is kept for an Idempotency-Key; a larger one is given, and given anew where it is asked for again."},
     /* door.c */
     {"gateway", "tls_certificate", CONFIG_STRING, AT(tls_certificate), "", 0, 0, "PEM file with the certificate chain to show: then the door speaks TLS (1.2 and 1.3, HTTP/2 by ALPN) and nothing else. Read again when it changes; empty: plain."},
     {"gateway", "tls_key", CONFIG_STRING, AT(tls_key), "", 0, 0, "PEM file with its private key, without passphrase. Read again when it changes."},
@@ -47,7 +50,7 @@ static const struct config_row ROWS[] = {
     {"gateway", "write_buffer", CONFIG_BYTES, AT(write_buffer_bytes), "1MiB", 65536, 0x1p30, "What a connection's streamed answers may hold that the client has not taken; beyond, generation waits."},
     {"gateway", "head_timeout", CONFIG_DURATION_MS, AT(head_timeout_ms), "10s", 100, 3600000, "From a request's first byte to the end of its head, and for a TLS handshake: 408, or closed."},
     {"gateway", "body_timeout", CONFIG_DURATION_MS, AT(body_timeout_ms), "30s", 100, 3600000, "In which a body must bring 4 KiB or its end: 504."},
-    {"gateway", "idle_timeout", CONFIG_DURATION_MS, AT(idle_timeout_ms), "65s", 100, 86400000, "A connection without a request is closed after it; longer than a proxy in front waits, so that the proxy closes first."},
+    {"gateway", "idle_timeout", CONFIG_DURATION_MS, AT(idle_timeout_ms), "75s", 100, 86400000, "A connection without a request is closed after it; longer than a proxy in front waits, so that the proxy closes first."},
     {"gateway", "write_timeout", CONFIG_DURATION_MS, AT(write_timeout_ms), "60s", 100, 3600000, "In which a client must take 4 KiB or the rest of an answer that waits for it: it is cut off."},
 };
 
@@ -70,11 +73,6 @@ static void name_actor(struct gateway *g) {
 }
 
 static void on_caught_up(struct gateway *g) {
-    struct error err = {0};
-    if (!g->http && door_open(g, &err) < 0) {
-        service_fail(g->service, &err);
-        return;
-    }
     auth_announce(g);
     service_ready(g->service, true);
 }
@@ -125,6 +123,7 @@ static void stop(struct service *s, void *arg) {
     http_server_close(g->owner_door);
     registry_close(g->registry);
     interactions_close(g->interactions);
+    idempotency_close(g->idempotency);
     routing_free(g->routing);
     reflection_free(g->reflection);
     access_close(g->access);
@@ -143,8 +142,7 @@ static void on_http_drained(void *arg) { ((struct shell *)arg)->http_drained++; 
 static void drain(struct service *s, void *arg) {
     struct shell *shell = arg;
     (void)s;
-    if (shell->gateway.http) http_server_drain(shell->gateway.http, shell, on_http_drained);
-    else shell->http_drained++;
+    http_server_drain(shell->gateway.http, shell, on_http_drained);
     http_server_drain(shell->gateway.owner_door, shell, on_http_drained);
     loop_timer_start(shell->drain, 0, DRAIN_CHECK_MS);
 }
@@ -179,8 +177,8 @@ static int start(struct service *s, void **arg, struct error *err) {
     if (g->settings->access_log && (r = access_open(g, &g->access, err)) < 0) goto fail;
     if ((r = cors_check(g->settings->cors_origins, err)) < 0) goto fail;
     if ((r = interactions_open(g, &g->interactions, err)) < 0) goto fail;
-    /* One that shares its address takes no share of the connections before it knows the models; one that is alone lets its first clients wait. */
-    if ((r = g->settings->reuse_port ? door_check(g, err) : door_open(g, err)) < 0) goto fail;
+    if ((r = idempotency_open(g, &g->idempotency, err)) < 0) goto fail;
+    if ((r = door_open(g, err)) < 0) goto fail;
     if ((r = open_owner_door(g, err)) < 0) goto fail;
     if ((r = registry_open(g, on_caught_up, &g->registry, err)) < 0) goto fail;
     log_info("gateway.listen", "on %s", g->settings->listen);

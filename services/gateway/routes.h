@@ -16,6 +16,20 @@ void models_list(struct exchange *x, const struct json *body);       /* models.c
 void models_get(struct exchange *x, const struct json *body);
 void feedback_submit(struct exchange *x, const struct json *body);   /* feedback.c */
 void document_upload(struct exchange *x, const struct json *body);   /* documents.c */
+void files_upload(struct exchange *x, const struct json *body);      /* files.c */
+void files_list(struct exchange *x, const struct json *body);
+void files_get(struct exchange *x, const struct json *body);
+void files_delete(struct exchange *x, const struct json *body);
+void files_content(struct exchange *x, const struct json *body);
+void fine_tuning_create(struct exchange *x, const struct json *body); /* fine_tuning.c */
+void fine_tuning_list(struct exchange *x, const struct json *body);
+void fine_tuning_get(struct exchange *x, const struct json *body);
+void fine_tuning_cancel(struct exchange *x, const struct json *body);
+void fine_tuning_pause(struct exchange *x, const struct json *body);
+void fine_tuning_resume(struct exchange *x, const struct json *body);
+void fine_tuning_events(struct exchange *x, const struct json *body);
+void fine_tuning_checkpoints(struct exchange *x, const struct json *body);
+void openapi_get(struct exchange *x, const struct json *body);        /* openapi_get.c */
 void status_get(struct exchange *x, const struct json *body);        /* status.c */
 void operations_replicas(struct exchange *x, const struct json *body); /* operations.c */
 void operations_scale(struct exchange *x, const struct json *body);

@@ -6,3 +6,5 @@ set(service_cores ${gateway}/generate_request.c ${gateway}/chat.c ${gateway}/com
 if(target STREQUAL "test_gateway_grpc_reflection")
   list(APPEND service_cores ${gateway}/grpc_methods.c)
 endif()
+list(APPEND service_cores ${gateway}/fine_tuning_request.c)
+list(APPEND service_cores ${gateway}/idempotency_record.c ${gateway}/openapi.c ${gateway}/openapi_doors.c)

@@ -1,0 +1,29 @@
+/*
+ * What Redis keeps of a request under an Idempotency-Key: pure. Text, so that a person sees it with redis-cli:
+ *
+ *   r OWNER FINGERPRINT NL                   it runs: OWNER is drawn for each attempt
+ *   a OWNER FINGERPRINT STATUS NL BODY       it was answered
+ */
+#ifndef GATEWAY_IDEMPOTENCY_RECORD_H
+#define GATEWAY_IDEMPOTENCY_RECORD_H
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/sha256.h"
+#include "base/span.h"
+
+enum { IDEMPOTENCY_OWNER_MAX = 33 }; /* 32 hex digits */
+
+struct idempotency_record {
+    bool answered;
+    struct span owner, fingerprint;
+    int status;       /* of an answer */
+    struct span body; /* borrowed from the text */
+};
+/* Of a request: what must be the same for it to be the same. */
+void idempotency_fingerprint(struct span method, struct span path, struct span query, struct span body, char hex[SHA256_HEX_MAX]);
+int idempotency_write(const struct idempotency_record *r, struct buf *out);
+/* E_INVALID: another release's, or nobody's. */
+int idempotency_read(struct span text, struct idempotency_record *r);
+
+#endif

@@ -1,0 +1,80 @@
+/* What the rows of ROUTES do not say of themselves. A new door gets a row here. */
+#include "openapi.h"
+
+const struct openapi_door OPENAPI_DOORS[] = {
+    {"GET", "/v1/models", NULL, NULL, "ModelList", false},
+    {"GET", "/v1/models/{model}", NULL, NULL, "Model", false},
+    {"POST", "/v1/chat/completions", NULL, "ChatCompletionRequest", "ChatCompletion", true},
+    {"POST", "/v1/completions", NULL, "CompletionRequest", "Completion", true},
+    {"POST", "/v1/tokenize", NULL, "TokenizationRequest", "Tokenization", false},
+    {"POST", "/v1/detokenize", NULL, "DetokenizationRequest", "Detokenization", false},
+    {"POST", "/v1/feedback", NULL, "Judgement", "SubmitFeedbackReply", false},
+    {"POST", "/v1/files", NULL, "FileUpload", "FileObject", false},
+    {"GET", "/v1/files", "purpose:fine-tune|batch after:string limit:integer order:asc|desc", NULL, "FileList", false},
+    {"GET", "/v1/files/{file_id}", NULL, NULL, "FileObject", false},
+    {"DELETE", "/v1/files/{file_id}", NULL, NULL, "FileDeleted", false},
+    {"GET", "/v1/files/{file_id}/content", NULL, NULL, "application/octet-stream", false},
+    {"POST", "/v1/fine_tuning/jobs", NULL, "FineTuningRequest", "FineTuningJob", false},
+    {"GET", "/v1/fine_tuning/jobs", "after:string limit:integer metadata[KEY]:string", NULL, "FineTuningJobList", false},
+    {"GET", "/v1/fine_tuning/jobs/{fine_tuning_job_id}", NULL, NULL, "FineTuningJob", false},
+    {"GET", "/v1/fine_tuning/jobs/{fine_tuning_job_id}/events", "after:string limit:integer", NULL, "FineTuningEventList", false},
+    {"GET", "/v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints", "after:string limit:integer", NULL, "FineTuningCheckpointList", false},
+    {"POST", "/v1/fine_tuning/jobs/{fine_tuning_job_id}/cancel", NULL, NULL, "FineTuningJob", false},
+    {"POST", "/v1/fine_tuning/jobs/{fine_tuning_job_id}/pause", NULL, NULL, "FineTuningJob", false},
+    {"POST", "/v1/fine_tuning/jobs/{fine_tuning_job_id}/resume", NULL, NULL, "FineTuningJob", false},
+    {"POST", "/v1/documents", "dataset:string source:string media_type:string subject:string", "DocumentUpload", "UploadReply", false},
+    {"GET", "/v1/admin/status", NULL, NULL, "PlatformStatus", false},
+    {"GET", "/openapi.json", NULL, NULL, "OpenApi", false},
+    {"GET", "/", NULL, NULL, "text/html", false},
+};
+const size_t OPENAPI_DOORS_COUNT = sizeof OPENAPI_DOORS / sizeof *OPENAPI_DOORS;
+
+#define GENERATION                                                                                                                                                            \
+    "model:string! max_tokens:integer temperature:number top_p:number top_k:integer min_p:number frequency_penalty:number presence_penalty:number repetition_penalty:number " \
+    "seed:integer n:integer stop:any stop_token_ids:[integer] ignore_eos:boolean logit_bias:object stream:boolean stream_options:@StreamOptions user:string"
+
+const struct openapi_schema OPENAPI_SCHEMAS[] = {
+    {"Error", "error:@ErrorDetail!"},
+    {"ErrorDetail", "message:string! type:string! param:string!? code:string!?"},
+    {"Model", "id:string! object:=model! created:integer! owned_by:string! version:string state:production|canary context_length:integer"},
+    {"ModelList", "object:=list! data:[@Model]!"},
+    {"StreamOptions", "include_usage:boolean"},
+    {"Message", "role:system|developer|user|assistant|tool! content:any name:string"},
+    {"ChatCompletionRequest", "messages:[@Message]! max_completion_tokens:integer logprobs:boolean top_logprobs:integer " GENERATION},
+    {"ChatChoice", "index:integer! message:@Message! finish_reason:string!? logprobs:object?"},
+    {"Usage", "prompt_tokens:integer! completion_tokens:integer! total_tokens:integer!"},
+    {"ChatCompletion", "id:string! object:=chat.completion! created:integer! model:string! choices:[@ChatChoice]! usage:@Usage"},
+    {"CompletionRequest", "prompt:any! echo:boolean best_of:integer logprobs:integer suffix:string " GENERATION},
+    {"CompletionChoice", "index:integer! text:string! finish_reason:string!? logprobs:object?"},
+    {"Completion", "id:string! object:=text_completion! created:integer! model:string! choices:[@CompletionChoice]! usage:@Usage"},
+    {"TokenizationRequest", "model:string! prompt:string messages:[@Message] add_special_tokens:boolean add_generation_prompt:boolean return_token_strs:boolean"},
+    {"Tokenization", "count:integer! max_model_len:integer tokens:[integer]! token_strs:[string]?"},
+    {"DetokenizationRequest", "model:string! tokens:[integer]!"},
+    {"Detokenization", "prompt:string!"},
+    {"Judgement", "id:string request_id:string kind:thumb|rating|preference|correction! value:number prompt:any chosen:string rejected:string text:string subject:string time:string"},
+    {"SubmitFeedbackReply", "id:string existed:boolean"},
+    {"FileUpload", "file:binary! purpose:fine-tune|batch! expires_after[anchor]:=created_at expires_after[seconds]:integer"},
+    {"DocumentUpload", "file:binary! dataset:string source:string media_type:string subject:string"},
+    {"UploadReply", "document_id:string sha256:string size_bytes:integer existed:boolean"},
+    {"FileObject", "id:string! object:=file! bytes:integer! created_at:integer! expires_at:integer? filename:string! purpose:string! status:uploaded|processed|error! status_details:string?"},
+    {"FileList", "object:=list! data:[@FileObject]! first_id:string? last_id:string? has_more:boolean!"},
+    {"FileDeleted", "id:string! object:=file! deleted:boolean!"},
+    {"FineTuningHyperparameters", "n_epochs:any batch_size:any learning_rate_multiplier:any beta:any"},
+    {"FineTuningParameters", "hyperparameters:@FineTuningHyperparameters"},
+    {"FineTuningMethod", "type:supervised|dpo! supervised:@FineTuningParameters dpo:@FineTuningParameters"},
+    {"FineTuningRequest", "model:string! training_file:string! validation_file:string? suffix:string? seed:integer? method:@FineTuningMethod hyperparameters:@FineTuningHyperparameters metadata:object? "
+                          "integrations:[object]?"},
+    {"FineTuningState", "base_model:string dataset:string step:integer steps:integer model_version:string? model_state:string? served:boolean! note:string!"},
+    {"FineTuningJob", "id:string! object:=fine_tuning.job! model:string! created_at:integer! finished_at:integer? fine_tuned_model:string? organization_id:string! result_files:[string]! "
+                      "status:validating_files|queued|running|paused|succeeded|failed|cancelled! training_file:string! validation_file:string? hyperparameters:@FineTuningHyperparameters! "
+                      "method:@FineTuningMethod trained_tokens:integer? error:object? user_provided_suffix:string? seed:integer! estimated_finish:integer? integrations:[object]? metadata:object? "
+                      "genloop:@FineTuningState"},
+    {"FineTuningJobList", "object:=list! data:[@FineTuningJob]! has_more:boolean!"},
+    {"FineTuningEvent", "id:string! object:=fine_tuning.job.event! created_at:integer! level:info|warn|error! message:string! type:message|metrics data:object?"},
+    {"FineTuningEventList", "object:=list! data:[@FineTuningEvent]! has_more:boolean!"},
+    {"FineTuningCheckpoint", "id:string! object:=fine_tuning.job.checkpoint! created_at:integer! fine_tuned_model_checkpoint:string! fine_tuning_job_id:string! step_number:integer! metrics:object!"},
+    {"FineTuningCheckpointList", "object:=list! data:[@FineTuningCheckpoint]! has_more:boolean!"},
+    {"PlatformStatus", "services:any"},
+    {"OpenApi", "openapi:string! info:object! paths:object!"},
+};
+const size_t OPENAPI_SCHEMAS_COUNT = sizeof OPENAPI_SCHEMAS / sizeof *OPENAPI_SCHEMAS;

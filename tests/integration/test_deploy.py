@@ -58,6 +58,22 @@ def check(service, environment, config=None):
     return done.stdout
 
 
+def schemas():
+    """The folder of Kubernetes' own schemas, strict ones beside them: of a package on PyPI, by its sum."""
+    folder = os.path.join(CACHE, "kubernetes-validate-1.37.0")
+    if not os.path.isdir(folder):
+        os.makedirs(CACHE, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as new:
+            with open(os.path.join(new, "pinned"), "w", encoding="utf-8") as f:
+                f.write("kubernetes-validate==1.37.0 --hash=sha256:85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9\n")
+            done = subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check", "--require-hashes", "--target", os.path.join(new, "it"), "-r", os.path.join(new, "pinned")],
+                                  capture_output=True, text=True, timeout=300)
+            if done.returncode:
+                raise Skip(f"PyPI does not give kubernetes-validate: {short(done.stderr)}")
+            os.rename(os.path.join(new, "it"), folder)
+    return os.path.join(folder, "kubernetes_validate", "kubernetes-json-schema")
+
+
 class Chart:
     def __init__(self):
         self.helm = Helm()
@@ -175,6 +191,36 @@ class Chart:
         equal(sums[0], sums[1], "the same values again")
         expect(all(sums[0][s] != sums[2][s] for s in SERVICES), f"another configuration: {sums}")
         return "of the configuration, in each pod"
+
+    def valid(self):
+        """Each object against Kubernetes' strict schemas, of the oldest release that the chart takes to the newest that they know."""
+        self.need()
+        try:
+            import jsonschema
+            import referencing
+        except ImportError:
+            raise Skip("jsonschema is not installed: scripts/test-python") from None
+        folder, count, registries = schemas(), 0, {}
+        oldest = re.search(r'^kubeVersion: ">=1\.(\d+)', read("deploy", "helm", "genloop", "Chart.yaml"), re.M)[1]
+        for values in ("", FULL):
+            for o in self.render(values):
+                group, _, version = o["apiVersion"].rpartition("/")
+                if group == "monitoring.coreos.com":  # of the operator, not of Kubernetes
+                    continue
+                name = "-".join(x for x in (o["kind"].lower(), group.split(".")[0], version) if x)
+                for release in range(int(oldest), 38):
+                    path = os.path.join(folder, f"v1.{release}.0-local-strict", f"{name}.json")
+                    expect(os.path.exists(path), f"Kubernetes 1.{release} has no {o['apiVersion']} {o['kind']}")
+                    with open(path, encoding="utf-8") as f:
+                        schema = json.load(f)
+                    if release not in registries:
+                        with open(os.path.join(folder, f"v1.{release}.0-local-strict", "_definitions.json"), encoding="utf-8") as f:
+                            definitions = json.load(f)
+                        registries[release] = referencing.Registry().with_resource(definitions["$id"], referencing.Resource.from_contents(definitions))
+                    for why in jsonschema.Draft202012Validator(schema, registry=registries[release]).iter_errors(o):
+                        raise AssertionError(f"{o['kind']} {o['metadata']['name']} on 1.{release}: {'.'.join(map(str, why.absolute_path))}: {short(why.message)}")
+                count += 1
+        return f"{count} objects on Kubernetes 1.{oldest} to 1.37"
 
     def refused(self):
         self.need()
@@ -402,6 +448,7 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         suite.run("chart_configuration_is_accepted", chart.accepted, "", directory)
         suite.run("chart_with_every_option", chart.options, directory)
+    suite.run("chart_is_valid", chart.valid)
     suite.run("chart_checksums", chart.checksums)
     suite.run("chart_refuses", chart.refused)
     suite.run("compose_environment", compose_environment)

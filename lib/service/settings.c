@@ -1,5 +1,6 @@
 #include "service/settings.h"
 
+#include <arpa/inet.h>
 #include <sys/stat.h>
 
 #include "base/alloc.h"
@@ -98,6 +99,8 @@ int settings_resolve(struct service_settings *s, const char *service, struct err
     if (r == 0 && !s->bus[0]) r = set(&s->bus, err, "ipc://\1/run/\2.bus", s->home, s->instance);
     if (r == 0 && strncmp(s->bus, "ipc://", 6) == 0 && strlen(s->bus) - 6 > 107)
         r = error_set(err, E_INVALID, "bus: %s is longer than a socket's path may be (107 bytes): choose a shorter home", s->bus + 6);
+    uint8_t v6[16];
+    if (r == 0 && inet_pton(AF_INET6, s->advertise, v6) == 1) r = set(&s->advertise, err, "[\1]", s->advertise, ""); /* as Kubernetes gives a pod's address */
     bool everywhere = strncmp(s->bus, "tcp://*:", 8) == 0 || strncmp(s->bus, "tcp://0.0.0.0:", 14) == 0 || strncmp(s->bus, "tcp://[::]:", 11) == 0;
     if (r == 0 && everywhere && !s->advertise[0]) r = error_set(err, E_INVALID, "bus: %s says nobody where to connect: set advertise to the host name or address of this instance", s->bus);
     if (r == 0 && s->advertise[0] && !is_host(s->advertise)) r = error_set(err, E_INVALID, "advertise: \"%s\" is no host name, IPv4 address or [IPv6 address]; a port does not belong here", s->advertise);

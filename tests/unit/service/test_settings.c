@@ -48,7 +48,14 @@ static void resolves(void **state) {
         assert_string_equal(s.bus, cases[i].bus);
         config_free(rows, n, &s);
     }
+    struct service_settings v6 = {0};
+    struct error err = {0};
+    load(&v6, rows, n, "home: /h\nbus: 'tcp://[::]:7700'\nadvertise: fd00::7\n");
+    if (settings_resolve(&v6, "ingest", &err) < 0) fail_msg("%s", err.message);
+    assert_string_equal(v6.advertise, "[fd00::7]");
+    config_free(rows, n, &v6);
     static const char *const bad[] = {
+        "home: /h\nadvertise: 'fd00::7:x'\n",
         "home: /h\nbus: tcp://0.0.0.0:7700\n", "home: /h\nbus: tcp://*:7700\n", "home: /h\nbus: 'tcp://[::]:7700'\n", "home: /h\nadvertise: 10.0.0.1:7700\n", "home: /h\nadvertise: 'a b'\n",
         "home: /h\ninstance: a/b\n", "home: /h\ninstance: ..\n", "home: ''\n",
         "home: /0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789\n",

@@ -32,9 +32,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- /* The configuration file that every pod mounts: what is the same for all. */ -}}
 {{- define "genloop.config" -}}
-{{- $shared := dict "log" (printf "kafka://%s" (join "," .Values.kafka.brokers)) "bus" "tcp://0.0.0.0:7700" "admin" "0.0.0.0:9090" }}
+{{- $shared := dict "log" (printf "kafka://%s" (join "," .Values.kafka.brokers)) "bus" (printf "tcp://%s:7700" .Values.listenAddress) "admin" (printf "%s:9090" .Values.listenAddress) }}
 {{- if not .Values.redis.existingSecret }}{{ $_ := set $shared "redis" .Values.redis.url }}{{ end }}
-{{- $gateway := dict "gateway" (dict "listen" "0.0.0.0:8080") }}
+{{- $gateway := dict "gateway" (dict "listen" (printf "%s:8080" .Values.listenAddress)) }}
 {{- $all := mergeOverwrite $shared $gateway (deepCopy .Values.config) }}
 {{- range $key, $value := $all }}
 {{- if not (and (kindIs "map" $value) (empty $value)) }}

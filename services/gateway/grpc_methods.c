@@ -35,7 +35,7 @@ const struct grpc_method GRPC_METHODS[] = {
 
     METHOD("Ingest/Upload", SCOPE_OPERATOR, grpc_uplink, "ingest", upload_request, upload_reply, CLIENT),
     METHOD("Ingest/Watch", SCOPE_OPERATOR, grpc_relay, "ingest", watch_dataset_request, dataset_progress, SERVER),
-    METHOD("Ingest/Build", SCOPE_OPERATOR, grpc_relay, "ingest", build_dataset_request, dataset_progress, SERVER),
+    METHOD("Ingest/Build", SCOPE_OPERATOR, grpc_relay, "ingest", build_dataset_request, dataset_progress, .server_stream = true, .relay.stream = RELAY_EVENTS_ASKED),
     METHOD("Ingest/GetDataset", SCOPE_OPERATOR, grpc_relay, "ingest", get_dataset_request, get_dataset_reply, UNARY),
     METHOD("Ingest/ListDatasets", SCOPE_OPERATOR, grpc_relay, "ingest", page_request, list_datasets_reply, UNARY),
     METHOD("Ingest/ListDocuments", SCOPE_OPERATOR, grpc_relay, "ingest", list_documents_request, list_documents_reply, UNARY),

@@ -9,12 +9,14 @@ enum {
     REQUEST_MAX = 9 << 20,
     ANSWER_MAX = 16 << 20, /* what the bus carries */
     EVENTS_CREDIT = 16,    /* progress: a slow reader gets it later, nobody else does */
+    LOOK_MS = 100,         /* how late a watch ends when the gateway drains */
 };
 
 struct relayed {
     struct exchange *x;
     const struct relay *relay;
     struct bus_call *call;
+    struct loop_timer *look; /* of a watch, which has no end of its own: it must not hold up the gateway's */
     struct buf answer; /* the last reply, packed */
     bool stream;
     uint32_t owed;
@@ -22,6 +24,7 @@ struct relayed {
 
 static void relayed_free(struct relayed *d) {
     if (d->call) bus_call_cancel(d->call);
+    loop_timer_close(d->look);
     buf_fini(&d->answer);
     mem_free(d);
 }
@@ -69,6 +72,17 @@ static void on_end(void *arg, int code, const struct error *why, bool begun) {
     relayed_free(d);
 }
 
+static void on_look(void *arg) {
+    struct relayed *d = arg;
+    struct exchange *x = d->x;
+    struct error err;
+    if (!service_draining(x->gateway->service)) return;
+    (void)error_set(&err, E_UNAVAILABLE, "the gateway is draining: watch again");
+    relayed_free(d);
+    if (x->streaming) exchange_abort(x); /* an event of an error would be the watch's own: who is cut off comes again */
+    else exchange_finish(x, &err);
+}
+
 static const struct bus_call_events call_events = {.on_item = on_item, .on_end = on_end};
 
 void relay_send(struct exchange *x, const struct relay *relay, struct span request, bool stream, bool patient) {
@@ -95,6 +109,7 @@ void relay_send(struct exchange *x, const struct relay *relay, struct span reque
         return;
     }
     exchange_watch(x, d, on_gone, on_clear);
+    if (patient && relay->stream == RELAY_EVENTS && (d->look = loop_timer_new(service_loop(x->gateway->service), d, on_look))) loop_timer_start(d->look, LOOK_MS, LOOK_MS);
 }
 
 static bool accepts_events(struct span accept) {

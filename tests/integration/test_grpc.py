@@ -340,7 +340,22 @@ class Grpc:
         refused(Code.PERMISSION_DENIED, lambda: self.g.call("Models.Transition", key("operator"), model="m@1", transition=6, reason="no"))
         expect(self.g.reflect(list_services="").list_services_response.service, "reflection is open")
         equal(health_pb2_grpc.HealthStub(self.g.channel).Check(health_pb2.HealthCheckRequest(), timeout=60).status, 1, "health is open")
+        self.operator = key("operator")
         return "client, operator"
+
+    def drained(self):
+        """Watches, which have no end of their own, end when the gateway drains, and do not hold up its end."""
+        watch = self.g.call("Models.Watch", {**self.operator, "timeout": None}, name="m")
+        next(watch)
+        health = health_pb2_grpc.HealthStub(self.g.channel).Watch(health_pb2.HealthCheckRequest())
+        next(health)
+        hold = threading.Event()
+        asking = self.g.ask(iter(lambda: hold.wait(120), True))
+        self.p.down()
+        try:
+            return "; ".join(refused(Code.UNAVAILABLE, lambda stream=stream: stream).details() for stream in (watch, asking))
+        finally:
+            hold.set()
 
     def accept(self):
         if not os.path.exists(ACCEPT):
@@ -362,8 +377,10 @@ def main():
         suite.run("upload_slowed", t.upload_large)
         suite.run("upload_refused", t.upload_refused)
         model = suite.run("training_watched_to_a_released_model", t.train, needs=[upload])
-        for name in ("models", "generation", "refusals", "cancelled", "deadlines", "slow_reader", "judgements", "accept", "operations", "without_supervisor", "health", "keys"):
+        for name in ("models", "generation", "refusals", "cancelled", "deadlines", "slow_reader", "judgements", "accept", "operations", "without_supervisor", "health"):
             suite.run(name, getattr(t, name), needs=[model])
+        keys = suite.run("keys", t.keys, needs=[model])
+        suite.run("drained", t.drained, needs=[keys])
         t.g.channel.close()
         if suite.failed:
             p.tell_errors()

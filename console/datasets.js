@@ -1,28 +1,31 @@
 // Datasets with their cards, and how one fills: documents received, cleaned, rejected and why.
 import { events, json, pages } from "./api.js";
-import { every, fill, h } from "./dom.js";
+import { every, fill, h, while_shown } from "./dom.js";
 import { bytes, count, percent, short, time, unit, word } from "./format.js";
-import { badge, crumb, digest, empty, facts, failed, heading, meter, panel, show, table } from "./widgets.js";
+import { badge, command, crumb, digest, empty, facts, failed, heading, meter, panel, show, table } from "./widgets.js";
 import { markdown } from "./markdown.js";
 
 const link = (full, text = full) => h("a", { href: `#/datasets/${encodeURIComponent(full)}` }, text);
 const rows = (d) => (d.kind === "DATASET_KIND_TEXT" ? [short(d.tokens), " tokens"] : [count(d.samples), " rows"]);
+/** Names that have documents and no version yet. */
+const begun = async (signal) => (await json("/v1/datasets?limit=1", { signal })).filling ?? [];
 const first_steps = ["genloop ingest PATH --dataset NAME"];
 
 function list(main, signal) {
   const body = h("div", {});
   fill(main, heading("Datasets", "What documents and judgements have become: versions that jobs train on."), body);
   every(5000, signal, () => show(body, signal, async () => {
-    const found = await pages("/v1/datasets", "datasets", signal);
+    const [found, filling_now] = await Promise.all([pages("/v1/datasets", "datasets", signal), begun(signal)]);
+    found.push(...filling_now.map((name) => ({ name, version: 0, state: "filling", kind: "" })));
     if (!found.length) return empty("No dataset yet", "A dataset begins with its first document: files, folders or addresses. Give it some, and it is built when they are cleaned:", first_steps);
     found.sort((a, b) => a.name.localeCompare(b.name) || b.version - a.version);
     return table("Dataset versions", [
       { name: "Dataset", class: "main", cell: (d) => link(d.version ? `${d.name}@${d.version}` : d.name) },
       { name: "State", cell: (d) => badge(d.state) },
-      { name: "Kind", cell: (d) => word(d.kind) },
+      { name: "Kind", cell: (d) => word(d.kind) || "–" },
       { name: "Documents", class: "num", cell: (d) => (d.kind === "DATASET_KIND_TEXT" ? count(d.documents) : "–") },
-      { name: "Training split", class: "num", cell: rows },
-      { name: "Held out", class: "num", cell: (d) => (d.kind === "DATASET_KIND_TEXT" ? `${short(d.tokens_held_out)} tokens` : `${count(d.samples_held_out)} rows`) },
+      { name: "Training split", class: "num", cell: (d) => (d.version ? rows(d) : "–") },
+      { name: "Held out", class: "num", cell: (d) => (!d.version ? "–" : d.kind === "DATASET_KIND_TEXT" ? `${short(d.tokens_held_out)} tokens` : `${count(d.samples_held_out)} rows`) },
       { name: "Built", cell: (d) => time(d.event_time_ms) },
     ], found);
   }));
@@ -41,18 +44,18 @@ function filling(name, signal) {
       h("p", { class: "muted" }, p.phase ? `A version is being built: ${PHASES[p.phase] ?? p.phase}, ${percent(p.fraction)}` : p.pending ? `${unit(p.pending, "document")} to be cleaned` : "Everything that was received is cleaned."),
       reasons.length > 0 && table("Why documents were rejected", [{ name: "Rejected because", class: "main", cell: ([why]) => why.replaceAll("_", " ") }, { name: "Documents", class: "num", cell: ([, n]) => count(n) }], reasons));
   };
-  (async () => {
-    for (let rest = 1000; !signal.aborted; rest = Math.min(30000, 2 * rest)) {
+  while_shown(signal, async (shown_signal) => {
+    for (let rest = 1000; !shown_signal.aborted; rest = Math.min(30000, 2 * rest)) {
       try {
-        await events(`/v1/datasets/${encodeURIComponent(name)}/watch`, { signal, on_event: draw });
+        await events(`/v1/datasets/${encodeURIComponent(name)}/watch`, { signal: shown_signal, on_event: draw });
       } catch (why) {
-        if (signal.aborted) return;
+        if (shown_signal.aborted) return;
         if (why.status === 404 || why.status === 403) return;
         if (!body.firstChild) fill(body, failed(why));
       }
       await new Promise((done) => setTimeout(done, rest));
     }
-  })();
+  });
   return body;
 }
 
@@ -69,6 +72,9 @@ function detail(main, name, signal) {
   const body = h("div", {}), base = name.split("@")[0], live = filling(base, signal);
   fill(main, crumb("#/datasets", "Datasets"), body);
   show(body, signal, async () => {
+    if ((await begun(signal)).includes(name)) {
+      return [heading(name, badge("filling")), panel("How it fills", live), panel("No version yet", h("p", {}, "What is cleaned becomes a version, with its tokens, held-out split and card, once it is built:"), command(`genloop ingest PATH --dataset ${name}`))];
+    }
     const { dataset: d, card, manifest } = await json(`/v1/datasets/${encodeURIComponent(name)}`, { signal }), others = (await pages("/v1/datasets", "datasets", signal)).filter((o) => o.name === d.name && o.version !== d.version && o.version > 0);
     const text = d.kind === "DATASET_KIND_TEXT", list_of = h("div", {}), full = d.version ? `${d.name}@${d.version}` : d.name;
     const more = text && h("details", { class: "panel more", ontoggle: (event) => { if (event.target.open && !list_of.firstChild) show(list_of, signal, () => documents(d.name, signal)); } }, h("summary", {}, "Documents"), list_of);

@@ -63,6 +63,21 @@ export function icon(name) {
   return svg("svg", { viewBox: "0 0 20 20", class: "icon", "aria-hidden": "true" }, svg("path", { d: ICONS[name] }));
 }
 
+/** Runs f(signal) while the page is looked at: a page that lies in the background holds no stream open, of which a browser gives a host six over HTTP/1.1. */
+export function while_shown(signal, f) {
+  let run = null;
+  const turn = () => {
+    if (document.hidden || signal.aborted) run?.abort();
+    else if (!run || run.signal.aborted) {
+      run = new AbortController();
+      f(run.signal);
+    }
+  };
+  document.addEventListener("visibilitychange", turn, { signal });
+  signal.addEventListener("abort", turn);
+  turn();
+}
+
 /** Calls f now and every ms while the page is looked at, until the signal. One call at a time. */
 export function every(ms, signal, f) {
   let timer = 0, running = false;

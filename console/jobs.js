@@ -1,6 +1,6 @@
 // Jobs, and of one job the curve of its loss while it runs.
 import { events, Failure, json, post } from "./api.js";
-import { every, fill, h } from "./dom.js";
+import { every, fill, h, while_shown } from "./dom.js";
 import { bytes, count, duration, figure, short, time, word } from "./format.js";
 import { badge, crumb, digest, empty, facts, failed, heading, meter, note, panel, question, say, show, table } from "./widgets.js";
 import { loss_chart } from "./chart.js";
@@ -95,11 +95,11 @@ function detail(main, id, signal) {
 
   fill(main, crumb("#/jobs", "Jobs"), head, trouble, curve, about);
   curve.hidden = true;
-  const watch = async () => { // from the first step; a stream that breaks off begins again where it was
-    let from = 0;
-    for (let rest = 500; !signal.aborted; rest = Math.min(15000, 2 * rest)) {
+  let from = 0, over = false;
+  const watch = async (shown_signal) => { // from the first step; a stream that breaks off begins again where it was
+    for (let rest = 500; !shown_signal.aborted && !over; rest = Math.min(15000, 2 * rest)) {
       try {
-        await events(`/v1/admin/jobs/${encodeURIComponent(id)}/watch${from ? `?from_step=${from}` : ""}`, { signal, on_event: (event) => {
+        await events(`/v1/admin/jobs/${encodeURIComponent(id)}/watch${from ? `?from_step=${from}` : ""}`, { signal: shown_signal, on_event: (event) => {
           rest = 500;
           fill(trouble);
           if (event.job) {
@@ -113,12 +113,13 @@ function detail(main, id, signal) {
         } });
         if (job && ended(job)) {
           put("left", "–");
+          over = true;
           return;
         }
       } catch (why) {
-        if (signal.aborted) return;
+        if (shown_signal.aborted) return;
         const known = why instanceof Failure ? why : new Failure(0, null, "The stream broke off.");
-        fill(trouble, failed(known, known.status === 404 ? null : () => watch()));
+        fill(trouble, failed(known, known.status === 404 ? null : () => watch(shown_signal)));
         if (known.status > 0 && known.status < 500) {
           if (!job) fill(head, heading(id));
           return;
@@ -128,7 +129,7 @@ function detail(main, id, signal) {
     }
   };
   fill(head, heading(id, "\u00a0"));
-  watch();
+  while_shown(signal, watch);
 }
 
 export function open(main, name, signal) {

@@ -1,6 +1,6 @@
 // The registry: every version with its state, and of one version what speaks for it, where it comes from, what happened to it, and what may be done now.
 import { events, json, post, randomId } from "./api.js";
-import { every, fill, h } from "./dom.js";
+import { every, fill, h, while_shown } from "./dom.js";
 import { bytes, count, figure, short, signed, time, unit } from "./format.js";
 import { badge, command, crumb, digest, empty, facts, field, heading, interval, note, panel, question, say, show, table } from "./widgets.js";
 import { markdown } from "./markdown.js";
@@ -161,11 +161,11 @@ function detail(main, name, signal) {
       d.card && panel("Card", markdown(d.card)),
     ];
   }, name);
-  draw().then(async () => { // and again whenever the registry says that something has changed
+  draw().then(() => while_shown(signal, async (shown_signal) => { // and again whenever the registry says that something has changed
     const base = name.split("@")[0];
-    for (let rest = 1000; !signal.aborted; rest = Math.min(30000, 2 * rest)) {
+    for (let rest = 1000; !shown_signal.aborted; rest = Math.min(30000, 2 * rest)) {
       try {
-        await events(`/v1/admin/models/${encodeURIComponent(base)}/watch`, { signal, on_event: () => {
+        await events(`/v1/admin/models/${encodeURIComponent(base)}/watch`, { signal: shown_signal, on_event: () => {
           if (waits) return;
           waits = true;
           setTimeout(() => { waits = false; if (!signal.aborted && !document.querySelector("dialog[open]")) draw(); }, 300);
@@ -173,7 +173,7 @@ function detail(main, name, signal) {
       } catch { /* the page shows what it knows; it is asked again */ }
       await new Promise((done) => setTimeout(done, rest));
     }
-  });
+  }));
 }
 
 export function open(main, name, signal) {

@@ -25,7 +25,7 @@ export function crumb(href, text) {
 
 const KINDS = {
   candidate: "info", evaluated: "violet", approved: "violet", canary: "warn", production: "good", retired: "idle", rejected: "bad", "rolled back": "bad",
-  queued: "info", running: "violet", paused: "warn", succeeded: "good", failed: "bad", cancelled: "idle", building: "violet", ready: "good", removed: "idle",
+  queued: "info", running: "violet", filling: "info", paused: "warn", succeeded: "good", failed: "bad", cancelled: "idle", building: "violet", ready: "good", removed: "idle",
   starting: "info", draining: "warn", lost: "bad", passed: "good",
 };
 export function badge(name) {

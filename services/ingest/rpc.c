@@ -160,7 +160,27 @@ static int read_datasets(void *arg, struct view_db *db, struct error *err) {
     return view_failed(db, err);
 }
 
-static int list_datasets(struct question *q, struct error *err) { return view_read(q->in->view, q, read_datasets, err); }
+enum { FILLING_MAX = 1000 }; /* as many as a page has datasets */
+
+/* What was begun and not built yet is no version, but somebody waits for it. */
+static int read_filling(void *arg, struct view_db *db, struct error *err) {
+    struct question *q = arg;
+    struct view_stmt *s = view_sql(db, "SELECT DISTINCT dataset FROM totals WHERE tenant = ?1 AND n > 0 AND state != ?2 AND NOT EXISTS (SELECT 1 FROM datasets d WHERE d.tenant = ?1 AND d.name = dataset AND d.state != ?3)"
+                                       " ORDER BY dataset LIMIT ?4");
+    if (!s) return view_failed(db, err);
+    view_bind_span(s, 1, span_str(q->tenant));
+    view_bind_int(s, 2, GENLOOP__V1__DOCUMENT_STATE__DOCUMENT_STATE_ERASED);
+    view_bind_int(s, 3, GENLOOP__V1__DATASET_STATE__DATASET_STATE_REMOVED);
+    view_bind_int(s, 4, FILLING_MAX);
+    while (view_step(s)) put_field(&q->out, 3, view_text(s, 0));
+    view_done(s);
+    return view_failed(db, err);
+}
+
+static int list_datasets(struct question *q, struct error *err) {
+    int r = view_read(q->in->view, q, read_datasets, err);
+    return r || q->token[0] ? r : view_read(q->in->view, q, read_filling, err);
+}
 
 static int read_documents(void *arg, struct view_db *db, struct error *err) {
     struct question *q = arg;

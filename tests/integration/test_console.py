@@ -134,6 +134,12 @@ class Console:
         return "system, light and dark"
 
     def dataset(self):
+        self.c.upload("begun", "story.txt", corpus(1)[0][1].encode())
+        page = self.open("datasets")
+        page.sees("td", "begun")
+        page.click("td a", "begun")
+        page.sees(".fill-box .figures dd", "1")
+        page.sees(".panel", "No version yet")
         page = self.open("datasets")
         for name, body in corpus(40):
             self.c.upload("pages", name, body.encode())

@@ -107,6 +107,7 @@ static void write_job(struct json_out *w, const struct exchange *x, const Genloo
     json_str(w, "organization_id", job->tenant);
     json_key(w, "result_files");
     json_array(w);
+    if (f->result_file[0]) json_put_str(w, f->result_file);
     json_array_end(w);
     json_str(w, "status", status_of(job));
     json_str(w, "training_file", f->training_file);

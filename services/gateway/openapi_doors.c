@@ -10,7 +10,7 @@ const struct openapi_door OPENAPI_DOORS[] = {
     {"POST", "/v1/detokenize", NULL, "DetokenizationRequest", "Detokenization", false},
     {"POST", "/v1/feedback", NULL, "Judgement", "SubmitFeedbackReply", false},
     {"POST", "/v1/files", NULL, "FileUpload", "FileObject", false},
-    {"GET", "/v1/files", "purpose:fine-tune|batch after:string limit:integer order:asc|desc", NULL, "FileList", false},
+    {"GET", "/v1/files", "purpose:fine-tune|batch|fine-tune-results after:string limit:integer order:asc|desc", NULL, "FileList", false},
     {"GET", "/v1/files/{file_id}", NULL, NULL, "FileObject", false},
     {"DELETE", "/v1/files/{file_id}", NULL, NULL, "FileDeleted", false},
     {"GET", "/v1/files/{file_id}/content", NULL, NULL, "application/octet-stream", false},

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/sha256.h"
 #include "services/trainer/jobs.h"
 
@@ -103,6 +104,32 @@ char *fine_tuning_name(struct span base, struct span tenant, struct span suffix,
     at = put_segment(out, at, span_skip(job_id, job_id.len > ID ? job_id.len - ID : 0), ID);
     out[at] = 0;
     return out;
+}
+
+/* ---- results ---- */
+
+static void put_cell(struct buf *out, const struct json *row, const char *name) {
+    struct json_out w;
+    double v = json_real(json_get(row, name), (double)NAN);
+    (void)buf_append_char(out, ',');
+    json_begin(&w, out);
+    if (!isnan(v)) json_put_real(&w, v);
+}
+
+int fine_tuning_results(struct span metrics, struct buf *out) {
+    struct span line;
+    (void)buf_append_str(out, "step,train_loss,train_accuracy,valid_loss\n");
+    while (span_cut(&metrics, '\n', &line)) {
+        struct json *row = NULL;
+        if (json_parse(line, &row, NULL)) continue;
+        (void)buf_printf(out, "%lld", (long long)json_int(json_get(row, "step"), 0));
+        put_cell(out, row, "loss");
+        put_cell(out, row, "accuracy");
+        put_cell(out, row, "evaluate_loss");
+        (void)buf_append_char(out, '\n');
+        json_free(row);
+    }
+    return out->failed;
 }
 
 /* ---- events ---- */

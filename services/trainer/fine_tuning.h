@@ -35,6 +35,9 @@ int fine_tuning_recipe(Genloop__V1__FineTuning *f, uint64_t rows, bool held_out,
 /* base: a model's name without version. Returns out. */
 char *fine_tuning_name(struct span base, struct span tenant, struct span suffix, struct span job_id, char out[MODEL_NAME_MAX]);
 
+/* Metrics as OpenAI gives them, CSV (step, train_loss, train_accuracy, valid_loss; empty where there is none), from the lines of metrics.jsonl; lines that make no sense are passed over. E_NOMEM, E_FULL. */
+int fine_tuning_results(struct span metrics, struct buf *out);
+
 /* What there is to tell of a job: from its record, and its steps in the order that they were made; in the arena, oldest first. E_NOMEM. */
 struct fine_tuning_events {
     struct arena *arena;

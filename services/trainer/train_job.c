@@ -11,6 +11,7 @@
 #include "base/pool.h"
 #include "model/arch.h"
 #include "registry/record.h"
+#include "services/trainer/fine_tuning.h"
 #include "services/trainer/runner.h"
 #include "train/train.h"
 
@@ -246,6 +247,46 @@ static void keep_run(struct training *g) {
     }
 }
 
+/* The metrics of fine-tuning as a file of who asked for it. The id follows from the job's, so that a second life writes the same. Not worth failing for: the record has them too. */
+static void publish_results(struct training *g, const char *metrics, char id[JOB_ID_MAX + 16]) {
+    struct run *run = g->run;
+    struct file_map map;
+    struct buf csv, packed;
+    struct object_ref ref;
+    struct error err = {0};
+    Genloop__V1__ObjectRef content;
+    Genloop__V1__File file = GENLOOP__V1__FILE__INIT;
+    buf_init(&csv, METRICS_MAX);
+    buf_init(&packed, EVENT_VALUE_MAX);
+    snprintf(id, JOB_ID_MAX + 16, "file-results-%.80s", span_starts(span_str(run->job->id), SPAN("ftjob-")) ? run->job->id + 6 : run->job->id);
+    int r = file_map_open(&map, metrics, &err);
+    if (!r) {
+        r = fine_tuning_results(span_of(map.data, map.len), &csv);
+        if (r) (void)error_set(&err, r, "no memory for the results");
+        file_map_close(&map);
+    }
+    if (!r) r = store_put(run->t->store, buf_span(&csv), &ref, &err);
+    if (!r) {
+        refer(&content, &ref, "text/csv");
+        file.id = id;
+        file.tenant = run->job->tenant;
+        file.filename = (char *)(uintptr_t)"step_metrics.csv";
+        file.purpose = (char *)(uintptr_t)"fine-tune-results";
+        file.content = &content;
+        file.created_time_ms = file.event_time_ms = clock_wall_ms();
+        struct event e = {.topic = TOPIC_FILES, .key = span_str(id)};
+        r = record_pack(&file.base, &packed);
+        e.value = buf_span(&packed);
+        r = r ? error_set(&err, r, "no memory for the results") : eventlog_publish(run->t->log, &e, &err);
+    }
+    if (r) {
+        log_warn("trainer.results", "job %s has no file of results: %s", run->job->id, err.message);
+        id[0] = 0;
+    }
+    buf_fini(&csv);
+    buf_fini(&packed);
+}
+
 static int finish(struct training *g, struct error *err) {
     struct run *run = g->run;
     struct store *store = run->t->store;
@@ -263,8 +304,14 @@ static int finish(struct training *g, struct error *err) {
     if (r) return r;
     refer(&output_ref, &output, "application/json");
     refer(&metrics_ref, &metrics, "application/jsonl");
+    char results[JOB_ID_MAX + 16] = "", *before = run->job->fine_tuning ? run->job->fine_tuning->result_file : NULL;
+    if (run->job->fine_tuning) {
+        publish_results(g, path, results);
+        run->job->fine_tuning->result_file = results; /* for the record; what was there is put back */
+    }
     struct run_end end = {.figures = figures.list, .n_figures = figures.n, .output = &output_ref, .metrics = &metrics_ref, .step = g->recipe.steps};
     r = run_succeed(run, &end, err);
+    if (run->job->fine_tuning) run->job->fine_tuning->result_file = before;
     if (!r) keep_run(g);
     return r;
 }

@@ -23,6 +23,7 @@
 #include <stdatomic.h>
 
 #include "genloop/v1/datasets.pb-c.h"
+#include "genloop/v1/files.pb-c.h"
 #include "genloop/v1/jobs.pb-c.h"
 #include "genloop/v1/models.pb-c.h"
 #include "genloop/v1/services.pb-c.h"

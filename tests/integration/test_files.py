@@ -7,6 +7,7 @@ restart without views.
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 import uuid
@@ -172,6 +173,9 @@ class Files:
         equal([(c.fine_tuned_model_checkpoint, c.step_number > 0, c.metrics.full_valid_loss > 0) for c in checkpoints], [(name, True, True)], "checkpoints")
         equal([j.id for j in jobs.list(metadata={"why": "a test"})], [job.id], "jobs by their metadata")
         expect(job.id in [j.id for j in jobs.list(limit=1)], "the job is in no page of the list")
+        results = self.o.files.content(job.result_files[0]).text.splitlines()
+        expect(results[0].startswith("step,train_loss,") and len(results) == 1 + checkpoints[0].step_number and results[-1].split(",")[3], f"the results: {results[:2]} … {results[-1:]}")
+        equal([f.id for f in self.o.files.list(purpose="fine-tune-results")], job.result_files, "files of results")
         self.kept = {"training": training.id, "job": job.id, "model": name}
         return f"{name}, {len(events)} events, loss {losses[-1]:.2f} to {losses[0]:.2f}"
 
@@ -282,6 +286,14 @@ class Files:
         equal([ask(wrong, temperature=9)[0], ask(wrong, temperature=9)[0], ask(wrong)[0]], [400, 400, 200], "a refusal is not kept, and its key is free")
         for bad in ("", "x" * 256, "two words"):
             equal(ask(bad)[0], 400, f"the key {bad[:10]!r}")
+        pid = self.p.processes()["cache"]["pid"]
+        os.kill(pid, signal.SIGSTOP)  # Redis hangs: who has a key is answered all the same
+        try:
+            status, headers, _ = client.raw("POST", "/v1/chat/completions", body, {"Idempotency-Key": uuid.uuid4().hex, "Cache-Control": "no-cache"})
+            equal((status, headers.get("x-genloop-idempotency")), (200, "off"), "without Redis")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        wait_for("keys are kept again", lambda: (lambda k: ask(k)[0] == 200 and ask(k)[1] == "true")(uuid.uuid4().hex), PATIENCE_S)
         stream = uuid.uuid4().hex
         for _ in range(2):
             events = list(client.events("/v1/chat/completions", {**body, "stream": True}, {"Idempotency-Key": stream}))

@@ -163,7 +163,19 @@ static void test_events(void **state) {
     }
 }
 
+static void test_results(void **state) {
+    (void)state;
+    struct buf out;
+    buf_init(&out, 4096);
+    assert_int_equal(fine_tuning_results(SPAN("{\"step\":1,\"loss\":2.5}\nnonsense\n{\"step\":2,\"loss\":2.25,\"evaluate_loss\":3,\"accuracy\":0.5}\n"), &out), 0);
+    if (!span_eq_str(buf_span(&out), "step,train_loss,train_accuracy,valid_loss\n1,2.5,,\n2,2.25,0.5,3.0\n")) fail_msg("%.*s", SPAN_ARG(buf_span(&out)));
+    buf_fini(&out);
+    buf_init(&out, 16);
+    assert_int_equal(fine_tuning_results(SPAN(""), &out), E_FULL);
+    buf_fini(&out);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_choices), cmocka_unit_test(test_refused), cmocka_unit_test(test_names), cmocka_unit_test(test_events)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_results), cmocka_unit_test(test_choices), cmocka_unit_test(test_refused), cmocka_unit_test(test_names), cmocka_unit_test(test_events)};
     return cmocka_run_group_tests_name("fine_tuning", tests, NULL, NULL);
 }

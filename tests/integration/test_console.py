@@ -4,14 +4,18 @@ scrolling at 360 pixels, nothing serious that axe-core finds.
 
     tests/integration/test_console.py        uses build/bin or $GENLOOP_BIN; about a minute; needs Debian's chromium, and npm for axe-core (once: it is kept in ~/.cache/genloop-test)"""
 import base64
+import contextlib
 import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 from browser import Browser, chromium  # noqa: E402
@@ -40,6 +44,26 @@ def axe_source():
     expect(base64.b64encode(hashlib.sha512(data).digest()).decode() == digest, f"{archive} is not {name} {version}: remove it")
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         return tar.extractfile("package/axe.min.js").read().decode()
+
+
+@contextlib.contextmanager
+def slow(pid):
+    """A process that stands still most of the time."""
+    over = threading.Event()
+
+    def hold():
+        while not over.is_set():
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.06)
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.003)
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        yield
+    finally:
+        over.set()
+        holder.join()
 
 
 class Console:
@@ -224,11 +248,12 @@ class Console:
         page = self.open("chat")
         page.sees("select[name=model]", "production (pages@1)")
         page.js("(() => { const e = document.querySelector('[name=max_tokens]'); e.value = 200; e.dispatchEvent(new Event('input')); })()")
-        for _ in range(10):  # a tiny model may be done before the second drawing
-            page.click(".heading button", "New conversation")
-            pieces = self.ask("The quiet river")
-            if pieces >= 3:
-                break
+        with slow(self.p.processes()["inference-1"]["pid"]):  # else a tiny model is done before the second drawing
+            for _ in range(10):  # it may also end its answer after a word
+                page.click(".heading button", "New conversation")
+                pieces = self.ask("The quiet river")
+                if pieces >= 3:
+                    break
         expect(pieces >= 3, f"the answer came in {pieces} pieces")
         text = page.js("[...document.querySelectorAll('.message.assistant .text')].at(-1).textContent")
         facts = page.js("[...document.querySelectorAll('.answer-facts')].at(-1).textContent")

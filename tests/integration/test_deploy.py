@@ -275,6 +275,30 @@ def image():
     return "hadolint"
 
 
+def image_packages():
+    """deploy/docker/packages has the package of each library that a program is linked with, and no other but certificates."""
+    if not all(shutil.which(t) for t in ("objdump", "dpkg", "ldconfig")) or not os.path.exists("/etc/debian_version"):
+        raise Skip("this is no Debian with objdump")
+    listed = {line for line in read("deploy", "docker", "packages").splitlines() if line and not line.startswith("#")} - {"ca-certificates"}
+    cached = dict(re.findall(r"^\t(\S+) \(.*x86-64.*\) => (\S+)$", subprocess.run(["ldconfig", "-p"], capture_output=True, text=True).stdout, re.M))
+    libraries, packages = set(), set()
+    for program in ("genloop", *(f"genloop-{s}" for s in SERVICES)):
+        libraries |= set(re.findall(r"NEEDED +(\S+)", subprocess.run(["objdump", "-p", os.path.join(BIN, program)], capture_output=True, text=True).stdout))
+    for library in libraries:
+        for path in (cached.get(library, ""), os.path.realpath(cached.get(library, ""))):
+            done = subprocess.run(["dpkg", "-S", path], capture_output=True, text=True)
+            if path and done.returncode == 0:
+                packages.add(done.stdout.split(":")[0])
+                break
+        else:
+            if library.startswith(("libasan", "libubsan", "libtsan", "ld-linux")):
+                continue
+            raise Skip(f"{library} is of no Debian package here")
+    packages -= {"libc6", "libgcc-s1", "libstdc++6"} | {p for p in packages if re.match(r"lib(asan|ubsan|tsan)", p)}
+    equal(sorted(packages), sorted(listed), "packages of the libraries that programs are linked with, against deploy/docker/packages")
+    return f"{len(packages)} packages for {len(libraries)} libraries"
+
+
 class Installed:
     def __init__(self, prefix):
         self.prefix = prefix
@@ -454,6 +478,7 @@ def main():
     suite.run("compose_environment", compose_environment)
     suite.run("compose_config", compose_config)
     suite.run("dockerfile", image)
+    suite.run("image_packages", image_packages)
     with tempfile.TemporaryDirectory() as prefix:
         installed = Installed(prefix)
         there = suite.run("install", installed.install)

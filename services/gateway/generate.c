@@ -315,13 +315,14 @@ static int append_reply(struct buf *out, const Genloop__V1__GenerateReply *reply
  * A stream passes the replica's items on as they are. A whole answer is gathered as what they are one behind the other: packed messages put together are one message, whose lists go on
  * and of whose single fields the last stands; so the text, which is to grow, goes to its end.
  */
-static int tell_message(struct candidate *c, Genloop__V1__GenerateReply *reply, struct span item) {
+static int tell_message(struct candidate *c, const Genloop__V1__GenerateReply *reply, struct span item) {
     struct generation *g = c->generation;
     char *empty = (char *)(uintptr_t)protobuf_c_empty_string;
     if (reply->finish_reason[0]) span_copy(c->choice.finish_reason, sizeof c->choice.finish_reason, span_str(reply->finish_reason));
     if (!g->request.stream || keeps_text(g, c)) (void)buf_append_str(&c->choice.text, reply->text);
+    Genloop__V1__GenerateReply piece = *reply; /* borrows */
+    if (g->x->from_cache) piece.request_id = g->x->request_id; /* that of who was answered first is not his */
     if (!g->request.stream) {
-        Genloop__V1__GenerateReply piece = *reply; /* borrows */
         piece.text = empty;
         if (!reply->finish_reason[0]) piece.model = piece.replica = piece.request_id = empty;
         (void)append_reply(&g->chunk, &piece); /* what does not fit is told at the end */
@@ -330,9 +331,9 @@ static int tell_message(struct candidate *c, Genloop__V1__GenerateReply *reply, 
     if (!g->begun) answer_headers(g);
     g->begun = true;
     if (c->choice.index > 0 || g->x->from_cache) {
-        reply->index = c->choice.index;
+        piece.index = c->choice.index;
         buf_clear(&g->chunk);
-        if (append_reply(&g->chunk, reply) < 0) return g->chunk.failed;
+        if (append_reply(&g->chunk, &piece) < 0) return g->chunk.failed;
         item = buf_span(&g->chunk);
     }
     return exchange_item(g->x, &genloop__v1__generate_reply__descriptor, item);

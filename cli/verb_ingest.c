@@ -17,7 +17,7 @@
 #include "remote.h"
 #include "walk.h"
 
-enum { PARALLEL_DEFAULT = 16, TOLD_MAX = 10, URL_BYTES_MAX = 1 << 30, TARGET_MAX = 8192, REASONS_MAX = 64 };
+enum { PARALLEL_DEFAULT = 16, TOLD_MAX = 10, URL_BYTES_MAX = 1 << 30, TARGET_MAX = 8192, REASONS_MAX = 64, SEEN_FIRST = 1024 };
 
 struct counts {
     uint64_t received, accepted, rejected, pending;
@@ -44,6 +44,8 @@ struct ingest {
     size_t next, told;
     uint64_t uploaded, existed, refused, unreadable, documents; /* documents: new ones, each once */
     uint8_t ids[SHA256_SIZE]; /* of all documents, in no order: their exclusive or */
+    uint64_t *seen;           /* owned: a table of those that this command has sent, by their ids folded to a word; 0: free */
+    size_t seen_size, n_seen; /* seen_size: a power of two */
     struct progress bar;
     struct counts before, now;
     struct buf version;
@@ -170,6 +172,39 @@ static bool next_upload(void *arg, struct client_request *request) {
     return false;
 }
 
+/* Puts a key where it belongs; false where it is there already. */
+static bool seen_put(uint64_t *table, size_t size, uint64_t key) {
+    size_t at = (size_t)key & (size - 1);
+    for (; table[at]; at = (at + 1) & (size - 1))
+        if (table[at] == key) return false;
+    table[at] = key;
+    return true;
+}
+
+/*
+ * Whether this command sends a document of these bytes for the first time: 1, 0, E_NOMEM. Of two files with the same bytes that are sent at once ingest may find both to be new, and one document
+ * comes of them: who waited for two would wait for ever.
+ */
+static int first_time(struct ingest *g, const uint8_t id[SHA256_SIZE]) {
+    uint64_t key;
+    if (g->n_seen >= g->seen_size / 2) {
+        size_t size = g->seen_size ? 2 * g->seen_size : SEEN_FIRST;
+        uint64_t *larger = mem_calloc(size, sizeof *larger);
+        if (!larger) return E_NOMEM;
+        for (size_t i = 0; i < g->seen_size; i++)
+            if (g->seen[i]) (void)seen_put(larger, size, g->seen[i]);
+        mem_free(g->seen);
+        g->seen = larger;
+        g->seen_size = size;
+    }
+    uint64_t words[SHA256_SIZE / sizeof key];
+    memcpy(words, id, sizeof words);
+    key = words[0] ^ words[1] ^ words[2] ^ words[3];
+    bool first = seen_put(g->seen, g->seen_size, key ? key : 1);
+    g->n_seen += first;
+    return first;
+}
+
 /* Ends everything, where it is not about this one document. */
 static bool is_general(int r) { return r != E_INVALID && r != E_TOO_LARGE && r != E_NOT_FOUND && r != E_UNSUPPORTED; }
 
@@ -184,10 +219,11 @@ static int upload_done(void *arg, const struct client_request *request, int r, c
     if (r == 0 && (json_string(json_get(answer, "document_id")).len != 2 * SHA256_SIZE || hex_decode(json_string(json_get(answer, "document_id")), id) != 0))
         r = error_set(&why, E_UNKNOWN, "the gateway acknowledged %s without a document's id", f->path);
     if (r == 0) {
-        bool existed = json_bool(json_get(answer, "existed"), false);
-        for (size_t i = 0; i < sizeof id; i++) g->ids[i] ^= id[i];
+        int first = first_time(g, id);
+        if (first < 0) return error_set(&g->x.err, first, "no memory to remember what was sent");
+        for (size_t i = 0; first && i < sizeof id; i++) g->ids[i] ^= id[i];
         g->uploaded++;
-        if (existed) g->existed++;
+        if (!first || json_bool(json_get(answer, "existed"), false)) g->existed++;
         else g->documents++;
         return 0;
     }
@@ -369,6 +405,7 @@ static int run_ingest(struct cli *c) {
     walk_fini(&g->walk);
     buf_fini(&g->version);
     mem_free(g->slots);
+    mem_free(g->seen);
     mem_free(g);
     return code;
 }

@@ -160,6 +160,22 @@ def refused_documents():
         says(genloop(g.url, "ingest", __file__, "--dataset", "d"), 1, "this key may not")
 
 
+def the_same_twice():
+    """Two files of the same bytes that ingest both finds to be new: one document comes of them, and the command waits for one."""
+    def script(method, path, body, n):
+        if path.endswith("/watch"):
+            return events(COUNTS if n == 1 else {**COUNTS, "received": 1, "accepted": 1})
+        return 200, {}, json.dumps({"document_id": "ab" * 32, "existed": False})
+    with Played(script) as g, tempfile.TemporaryDirectory() as d:
+        for name in "ab":
+            with open(f"{d}/{name}", "w") as f:
+                f.write("the same")
+        done = genloop(g.url, "ingest", d, "--dataset", "d", "--no-build", "--json")
+        says(done, 0)
+        upload = json.loads(done.stdout)["upload"]
+        equal((upload["received"], upload["existed"]), (1, 1), "received, existed")
+
+
 def cut_streams():
     """A watch that is cut off is taken up again; an error within one is told."""
     job = {"id": "j", "kind": "JOB_KIND_TRAIN", "state": "JOB_STATE_RUNNING", "model": "m"}
@@ -425,6 +441,7 @@ def main():
     suite.run("a_full_and_restarting_gateway", full_and_restarting)
     suite.run("killed_at_the_first_request", killed_at_the_first_request)
     suite.run("refused_documents", refused_documents)
+    suite.run("the_same_twice", the_same_twice)
     suite.run("streams_that_are_cut", cut_streams)
     suite.run("what_is_no_gateway", no_gateway)
     suite.run("lists_in_pages", pages)

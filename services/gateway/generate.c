@@ -4,7 +4,7 @@
  *
  * Nothing is answered before the first piece: a refusal is plain HTTP with its status. From then on a stream can only end with an event that says what went wrong.
  *
- * Credit: a replica may be CREDIT pieces ahead of what the client has taken. While the client's connection is clogged no credit goes back, so that it slows its own
+ * Credit: a replica may be so many pieces ahead of what the client has taken as can be held for it, at most CREDIT_MAX. While the client's connection is clogged no credit goes back, so that it slows its own
  * sequences and nobody else's. When the client goes, its calls are cancelled in the same turn.
  */
 #include "base/alloc.h"
@@ -23,7 +23,9 @@
 #include "wire/unpack.h"
 
 enum {
-    CREDIT = 64,
+    CREDIT_MAX = 64, CREDIT_MIN = 4,
+    HELD_MAX = 2 << 20, /* of all choices of a stream together: half of what an exchange holds for a client that does not read */
+    CHUNK_BYTES = 320, CANDIDATE_BYTES = 160, /* of JSON: a chunk's frame; a token with its bytes, as text, as numbers and with a log-probability */
     PIECE_TOKENS = 1024, /* of an answer that the client gets whole: few messages, and nothing is lost with a replica that dies before the first */
     REQUEST_BYTES_MAX = 16 << 20, /* what the bus carries */
     CHUNK_MAX = 8 << 20,
@@ -57,6 +59,7 @@ struct generation {
     uint64_t session_hash;
     struct candidate *candidates;
     size_t n, n_done;
+    uint32_t credit; /* of each candidate */
     struct buf packed, chunk;
     int64_t first_ms;
 };
@@ -397,7 +400,7 @@ static void on_item(void *arg, struct span item) {
     cached_add(&g->cached, (uint16_t)c->choice.index, item);
     if (!take_item(c, item)) return;
     c->owed++;
-    if (c->owed >= CREDIT / 2 && exchange_clear(g->x)) grant(c);
+    if (c->owed >= g->credit / 2 && exchange_clear(g->x)) grant(c);
 }
 
 static void on_end(void *arg, int code, const struct error *why, bool begun) {
@@ -461,6 +464,14 @@ static int pack(struct candidate *c, struct error *err) {
     return at ? 0 : error_set(err, E_TOO_LARGE, "the request is too large");
 }
 
+/* A token of a stream is a chunk, which is large where its candidates are told too. What is answered whole is gathered, and waits for nobody. */
+static uint32_t credit_of(const struct generation *g) {
+    const Genloop__V1__GenerateRequest *m = &g->request.message;
+    size_t chunk = CHUNK_BYTES + (m->logprobs ? (1 + (size_t)m->top_logprobs) * CANDIDATE_BYTES : 0), fits = HELD_MAX / (chunk * g->n);
+    if (!g->request.stream || fits > CREDIT_MAX) return CREDIT_MAX;
+    return fits < CREDIT_MIN ? CREDIT_MIN : (uint32_t)fits;
+}
+
 /* Sends a candidate to the best replica that has not been tried for it. */
 static int dispatch(struct candidate *c, struct error *err) {
     struct generation *g = c->generation;
@@ -476,7 +487,7 @@ static int dispatch(struct candidate *c, struct error *err) {
         case ROUTING_FOUND: break;
         }
         void *peer = replica_peer(replica);
-        c->call = bus_call(peer, "Generation/GenerateStream", &context, buf_span(&g->packed), false, CREDIT, c, &call_events, err);
+        c->call = bus_call(peer, "Generation/GenerateStream", &context, buf_span(&g->packed), false, g->credit, c, &call_events, err);
         routing_sent(replica, &c->tried);
         if (c->call) {
             c->peer = peer;
@@ -629,6 +640,7 @@ static void generate(struct exchange *x, const struct json *body, enum door door
             choice_init(&c->choice, (uint32_t)g->n);
             g->n++;
         }
+    g->credit = credit_of(g);
     exchange_watch(x, g, on_gone, on_clear);
     if (!look_into_cache(g, version)) start(g);
 }

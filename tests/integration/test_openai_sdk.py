@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 from testbed import EASY_GATES, ROOT, Platform, Suite, corpus, equal, expect, finish, short, test_python, wait_for  # noqa: E402
@@ -216,6 +217,21 @@ class Sdk:
         wait_for("the replica is idle", lambda: busy() == 0, 60)
         return "32 choices"
 
+    def slow_reader(self):
+        """Sixty-four choices with all their candidates are more than anybody holds for a client that does not read: they wait for it, and it misses nothing."""
+        stream = self.o.chat.completions.create(model="talker", messages=ASK, max_tokens=150, n=64, stream=True, logprobs=True, top_logprobs=20, temperature=1, extra_body={"ignore_eos": True})
+        events = iter(stream)
+        next(events)
+        time.sleep(4)
+        ends, tokens = {}, 0
+        for chunk in events:
+            for choice in chunk.choices:
+                tokens += len(choice.logprobs.content) if choice.logprobs and choice.logprobs.content else 0
+                if choice.finish_reason:
+                    ends[choice.index] = choice.finish_reason
+        equal((len(ends), set(ends.values()), tokens), (64, {"length"}, 64 * 150), "choices, their ends, tokens")
+        return f"{tokens} tokens with 20 candidates each"
+
     def stop_and_left_early(self):
         full = self.o.completions.create(model="talker", prompt="The quiet river", max_tokens=40, temperature=0).choices[0].text
         word = next(w for w in full.split() if full.index(w) > 5)
@@ -272,11 +288,11 @@ def main():
     if openai is None:
         suite.note("skip", "openai", f"{why_not}: scripts/test-python makes a Python that has it")
         finish(suite)
-    with Platform(config={"gates": EASY_GATES, "gateway": {"cors_origins": TRUSTED}}) as p:
+    with Platform(config={"gates": EASY_GATES, "gateway": {"cors_origins": TRUSTED}, "inference": {"sequences": 64}}) as p:
         s = Sdk(p)
         model = suite.run("a_model_to_talk_to", s.model)
         chat = suite.run("chat", s.chat, needs=[model])
-        for check in ("models", "streamed_chat", "asynchronous", "choices", "choices_are_requests", "completions", "echo", "ids_and_back", "beside_the_body", "doors_to_come", "who_leaves_is_forgotten", "stop_and_left_early", "errors", "many_threads"):
+        for check in ("models", "streamed_chat", "asynchronous", "choices", "choices_are_requests", "completions", "echo", "ids_and_back", "beside_the_body", "doors_to_come", "who_leaves_is_forgotten", "slow_reader", "stop_and_left_early", "errors", "many_threads"):
             suite.run(check, getattr(s, check), needs=[chat])
         if chat:
             try:

@@ -133,8 +133,8 @@ export function open(main, _name, signal) {
     const { from, records } = await page_before(known.tree_size, before, signal);
     if (signal.aborted) return;
     log.append(table(`Records ${from} to ${from + records.length - 1}`, [
-      { name: "No.", class: "num", cell: (r) => count(r.index) }, { name: "When", cell: (r) => time(r.event_time_ms) }, { name: "By", cell: (r) => actor(r.actor) }, { name: "Action", class: "main", cell: (r) => r.action },
-      { name: "Of", cell: (r) => r.object }, { name: "State", cell: (r) => (r.from_state || r.to_state ? `${r.from_state.replaceAll("_", " ")} → ${r.to_state.replaceAll("_", " ")}` : "–") }, { name: "Reason", class: "rule", cell: (r) => r.reason || "–" },
+      { name: "No.", class: "num", cell: (r) => count(r.index) }, { name: "When", cell: (r) => time(r.event_time_ms) }, { name: "By", cell: (r) => actor(r.actor) }, { name: "Decision", class: "main", cell: (r) => h("span", { class: "two" }, h("span", { class: "nowrap" }, r.action), h("span", { class: "muted" }, r.object)) },
+       { name: "State", cell: (r) => (r.from_state || r.to_state ? `${r.from_state.replaceAll("_", " ")} → ${r.to_state.replaceAll("_", " ")}` : "–") }, { name: "Reason", class: "rule", cell: (r) => r.reason || "–" },
       { name: "Proof", class: "proof", cell: (r) => (can_verify() ? proof_button(r, signal) : digest(hex(from_base64(r.leaf_hash)))) },
     ], records));
     fill(more, from > 0 && h("button", { type: "button", class: "button", onclick: () => draw_page(from).catch((why) => fill(more, failed(why))) }, "Show older records"));

@@ -20,7 +20,7 @@ export const signed = (n) => `${n > 0 ? "+" : n < 0 ? "−" : "±"}${figure(Math
 /** 16,540 → 16.5 k: where room is short. */
 export function short(n, word = "") {
   const [value, scale] = n >= 1e9 ? [n / 1e9, "G"] : n >= 1e6 ? [n / 1e6, "M"] : n >= 1e4 ? [n / 1e3, "k"] : [n, ""];
-  return `${scale || value >= 100 ? three.format(value) : figure(value)}${scale || word ? NARROW : ""}${scale}${scale && word ? " " : ""}${word}`;
+  return `${scale ? three.format(value) : value >= 100 ? count(value) : figure(value)}${scale || word ? NARROW : ""}${scale}${scale && word ? " " : ""}${word}`;
 }
 
 export function bytes(n) {

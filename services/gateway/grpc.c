@@ -156,6 +156,12 @@ static int body_failed(int r, struct error *err) {
     return error_set(err, r, "%s", r == E_DEADLINE ? "the request did not come in time" : r == E_NOMEM ? "no memory for the request: try again" : "the request cannot be read");
 }
 
+/* With the piece that has come. */
+static int hold(struct exchange *x, struct span piece, struct error *err) {
+    const struct grpc *g = x->grpc;
+    return exchange_hold(x, g->reader.in.len + g->reader.plain.len + g->message.len + piece.len, err);
+}
+
 static void on_unary_chunk(void *arg, struct span piece, bool last, int r) {
     struct exchange *x = arg;
     struct grpc *g = x->grpc;
@@ -165,8 +171,9 @@ static void on_unary_chunk(void *arg, struct span piece, bool last, int r) {
         exchange_abort(x);
         return;
     }
+    if (r == 0) r = hold(x, piece, &err);
     if (r == 0) r = grpc_reader_feed(&g->reader, piece);
-    if (r < 0) r = body_failed(r, &err);
+    if (r < 0 && !err.code) r = body_failed(r, &err);
     while (r == 0 && (r = next_message(x, &message, &err)) == 1) {
         r = g->has_message ? error_set(&err, E_UNSUPPORTED, "this method takes one message, and there came another") : buf_append_span(&g->message, message);
         if (r < 0 && !err.code) (void)body_failed(E_NOMEM, &err);
@@ -227,9 +234,10 @@ static void on_stream_chunk(void *arg, struct span piece, bool last, int r) {
     struct exchange *x = arg;
     struct grpc *g = x->grpc;
     struct error err = {0};
+    if (r == 0) r = hold(x, piece, &err);
     if (r == 0) r = grpc_reader_feed(&g->reader, piece);
     if (r < 0) {
-        (void)body_failed(r, &err);
+        if (!err.code) (void)body_failed(r, &err);
         g->stream->on_failed(g->arg, &err);
         return;
     }

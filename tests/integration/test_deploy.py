@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from testbed import BIN, ROOT, SERVICES, Skip, Suite, clean_environment, equal, expect, finish, short, test_python  # noqa: E402
 from helm import Helm, HelmError  # noqa: E402
 
-test_python("yaml")
+test_python("yaml", "jsonschema", "referencing")
 try:
     import yaml
 except ImportError:

@@ -97,6 +97,7 @@ static void test_answers(void **state) {
         {CASE(FILE_CONTAINING_SYMBOL), "grpc.health.v1.HealthCheckResponse.ServingStatus", "grpc/health/v1/health.proto", 1},
         {CASE(FILE_CONTAINING_SYMBOL), "grpc.health.v1.HealthCheckResponse.SERVING", "grpc/health/v1/health.proto", 1},
         {CASE(FILE_CONTAINING_SYMBOL), "grpc.reflection.v1alpha.ServerReflection", "grpc/reflection/v1alpha/reflection.proto", 1},
+        {CASE(FILE_CONTAINING_SYMBOL), "google.rpc.BadRequest.FieldViolation", "google/rpc/error_details.proto", 1},
         {CASE(FILE_BY_FILENAME), "genloop/v1/models.proto", "genloop/v1/models.proto", 2},
         {CASE(FILE_CONTAINING_SYMBOL), "genloop.v1", NULL, 0},
         {CASE(FILE_CONTAINING_SYMBOL), "no.Such", NULL, 0},

@@ -19,7 +19,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 
-enum { ANSWER_NAME_MAX = 16 + 64 + 1, ANSWER_SEAL_SIZE = 32, ANSWER_OVERHEAD = 64 };
+enum { ANSWER_NAME_MAX = 15 + 64 + 1, ANSWER_SEAL_SIZE = 32, ANSWER_OVERHEAD = 64 };
 
 struct answer_key {
     char name[ANSWER_NAME_MAX]; /* "genloop:answer:" and 64 hex digits */

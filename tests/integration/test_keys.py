@@ -196,7 +196,7 @@ class Limits:
 
     def model(self):
         for name, body in corpus(60):
-            self.c.upload("limits", name, body.encode())
+            self.c.until(lambda name=name, body=body: self.c.upload("limits", name, body.encode()))
         dataset = self.p.build("limits")
         self.p.train("limits", f"limits@{dataset['version']}", steps=100)
         self.p.release("limits@1")

@@ -28,6 +28,8 @@ struct http1 {
     bool no_more;                  /* nothing further is read: the connection closes behind the last answer */
     bool ended;                    /* the client has said that it sends nothing more */
     bool broken;                   /* a write failed */
+    bool resting, posted;          /* it has had its turn; posted: go_on is on its way, and holds the memory */
+    int in_turn;                   /* requests taken in this turn */
     bool dead;
     int waiting_for;               /* enum waiting, since waiting_since_ms */
     int64_t waiting_since_ms, progress_ms;
@@ -40,6 +42,7 @@ enum { STREAM_CAP = 256 << 10 };  /* of the stream's own queue; what is beyond s
 enum { PIECE_MAX = 64 << 10 };    /* one write into it */
 enum { IN_HIGH = 64 << 10 };      /* input that waits; beyond, reading stops. Below it we read on, which is how we notice that a client goes */
 enum { IN_CAP = IN_HIGH + TRANSPORT_READ_MAX };
+enum { TURN_MAX = 16 };           /* requests that are taken before the loop's other connections have their turn: a pipeline must not be a queue that all others stand behind */
 enum { OUT_SLACK = 64 << 10 };    /* head, chunk framing and end of a stream come on top of write_buffer_max and are never refused */
 
 enum waiting { WAITING_IDLE = 1, WAITING_HEAD, WAITING_BODY, WAITING_HANDLER };
@@ -50,7 +53,7 @@ static void enter(struct http1 *c) { c->busy++; }
 
 static void leave(struct http1 *c) {
     if (c->busy == 1 && !c->dead) settle(c);
-    if (--c->busy || !c->dead) return;
+    if (--c->busy || !c->dead || c->posted) return;
     struct http_server *s = c->server;
     http_parser_fini(&c->parser);
     buf_fini(&c->in);
@@ -242,8 +245,18 @@ static void fail_current(struct http1 *c, int r) {
     http_exchange_unref(x);
 }
 
+/* The next turn. */
+static void go_on(void *arg) {
+    struct http1 *c = arg;
+    enter(c);
+    c->posted = c->resting = false;
+    c->in_turn = 0;
+    leave(c);
+}
+
 static void request_came(struct http1 *c) {
     struct http_head head;
+    if (++c->in_turn >= TURN_MAX && !c->posted) c->posted = c->resting = loop_post(c->server->loop, go_on, c) == 0; /* without memory for it: on at once */
     http_parser_take_head(&c->parser, &head);
     c->waiting_for = 0; /* the next head has its own time */
     c->final = !head.keep_alive;
@@ -264,6 +277,7 @@ static void request_came(struct http1 *c) {
 
 /* Whether the parser must not be asked on. */
 static bool blocked(const struct http1 *c) {
+    if (!c->current && !c->discarding && c->resting) return true;
     return c->current ? !http_exchange_wants_body(c->current) : !c->discarding && c->exchange_count >= c->server->limits.pipeline_max;
 }
 

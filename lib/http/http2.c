@@ -4,7 +4,8 @@
  * and leave, and the outermost leave settles: it takes frames from nghttp2 until the transport is full, and wakes handlers that wait for room.
  *
  *     open ──idle, GOAWAY of the client──► terminated (GOAWAY sent) ──flushed──► finish
- *       └──drain──► notice (GOAWAY 2^31-1, PING) ──ack or DRAIN_NOTICE_MS──► last (GOAWAY n) ──streams done──► finish
+ *       └──drain──► waiting ──a stream is open──► notice (GOAWAY 2^31-1, PING) ──ack or DRAIN_NOTICE_MS──► last (GOAWAY n) ──streams done──► finish
+ *                      └──idle for drain_idle_ms──► terminated
  *     any ──flood, error, timeout──► GOAWAY with a code where it still can be said, closed
  *
  * A stream's body: what the handler wants now it gets from nghttp2's own buffer; what it does not want yet waits in `in`, and its window opens again only as it is handed out.
@@ -75,7 +76,7 @@ struct http2 {
     struct buf frames;           /* on their way to the transport */
     int busy;
     bool dead, broken, terminated, waits_room, ended;
-    enum { NOT_DRAINING, DRAIN_NOTICED, DRAIN_LAST } drain;
+    enum { NOT_DRAINING, DRAIN_WAITING, DRAIN_NOTICED, DRAIN_LAST } drain;
     int64_t drain_since_ms;
     bool heard;                  /* the client's preface is complete */
     size_t payload_left;         /* of the frame (at first, of the preface) that is coming in */
@@ -469,8 +470,16 @@ static int make_head(struct stream2 *s, struct http_head *h) {
     return 0;
 }
 
+/* Tells the client while a stream of its is open, as "Connection: close" does: between two requests many overlook it, and send the next one in vain. */
+static void notice_drain(struct http2 *c) {
+    c->drain = DRAIN_NOTICED;
+    c->drain_since_ms = now(c);
+    if (nghttp2_submit_shutdown_notice(c->session) || nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, PING_DRAIN)) c->broken = true;
+}
+
 static void request_came(struct stream2 *s) {
     struct http2 *c = s->connection;
+    if (c->drain == DRAIN_WAITING) notice_drain(c);
     struct http_head head = {0};
     int status = 0;
     const char *reason = NULL;
@@ -795,6 +804,8 @@ static void check_stream(struct stream2 *s) {
 }
 
 static void go_on_draining(struct http2 *c) {
+    if (c->drain == DRAIN_WAITING && c->stream_count) notice_drain(c);
+    else if (c->drain == DRAIN_WAITING && now(c) - c->idle_since_ms >= c->server->limits.drain_idle_ms) terminate(c, NGHTTP2_NO_ERROR);
     if (c->drain == DRAIN_NOTICED && now(c) - c->drain_since_ms >= DRAIN_NOTICE_MS) {
         c->drain = DRAIN_LAST;
         if (nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(c->session), NGHTTP2_NO_ERROR, NULL, 0)) c->broken = true;
@@ -846,9 +857,8 @@ static const struct stream_events events = {on_read, on_end, on_drain};
 static void kind_drain(struct http_connection *base) {
     struct http2 *c = (struct http2 *)base;
     enter(c);
-    c->drain = DRAIN_NOTICED;
-    c->drain_since_ms = now(c);
-    if (nghttp2_submit_shutdown_notice(c->session) || nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, PING_DRAIN)) c->broken = true;
+    c->drain = DRAIN_WAITING;
+    go_on_draining(c);
     leave(c);
 }
 

@@ -116,7 +116,7 @@ struct http_server *http_server_open(struct loop *l, const char *address, const 
     size_default(&m->discard_max, 64 << 10);
     time_default(&m->head_timeout_ms, 10000);
     time_default(&m->body_timeout_ms, 30000);
-    time_default(&m->idle_timeout_ms, 75000);
+    time_default(&m->idle_timeout_ms, 65000);
     time_default(&m->write_timeout_ms, 60000);
     time_default(&m->linger_ms, 2000);
     time_default(&m->drain_idle_ms, 1000);

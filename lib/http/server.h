@@ -39,7 +39,7 @@ struct http_limits {
     size_t progress_min;        /* 4 KiB that a body must bring within body_timeout, and a client must take within write_timeout, where it does not end: less is a client that drips */
     int64_t head_timeout_ms;    /* 10 s from a request's first byte to the end of its head, for TLS from the connection to the end of the handshake: 408 or closed (slowloris) */
     int64_t body_timeout_ms;    /* 30 s without progress of a body that is being read: E_DEADLINE to the reader */
-    int64_t idle_timeout_ms;    /* 75 s without a request; longer than the 60 s of the usual proxies, so that they close first */
+    int64_t idle_timeout_ms;    /* 65 s without a request; longer than the 60 s of the usual proxies, so that they close first */
     int64_t write_timeout_ms;   /* 60 s without progress of an answer that waits for its client: it is cut off */
     int64_t linger_ms;          /* 2 s that a closing connection reads away what the client still sends, so that it gets its last answer */
     int64_t drain_idle_ms;      /* 1 s without a request after which a draining server closes a connection: a request that was on its way is served, and told to go */

@@ -50,7 +50,7 @@ static const struct config_row ROWS[] = {
     {"gateway", "write_buffer", CONFIG_BYTES, AT(write_buffer_bytes), "1MiB", 65536, 0x1p30, "What a connection's streamed answers may hold that the client has not taken; beyond, generation waits."},
     {"gateway", "head_timeout", CONFIG_DURATION_MS, AT(head_timeout_ms), "10s", 100, 3600000, "From a request's first byte to the end of its head, and for a TLS handshake: 408, or closed."},
     {"gateway", "body_timeout", CONFIG_DURATION_MS, AT(body_timeout_ms), "30s", 100, 3600000, "In which a body must bring 4 KiB or its end: 504."},
-    {"gateway", "idle_timeout", CONFIG_DURATION_MS, AT(idle_timeout_ms), "75s", 100, 86400000, "A connection without a request is closed after it; longer than a proxy in front waits, so that the proxy closes first."},
+    {"gateway", "idle_timeout", CONFIG_DURATION_MS, AT(idle_timeout_ms), "65s", 100, 86400000, "A connection without a request is closed after it; longer than a proxy in front waits, so that the proxy closes first."},
     {"gateway", "write_timeout", CONFIG_DURATION_MS, AT(write_timeout_ms), "60s", 100, 3600000, "In which a client must take 4 KiB or the rest of an answer that waits for it: it is cut off."},
 };
 

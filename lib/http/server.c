@@ -134,7 +134,7 @@ struct http_server *http_server_open(struct loop *l, const char *address, const 
     return NULL;
 }
 
-int http_server_port(const struct http_server *s) { return s->listener ? listener_port(s->listener) : 0; }
+int http_server_port(const struct http_server *s) { return s && s->listener ? listener_port(s->listener) : 0; }
 size_t http_server_connections(const struct http_server *s) { return s->connection_count; }
 
 static void stop_listening(struct http_server *s) {

@@ -55,7 +55,7 @@ struct http_options {
 /* address as in listener_open; options NULL: all defaults. on_request borrows nothing: x is the handler's until it ends it. Returns owned, NULL and err. */
 struct http_server *http_server_open(struct loop *l, const char *address, const struct http_options *options, void *arg,
                                      void (*on_request)(void *arg, struct http_exchange *x), struct error *err);
-int http_server_port(const struct http_server *s);
+int http_server_port(const struct http_server *s); /* 0 for NULL, a Unix socket, or one that drains */
 size_t http_server_connections(const struct http_server *s);
 /* Stops accepting (what waits in the backlog is taken first) and closes what is idle for drain_idle_ms; what is open is answered and then closed: HTTP/1.1
  * clients are told by "Connection: close", those of HTTP/2 by GOAWAY. on_done when the last connection is gone; at once where there is none. */

@@ -30,15 +30,21 @@ static int64_t room_for(int64_t connections) {
     return connections;
 }
 
-int door_open(struct gateway *g, struct error *err) {
+int door_check(struct gateway *g, struct error *err) {
     const struct gateway_settings *m = g->settings;
-    struct loop *loop = service_loop(g->service);
     if (!m->tls_certificate[0] != !m->tls_key[0]) return error_set(err, E_INVALID, "gateway.tls_certificate and gateway.tls_key: one without the other is no TLS: set both, or neither");
     if (m->tls_client_ca[0] && !m->tls_certificate[0]) return error_set(err, E_INVALID, "gateway.tls_client_ca: clients can show a certificate only under TLS: set gateway.tls_certificate and gateway.tls_key too");
     if (m->tls_certificate[0]) {
         struct http_tls_files files = {m->tls_certificate, m->tls_key, m->tls_client_ca};
-        if (!(g->tls = http_tls_open(loop, &files, NULL, on_reload, err))) return error_prefix(err, "gateway");
+        if (!(g->tls = http_tls_open(service_loop(g->service), &files, NULL, on_reload, err))) return error_prefix(err, "gateway");
     }
+    return 0;
+}
+
+int door_open(struct gateway *g, struct error *err) {
+    const struct gateway_settings *m = g->settings;
+    int r = g->tls ? 0 : door_check(g, err);
+    if (r) return r;
     struct http_options options = {
         .limits = {
             .parser = {.head_max = (size_t)m->head_max_bytes},
@@ -54,7 +60,7 @@ int door_open(struct gateway *g, struct error *err) {
         .reuse_port = m->reuse_port,
         .tls = g->tls,
     };
-    g->http = http_server_open(loop, m->listen, &options, g, exchange_request, err);
+    g->http = http_server_open(service_loop(g->service), m->listen, &options, g, exchange_request, err);
     return g->http ? 0 : error_prefix(err, "gateway.listen");
 }
 

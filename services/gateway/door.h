@@ -4,7 +4,8 @@
 
 #include "gateway.h"
 
-/* Sets g->http and g->tls. */
+int door_check(struct gateway *g, struct error *err); /* whether the settings make sense; sets g->tls */
+/* Checks, where that is not done, and listens: sets g->http. */
 int door_open(struct gateway *g, struct error *err);
 void door_close(struct gateway *g);
 

@@ -73,6 +73,11 @@ static void name_actor(struct gateway *g) {
 }
 
 static void on_caught_up(struct gateway *g) {
+    struct error err = {0};
+    if (!g->http && door_open(g, &err) < 0) {
+        service_fail(g->service, &err);
+        return;
+    }
     auth_announce(g);
     service_ready(g->service, true);
 }
@@ -142,7 +147,8 @@ static void on_http_drained(void *arg) { ((struct shell *)arg)->http_drained++; 
 static void drain(struct service *s, void *arg) {
     struct shell *shell = arg;
     (void)s;
-    http_server_drain(shell->gateway.http, shell, on_http_drained);
+    if (shell->gateway.http) http_server_drain(shell->gateway.http, shell, on_http_drained);
+    else shell->http_drained++;
     http_server_drain(shell->gateway.owner_door, shell, on_http_drained);
     loop_timer_start(shell->drain, 0, DRAIN_CHECK_MS);
 }
@@ -178,7 +184,8 @@ static int start(struct service *s, void **arg, struct error *err) {
     if ((r = cors_check(g->settings->cors_origins, err)) < 0) goto fail;
     if ((r = interactions_open(g, &g->interactions, err)) < 0) goto fail;
     if ((r = idempotency_open(g, &g->idempotency, err)) < 0) goto fail;
-    if ((r = door_open(g, err)) < 0) goto fail;
+    /* One that shares its address takes no share of the connections before it knows the models; one that is alone lets its first clients wait. */
+    if ((r = g->settings->reuse_port ? door_check(g, err) : door_open(g, err)) < 0) goto fail;
     if ((r = open_owner_door(g, err)) < 0) goto fail;
     if ((r = registry_open(g, on_caught_up, &g->registry, err)) < 0) goto fail;
     log_info("gateway.listen", "on %s", g->settings->listen);

@@ -106,11 +106,18 @@ static const char *code_of(struct error *err) {
     return err->code == E_NOT_FOUND ? "model_not_found" : err->code == E_UNSUPPORTED ? "unsupported_parameter" : NULL;
 }
 
+/* A replica names its message's fields; OpenAI's JSON has other names for two of them. */
+static void name_parameter(struct error *err) {
+    if (strcmp(err->param, "prompt_tokens") == 0) span_copy(err->param, sizeof err->param, SPAN("prompt"));
+    else if (strcmp(err->param, "stop_tokens") == 0) span_copy(err->param, sizeof err->param, SPAN("stop_token_ids"));
+}
+
 static void fail(struct generation *g, const struct error *why) {
     struct exchange *x = g->x;
     if (g->first_ms == 0) x->tokens_used = 0;
     struct error err = *why;
     const char *code = code_of(&err);
+    if (!x->grpc) name_parameter(&err);
     if (!g->begun || x->grpc) {
         generation_free(g);
         exchange_error_code(x, &err, code);

@@ -252,6 +252,11 @@ class Sdk:
                 expect(isinstance(e.body, dict) and e.body.get("message") and e.type, f"{request}: the error has no message or type: {e.body}")
             else:
                 raise AssertionError(f"{request} was answered")
+        for body, param, code in (({"prompt": [1] * 5000}, "prompt", "context_length_exceeded"), ({"prompt": [4000000]}, "prompt", None), ({"prompt": "a", "logit_bias": {"4000000": 1}}, "logit_bias", None),
+                                  ({"prompt": "a " * 5000}, "prompt", "context_length_exceeded")): # what only a replica knows
+            status, _, text = self.p.client.raw("POST", "/v1/completions", {"model": "talker", "max_tokens": 1, **body})
+            error = json.loads(text)["error"]
+            equal((status, error["param"], error["code"]), (400, param, code), f"{error['message']}")
         return f"{len(cases)} refusals as the client's own exceptions"
 
     def many_threads(self):

@@ -73,7 +73,7 @@ static void with_defaults(void **state) {
     assert_string_equal(got, "{\"limit\":0,\"page_token\":\"\"}");
     mem_free(got);
     got = again("{}", &genloop__v1__model_detail__descriptor, true, NULL);
-    assert_string_equal(got, "{\"evaluations\":[],\"history\":[],\"aliases\":[],\"card\":\"\"}");
+    assert_string_equal(got, "{\"evaluations\":[],\"history\":[],\"aliases\":[],\"card\":\"\",\"moves\":[]}");
     mem_free(got);
 }
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/random.h"
+#include "cache/answers.h"
 #include "cache/redis.h"
 #include "idempotency_record.h"
 
@@ -75,10 +76,11 @@ struct idempotent {
     struct idempotency *i;
     char key[SHA256_HEX_MAX + 32], fingerprint[SHA256_HEX_MAX], owner[IDEMPOTENCY_OWNER_MAX];
     struct loop_timer *renew;
+    struct answer_key seal;   /* of the answer */
     bool running;             /* the record in Redis is ours */
     bool gone;                /* the client, while Redis was asked */
     int status;               /* of the answer that is being kept */
-    struct buf body;
+    struct buf body, sealed;
 };
 
 static int claim(struct operation *o, struct redis *redis) {
@@ -151,10 +153,10 @@ static void done(void *arg) {
 /* False: Redis cannot be asked now. */
 static bool ask(struct idempotent *p, enum step step, struct idempotent *waiting) {
     struct idempotency *i = p->i;
-    size_t record_max = (size_t)i->gateway->settings->idempotency_max_bytes + RECORD_HEAD_MAX;
+    size_t record_max = (size_t)i->gateway->settings->idempotency_max_bytes + 2 * RECORD_HEAD_MAX;
     struct operation *o = i->closed || clock_mono_ms() < atomic_load(&i->away_until_ms) ? NULL : mem_zalloc(sizeof *o);
     if (!o) return false;
-    struct idempotency_record record = {.owner = span_str(p->owner), .fingerprint = span_str(p->fingerprint), .answered = step == STEP_KEEP, .status = p->status, .body = buf_span(&p->body)};
+    struct idempotency_record record = {.owner = span_str(p->owner), .fingerprint = span_str(p->fingerprint), .answered = step == STEP_KEEP, .status = p->status, .body = buf_span(&p->sealed)};
     o->i = i;
     o->step = step;
     o->waiting = waiting;
@@ -184,6 +186,7 @@ static void idempotent_free(struct idempotent *p) {
     if (p->x) p->x->idempotent = NULL;
     loop_timer_close(p->renew);
     buf_fini(&p->body);
+    buf_fini(&p->sealed);
     mem_free(p);
 }
 
@@ -206,13 +209,29 @@ static void refuse_running(struct exchange *x) {
     exchange_error_status(x, 409, &err, "idempotency_key_in_use");
 }
 
-static void replay(struct exchange *x, const struct idempotency_record *record) {
-    struct buf body;
-    buf_init(&body, record->body.len + 1);
-    (void)buf_append_span(&body, record->body);
-    (void)http_header_add(x->http, "Idempotent-Replayed", SPAN("true"));
-    exchange_json(x, record->status, &body);
-    buf_fini(&body);
+static int seal(struct idempotent *p) {
+    struct buf entry;
+    buf_init(&entry, p->body.len + RECORD_HEAD_MAX);
+    int r = answer_begin(&entry, clock_wall_ms());
+    if (r == 0) r = answer_item(&entry, 0, buf_span(&p->body));
+    if (r == 0) r = answer_seal(&p->seal, buf_span(&entry), &p->sealed);
+    buf_fini(&entry);
+    return r;
+}
+
+/* What a record's answer says: false where it is none under this key. */
+static bool unseal(const struct answer_key *key, struct span sealed, struct buf *body) {
+    struct buf items;
+    struct span rest, bytes;
+    int64_t made_ms;
+    uint16_t source;
+    bool whole;
+    buf_init(&items, sealed.len + 1);
+    bool good = answer_open(key, sealed, &items, &made_ms) == 0;
+    rest = buf_span(&items);
+    good = good && answer_next(&rest, &source, &bytes, &whole) && buf_append_span(body, bytes) == 0;
+    buf_fini(&items);
+    return good;
 }
 
 static void claimed(struct idempotent *p, struct operation *o) {
@@ -232,6 +251,9 @@ static void claimed(struct idempotent *p, struct operation *o) {
     }
     bool known = o->r == 0 && idempotency_read(buf_span(&o->found), &record) == 0, same = known && span_eq_str(record.fingerprint, p->fingerprint);
     struct idempotency *i = p->i;
+    struct buf body;
+    buf_init(&body, o->found.len + 1);
+    if (same && record.answered) known = unseal(&p->seal, record.body, &body);
     idempotent_free(p); /* what is found is the operation's */
     if (gone) exchange_abort(x);
     else if (!known) {
@@ -245,8 +267,10 @@ static void claimed(struct idempotent *p, struct operation *o) {
         refuse_running(x);
     } else {
         metric_add(i->replayed, 1);
-        replay(x, &record);
+        (void)http_header_add(x->http, "Idempotent-Replayed", SPAN("true"));
+        exchange_json(x, record.status, &body);
     }
+    buf_fini(&body);
 }
 
 static void kept(struct idempotent *p) {
@@ -289,10 +313,31 @@ static bool takes_keys(const struct exchange *x) {
     return (r->body == BODY_JSON || r->body == BODY_JSON_OR_EMPTY) && span_eq_str(http_method(x->http), "POST") && strcmp(r->pattern, "/v1/admin/keys") != 0;
 }
 
+/* Of caller and key: where the record lies, and what its answer is sealed with. */
+static void name_record(struct idempotent *p, struct span key) {
+    struct bus_context context = exchange_context(p->x, 0);
+    struct answer_hash h;
+    answer_hash_begin(&h, p->x->gateway->answer_secret, context.tenant, SPAN("idempotency"), context.actor_id);
+    answer_hash_add(&h, key);
+    answer_hash_end(&h, &p->seal);
+    (void)snprintf(p->key, sizeof p->key, "genloop:idempotency:%s", p->seal.name + strlen("genloop:answer:"));
+}
+
+/* What must be the same for a request to be the same. */
+static void name_request(struct idempotent *p, struct span body) {
+    struct http_exchange *http = p->x->http;
+    struct answer_hash h;
+    struct answer_key key;
+    answer_hash_begin(&h, p->x->gateway->answer_secret, SPAN("idempotency"), http_method(http), http_path(http));
+    answer_hash_add(&h, http_query(http));
+    answer_hash_add(&h, body);
+    answer_hash_end(&h, &key);
+    span_copy(p->fingerprint, sizeof p->fingerprint, span_str(key.name + strlen("genloop:answer:")));
+}
+
 bool idempotency_begin(struct exchange *x, struct span body, int *r, struct error *err) {
     struct span key = http_header(x->http, "idempotency-key");
     struct idempotency *i = x->gateway->idempotency;
-    char hex[SHA256_HEX_MAX];
     uint8_t owner[(IDEMPOTENCY_OWNER_MAX - 1) / 2];
     *r = 0;
     if (!key.data || x->grpc || !takes_keys(x) || (*r = key_check(key, err)) < 0) return false;
@@ -303,12 +348,12 @@ bool idempotency_begin(struct exchange *x, struct span body, int *r, struct erro
     }
     p->x = x;
     p->i = i;
-    digest_key(x, key, hex);
-    (void)snprintf(p->key, sizeof p->key, "genloop:idempotency:%s", hex);
-    idempotency_fingerprint(http_method(x->http), http_path(x->http), http_query(x->http), body, p->fingerprint);
+    name_record(p, key);
+    name_request(p, body);
     random_bytes(owner, sizeof owner);
     hex_encode(owner, sizeof owner, p->owner);
     buf_init(&p->body, (size_t)x->gateway->settings->idempotency_max_bytes);
+    buf_init(&p->sealed, (size_t)x->gateway->settings->idempotency_max_bytes + RECORD_HEAD_MAX);
     if (!ask(p, STEP_CLAIM, p)) {
         p->x = NULL;
         idempotent_free(p);
@@ -326,7 +371,7 @@ bool idempotency_keep(struct exchange *x, int status, struct span body) {
     loop_timer_close(p->renew);
     p->renew = NULL;
     p->status = status;
-    bool fits = buf_append_span(&p->body, body) == 0, keep = fits && status >= 200 && status < 300;
+    bool fits = buf_append_span(&p->body, body) == 0, keep = fits && status >= 200 && status < 300 && seal(p) == 0;
     if (!keep) metric_add(p->i->dropped, 1);
     /* Also what is not kept is waited for: who gets this answer may ask again at once. */
     if (fits && ask(p, keep ? STEP_KEEP : STEP_RELEASE, p)) {

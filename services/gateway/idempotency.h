@@ -5,7 +5,7 @@
  *                              │ ▲└───answered otherwise, streamed, too large──────────────► (none)
  *                              └─┘ renewed while it runs; of a gateway that died it goes by itself
  *
- * The record is in Redis under tenant, caller and key (idempotency_record.h). While it runs the same request is 409; another request under the key is 422, before and after. What begins to stream
+ * The record is in Redis under a keyed hash of tenant, caller and key (idempotency_record.h), the answer in it sealed: who reads Redis learns neither. While it runs the same request is 409; another request under the key is 422, before and after. What begins to stream
  * is never kept. The answer goes to the client once Redis has it. Without Redis a request is answered as if it had no key (x-genloop-idempotency: off says so): being done twice is the
  * lesser harm than being refused, and what must not exist twice (a file, a fine-tuning job) takes its id from the key, so that the service that owns it knows it again without Redis.
  * Redis keeps the least recently used no longer than its memory lasts, so the time to live is a most.

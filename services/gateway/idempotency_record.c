@@ -1,18 +1,5 @@
 #include "idempotency_record.h"
 
-void idempotency_fingerprint(struct span method, struct span path, struct span query, struct span body, char hex[SHA256_HEX_MAX]) {
-    const struct span parts[] = {method, path, query, body};
-    struct sha256 h;
-    uint8_t digest[SHA256_SIZE];
-    sha256_init(&h);
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        sha256_update(&h, parts[i].len ? parts[i].data : "", parts[i].len);
-        sha256_update(&h, "", 1); /* method, path and query have no NUL; the body is the last */
-    }
-    sha256_final(&h, digest);
-    hex_encode(digest, sizeof digest, hex);
-}
-
 int idempotency_write(const struct idempotency_record *r, struct buf *out) {
     (void)buf_printf(out, "%c %.*s %.*s", r->answered ? 'a' : 'r', SPAN_ARG(r->owner), SPAN_ARG(r->fingerprint));
     if (r->answered) (void)buf_printf(out, " %d", r->status);

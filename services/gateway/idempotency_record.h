@@ -1,8 +1,8 @@
 /*
- * What Redis keeps of a request under an Idempotency-Key: pure. Text, so that a person sees it with redis-cli:
+ * What Redis keeps of a request under an Idempotency-Key: pure. A line that a person can read, so that it is seen in Redis how far a request is:
  *
  *   r OWNER FINGERPRINT NL                   it runs: OWNER is drawn for each attempt
- *   a OWNER FINGERPRINT STATUS NL BODY       it was answered
+ *   a OWNER FINGERPRINT STATUS NL BODY       it was answered; BODY is sealed, FINGERPRINT a keyed hash of the request (lib/cache/answers.h)
  */
 #ifndef GATEWAY_IDEMPOTENCY_RECORD_H
 #define GATEWAY_IDEMPOTENCY_RECORD_H
@@ -20,8 +20,6 @@ struct idempotency_record {
     int status;       /* of an answer */
     struct span body; /* borrowed from the text */
 };
-/* Of a request: what must be the same for it to be the same. */
-void idempotency_fingerprint(struct span method, struct span path, struct span query, struct span body, char hex[SHA256_HEX_MAX]);
 int idempotency_write(const struct idempotency_record *r, struct buf *out);
 /* E_INVALID: another release's, or nobody's. */
 int idempotency_read(struct span text, struct idempotency_record *r);

@@ -55,6 +55,7 @@ struct stream2 {
     size_t mark_count, mark_capacity, head_len;
     const char *too_large; /* why it is refused */
     bool head_done, remote_ended, delivering, submitted, refused;
+    bool answered; /* wholly, and the client still may send more than we read away: it is told so at the next tick, which leaves it time to end by itself */
     /* the body */
     struct buf in; /* came, not wanted yet: not consumed */
     size_t discarded;
@@ -641,10 +642,7 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
         earn(c, TOKENS_PER_FRAME_SENT);
         struct stream2 *s = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
         /* The answer is complete and the request is not: nobody reads the rest (RFC 9113, 8.1). */
-        if (s && s->x && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) && !s->remote_ended && !s->refused && !can_discard(s)) {
-            s->refused = true;
-            reset(s, NGHTTP2_NO_ERROR);
-        }
+        if (s && s->x && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) && !s->remote_ended && !can_discard(s)) s->answered = true;
     } else if (frame->hd.type == NGHTTP2_RST_STREAM) {
         uint32_t code = frame->rst_stream.error_code;
         remember_reset(c, frame->hd.stream_id);
@@ -787,7 +785,10 @@ static void check_stream(struct stream2 *s) {
     struct http_exchange *x = s->x;
     if (!x) return;
     watch_body(s);
-    if (x->out.len && now_ms - s->out_since_ms >= m->write_timeout_ms) { /* its window stays shut */
+    if (s->answered && !s->remote_ended && !s->refused) {
+        s->refused = true;
+        reset(s, NGHTTP2_NO_ERROR);
+    } else if (x->out.len && now_ms - s->out_since_ms >= m->write_timeout_ms) { /* its window stays shut */
         count_refusal(c, "write_timeout");
         reset(s, NGHTTP2_CANCEL);
     } else if (s->body_waiting && now_ms - s->body_since_ms >= m->body_timeout_ms) {

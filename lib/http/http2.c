@@ -523,11 +523,11 @@ static uint64_t *word_of(uint64_t *set, int32_t id) { return &set[id / 2 / 64 % 
 static bool remembered(const struct http2 *c, int32_t id) { return id > 0 && id <= c->last_id && c->last_id - id < 2 * REMEMBERED; }
 
 static void remember_opened(struct http2 *c, int32_t id) {
-    int32_t from = c->last_id + 2;
-    if (id - from >= 2 * REMEMBERED) from = id - 2 * REMEMBERED + 2;
-    for (int32_t skipped = from; skipped <= id; skipped += 2) {
-        *word_of(c->opened, skipped) &= ~bit_of(skipped);
-        *word_of(c->reset, skipped) &= ~bit_of(skipped);
+    int64_t from = (int64_t)c->last_id + 2; /* wider than an id: the highest there is has a next one */
+    if (id - from >= 2 * REMEMBERED) from = (int64_t)id - 2 * REMEMBERED + 2;
+    for (int64_t skipped = from; skipped <= id; skipped += 2) {
+        *word_of(c->opened, (int32_t)skipped) &= ~bit_of((int32_t)skipped);
+        *word_of(c->reset, (int32_t)skipped) &= ~bit_of((int32_t)skipped);
     }
     *word_of(c->opened, id) |= bit_of(id);
     c->last_id = id;

@@ -729,6 +729,34 @@ static void floods(void **state) {
     }
 }
 
+/* The highest id that a stream can have, then one that was skipped. */
+static void *highest_stream(void *arg) {
+    struct said *said = arg;
+    struct buf out;
+    buf_init(&out, 1 << 16);
+    preface(&out);
+    headers(&out, 1, NOW, NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM);
+    headers(&out, INT32_MAX, NOW, NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM);
+    headers(&out, INT32_MAX - 2, NOW, NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM);
+    int fd = connect_to();
+    send_raw(fd, buf_span(&out));
+    listen_to(fd, said, PATIENCE_MS);
+    close(fd);
+    buf_fini(&out);
+    return NULL;
+}
+
+static void stream_ids(void **state) {
+    (void)state;
+    struct said said = {0};
+    start(NULL);
+    run(highest_stream, &said);
+    finish();
+    assert_int_equal(begun, 2);
+    assert_true(said.ended);
+    assert_int_equal(said.goaway, NGHTTP2_PROTOCOL_ERROR);
+}
+
 /* ---- Limits ------------------------------------------------------------------------------------------------------------------ */
 
 static void *eight_streams(void *arg) {
@@ -989,7 +1017,7 @@ static void without_memory(void **state) {
 int main(void) {
     much = malloc(4 << 20);
     memset(much, 'm', 4 << 20);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(each_request), cmocka_unit_test(paused_bodies), cmocka_unit_test(streams_share), cmocka_unit_test(clients_go),    cmocka_unit_test(floods),        cmocka_unit_test(stream_limit),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(each_request), cmocka_unit_test(paused_bodies), cmocka_unit_test(streams_share), cmocka_unit_test(clients_go),    cmocka_unit_test(floods), cmocka_unit_test(stream_ids), cmocka_unit_test(stream_limit),
                                        cmocka_unit_test(head_limits),  cmocka_unit_test(held_answers),  cmocka_unit_test(timeouts),      cmocka_unit_test(draining), cmocka_unit_test(without_memory)};
     int r = cmocka_run_group_tests(tests, NULL, NULL);
     free(much);

@@ -4,6 +4,7 @@
     tests/integration/test_grpc.py        skips where there is no Python with grpcio (scripts/test-python makes one; $TEST_PYTHON names another)
 
 Where ../shared/accept lies beside the project, its grpc_api.py runs too."""
+import contextlib
 import hashlib
 import os
 import signal
@@ -28,6 +29,16 @@ ACCEPT = os.path.join(ROOT, "..", "shared", "accept", "grpc_api.py")
 # Without those that judge by the clock: their like is here, by what the replica says of itself.
 ONLY = "reflection,method,request_fields,health,unicode,parallel_streams,compression,large_unary,request_id,models_list,keepalive,unimplemented,invalid,unknown,no_protobuf,too_large,huge"
 LONG = {"model": "production", "max_tokens": 1800, "ignore_eos": True, "temperature": 1}
+
+
+@contextlib.contextmanager
+def stopped(pid):
+    """A process that stands still: of a tiny model's answer nobody could say when it comes. Not for longer than a peer may be silent."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def refused(code, call):
@@ -229,10 +240,13 @@ class Grpc:
         return "12 cancelled, 12 of a connection that went: their slots are free"
 
     def deadlines(self):
-        error = refused(Code.DEADLINE_EXCEEDED, lambda: self.g.call("Generation.GenerateStream", {"timeout": 0.5}, prompt="Story", **LONG))
+        replica = self.p.processes()["inference-1"]["pid"]
+        with stopped(replica):
+            error = refused(Code.DEADLINE_EXCEEDED, lambda: self.g.call("Generation.GenerateStream", {"timeout": 0.5}, prompt="Story", **LONG))
         self.free()
         # The server keeps it by itself: a client that only sends the metadata hears the status from there.
-        raw = refused(Code.DEADLINE_EXCEEDED, lambda: self.g.call("Generation.Generate", {"metadata": [("x-genloop-timeout-ms", "300")]}, prompt="Story", **LONG))
+        with stopped(replica):
+            raw = refused(Code.DEADLINE_EXCEEDED, lambda: self.g.call("Generation.Generate", {"metadata": [("x-genloop-timeout-ms", "300")]}, prompt="Story", **LONG))
         self.free()
         expect(details(raw)["ErrorInfo"].reason == "DEADLINE_EXCEEDED", "the server's own word")
         # A stream that the client holds open and says nothing on.

@@ -7,7 +7,6 @@
  *                       ▲                                         ▼
  *                       └──────────────── watcher.c ◄── gates.c, sets.c, improve.c ──► the trainer
  */
-#include <sodium.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -96,7 +95,7 @@ static int get_key(struct feedback_service *s, const char *dir, struct error *er
     }
     if (hex.len != 2 * sizeof seed || hex_decode(hex, seed) < 0) return error_set(err, E_INVALID, "feedback.registry_key: it must be 64 hex digits");
     registry_key_from_seed(seed, &s->key);
-    sodium_memzero(seed, sizeof seed);
+    explicit_bzero(seed, sizeof seed);
     return registry_key_publish(dir, &s->key, err);
 }
 

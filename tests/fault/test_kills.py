@@ -317,7 +317,7 @@ class Proof:
         def probe():
             for i in range(40):
                 session = f"session-{i}"
-                status, headers, _ = self.c.raw("POST", "/v1/completions", {**body, "max_tokens": 1}, {"x-genloop-session": session})
+                status, headers, _ = self.c.raw("POST", "/v1/completions", {**body, "max_tokens": 1}, {"x-genloop-session": session, "Cache-Control": "no-cache"})
                 if status == 200 and not on[headers["x-genloop-replica"]]:
                     on[headers["x-genloop-replica"]].append(session)
             return all(sessions for sessions in on.values())
@@ -332,10 +332,10 @@ class Proof:
                 begun, streaming = time.monotonic(), not streaming
                 try:
                     if streaming:
-                        events = [json.loads(e) for e in client.events("/v1/completions", {**body, "stream": True}, {"x-genloop-session": session}) if e != "[DONE]"]
+                        events = [json.loads(e) for e in client.events("/v1/completions", {**body, "stream": True}, {"x-genloop-session": session, "Cache-Control": "no-cache"}) if e != "[DONE]"]
                         text_, by = "".join(e["choices"][0]["text"] for e in events), client.answer_headers["x-genloop-replica"]
                     else:
-                        status, headers, answer = client.raw("POST", "/v1/completions", body, {"x-genloop-session": session})
+                        status, headers, answer = client.raw("POST", "/v1/completions", body, {"x-genloop-session": session, "Cache-Control": "no-cache"})
                         text_, by = (json.loads(answer)["choices"][0]["text"], headers["x-genloop-replica"]) if status == 200 else (answer.decode(), f"HTTP {status}")
                     if replica == "inference-2":
                         if text_ != want or by != replica:

@@ -619,7 +619,8 @@ static void generate(struct exchange *x, const struct json *body, enum door door
     if (r == 0 && !x->session[0]) span_copy(x->session, sizeof x->session, span_str(g->request.message.session));
     struct span stays = x->session[0] ? span_str(x->session) : span_str(x->request_id);
     if (r == 0) r = registry_resolve(gw->registry, span_str(g->request.message.model), span_hash(stays), &version, &g->canary, &err);
-    if (r == E_UNAVAILABLE && exchange_wait(x)) {
+    bool between = r == E_NOT_FOUND && registry_between(gw->registry, span_str(g->request.message.model));
+    if ((r == E_UNAVAILABLE || between) && exchange_wait(x)) {
         generation_free(g);
         return;
     }

@@ -77,6 +77,12 @@ bool registry_caught_up(const struct registry *r) { return r->caught_up; }
 
 const struct fold *registry_fold(const struct registry *r) { return r->fold; }
 
+bool registry_between(const struct registry *r, struct span model) {
+    struct span name;
+    uint32_t number;
+    return r->fold && model_name_parse(model, &name, &number) == 0 && number == 0 && (fold_alias(r->fold, name) || fold_highest_version(r->fold, name) > 0);
+}
+
 int registry_resolve(const struct registry *r, struct span model, uint64_t hash, const Genloop__V1__ModelVersion **version, bool *canary, struct error *err) {
     const Genloop__V1__ModelVersion *v;
     int n = (int)(model.len < 128 ? model.len : 128);

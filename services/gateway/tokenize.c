@@ -16,6 +16,7 @@ struct tokenization {
     struct bus_call *call;
     void *peer;
     struct routing_tried tried;
+    bool between; /* the model's name may mean a released version in a moment */
 };
 
 static void let_go(struct tokenization *t) {
@@ -35,8 +36,9 @@ static void tokenization_free(struct tokenization *t) {
 static void fail(struct tokenization *t, const struct error *why) {
     struct exchange *x = t->x;
     struct error err = *why;
+    bool waits = err.code == E_UNAVAILABLE || (err.code == E_NOT_FOUND && t->between);
     tokenization_free(t);
-    if (err.code == E_UNAVAILABLE && exchange_wait(x)) return;
+    if (waits && exchange_wait(x)) return;
     exchange_error_code(x, &err, err.code == E_NOT_FOUND ? "model_not_found" : err.code == E_UNSUPPORTED ? "unsupported_parameter" : NULL);
 }
 
@@ -121,6 +123,7 @@ static int pack(struct tokenization *t, ProtobufCMessage *m, char **model, struc
     struct exchange *x = t->x;
     struct span stays = x->session[0] ? span_str(x->session) : span_str(x->request_id);
     int r = registry_resolve(x->gateway->registry, span_str(*model), span_hash(stays), &version, NULL, err);
+    t->between = r == E_NOT_FOUND && registry_between(x->gateway->registry, span_str(*model));
     if (r < 0) return r;
     (void)snprintf(t->model, sizeof t->model, "%s@%u", version->name, version->version);
     *model = t->model;

@@ -39,7 +39,7 @@ struct data_sequence {
     const uint32_t *ids;     /* NULL: ids16 has them */
     const uint16_t *ids16;
     const uint8_t *is_label; /* of ids[0 .. count + 1); NULL: all */
-    uint32_t count;          /* inputs; may be 0 */
+    uint32_t count;          /* inputs; 0: there may be no ids at all */
 };
 static inline uint32_t data_id(const struct data_sequence *s, uint32_t i) { return s->ids ? s->ids[i] : s->ids16[i]; }
 

@@ -27,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         for (uint32_t k = 0; k < data_sequences(d, row); k++) {
             struct data_sequence s = data_sequence(d, row, k);
             ASSERT(s.count <= 8);
-            for (uint32_t i = 0; i <= s.count; i++) ASSERT(data_id(&s, i) < 64);
+            for (uint32_t i = 0; s.count > 0 && i <= s.count; i++) ASSERT(data_id(&s, i) < 64);
         }
     data_close(d);
     return 0;

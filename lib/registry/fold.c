@@ -76,12 +76,16 @@ static size_t version_place(const struct fold *f, struct span name, uint32_t ver
     return low;
 }
 
-static size_t alias_place(const struct fold *f, struct span alias, bool *found) {
-    size_t low = 0, high = f->n_aliases;
+static const char *alias_name(const struct fold *f, size_t i) { return f->aliases[i]->alias; }
+static const char *key_name(const struct fold *f, size_t i) { return f->keys[i]->id; }
+
+/* Where a name stands in a list in the names' order, or would stand. */
+static size_t place_of(const struct fold *f, size_t n, const char *(*name_at)(const struct fold *f, size_t i), struct span name, bool *found) {
+    size_t low = 0, high = n;
     *found = false;
     while (low < high) {
         size_t mid = low + (high - low) / 2;
-        int c = span_order(span_str(f->aliases[mid]->alias), alias);
+        int c = span_order(span_str(name_at(f, mid)), name);
         if (c == 0) {
             *found = true;
             return mid;
@@ -93,6 +97,8 @@ static size_t alias_place(const struct fold *f, struct span alias, bool *found) 
     }
     return low;
 }
+static size_t alias_place(const struct fold *f, struct span alias, bool *found) { return place_of(f, f->n_aliases, alias_name, alias, found); }
+static size_t key_place(const struct fold *f, struct span id, bool *found) { return place_of(f, f->n_keys, key_name, id, found); }
 
 static int drop(uint64_t *count, enum fold_result *result) {
     (*count)++;
@@ -214,24 +220,6 @@ static int fold_alias_event(struct fold *f, const struct event *e, Genloop__V1__
     f->generation++;
     *result = FOLD_CHANGED;
     return 0;
-}
-
-static size_t key_place(const struct fold *f, struct span id, bool *found) {
-    size_t low = 0, high = f->n_keys;
-    *found = false;
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        int c = span_order(span_str(f->keys[mid]->id), id);
-        if (c == 0) {
-            *found = true;
-            return mid;
-        }
-        if (c < 0)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
 }
 
 static int fold_key_event(struct fold *f, const struct event *e, Genloop__V1__ApiKey **record, enum fold_result *result, struct error *err) {

@@ -263,6 +263,27 @@ void exchange_reply(struct exchange *x, const ProtobufCMessageDescriptor *type, 
     buf_fini(&body);
 }
 
+void exchange_message(struct exchange *x, const ProtobufCMessage *m) {
+    struct error err = {0};
+    struct buf packed;
+    buf_init(&packed, ANSWER_MAX);
+    char *at = buf_reserve(&packed, protobuf_c_message_get_packed_size(m) + 1);
+    if (at) {
+        buf_commit(&packed, protobuf_c_message_pack(m, (uint8_t *)at));
+        exchange_reply(x, m->descriptor, buf_span(&packed));
+    } else {
+        (void)error_set(&err, E_NOMEM, "no memory for the answer");
+        exchange_error(x, &err);
+    }
+    buf_fini(&packed);
+}
+
+void exchange_refuse(struct exchange *x, int code, const char *param, const char *message) {
+    struct error err = {0};
+    (void)error_set_param(&err, code, param, "%s", message);
+    exchange_error(x, &err);
+}
+
 int exchange_item(struct exchange *x, const ProtobufCMessageDescriptor *type, struct span packed) {
     struct error err = {0};
     struct buf event;

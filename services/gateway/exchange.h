@@ -94,6 +94,8 @@ void exchange_events_end(struct exchange *x);
  * message of the type are the service's fault: the client hears UNKNOWN.
  */
 void exchange_reply(struct exchange *x, const ProtobufCMessageDescriptor *type, struct span packed); /* ends */
+void exchange_message(struct exchange *x, const ProtobufCMessage *m); /* the same, of what is not packed yet; ends */
+void exchange_refuse(struct exchange *x, int code, const char *param, const char *message); /* exchange_error, said in one line; ends */
 /* One of a stream, which the first begins. Below 0: the client takes nothing any more, the exchange is to be aborted. */
 int exchange_item(struct exchange *x, const ProtobufCMessageDescriptor *type, struct span packed);
 void exchange_finish(struct exchange *x, const struct error *err); /* ends the stream, also one of no items; NULL: it is whole */

@@ -13,28 +13,6 @@ enum {
     WATCH_MS = 250,        /* how late a watcher of health hears of a change */
 };
 
-/* Packs and ends. */
-static void reply(struct exchange *x, const ProtobufCMessage *m) {
-    struct error err = {0};
-    struct buf packed;
-    buf_init(&packed, REPLY_MAX);
-    char *at = buf_reserve(&packed, protobuf_c_message_get_packed_size(m) + 1);
-    if (at) {
-        buf_commit(&packed, protobuf_c_message_pack(m, (uint8_t *)at));
-        exchange_reply(x, m->descriptor, buf_span(&packed));
-    } else {
-        (void)error_set(&err, E_NOMEM, "no memory for the answer");
-        exchange_error(x, &err);
-    }
-    buf_fini(&packed);
-}
-
-static void refuse(struct exchange *x, int code, const char *param, const char *message) {
-    struct error err = {0};
-    (void)error_set_param(&err, code, param, "%s", message);
-    exchange_error(x, &err);
-}
-
 /* The request, unpacked; NULL: the exchange has ended. */
 static void *request_of(struct exchange *x) {
     const ProtobufCMessageDescriptor *type = grpc_method_of(x)->relay.request;
@@ -71,8 +49,8 @@ void health_check(struct exchange *x, const struct json *body) {
     if (!q) return;
     m.status = health_of(x->gateway, span_str(q->service));
     message_free(&q->base);
-    if (m.status == HEALTH(SERVICE_UNKNOWN)) refuse(x, E_NOT_FOUND, "service", "there is no such service");
-    else reply(x, &m.base);
+    if (m.status == HEALTH(SERVICE_UNKNOWN)) exchange_refuse(x, E_NOT_FOUND, "service", "there is no such service");
+    else exchange_message(x, &m.base);
 }
 
 struct watch {
@@ -127,7 +105,7 @@ void health_watch(struct exchange *x, const struct json *body) {
     if (!w || !w->timer) {
         message_free(&q->base);
         mem_free(w);
-        refuse(x, E_NOMEM, "", "no memory for the watch");
+        exchange_refuse(x, E_NOMEM, "", "no memory for the watch");
         return;
     }
     exchange_watch(x, w, watch_gone, NULL);
@@ -192,7 +170,7 @@ void reflection_info(struct exchange *x, const struct json *body) {
     struct mirror *m = mem_zalloc(sizeof *m);
     if (!m || !(m->timer = loop_timer_new(service_loop(x->gateway->service), m, mirror_look))) {
         mem_free(m);
-        refuse(x, E_NOMEM, "", "no memory for the call");
+        exchange_refuse(x, E_NOMEM, "", "no memory for the call");
         return;
     }
     m->x = x;

@@ -18,28 +18,6 @@ enum {
     REPLICAS_MAX = 256, /* the supervisor's own limit is lower, and has the last word */
 };
 
-/* Packs and ends. */
-static void reply(struct exchange *x, const ProtobufCMessage *m) {
-    struct error err = {0};
-    struct buf packed;
-    buf_init(&packed, REPLY_MAX);
-    char *at = buf_reserve(&packed, protobuf_c_message_get_packed_size(m) + 1);
-    if (at) {
-        buf_commit(&packed, protobuf_c_message_pack(m, (uint8_t *)at));
-        exchange_reply(x, m->descriptor, buf_span(&packed));
-    } else {
-        (void)error_set(&err, E_NOMEM, "no memory for the answer");
-        exchange_error(x, &err);
-    }
-    buf_fini(&packed);
-}
-
-static void refuse(struct exchange *x, int code, const char *param, const char *message) {
-    struct error err = {0};
-    (void)error_set_param(&err, code, param, "%s", message);
-    exchange_error(x, &err);
-}
-
 /* The request in whichever face it came, unpacked; NULL: the exchange has ended. */
 static void *request_of(struct exchange *x, const struct json *body) {
     const struct relay *relay = x->grpc ? &grpc_method_of(x)->relay : x->match.route->relay;
@@ -117,7 +95,7 @@ static void on_answer(void *arg, const struct error *err) {
     drained.member = o->member;
     if (o->member) o->member->draining = true;
     if (err) exchange_error(x, err);
-    else reply(x, o->member ? &drained.base : &scaled.base);
+    else exchange_message(x, o->member ? &drained.base : &scaled.base);
     operation_free(o);
 }
 
@@ -127,7 +105,7 @@ static void operate(struct exchange *x, struct span request, uint32_t replicas, 
     struct operation *o = mem_zalloc(sizeof *o);
     if (!o) {
         if (member) message_free(&member->base);
-        refuse(x, E_NOMEM, "", "no memory for the call");
+        exchange_refuse(x, E_NOMEM, "", "no memory for the call");
         return;
     }
     *o = (struct operation){.x = x, .replicas = replicas, .member = member};
@@ -147,9 +125,9 @@ void operations_scale(struct exchange *x, const struct json *body) {
     uint32_t n = q->replicas;
     message_free(&q->base);
     if (!inference) {
-        refuse(x, E_INVALID, "service", "'service' must be inference: the other services are one each on one machine");
+        exchange_refuse(x, E_INVALID, "service", "'service' must be inference: the other services are one each on one machine");
     } else if (n > REPLICAS_MAX) {
-        refuse(x, E_INVALID, "replicas", "'replicas' is more than a machine runs");
+        exchange_refuse(x, E_INVALID, "replicas", "'replicas' is more than a machine runs");
     } else {
         (void)snprintf(request, sizeof request, "{\"do\":\"scale\",\"inference\":%u}", n);
         operate(x, span_str(request), n, NULL);
@@ -169,8 +147,8 @@ void operations_drain(struct exchange *x, const struct json *body) {
     json_str(&w, "do", "drain");
     json_str(&w, "replica", q->replica);
     json_object_end(&w);
-    if (!q->replica[0]) refuse(x, E_INVALID, "replica", "'replica' is required: Operations.Replicas lists them");
-    else if (!l.found || request.failed) refuse(x, E_NOT_FOUND, "replica", "there is no such replica: Operations.Replicas lists them");
+    if (!q->replica[0]) exchange_refuse(x, E_INVALID, "replica", "'replica' is required: Operations.Replicas lists them");
+    else if (!l.found || request.failed) exchange_refuse(x, E_NOT_FOUND, "replica", "there is no such replica: Operations.Replicas lists them");
     else {
         operate(x, buf_span(&request), 0, l.found);
         l.found = NULL;

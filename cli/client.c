@@ -279,7 +279,7 @@ static size_t on_body(char *data, size_t one, size_t n, void *arg) {
     (void)curl_easy_getinfo(t->curl, CURLINFO_RESPONSE_CODE, &status);
     if (t->stream && status == 200) {
         t->result = sse_feed(&t->sse, span_of(data, n), t, on_data);
-        if (t->result < 0 && !t->err.code) (void)error_set(&t->err, t->result, "an event of the gateway cannot be held");
+        if (t->result < 0 && !t->err.code) (void)error_set(&t->err, t->result, "%s", t->result == E_IO ? "what the gateway sent cannot be written" : "an event of the gateway cannot be held");
         return t->result == 0 ? n : 0;
     }
     if (buf_append(&t->answer, data, n) == 0) return n;

@@ -31,6 +31,7 @@ struct layer {
 struct forward {
     struct model_config config;
     enum packed_kind kind;
+    bool blocks; /* x is quantized for the matrices */
     uint32_t rows_max, context;
     struct pool *pool;
     struct layer *layers;
@@ -292,8 +293,8 @@ static void run_layer(struct forward *f, uint32_t index) {
     f->layer_index = index;
 
     /* attention: [R, C] → [R, (H + 2K) D] → [R, H D] → [R, C] */
-    packed_input_init(&f->input, f->kind, R, C, f->h, f->input_memory);
-    if (f->h2) packed_input_init(&f->input2, f->kind, R, C, f->h2, f->input2_memory);
+    packed_input_init(&f->input, f->blocks, R, C, f->h, f->input_memory);
+    if (f->h2) packed_input_init(&f->input2, f->blocks, R, C, f->h2, f->input2_memory);
     each_row(f, R, attn_norm_row);
     multiply(f, &l->qkv, &f->input, f->qkv, wide, l->qkv_bias, false);
     if (parallel && !l->mlp_norm.weight) { /* one norm feeds both: the MLP takes attention's input, before its memory is used again */
@@ -301,18 +302,18 @@ static void run_layer(struct forward *f, uint32_t index) {
     } else if (parallel) multiply(f, &l->gate_up, &f->input2, f->gate_up, inner, l->gate_up_bias, false);
     each_row(f, R, cache_row);
     pool_run(f->pool, f->work_before[f->item_count], f, attention_item);
-    packed_input_init(&f->input, f->kind, R, c->heads * D, f->att, f->input_memory);
-    if (f->kind != PACKED_F32) each_row(f, R, att_input_row);
+    packed_input_init(&f->input, f->blocks, R, c->heads * D, f->att, f->input_memory);
+    if (f->blocks) each_row(f, R, att_input_row);
     multiply(f, &l->o, &f->input, sandwich ? f->h : f->x, C, l->o_bias, !sandwich);
     if (sandwich) each_row(f, R, attn_post_row);
 
     /* MLP: [R, C] → [R, F] → [R, C] */
     if (!parallel) {
-        packed_input_init(&f->input, f->kind, R, C, f->h, f->input_memory);
+        packed_input_init(&f->input, f->blocks, R, C, f->h, f->input_memory);
         each_row(f, R, mlp_norm_row);
         multiply(f, &l->gate_up, &f->input, f->gate_up, inner, l->gate_up_bias, false);
     }
-    packed_input_init(&f->input, f->kind, R, F, f->act, f->input_memory);
+    packed_input_init(&f->input, f->blocks, R, F, f->act, f->input_memory);
     each_row(f, R, act_row);
     multiply(f, &l->down, &f->input, sandwich ? f->h : f->x, C, l->down_bias, !sandwich);
     if (sandwich) each_row(f, R, mlp_post_row);
@@ -353,8 +354,8 @@ void forward_logits(struct forward *f, size_t first, size_t count, float *logits
     ASSERT(first + count <= f->outputs);
     for (size_t i = 0; i < count; i += LOGITS_INPUT_ROWS) {
         size_t n = count - i < LOGITS_INPUT_ROWS ? count - i : LOGITS_INPUT_ROWS;
-        packed_input_init(&f->input, f->kind, n, C, f->out + (first + i) * C, f->input_memory);
-        if (f->kind != PACKED_F32)
+        packed_input_init(&f->input, f->blocks, n, C, f->out + (first + i) * C, f->input_memory);
+        if (f->blocks)
             for (size_t r = 0; r < n; r++) packed_input_row(&f->input, r);
         multiply(f, &f->head, &f->input, logits + i * V, V, NULL, false);
     }
@@ -525,7 +526,7 @@ static int make_scratch(struct forward *f, struct error *err) {
     size_t widest = C > q ? C : q;
     widest = F > widest ? F : widest;
     size_t input_rows = R > LOGITS_INPUT_ROWS ? R : LOGITS_INPUT_ROWS;
-    size_t input_size = packed_input_size(f->kind, input_rows, widest), attention = attention_scratch_size(f->context);
+    size_t input_size = packed_input_size(input_rows, widest), attention = attention_scratch_size(f->context);
     int threads = pool_threads(f->pool);
     bool parallel = c->arch->norm_place == MODEL_NORM_PARALLEL;
     f->scratch_size = (R * (C * 4 + wide + q + inner + F + c->rotary_dim)) * sizeof(float) + 2 * input_size + (size_t)threads * (attention + 64) +
@@ -563,6 +564,7 @@ int forward_new(struct forward **out, const struct model_weights *weights, enum 
     if (!f) return error_set(err, E_NOMEM, "no memory for a model");
     f->config = *c;
     f->kind = kind;
+    f->blocks = packed_kind_is_blocks(kind);
     f->rows_max = rows_max;
     f->context = context;
     f->pool = pool;

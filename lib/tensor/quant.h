@@ -1,17 +1,26 @@
 /*
  * Packed weights: a matrix W [rows, cols] repacked once, when a model is loaded, into the order in which the CPU reads it, and the
- * product y = W x for 1 to any number of rows of x. Two kinds: f32, and q8 (blocks of 32 along cols, int8 with one f16 scale, as
- * GGUF's Q8_0 has it; x is quantized to int8 in blocks of 32 too).
+ * product y = W x for 1 to any number of rows of x. The kinds:
+ *     f32, bf16, f16: as the checkpoint has them; widened to f32 in the registers, exactly
+ *     q8:  blocks of 32 along cols, int8 with one f16 scale, as GGUF's Q8_0 has it
+ *     q4:  blocks of 32, 4 bits less 8 with one f16 scale, as Q4_0 has it
+ *     q4m: blocks of 32, 4 bits with one f16 scale and one f16 minimum, as Q4_1 has it
+ * With q8, q4 and q4m x is quantized to int8 in blocks of 32 too, once for all the matrices that take it.
  *
  * The promise that the engine is built on: an element y[i][r] is the same, bit for bit, for any number of rows of x, any split
  * over threads, and any of the kernels (C, AVX2, AVX-512). It holds because each element is one chain of operations in one order:
- *     f32: fma(x[0], w[0], 0), then fma(x[k], w[k], acc) for k = 1, 2, …
- *     q8:  an exact integer dot product per block b, then fma(dot[b], scale_w[b] · scale_x[b], acc) for b = 0, 1, …
+ *     f32, bf16, f16: fma(x[0], w[0], 0), then fma(x[k], w[k], acc) for k = 1, 2, …
+ *     q8, q4: an exact integer dot product per block b, then fma(dot[b], scale_w[b] · scale_x[b], acc) for b = 0, 1, …
+ *     q4m:    the same, each followed by fma(minimum_w[b], scale_x[b] · sum of q_x[b], acc)
  * so that vectors run across rows of W and tiles across rows of x, never along k.
  *
  * Layout. W's rows are taken in panels, zero rows fill the last one up; a panel is one run of memory that is read front to back.
- *     f32, panel of 64 rows: for k: float[64]
- *     q8,  panel of 32 rows: for block: uint8[8][32][4] (k in groups of 4; q + 128, because VNNI multiplies unsigned by signed), f16[32] scales
+ *     f32,  panel of 64 rows: for k: float[64]
+ *     bf16, panel of 64 rows: for k: uint32[2][16]; low half row r, high half row r + 16 of these 32: a shift or a mask widens
+ *     f16,  panel of 64 rows: for k: uint16[64]
+ *     q8,   panel of 32 rows: for block: uint8[8][32][4] (k in groups of 4; q + 128, because VNNI multiplies unsigned by signed), f16[32] scales
+ *     q4,   panel of 32 rows: for block: uint8[4][32][4] (low half k = 4 · group + i, high half 16 more), f16[32] scales
+ *     q4m,  the same, then f16[32] minima
  *
  * Nothing here allocates but quant_map; the caller owns the memory. Packed matrices are immutable once filled: any thread may read.
  */
@@ -24,13 +33,13 @@
 
 #include "base/error.h"
 
-enum packed_kind { PACKED_F32, PACKED_Q8 };
+enum packed_kind { PACKED_F32, PACKED_Q8, PACKED_BF16, PACKED_F16, PACKED_Q4, PACKED_Q4M, PACKED_KINDS };
 enum {
-    QUANT_BLOCK = 32,       /* values per scale, GGUF's Q8_0 */
-    PACKED_F32_PANEL = 64,  /* 4 vectors of 512 bits: enough chains to hide the latency of fma for a single row of x */
-    PACKED_Q8_PANEL = 32,   /* 2 vectors of int32 sums; with its scales a block is 17 cache lines */
+    QUANT_BLOCK = 32,       /* values per scale, as in GGUF */
+    PACKED_FLOAT_PANEL = 64, /* 4 vectors of 512 bits: enough chains to hide the latency of fma for a single row of x */
+    PACKED_BLOCK_PANEL = 32, /* 2 vectors of int32 sums; a block with its scales is whole cache lines */
     PACKED_PANEL_MAX = 64,
-    QUANT_TILE_ROWS = 6,    /* rows of x per tile: 6 × 4 sums + 4 weights stay in 32 registers */
+    QUANT_TILE_ROWS = 6,    /* rows of x per tile: 6 × 4 sums + 4 weights stay in 32 registers, 6 × 2 + 4 in 16 */
 };
 
 struct packed {
@@ -40,31 +49,39 @@ struct packed {
     uint8_t *data;             /* borrowed, 64-byte aligned */
 };
 
+const char *packed_kind_name(enum packed_kind kind);
+bool packed_kind_is_blocks(enum packed_kind kind); /* int8 activations */
 size_t packed_panel_rows(enum packed_kind kind);
 /* Bytes that W [rows, cols] takes, a multiple of 64. E_RANGE on overflow or an empty matrix. */
 int packed_size(enum packed_kind kind, size_t rows, size_t cols, size_t *size);
 /* memory: packed_size bytes, 64-byte aligned, borrowed. Then every panel is to be filled. */
 int packed_init(struct packed *w, enum packed_kind kind, size_t rows, size_t cols, void *memory);
 /* Fills panel p from rows p · packed_panel_rows … of W; rows[i] is that row, [cols]; NULL beyond the last row. Panels may be
- * filled by several threads. E_RANGE where a value is not finite or (q8) beyond 127 · 65504. */
+ * filled by several threads. E_RANGE where a value is not finite or beyond what the kind holds (f16: 65504; q8: 127 · 65504; q4, q4m: 65504). */
 int packed_fill(struct packed *w, size_t panel, const float *const rows[PACKED_PANEL_MAX]);
 /* Row r as floats, for embeddings tied to the output matrix: out[cols]. */
 void packed_get_row(const struct packed *w, size_t r, float *out);
 
 /* Rows of x [n, cols] made ready once for all the matrices that take them. */
 struct packed_input {
-    enum packed_kind kind;
+    bool blocks; /* quantized: for q8, q4 and q4m; else x is taken as it is */
     size_t n, cols;
-    const float *x;      /* f32: [n, cols], borrowed */
-    int8_t *q;           /* q8: [n, blocks · 32], in the caller's memory */
-    float *scale;        /* q8: [n, blocks] */
-    int32_t *correction; /* q8: [n, blocks], −128 · sum of q: takes the offset of the weights out again */
+    const float *x;      /* [n, cols], borrowed */
+    /* blocks: in the caller's memory */
+    int8_t *q;           /* [n, blocks · 32] */
+    int16_t *wide;       /* the same as the q8 kernel of this CPU wants it; NULL where that reads q */
+    float *scale;        /* [n, blocks] */
+    int32_t *correction; /* [n, blocks], −128 · sum of q: takes the offset of the weights out again */
+    float *total;        /* [n, blocks], scale · sum of q: what a minimum is multiplied by */
 };
-/* Bytes of the caller's memory for up to n rows (0 for f32), 64-byte aligned. */
-size_t packed_input_size(enum packed_kind kind, size_t n, size_t cols);
-void packed_input_init(struct packed_input *in, enum packed_kind kind, size_t n, size_t cols, const float *x, void *memory);
-/* Quantizes row i (nothing to do for f32); rows may be done by several threads. */
+/* Bytes of the caller's memory for up to n rows of x as blocks, 64-byte aligned. */
+size_t packed_input_size(size_t n, size_t cols);
+/* blocks: whether a matrix of q8, q4 or q4m takes it (others may, too). memory: NULL where not. */
+void packed_input_init(struct packed_input *in, bool blocks, size_t n, size_t cols, const float *x, void *memory);
+/* Quantizes row i (nothing to do where not blocks); rows may be done by several threads. */
 void packed_input_row(struct packed_input *in, size_t i);
+/* The same for the blocks [from, to) of row i: a phase that makes x piece by piece quantizes what it made. */
+void packed_input_blocks(struct packed_input *in, size_t i, size_t from, size_t to);
 
 /* Where a product goes: y[i · stride + r] = product + bias[r] (+ what was there, where add). */
 struct packed_output {
@@ -75,15 +92,30 @@ struct packed_output {
 };
 /* Panels [from, to) of W times all rows of the input. */
 void packed_multiply(const struct packed *w, const struct packed_input *in, size_t from, size_t to, const struct packed_output *out);
+/* The same for the input's rows [first, first + n) only; row `first` goes to out->y's first. */
+void packed_multiply_rows(const struct packed *w, const struct packed_input *in, size_t first, size_t n, size_t from, size_t to, const struct packed_output *out);
+
+/* What a kernel sees of up to QUANT_TILE_ROWS quantized rows: block b of row i is at [i · blocks + b] of each. */
+struct quant_rows {
+    const int8_t *q;
+    const int16_t *wide;
+    const float *scale;
+    const int32_t *correction;
+    const float *total;
+};
 
 /* The kernels behind it; tests hold each to the first. n is 1 … QUANT_TILE_ROWS; tile is [n][panel rows]. */
+typedef void (*quant_float_kernel)(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile);
+typedef void (*quant_block_kernel)(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 struct quant_kernels {
     const char *name;
     bool (*usable)(void); /* on this CPU */
-    void (*f32)(const float *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile);
-    void (*q8)(const uint8_t *panel, size_t blocks, const int8_t *q, const float *scale, const int32_t *correction, size_t n, float *tile);
+    quant_float_kernel f32, bf16, f16;
+    quant_block_kernel q8, q4, q4m;
     /* One row of x into blocks: scale = absmax / 127, q = round to nearest even of x / scale. */
     void (*quantize)(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction);
+    /* Blocks of q as q8 reads them, where that is not q itself (else NULL). */
+    void (*widen)(const int8_t *q, size_t blocks, int16_t *wide);
 };
 /* Best first, the C reference last. */
 extern const struct quant_kernels *const QUANT_KERNELS[];

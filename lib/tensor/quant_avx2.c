@@ -5,88 +5,225 @@
 
 #include "tensor/quant_internal.h"
 
+enum { AHEAD = 4096 }; /* bytes: a single row of x streams through W, and the hardware's prefetcher stops at page borders */
+
 static bool usable(void) {
     __builtin_cpu_init();
     unsigned a, b, c = 0, d; /* clang has no word for f16c */
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
-/* n rows of x times `vectors` · 8 columns of the panel: their product is at most 12, so that the sums stay in 16 registers. */
-static inline __attribute__((always_inline)) void f32_part(const float *panel, size_t cols, const float *x, size_t stride, const int n,
-                                                           const int vectors, float *tile) {
-    __m256 acc[12];
-    for (int i = 0; i < n * vectors; i++) acc[i] = _mm256_setzero_ps();
-    for (size_t k = 0; k < cols; k++, panel += PACKED_F32_PANEL)
-        for (int i = 0; i < n; i++) {
-            __m256 xk = _mm256_set1_ps(x[(size_t)i * stride + k]);
-            for (int v = 0; v < vectors; v++) acc[i * vectors + v] = _mm256_fmadd_ps(xk, _mm256_load_ps(panel + 8 * v), acc[i * vectors + v]);
-        }
-    for (int i = 0; i < n; i++)
-        for (int v = 0; v < vectors; v++) _mm256_storeu_ps(tile + i * PACKED_F32_PANEL + 8 * v, acc[i * vectors + v]);
+/* What is inlined takes its counts as constants, so that the sums live in registers. */
+#define INLINE static inline __attribute__((always_inline))
+/* Sums stay one chain each: compilers like to add integers in another order, and then run out of registers. */
+#define KEEP(sum) __asm__("" : "+x"(sum))
+
+/* --- floats: f32, bf16, f16 --- */
+
+enum format { F32, BF16, F16 };
+
+/* 16 rows of W at one k, those that begin at row c of the panel. Of bf16 a vector of pairs holds rows c … c + 7 and c + 16 … c + 23. */
+INLINE void load_two(const void *panel, const enum format format, size_t k, size_t c, __m256 *a, __m256 *b) {
+    if (format == F32) {
+        const float *at = (const float *)panel + k * PACKED_FLOAT_PANEL + c;
+        *a = _mm256_load_ps(at);
+        *b = _mm256_load_ps(at + 8);
+    } else if (format == BF16) {
+        __m256i pairs = _mm256_load_si256((const __m256i *)(const void *)((const uint32_t *)panel + k * (PACKED_FLOAT_PANEL / 2) + c / 2));
+        *a = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+        *b = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000u)));
+    } else {
+        const uint16_t *at = (const uint16_t *)panel + k * PACKED_FLOAT_PANEL + c;
+        *a = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)(const void *)at));
+        *b = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)(const void *)(at + 8)));
+    }
 }
 
-static void f32_avx2(const float *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) {
+/* Where the two vectors' rows begin in the tile. */
+INLINE void places(const enum format format, size_t c, size_t *a, size_t *b) {
+    *a = format == BF16 ? c / 32 * 32 + c % 32 / 2 : c;
+    *b = format == BF16 ? *a + 16 : c + 8;
+}
+
+/* n rows of x times `pairs` · 16 rows of the panel: n · pairs is at most 6, so that the sums stay in 16 registers. */
+INLINE void floats_part(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, const int n, const int pairs, size_t c,
+                        float *tile) {
+    __m256 acc[12];
+    for (int i = 0; i < 2 * n * pairs; i++) acc[i] = _mm256_setzero_ps();
+    for (size_t k = 0; k < cols; k++)
+        for (int p = 0; p < pairs; p++) {
+            __m256 a, b;
+            load_two(panel, format, k, c + 16 * (size_t)p, &a, &b);
+            if (n == 1 && (format == F32 || p % 2 == 0))
+                _mm_prefetch((const char *)panel + (k * PACKED_FLOAT_PANEL + 16 * (size_t)p) * (format == F32 ? 4 : 2) + AHEAD, _MM_HINT_T0);
+            for (int i = 0; i < n; i++) {
+                __m256 xk = _mm256_set1_ps(x[(size_t)i * stride + k]);
+                acc[2 * (i * pairs + p)] = _mm256_fmadd_ps(xk, a, acc[2 * (i * pairs + p)]);
+                acc[2 * (i * pairs + p) + 1] = _mm256_fmadd_ps(xk, b, acc[2 * (i * pairs + p) + 1]);
+            }
+        }
+    for (int p = 0; p < pairs; p++) {
+        size_t a, b;
+        places(format, c + 16 * (size_t)p, &a, &b);
+        for (int i = 0; i < n; i++) {
+            _mm256_storeu_ps(tile + i * PACKED_FLOAT_PANEL + a, acc[2 * (i * pairs + p)]);
+            _mm256_storeu_ps(tile + i * PACKED_FLOAT_PANEL + b, acc[2 * (i * pairs + p) + 1]);
+        }
+    }
+}
+
+INLINE void floats(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, size_t n, float *tile) {
     if (n == 1) {
-        f32_part(panel, cols, x, x_stride, 1, 8, tile);
+        floats_part(panel, format, cols, x, stride, 1, 4, 0, tile);
         return;
     }
-    for (int c = 0; c < PACKED_F32_PANEL; c += 16) switch (n) {
-        case 2: f32_part(panel + c, cols, x, x_stride, 2, 2, tile + c); break;
-        case 3: f32_part(panel + c, cols, x, x_stride, 3, 2, tile + c); break;
-        case 4: f32_part(panel + c, cols, x, x_stride, 4, 2, tile + c); break;
-        case 5: f32_part(panel + c, cols, x, x_stride, 5, 2, tile + c); break;
-        default: f32_part(panel + c, cols, x, x_stride, 6, 2, tile + c); break;
+    for (size_t c = 0; c < PACKED_FLOAT_PANEL; c += 16) switch (n) {
+        case 2: floats_part(panel, format, cols, x, stride, 2, 1, c, tile); break;
+        case 3: floats_part(panel, format, cols, x, stride, 3, 1, c, tile); break;
+        case 4: floats_part(panel, format, cols, x, stride, 4, 1, c, tile); break;
+        case 5: floats_part(panel, format, cols, x, stride, 5, 1, c, tile); break;
+        default: floats_part(panel, format, cols, x, stride, 6, 1, c, tile); break;
         }
 }
 
-/* n rows of x times 16 columns: 2 integer and 2 float sums per row, n at most 3. vpmaddubsw saturates at 16 bit, so the offset is
- * taken off the weights again and the sign goes to x: |q| ≤ 128 times 127 twice is 32,512. */
-static inline __attribute__((always_inline)) void q8_part(const uint8_t *block, size_t blocks, const int8_t *q, const float *scale, const int n,
-                                                          const int c, float *tile) {
-    const __m256i offset = _mm256_set1_epi8((char)-128), ones = _mm256_set1_epi16(1);
-    __m256 acc[3][2];
-    for (int i = 0; i < n; i++) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
+static void f32_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F32, cols, x, x_stride, n, tile); }
+void quant_bf16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, BF16, cols, x, x_stride, n, tile); }
+void quant_f16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F16, cols, x, x_stride, n, tile); }
+
+/* --- blocks --- */
+
+INLINE __m256i four_of(const void *at) { /* the same 32 bits in each lane: a load alone, no arithmetic */
+    int32_t bits;
+    memcpy(&bits, at, sizeof bits);
+    return _mm256_set1_epi32(bits);
+}
+INLINE __m256i load_bytes(const uint8_t *at) { return _mm256_load_si256((const __m256i *)(const void *)at); }
+INLINE __m256 load_halves(const uint8_t *at) { return _mm256_cvtph_ps(_mm_load_si128((const __m128i *)(const void *)at)); }
+
+/* tile += dot · (scale of W · scale of x). The float sums are kept in the tile, in the first level of the cache: the registers belong to the integers. */
+INLINE void add_block(float *sums, __m256i dot, __m256 scale_w, float scale_x) {
+    __m256 s = _mm256_mul_ps(scale_w, _mm256_set1_ps(scale_x));
+    _mm256_storeu_ps(sums, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), s, _mm256_loadu_ps(sums)));
+}
+
+/*
+ * q8: n rows of x times `vectors` · 8 rows of W from row c on. vpmaddubsw would saturate at 8 bits on both sides, so the bytes of W are
+ * taken as 16-bit lanes, even ones by a mask, odd ones by a shift, and multiplied by x in 16 bits (x's order is `widen`'s): two vpmaddwd
+ * and two additions for 32 products, no signs to move, and the unpacking shared by all rows of x.
+ */
+INLINE void q8_part(const uint8_t *block, size_t blocks, const struct quant_rows *x, const int n, const int vectors, size_t c, float *tile) {
+    const __m256i low = _mm256_set1_epi16(0xff);
+    for (int i = 0; i < n; i++)
+        for (int v = 0; v < vectors; v++) _mm256_storeu_ps(tile + (size_t)i * PACKED_BLOCK_PANEL + c + 8 * (size_t)v, _mm256_setzero_ps());
     for (size_t b = 0; b < blocks; b++, block += QUANT_Q8_BLOCK_SIZE) {
-        __m256i dot[3][2];
-        for (int i = 0; i < n; i++) dot[i][0] = dot[i][1] = _mm256_setzero_si256();
-        for (int g = 0; g < QUANT_BLOCK / 4; g++)
-            for (int v = 0; v < 2; v++) {
-                __m256i w = _mm256_load_si256((const __m256i *)(const void *)(block + g * 128 + c * 4 + v * 32));
-                w = _mm256_xor_si256(w, offset); /* u8 − 128 as s8 */
-                __m256i magnitude = _mm256_abs_epi8(w);
+        __m256i dot[12];
+        for (int i = 0; i < n; i++)
+            for (int v = 0; v < vectors; v++) dot[i * vectors + v] = _mm256_set1_epi32(x->correction[(size_t)i * blocks + b]);
+        for (size_t g = 0; g < QUANT_BLOCK / 4; g++)
+            for (int odd = 0; odd < 2; odd++) {
+                __m256i w[4];
+                for (int v = 0; v < vectors; v++) {
+                    w[v] = load_bytes(block + g * 128 + c * 4 + 32 * (size_t)v);
+                    w[v] = odd ? _mm256_srli_epi16(w[v], 8) : _mm256_and_si256(w[v], low);
+                    if (n <= 2 && odd && v % 2 == 0) _mm_prefetch((const char *)block + g * 128 + c * 4 + 32 * (size_t)v + AHEAD, _MM_HINT_T0);
+                }
                 for (int i = 0; i < n; i++) {
-                    int32_t four;
-                    memcpy(&four, q + ((size_t)i * blocks + b) * QUANT_BLOCK + g * 4, sizeof four);
-                    __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(_mm256_set1_epi32(four), w));
-                    dot[i][v] = _mm256_add_epi32(dot[i][v], _mm256_madd_epi16(pairs, ones));
+                    __m256i xs = four_of(x->wide + ((size_t)i * blocks + b) * QUANT_BLOCK + g * 4 + 2 * (size_t)odd);
+                    for (int v = 0; v < vectors; v++) {
+                        dot[i * vectors + v] = _mm256_add_epi32(dot[i * vectors + v], _mm256_madd_epi16(w[v], xs));
+                        KEEP(dot[i * vectors + v]);
+                    }
                 }
             }
-        for (int v = 0; v < 2; v++) {
-            __m256 sw = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)(const void *)(block + 1024 + c * 2 + v * 16)));
+        for (int v = 0; v < vectors; v++) {
+            __m256 sw = load_halves(block + QUANT_Q8_SCALES + 2 * c + 16 * (size_t)v);
+            for (int i = 0; i < n; i++)
+                add_block(tile + (size_t)i * PACKED_BLOCK_PANEL + c + 8 * (size_t)v, dot[i * vectors + v], sw, x->scale[(size_t)i * blocks + b]);
+        }
+    }
+}
+
+static void q8_avx2(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) {
+    if (n == 1) {
+        q8_part(panel, blocks, x, 1, 4, 0, tile);
+        return;
+    }
+    if (n == 2) {
+        q8_part(panel, blocks, x, 2, 4, 0, tile);
+        return;
+    }
+    for (size_t c = 0; c < PACKED_BLOCK_PANEL; c += 16) switch (n) {
+        case 3: q8_part(panel, blocks, x, 3, 2, c, tile); break;
+        case 4: q8_part(panel, blocks, x, 4, 2, c, tile); break;
+        case 5: q8_part(panel, blocks, x, 5, 2, c, tile); break;
+        default: q8_part(panel, blocks, x, 6, 2, c, tile); break;
+        }
+}
+
+/*
+ * q4, q4m: halves of bytes are at most 15, so that eight vpmaddubsw (15 · 127 · 2 each) add up within 16 bits (30,480): two instructions
+ * for 32 products, widened once a block.
+ */
+INLINE void q4_part(const uint8_t *block, size_t blocks, const struct quant_rows *x, const bool minimum, const int n, const int vectors, size_t c,
+                    float *tile) {
+    const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    const size_t block_size = minimum ? QUANT_Q4M_BLOCK_SIZE : QUANT_Q4_BLOCK_SIZE;
+    for (int i = 0; i < n; i++)
+        for (int v = 0; v < vectors; v++) _mm256_storeu_ps(tile + (size_t)i * PACKED_BLOCK_PANEL + c + 8 * (size_t)v, _mm256_setzero_ps());
+    for (size_t b = 0; b < blocks; b++, block += block_size) {
+        __m256i dot[12];
+        for (int i = 0; i < n * vectors; i++) dot[i] = _mm256_setzero_si256();
+        for (size_t g = 0; g < QUANT_BLOCK / 8; g++)
+            for (int high = 0; high < 2; high++) {
+                __m256i w[4];
+                for (int v = 0; v < vectors; v++) {
+                    w[v] = load_bytes(block + g * 128 + c * 4 + 32 * (size_t)v);
+                    w[v] = _mm256_and_si256(high ? _mm256_srli_epi16(w[v], 4) : w[v], low);
+                    if (n <= 2 && high && v % 2 == 0) _mm_prefetch((const char *)block + g * 128 + c * 4 + 32 * (size_t)v + AHEAD, _MM_HINT_T0);
+                }
+                for (int i = 0; i < n; i++) {
+                    __m256i xs = four_of(x->q + ((size_t)i * blocks + b) * QUANT_BLOCK + g * 4 + 16 * (size_t)high);
+                    for (int v = 0; v < vectors; v++) {
+                        dot[i * vectors + v] = _mm256_add_epi16(dot[i * vectors + v], _mm256_maddubs_epi16(w[v], xs));
+                        KEEP(dot[i * vectors + v]);
+                    }
+                }
+            }
+        for (int v = 0; v < vectors; v++) {
+            __m256 sw = load_halves(block + QUANT_Q4_SCALES + 2 * c + 16 * (size_t)v);
             for (int i = 0; i < n; i++) {
-                __m256 s = _mm256_mul_ps(sw, _mm256_set1_ps(scale[(size_t)i * blocks + b]));
-                acc[i][v] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i][v]), s, acc[i][v]);
+                float *sums = tile + (size_t)i * PACKED_BLOCK_PANEL + c + 8 * (size_t)v;
+                __m256i whole = _mm256_madd_epi16(dot[i * vectors + v], ones);
+                if (!minimum) whole = _mm256_add_epi32(whole, _mm256_set1_epi32(x->correction[(size_t)i * blocks + b] / 16));
+                __m256 s = _mm256_mul_ps(sw, _mm256_set1_ps(x->scale[(size_t)i * blocks + b]));
+                __m256 sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), s, _mm256_loadu_ps(sums));
+                if (minimum) sum = _mm256_fmadd_ps(load_halves(block + QUANT_Q4_MINIMA + 2 * c + 16 * (size_t)v), _mm256_set1_ps(x->total[(size_t)i * blocks + b]), sum);
+                _mm256_storeu_ps(sums, sum);
             }
         }
     }
-    for (int i = 0; i < n; i++)
-        for (int v = 0; v < 2; v++) _mm256_storeu_ps(tile + i * PACKED_Q8_PANEL + c + 8 * v, acc[i][v]);
 }
 
-static void q8_avx2(const uint8_t *panel, size_t blocks, const int8_t *q, const float *scale, const int32_t *correction, size_t n,
-                    float *tile) {
-    (void)correction; /* the offset is off already */
-    for (size_t i = 0; i < n; i += 3) {
-        const int8_t *qi = q + i * blocks * QUANT_BLOCK;
-        const float *si = scale + i * blocks;
-        float *ti = tile + i * PACKED_Q8_PANEL;
-        for (int c = 0; c < PACKED_Q8_PANEL; c += 16) switch (n - i) {
-            case 1: q8_part(panel, blocks, qi, si, 1, c, ti); break;
-            case 2: q8_part(panel, blocks, qi, si, 2, c, ti); break;
-            default: q8_part(panel, blocks, qi, si, 3, c, ti); break;
-            }
+INLINE void q4_any(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile, const bool minimum) {
+    if (n == 1) {
+        q4_part(panel, blocks, x, minimum, 1, 4, 0, tile);
+        return;
     }
+    if (n == 2) {
+        q4_part(panel, blocks, x, minimum, 2, 4, 0, tile);
+        return;
+    }
+    for (size_t c = 0; c < PACKED_BLOCK_PANEL; c += 16) switch (n) {
+        case 3: q4_part(panel, blocks, x, minimum, 3, 2, c, tile); break;
+        case 4: q4_part(panel, blocks, x, minimum, 4, 2, c, tile); break;
+        case 5: q4_part(panel, blocks, x, minimum, 5, 2, c, tile); break;
+        default: q4_part(panel, blocks, x, minimum, 6, 2, c, tile); break;
+        }
 }
+void quant_q4_avx2(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { q4_any(panel, blocks, x, n, tile, false); }
+void quant_q4m_avx2(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { q4_any(panel, blocks, x, n, tile, true); }
+
+/* --- x --- */
 
 static void quantize_avx2(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction) {
     const __m256 low = _mm256_set1_ps(-127), high = _mm256_set1_ps(127), sign = _mm256_set1_ps(-0.0f);
@@ -100,23 +237,34 @@ static void quantize_avx2(const float *x, size_t cols, int8_t *q, float *scale, 
             v[i] = _mm256_loadu_ps(xb + 8 * i);
             most = _mm256_max_ps(_mm256_andnot_ps(sign, v[i]), most); /* the second where v is NaN */
         }
-        float lanes[8], max = 0;
-        _mm256_storeu_ps(lanes, most);
-        for (int i = 0; i < 8; i++) max = lanes[i] > max ? lanes[i] : max;
-        quant_block_scale(max, &scale[b]);
+        __m128 m = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
+        m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+        m = _mm_max_ss(m, _mm_movehdup_ps(m));
+        quant_block_scale(_mm_cvtss_f32(m), &scale[b]);
         __m256 inverse = _mm256_set1_ps(scale[b] > 0 ? 1.0f / scale[b] : 0);
-        int32_t whole[QUANT_BLOCK], sum = 0;
-        for (int i = 0; i < 4; i++) {
-            v[i] = _mm256_min_ps(high, _mm256_max_ps(_mm256_mul_ps(v[i], inverse), low));
-            _mm256_storeu_si256((__m256i *)(void *)(whole + 8 * i), _mm256_cvtps_epi32(v[i]));
-        }
-        for (int k = 0; k < QUANT_BLOCK; k++) {
-            q[k] = (int8_t)whole[k];
-            sum += whole[k];
-        }
-        correction[b] = -128 * sum;
+        __m256i whole[4];
+        for (int i = 0; i < 4; i++) whole[i] = _mm256_cvtps_epi32(_mm256_min_ps(high, _mm256_max_ps(_mm256_mul_ps(v[i], inverse), low)));
+        __m256i sum = _mm256_add_epi32(_mm256_add_epi32(whole[0], whole[1]), _mm256_add_epi32(whole[2], whole[3]));
+        /* packs goes by halves of 128 bits: 4 values of each vector lie together, and are put into order at the end */
+        __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]), _mm256_packs_epi32(whole[2], whole[3]));
+        bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        _mm256_storeu_si256((__m256i *)(void *)q, bytes);
+        __m128i s = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+        correction[b] = -128 * _mm_cvtsi128_si32(s);
     }
 }
 
-const struct quant_kernels QUANT_KERNELS_AVX2 = {"avx2", usable, f32_avx2, q8_avx2, quantize_avx2};
+/* Of each four values k: 0, 2, 1, 3, in 16 bits: the pairs that q8_part's even and odd bytes meet. */
+static void widen_avx2(const int8_t *q, size_t blocks, int16_t *wide) {
+    const __m128i order = _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+    for (size_t i = 0; i < blocks * QUANT_BLOCK; i += 16) {
+        __m128i bytes = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)(q + i)), order);
+        _mm256_storeu_si256((__m256i *)(void *)(wide + i), _mm256_cvtepi8_epi16(bytes));
+    }
+}
+
+const struct quant_kernels QUANT_KERNELS_AVX2 = {.name = "avx2", .usable = usable, .f32 = f32_avx2, .bf16 = quant_bf16_avx2, .f16 = quant_f16_avx2,
+                                                 .q8 = q8_avx2, .q4 = quant_q4_avx2, .q4m = quant_q4m_avx2, .quantize = quantize_avx2, .widen = widen_avx2};
 #endif

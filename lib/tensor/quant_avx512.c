@@ -16,7 +16,7 @@ static inline __attribute__((always_inline)) void f32_rows(const float *panel, s
     __m512 acc[QUANT_TILE_ROWS][4];
     for (int i = 0; i < n; i++)
         for (int v = 0; v < 4; v++) acc[i][v] = _mm512_setzero_ps();
-    for (size_t k = 0; k < cols; k++, panel += PACKED_F32_PANEL) {
+    for (size_t k = 0; k < cols; k++, panel += PACKED_FLOAT_PANEL) {
         __m512 w[4];
         for (int v = 0; v < 4; v++) w[v] = _mm512_load_ps(panel + 16 * v);
         /* streaming: the hardware's prefetcher stops at page borders, this does not */
@@ -27,10 +27,10 @@ static inline __attribute__((always_inline)) void f32_rows(const float *panel, s
         }
     }
     for (int i = 0; i < n; i++)
-        for (int v = 0; v < 4; v++) _mm512_storeu_ps(tile + i * PACKED_F32_PANEL + 16 * v, acc[i][v]);
+        for (int v = 0; v < 4; v++) _mm512_storeu_ps(tile + i * PACKED_FLOAT_PANEL + 16 * v, acc[i][v]);
 }
 
-static void f32_avx512(const float *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) {
+static void f32_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) {
     switch (n) {
     case 1: f32_rows(panel, cols, x, x_stride, 1, tile); break;
     case 2: f32_rows(panel, cols, x, x_stride, 2, tile); break;
@@ -69,18 +69,17 @@ static inline __attribute__((always_inline)) void q8_rows(const uint8_t *block, 
         }
     }
     for (int i = 0; i < n; i++)
-        for (int v = 0; v < 2; v++) _mm512_storeu_ps(tile + i * PACKED_Q8_PANEL + 16 * v, acc[i][v]);
+        for (int v = 0; v < 2; v++) _mm512_storeu_ps(tile + i * PACKED_BLOCK_PANEL + 16 * v, acc[i][v]);
 }
 
-static void q8_avx512(const uint8_t *panel, size_t blocks, const int8_t *q, const float *scale, const int32_t *correction, size_t n,
-                      float *tile) {
+static void q8_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) {
     switch (n) {
-    case 1: q8_rows(panel, blocks, q, scale, correction, 1, tile); break;
-    case 2: q8_rows(panel, blocks, q, scale, correction, 2, tile); break;
-    case 3: q8_rows(panel, blocks, q, scale, correction, 3, tile); break;
-    case 4: q8_rows(panel, blocks, q, scale, correction, 4, tile); break;
-    case 5: q8_rows(panel, blocks, q, scale, correction, 5, tile); break;
-    default: q8_rows(panel, blocks, q, scale, correction, 6, tile); break;
+    case 1: q8_rows(panel, blocks, x->q, x->scale, x->correction, 1, tile); break;
+    case 2: q8_rows(panel, blocks, x->q, x->scale, x->correction, 2, tile); break;
+    case 3: q8_rows(panel, blocks, x->q, x->scale, x->correction, 3, tile); break;
+    case 4: q8_rows(panel, blocks, x->q, x->scale, x->correction, 4, tile); break;
+    case 5: q8_rows(panel, blocks, x->q, x->scale, x->correction, 5, tile); break;
+    default: q8_rows(panel, blocks, x->q, x->scale, x->correction, 6, tile); break;
     }
 }
 
@@ -104,5 +103,7 @@ static void quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale
     }
 }
 
-const struct quant_kernels QUANT_KERNELS_AVX512 = {"avx512", usable, f32_avx512, q8_avx512, quantize_avx512};
+/* bf16, f16 and 4 bits have no form of 512 bits yet. */
+const struct quant_kernels QUANT_KERNELS_AVX512 = {.name = "avx512", .usable = usable, .f32 = f32_avx512, .bf16 = quant_bf16_avx2, .f16 = quant_f16_avx2,
+                                                   .q8 = q8_avx512, .q4 = quant_q4_avx2, .q4m = quant_q4m_avx2, .quantize = quantize_avx512};
 #endif

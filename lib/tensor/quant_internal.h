@@ -1,14 +1,29 @@
-/* What the kernel files of quant.h share; nobody else includes this. */
+/* What the files of quant.h share; nobody else includes this. */
 #ifndef GENLOOP_TENSOR_QUANT_INTERNAL_H
 #define GENLOOP_TENSOR_QUANT_INTERNAL_H
 
 #include "tensor/quant.h"
 
-enum { QUANT_Q8_BLOCK_SIZE = QUANT_BLOCK * PACKED_Q8_PANEL + 2 * PACKED_Q8_PANEL };
+/* Bytes of a panel's block, and where its scales and minima lie. */
+enum {
+    QUANT_SCALES_SIZE = 2 * PACKED_BLOCK_PANEL,
+    QUANT_Q8_SCALES = QUANT_BLOCK * PACKED_BLOCK_PANEL,
+    QUANT_Q8_BLOCK_SIZE = QUANT_Q8_SCALES + QUANT_SCALES_SIZE,
+    QUANT_Q4_SCALES = QUANT_BLOCK * PACKED_BLOCK_PANEL / 2,
+    QUANT_Q4_BLOCK_SIZE = QUANT_Q4_SCALES + QUANT_SCALES_SIZE,
+    QUANT_Q4_MINIMA = QUANT_Q4_BLOCK_SIZE,
+    QUANT_Q4M_BLOCK_SIZE = QUANT_Q4_MINIMA + QUANT_SCALES_SIZE,
+};
 
 /* The scale of a block of x from its largest magnitude. So small that its inverse would be infinite: the block counts as 0. */
 static inline void quant_block_scale(float max, float *scale) { *scale = max < 1e-30f ? 0 : max / 127.0f; }
 
-extern const struct quant_kernels QUANT_KERNELS_AVX2, QUANT_KERNELS_AVX512;
+extern const struct quant_kernels QUANT_KERNELS_C, QUANT_KERNELS_AVX2, QUANT_KERNELS_AVX512;
+
+/* A CPU with AVX-512 has AVX2, FMA and F16C: its table takes these where it has no form of its own. */
+void quant_bf16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile);
+void quant_f16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile);
+void quant_q4_avx2(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
+void quant_q4m_avx2(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 
 #endif

@@ -32,7 +32,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     ASSERT(json_parse(buf_span(&text), &root, NULL) == 0);
     if (protojson_pack(root, type, &packed, NULL) < 0) goto out; /* a number that names no value of an enum is written, not read */
     json_begin(&w, &again);
-    ASSERT(protojson_write_packed(&w, type, buf_span(&packed), false, NULL) == 0);
+    int r = protojson_write_packed(&w, type, buf_span(&packed), false, NULL);
+    if (r < 0 && packed.len < size - 1) goto out; /* what stood there twice is gone, and the budget of fewer bytes (wire/unpack.h) is smaller */
+    ASSERT(r == 0);
     ASSERT(span_eq(buf_span(&text), buf_span(&again)));
 out:
     json_free(root);

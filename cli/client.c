@@ -30,7 +30,8 @@ struct transfer {
     CURL *curl;
     struct curl_slist *headers;
     struct buf answer;
-    int fd;
+    curl_mime *form;
+    int fd, to_fd; /* to_fd: of request.to */
     uint64_t sent;
     int64_t retry_after_ms;
     char message[CURL_ERROR_SIZE];
@@ -270,6 +271,19 @@ static int on_data(void *arg, struct span data) {
     return r;
 }
 
+static bool write_all(struct transfer *t, const char *data, size_t n) {
+    for (size_t done = 0; done < n;) {
+        ssize_t w = write(t->to_fd, data + done, n - done);
+        if (w < 0 && errno == EINTR) continue;
+        if (w < 0) {
+            t->result = error_errno(&t->err, errno, "%s", t->request.to);
+            return false;
+        }
+        done += (size_t)w;
+    }
+    return true;
+}
+
 static size_t on_body(char *data, size_t one, size_t n, void *arg) {
     struct transfer *t = arg;
     long status = 0;
@@ -282,6 +296,7 @@ static size_t on_body(char *data, size_t one, size_t n, void *arg) {
         if (t->result < 0 && !t->err.code) (void)error_set(&t->err, t->result, "%s", t->result == E_IO ? "what the gateway sent cannot be written" : "an event of the gateway cannot be held");
         return t->result == 0 ? n : 0;
     }
+    if (t->to_fd >= 0 && status >= 200 && status < 300) return write_all(t, data, n) ? n : 0;
     if (buf_append(&t->answer, data, n) == 0) return n;
     t->result = error_set(&t->err, E_TOO_LARGE, "the gateway's answer has more than %d MiB", CLIENT_ANSWER_MAX >> 20);
     return 0;
@@ -320,15 +335,18 @@ static int on_seek(void *arg, curl_off_t offset, int origin) {
 }
 
 static void transfer_init(struct transfer *t, struct client *c, CURL *curl, const struct client_request *request) {
-    *t = (struct transfer){.client = c, .request = *request, .curl = curl, .fd = -1, .alive_ms = clock_mono_ms()};
+    *t = (struct transfer){.client = c, .request = *request, .curl = curl, .fd = -1, .to_fd = -1, .alive_ms = clock_mono_ms()};
     buf_init(&t->answer, CLIENT_ANSWER_MAX);
 }
 
 static void transfer_reset(struct transfer *t) {
     curl_slist_free_all(t->headers);
     t->headers = NULL;
+    curl_mime_free(t->form);
+    t->form = NULL;
     if (t->fd >= 0) (void)close(t->fd);
-    t->fd = -1;
+    if (t->to_fd >= 0) (void)close(t->to_fd);
+    t->fd = t->to_fd = -1;
     if (t->stream) sse_fini(&t->sse);
     buf_clear(&t->answer);
     t->sent = 0;
@@ -387,7 +405,14 @@ static int transfer_prepare(struct transfer *t, struct error *err) {
     t->through_door = t->client->door[0] != '\0';
     if (t->through_door) (void)curl_easy_setopt(t->curl, CURLOPT_UNIX_SOCKET_PATH, t->client->door);
     if (t->client->bearer) ok = ok && add_header(t, t->client->bearer);
-    if (q->file) {
+    if (q->to && (t->to_fd = open(q->to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)) < 0) r = error_errno(err, errno, "%s", q->to);
+    if (q->file && q->purpose) {
+        t->form = curl_mime_init(t->curl);
+        curl_mimepart *purpose = t->form ? curl_mime_addpart(t->form) : NULL, *file = purpose ? curl_mime_addpart(t->form) : NULL;
+        ok = ok && file && curl_mime_name(purpose, "purpose") == CURLE_OK && curl_mime_data(purpose, q->purpose, CURL_ZERO_TERMINATED) == CURLE_OK && curl_mime_name(file, "file") == CURLE_OK;
+        if (ok && curl_mime_filedata(file, q->file) != CURLE_OK) r = error_set(err, E_IO, "%s cannot be read", q->file);
+        (void)curl_easy_setopt(t->curl, CURLOPT_MIMEPOST, t->form);
+    } else if (q->file) {
         (void)curl_easy_setopt(t->curl, CURLOPT_POST, 1L);
         (void)snprintf(type, sizeof type, "Content-Type: %.*s", CLIENT_MEDIA_TYPE_MAX, q->media_type && *q->media_type ? q->media_type : "application/octet-stream");
         ok = ok && add_header(t, type);
@@ -436,6 +461,11 @@ static int transfer_end(struct transfer *t, CURLcode code, struct json **answer,
     }
     if (status < 200 || status >= 300) return client_read_error(status, buf_span(&t->answer), err);
     if (t->stream) return t->ended ? 0 : error_set(err, E_UNAVAILABLE, "the gateway at %s ended the stream before its end", t->client->url);
+    if (t->request.to) {
+        int closed = close(t->to_fd);
+        t->to_fd = -1;
+        return closed < 0 ? error_errno(err, errno, "%s", t->request.to) : 0;
+    }
     if (!answer) return 0;
     if (json_parse(buf_span(&t->answer), answer, err) == 0) return 0;
     return error_set(err, E_UNKNOWN, "%s answers with what is no JSON: is GENLOOP_URL the gateway?", t->client->url);

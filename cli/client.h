@@ -37,6 +37,8 @@ struct client_request {
     struct span body;          /* JSON; empty: none */
     const char *file;          /* instead of a body: what lies there, read as it is sent. NULL: none */
     const char *media_type;    /* of the file; NULL: not known */
+    const char *purpose;       /* the file goes as a form with this beside it, as /v1/files wants it; NULL: as it is */
+    const char *to;            /* the body of a 2xx answer is written here and not read as JSON; NULL: as usual */
     bool again;                /* it does no harm twice */
     void *arg;
 };

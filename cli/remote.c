@@ -138,8 +138,7 @@ const char *shown_text(const struct json *v) {
     return out;
 }
 
-const char *shown_time(const struct json *ms) {
-    int64_t at = json_int(ms, 0);
+static const char *shown_ms(int64_t at) {
     char *out = next_text();
     if (at <= 0) return "-";
     (void)time_format(at, out);
@@ -147,6 +146,9 @@ const char *shown_time(const struct json *ms) {
     out[19] = '\0';
     return out;
 }
+
+const char *shown_time(const struct json *ms) { return shown_ms(json_int(ms, 0)); }
+const char *shown_seconds(const struct json *s) { return shown_ms(json_int(s, 0) * 1000); }
 
 const char *shown_name(const struct json *object) {
     char *out = next_text();

@@ -45,6 +45,7 @@ const char *shown_enum(const struct json *v, const char *prefix);
 /* A string, "-" where it is empty. Terminated; borrowed until the eighth call from now; cut at 255 bytes. */
 const char *shown_text(const struct json *v);
 const char *shown_time(const struct json *ms); /* "2026-11-24 04:01:21" in UTC; "-" for 0 */
+const char *shown_seconds(const struct json *s); /* the same of Unix seconds, as OpenAI's objects have them */
 const char *shown_name(const struct json *object); /* "name@version" of an object with these fields */
 /* Appends "label   text\n" with the label in a column of its own; nothing where text is empty or "-". */
 void shown_line(struct buf *out, const char *label, const char *text);

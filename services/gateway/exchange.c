@@ -489,7 +489,7 @@ static void answer_options(struct exchange *x) {
 static void admit(struct exchange *x) {
     struct error err = {0};
     enum scope needed = x->match.route->scope;
-    int r = needed == SCOPE_ANY ? 0 : auth_caller(x->gateway, http_header(x->http, "authorization"), x->owner, &x->caller, &err);
+    int r = needed == SCOPE_ANY || x->batch ? 0 : auth_caller(x->gateway, http_header(x->http, "authorization"), x->owner, &x->caller, &err);
     if ((r == E_UNAVAILABLE || r == E_AGAIN) && exchange_wait(x)) return;
     if (r == E_AGAIN) err.code = E_UNAUTHENTICATED;
     if (r == 0 && (r = auth_scope(&x->caller, needed, &err)) < 0) {
@@ -530,7 +530,8 @@ static bool metrics_refused(struct gateway *g, struct http_exchange *http, bool 
     return r < 0;
 }
 
-static void begin(struct gateway *g, struct http_exchange *http, bool owner) {
+/* caller NULL: it is to be found out. */
+static void begin(struct gateway *g, struct http_exchange *http, bool owner, const struct caller *caller) {
     struct error err = {0};
     if (owner) { /* so that a command knows whose door it is at */
         char port[16];
@@ -548,6 +549,8 @@ static void begin(struct gateway *g, struct http_exchange *http, bool owner) {
     x->gateway = g;
     x->http = http;
     x->owner = owner;
+    x->batch = caller != NULL;
+    if (caller) x->caller = *caller;
     x->began_ms = loop_now_ms(service_loop(g->service));
     g->exchanges++;
     int call = grpc_asked(http, &err);
@@ -592,5 +595,6 @@ static void begin(struct gateway *g, struct http_exchange *http, bool owner) {
     admit(x);
 }
 
-void exchange_request(void *arg, struct http_exchange *http) { begin(arg, http, false); }
-void exchange_request_owner(void *arg, struct http_exchange *http) { begin(arg, http, true); }
+void exchange_request(void *arg, struct http_exchange *http) { begin(arg, http, false, NULL); }
+void exchange_request_owner(void *arg, struct http_exchange *http) { begin(arg, http, true, NULL); }
+void exchange_request_of(struct gateway *g, struct http_exchange *http, const struct caller *caller) { begin(g, http, false, caller); }

@@ -26,6 +26,7 @@ struct exchange {
     struct route_match match;
     struct caller caller;         /* known before the handler is called */
     bool owner;                   /* it came through the home's own door */
+    bool batch;                   /* it is a line of a batch: asked by this process in its client's name */
     bool admitted;                /* the caller is known and may */
     char request_id[REQUEST_ID_MAX], session[SESSION_MAX], claim[CLAIM_MAX], traceparent[TRACEPARENT_MAX];
     int64_t began_ms, timeout_ms; /* timeout_ms: as the client asked, or the configured one */
@@ -53,6 +54,8 @@ struct exchange {
 void exchange_request(void *arg, struct http_exchange *http);
 /* The same at the home's own door: who can open it is the owner. */
 void exchange_request_owner(void *arg, struct http_exchange *http);
+/* A request that this process asks itself, of a batch, in the name of `caller` (copied): who he is, is known, and no limit of his counts it. */
+void exchange_request_of(struct gateway *g, struct http_exchange *http, const struct caller *caller);
 
 /* Tells the handler of a client that is gone (it still ends the exchange), and of one that has taken all that waited. on_clear may be NULL. */
 void exchange_watch(struct exchange *x, void *state, void (*on_gone)(void *state), void (*on_clear)(void *state));

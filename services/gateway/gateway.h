@@ -15,6 +15,7 @@
  *   grpc.h               the same over gRPC, and what only gRPC has
  *   operations.c         replicas, their number and their end; supervisor.c asks who can do that
  *   upload.c             bytes to ingest as they come, raw or of a form; documents.c, files.c: the doors
+ *   batches.c            /v1/batches; batch_lane.c answers their lines
  *   ask.c                one question to a service; fine_tuning.c; idempotency.c: the same request again
  *   openapi.c            the description of the API (pure); openapi_doors.c: what the table of routes does not say
  *   uplink.c             a client's stream to a service, with credit
@@ -74,6 +75,8 @@ struct gateway {
     struct http_budget *bodies; /* of bodies that are read whole */
     struct http_server *owner_door;
     size_t exchanges; /* open */
+    size_t generating; /* of them those whose clients wait for a model's answer; lines of batches do not count */
+    struct batch_lane *batches;
 };
 
 #endif

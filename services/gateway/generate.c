@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "answer.h"
+#include "batch_lane.h"
 #include "cached.h"
 #include "exchange.h"
 #include "generate_request.h"
@@ -53,6 +54,7 @@ struct generation {
     struct answer answer;
     char id[REQUEST_ID_MAX + 16], model[FULL_NAME_MAX], replica[65];
     bool canary, begun; /* begun: the stream's head is out */
+    bool counted;       /* its client waits (gateway.h) */
     struct cached cached;
     struct buf replay;  /* of an answer from the cache: what is not told yet */
     bool wants_logprobs; /* the client does: with best_of we do, to know which are best */
@@ -84,6 +86,7 @@ static void let_go(struct candidate *c) {
 }
 
 static void generation_free(struct generation *g) {
+    g->gateway->generating -= g->counted;
     for (size_t i = 0; i < g->n; i++) {
         let_go(&g->candidates[i]);
         choice_fini(&g->candidates[i].choice);
@@ -608,12 +611,15 @@ static void generate(struct exchange *x, const struct json *body, enum door door
     }
     g->x = x;
     g->gateway = gw;
+    g->counted = !x->batch;
+    gw->generating += g->counted;
     arena_init(&g->arena, REQUEST_ARENA_MAX);
     buf_init(&g->packed, REQUEST_BYTES_MAX);
     buf_init(&g->chunk, CHUNK_MAX);
     buf_init(&g->replay, (size_t)gw->settings->cache_entry_max + ANSWER_OVERHEAD);
     cached_init(&g->cached, gw);
     r = read_request(g, door, body, &err);
+    if (x->batch) g->request.message.priority = BATCH_PRIORITY;
     bool chat = g->request.chat;
     g->wants_logprobs = g->request.message.logprobs;
     if (r == 0 && !x->session[0]) span_copy(x->session, sizeof x->session, span_str(g->request.message.session));

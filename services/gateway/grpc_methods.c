@@ -48,6 +48,11 @@ const struct grpc_method GRPC_METHODS[] = {
     METHOD("Ingest/DeleteFile", SCOPE_CLIENT, grpc_relay, "ingest", get_file_request, file, UNARY),
     METHOD("Ingest/DatasetFromFiles", SCOPE_OPERATOR, grpc_relay, "ingest", dataset_from_files_request, dataset, UNARY),
 
+    METHOD("Ingest/CreateBatch", SCOPE_CLIENT, grpc_relay, "ingest", create_batch_request, batch, UNARY),
+    METHOD("Ingest/GetBatch", SCOPE_CLIENT, grpc_relay, "ingest", get_batch_request, batch, UNARY),
+    METHOD("Ingest/ListBatches", SCOPE_CLIENT, grpc_relay, "ingest", list_batches_request, list_batches_reply, UNARY),
+    METHOD("Ingest/CancelBatch", SCOPE_CLIENT, grpc_relay, "ingest", get_batch_request, batch, UNARY),
+
     METHOD("Training/Create", SCOPE_OPERATOR, grpc_relay, "trainer", create_job_request, job, UNARY),
     METHOD("Training/Get", SCOPE_OPERATOR, grpc_relay, "trainer", get_job_request, job, UNARY),
     METHOD("Training/List", SCOPE_OPERATOR, grpc_relay, "trainer", page_request, list_jobs_reply, UNARY),

@@ -10,6 +10,7 @@
 #include "genloop/v1/bus.pb-c.h"
 #include "access.h"
 #include "auth.h"
+#include "batch_lane.h"
 #include "cors.h"
 #include "door.h"
 #include "exchange.h"
@@ -124,6 +125,7 @@ static void stop(struct service *s, void *arg) {
     struct gateway *g = &shell->gateway;
     (void)s;
     if (!shell) return;
+    batch_lane_close(g->batches);
     door_close(g);
     http_server_close(g->owner_door);
     registry_close(g->registry);
@@ -147,6 +149,7 @@ static void on_http_drained(void *arg) { ((struct shell *)arg)->http_drained++; 
 static void drain(struct service *s, void *arg) {
     struct shell *shell = arg;
     (void)s;
+    batch_lane_stop(shell->gateway.batches);
     if (shell->gateway.http) http_server_drain(shell->gateway.http, shell, on_http_drained);
     else shell->http_drained++;
     http_server_drain(shell->gateway.owner_door, shell, on_http_drained);
@@ -188,6 +191,7 @@ static int start(struct service *s, void **arg, struct error *err) {
     if ((r = g->settings->reuse_port ? door_check(g, err) : door_open(g, err)) < 0) goto fail;
     if ((r = open_owner_door(g, err)) < 0) goto fail;
     if ((r = registry_open(g, on_caught_up, &g->registry, err)) < 0) goto fail;
+    if ((r = batch_lane_open(g, &g->batches, err)) < 0) goto fail;
     log_info("gateway.listen", "on %s", g->settings->listen);
     *arg = shell;
     return 0;

@@ -140,7 +140,7 @@ void quota_take(struct exchange *x, int64_t tokens, bool stream, void (*on_done)
     char text[LIMITS_TEXT_MAX];
     struct span argv[LIMITS_ARGS];
     int argc;
-    if (!x->owner && x->caller.id[0]) {
+    if (!x->owner && !x->batch && x->caller.id[0]) {
         add_subject(h, "key", x->caller.id, &g->settings->key_limits);
         add_subject(h, "tenant", x->caller.tenant, &g->settings->tenant_limits);
     }

@@ -29,6 +29,10 @@ void fine_tuning_pause(struct exchange *x, const struct json *body);
 void fine_tuning_resume(struct exchange *x, const struct json *body);
 void fine_tuning_events(struct exchange *x, const struct json *body);
 void fine_tuning_checkpoints(struct exchange *x, const struct json *body);
+void batches_create(struct exchange *x, const struct json *body);    /* batches.c */
+void batches_list(struct exchange *x, const struct json *body);
+void batches_get(struct exchange *x, const struct json *body);
+void batches_cancel(struct exchange *x, const struct json *body);
 void openapi_get(struct exchange *x, const struct json *body);        /* openapi_get.c */
 void status_get(struct exchange *x, const struct json *body);        /* status.c */
 void operations_replicas(struct exchange *x, const struct json *body); /* operations.c */
@@ -37,7 +41,6 @@ void operations_drain(struct exchange *x, const struct json *body);
 void unbuilt_call(struct exchange *x, const struct json *body);      /* unbuilt.c: what the row's relay says, of doors to come */
 void unbuilt_form(struct exchange *x, const struct json *body);
 void unbuilt_get(struct exchange *x, const struct json *body);
-void unbuilt_list(struct exchange *x, const struct json *body);
 void console_get(struct exchange *x, const struct json *body);       /* console.c */
 void relay_call(struct exchange *x, const struct json *body);        /* relay.c: what the row's relay says */
 

@@ -38,15 +38,6 @@ void unbuilt_get(struct exchange *x, const struct json *body) {
     exchange_error(x, &err);
 }
 
-void unbuilt_list(struct exchange *x, const struct json *body) {
-    struct buf out;
-    (void)body;
-    buf_init(&out, 256);
-    (void)buf_append_str(&out, "{\"object\":\"list\",\"data\":[],\"first_id\":null,\"last_id\":null,\"has_more\":false}");
-    exchange_json(x, 200, &out);
-    buf_fini(&out);
-}
-
 /* ---- forms ---- */
 
 struct form {

@@ -201,10 +201,4 @@ static const struct unbuilt_field tables[] = {
 };
 DOOR(TABLES, "synthetic tables", tables, true);
 
-static const struct unbuilt_field batches[] = {
-    TEXT_UP_TO("input_file_id", true, 256), {"endpoint", UNBUILT_WORD, true, 0, 0, {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", NULL}},
-    {"completion_window", UNBUILT_WORD, true, 0, 0, {"24h", NULL}}, MAY("metadata", OBJECT), MAY("output_expires_after", OBJECT),
-};
-DOOR(BATCHES, "batches", batches, false);
-
 const struct unbuilt UNBUILT_MONITORING = {.what = "monitoring"};

@@ -46,7 +46,7 @@ struct unbuilt {
     bool has_model;
 };
 extern const struct unbuilt UNBUILT_RESPONSES, UNBUILT_EMBEDDINGS, UNBUILT_RERANK, UNBUILT_SCORE, UNBUILT_CLASSIFY, UNBUILT_MESSAGES, UNBUILT_MODERATIONS, UNBUILT_IMAGES, UNBUILT_IMAGE_EDITS,
-    UNBUILT_SPEECH, UNBUILT_TABLES, UNBUILT_BATCHES, UNBUILT_MONITORING;
+    UNBUILT_SPEECH, UNBUILT_TABLES, UNBUILT_MONITORING;
 
 /* 0: all that can be said of the request by itself is right. E_INVALID names the parameter. */
 int unbuilt_check(const struct unbuilt *u, const struct json *body, struct error *err);

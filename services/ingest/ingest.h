@@ -4,6 +4,7 @@
  *   main.c       settings, start, drain, stop          rpc.c        the methods of service Ingest: what is asked
  *   documents.c  Upload: bytes → store → RECEIVED → ack worker.c     RECEIVED → ACCEPTED | REJECTED, in a thread of its own
  *   files.c      what clients upload to /v1/files, and what comes of it: lists, pieces, datasets to fine-tune on; file_rows.c: their lines (pure)
+ *   batches.c    batches of requests that gateways answer: batch_lines.c (pure), batch_fold.c, batch_write.c
  *   dataset.c    Build: accepted documents → a version, in a thread of its own
  *   view.c       documents and datasets as tables      shards.c, manifest.c, card.c   the files of a version
  *   clean.c and what it calls: the pure part
@@ -62,6 +63,7 @@ struct uploads;
 struct worker;
 struct builder;
 struct calls;
+struct batches;
 
 struct ingest {
     struct service *service;
@@ -73,6 +75,7 @@ struct ingest {
     struct uploads *uploads;
     struct worker *worker;
     struct builder *builder;
+    struct batches *batches;
     struct calls *calls;
     bool draining;
     bool closed;         /* stop has been called: the bus is gone, replies with it */
@@ -85,7 +88,7 @@ void ingest_unref(struct ingest *in);
 
 /* ---- view.c ---- */
 extern const char INGEST_SCHEMA[];
-enum { INGEST_SCHEMA_VERSION = 2 };
+enum { INGEST_SCHEMA_VERSION = 3 };
 int ingest_fold(void *arg, struct view_db *db, const struct event *e, struct error *err);
 /* Questions, each inside a view_read. */
 bool view_document_state(struct view_db *db, struct span id, int *state);

@@ -2,7 +2,7 @@
 #include <stddef.h>
 
 #include "base/alloc.h"
-#include "services/ingest/ingest.h"
+#include "services/ingest/batches.h"
 
 static const struct config_row rows[] = {
     {"ingest", "threads", CONFIG_INT, offsetof(struct ingest_settings, threads), "0", 0, 256, "Threads that clean and encode documents; 0: as many as CPUs."},
@@ -23,13 +23,13 @@ static void view_caught_up_first(void *arg) {
 static void view_changed(void *arg) { calls_changed(arg); }
 
 static int start(struct service *s, void **arg, struct error *err) {
-    static const enum topic topics[] = {TOPIC_DOCUMENTS, TOPIC_DATASETS, TOPIC_FILES};
+    static const enum topic topics[] = {TOPIC_DOCUMENTS, TOPIC_DATASETS, TOPIC_FILES, TOPIC_BATCHES};
     char path[4096];
     struct ingest *in = mem_zalloc(sizeof *in);
     if (!in) return error_set(err, E_NOMEM, "no memory");
     *arg = in;
     *in = (struct ingest){.service = s, .settings = service_settings(s), .loop = service_loop(s), .log = service_log(s), .store = service_store(s)};
-    struct view_spec spec = {.name = "ingest", .schema_version = INGEST_SCHEMA_VERSION, .schema = INGEST_SCHEMA, .topics = topics, .n_topics = 3, .fold = ingest_fold,
+    struct view_spec spec = {.name = "ingest", .schema_version = INGEST_SCHEMA_VERSION, .schema = INGEST_SCHEMA, .topics = topics, .n_topics = sizeof topics / sizeof *topics, .fold = ingest_fold,
                              .on_change = view_changed, .on_caught_up = view_caught_up_first, .arg = in};
     int r = calls_open(in, err);
     if (!r) r = dir_make(service_path(s, "views", path, sizeof path), err);
@@ -37,6 +37,7 @@ static int start(struct service *s, void **arg, struct error *err) {
     if (!r) r = uploads_open(in, err);
     if (!r) r = worker_open(in, err);
     if (!r) r = builder_open(in, err);
+    if (!r) r = batches_open(in, err);
     return r;
 }
 
@@ -62,10 +63,12 @@ static void stop(struct service *s, void *arg) {
     (void)s;
     if (!in) return;
     in->closed = true;
+    batches_stop(in);
     builder_close(in);
     worker_close(in);
     /* After a drain nothing is left; in a hurry, what other threads do for calls ends first (the store's write, the log's word): they use what is closed below. */
     while (atomic_load(&in->abroad) > 0) nanosleep(&(struct timespec){.tv_nsec = 5 * 1000 * 1000}, NULL);
+    batches_close(in);
     if (in->view) view_close(in->view);
     in->view = NULL;
     ingest_unref(in);

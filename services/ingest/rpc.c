@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "services/ingest/batches.h"
 #include "services/ingest/build.h"
 #include "services/ingest/files.h"
 #include "services/ingest/rows.h"
@@ -24,8 +25,9 @@ struct question {
     char token[DATASET_NAME_MAX + 80];
     int state;
     struct rows_wanted rows;
-    int (*files)(struct ingest *in, struct span tenant, struct span request, struct buf *out, struct error *err); /* of a question about files */
+    int (*packed)(struct ingest *in, struct span tenant, struct span request, struct buf *out, struct error *err); /* of a question about files or batches */
     struct buf request;
+    char actor_id[128], actor_scope[32];
     struct buf out;
     int r;
     struct error err;
@@ -613,29 +615,35 @@ static void call_watch(struct ingest *in, struct bus_reply *reply, struct span t
     }
 }
 
-static int ask_files(struct question *q, struct error *err) { return q->files(q->in, span_str(q->tenant), buf_span(&q->request), &q->out, err); }
+static int ask_packed(struct question *q, struct error *err) { return q->packed(q->in, span_str(q->tenant), buf_span(&q->request), &q->out, err); }
+
+static int ask_create_batch(struct question *q, struct error *err) {
+    return batches_create(q->in, span_str(q->tenant), &(struct batch_caller){q->actor_id, q->actor_scope}, buf_span(&q->request), &q->out, err);
+}
 
 static const struct {
     const char *method;
     int (*answer)(struct ingest *in, struct span tenant, struct span request, struct buf *out, struct error *err);
-} FILE_METHODS[] = {
+} PACKED_METHODS[] = {
     {"Ingest/ListFiles", files_list}, {"Ingest/GetFile", files_get}, {"Ingest/ReadFile", files_read}, {"Ingest/DeleteFile", files_delete}, {"Ingest/DatasetFromFiles", files_dataset},
+    {"Ingest/GetBatch", batches_get}, {"Ingest/ListBatches", batches_list}, {"Ingest/CancelBatch", batches_cancel}, {"Ingest/TakeBatchLines", batches_take}, {"Ingest/PutBatchAnswers", batches_put},
+    {"Ingest/CreateBatch", NULL},
 };
 
-/* Whether it is about files; the request is read by who answers. */
-static bool take_files(struct question *q, struct span method, struct span request, int *r) {
-    for (size_t i = 0; i < sizeof FILE_METHODS / sizeof *FILE_METHODS; i++)
-        if (span_eq_str(method, FILE_METHODS[i].method)) {
-            q->answer = ask_files;
-            q->files = FILE_METHODS[i].answer;
-            buf_init(&q->request, 64 * 1024);
+/* Whether it is about files or batches; the request is read by who answers. */
+static bool take_packed(struct question *q, struct span method, struct span request, int *r) {
+    for (size_t i = 0; i < sizeof PACKED_METHODS / sizeof *PACKED_METHODS; i++)
+        if (span_eq_str(method, PACKED_METHODS[i].method)) {
+            q->answer = PACKED_METHODS[i].answer ? ask_packed : ask_create_batch;
+            q->packed = PACKED_METHODS[i].answer;
+            buf_init(&q->request, BUS_MESSAGE_MAX);
             *r = buf_append_span(&q->request, request) < 0 ? error_set(&q->err, q->request.failed == E_FULL ? E_TOO_LARGE : E_NOMEM, "the request is too large") : 0;
             return true;
         }
     return false;
 }
 
-static void call_question(struct ingest *in, struct bus_reply *reply, struct span tenant, struct span method, struct span request, struct call **call) {
+static void call_question(struct ingest *in, struct bus_reply *reply, struct span tenant, struct span method, const struct bus_context *context, struct span request, struct call **call) {
     struct error err = {0};
     int r = 0;
     const uint8_t *bytes = (const uint8_t *)request.data;
@@ -644,6 +652,8 @@ static void call_question(struct ingest *in, struct bus_reply *reply, struct spa
         end_error(reply, E_NOMEM, "", "no memory for the question");
         return;
     }
+    span_copy(q->actor_id, sizeof q->actor_id, context->actor_id);
+    span_copy(q->actor_scope, sizeof q->actor_scope, context->actor_scope);
     if (span_eq_str(method, "Ingest/GetDataset")) {
         Genloop__V1__GetDatasetRequest *m = MESSAGE_UNPACK(GetDatasetRequest, get_dataset_request, span_of(bytes, request.len));
         q->answer = get_dataset;
@@ -674,7 +684,7 @@ static void call_question(struct ingest *in, struct bus_reply *reply, struct spa
         if (m) span_copy(q->name, sizeof q->name, span_str(m->name));
         r = m ? rows_wanted_read(m, &q->rows, &err) : E_INVALID;
         if (m) genloop__v1__list_rows_request__free_unpacked(m, NULL);
-    } else if (take_files(q, method, request, &r)) {
+    } else if (take_packed(q, method, request, &r)) {
         err = q->err;
     } else
         r = error_set(&err, E_UNSUPPORTED, "ingest has no method %.*s", SPAN_ARG(method));
@@ -698,7 +708,7 @@ static void on_call(void *arg, struct bus_reply *reply, struct span method, cons
     else if (span_eq_str(method, "Ingest/UploadFile")) upload_call(in, reply, tenant, request, true, &call);
     else if (span_eq_str(method, "Ingest/Build")) call_build(in, reply, tenant, request, &call);
     else if (span_eq_str(method, "Ingest/Watch")) call_watch(in, reply, tenant, request, &call);
-    else call_question(in, reply, tenant, method, request, &call);
+    else call_question(in, reply, tenant, method, context, request, &call);
     *call_arg = call;
 }
 

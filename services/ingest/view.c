@@ -10,6 +10,7 @@
 #include "services/ingest/ingest.h"
 
 #include "base/alloc.h"
+#include "services/ingest/batches.h"
 #include "wire/unpack.h"
 
 const char INGEST_SCHEMA[] =
@@ -23,7 +24,7 @@ const char INGEST_SCHEMA[] =
     "CREATE INDEX datasets_by_build ON datasets(tenant, build_id);"
     "CREATE TABLE files(id TEXT PRIMARY KEY, tenant TEXT NOT NULL, purpose TEXT NOT NULL, created_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL, packed BLOB NOT NULL) WITHOUT ROWID;"
     "CREATE INDEX files_by_time ON files(tenant, created_ms, id);"
-    "CREATE INDEX files_by_end ON files(expires_ms) WHERE expires_ms > 0;";
+    "CREATE INDEX files_by_end ON files(expires_ms) WHERE expires_ms > 0;" BATCH_SCHEMA;
 
 static void count(struct view_db *db, const Genloop__V1__Document *d, int state, const char *reason, int by) {
     struct view_stmt *s = view_sql(db, "INSERT INTO totals VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET n = n + ?5");
@@ -165,6 +166,7 @@ int ingest_fold(void *arg, struct view_db *db, const struct event *e, struct err
     (void)arg;
     if (e->topic == TOPIC_FILES) return fold_file(db, e, err);
     if (!e->value.len) return 0; /* a tombstone: nothing here is compacted away by us */
+    if (e->topic == TOPIC_BATCHES) return batch_fold(db, e, err);
     return e->topic == TOPIC_DOCUMENTS ? fold_document(db, e, err) : fold_dataset(db, e, err);
 }
 

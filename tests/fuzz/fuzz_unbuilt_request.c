@@ -6,7 +6,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const struct unbuilt *const doors[] = {&UNBUILT_RESPONSES, &UNBUILT_EMBEDDINGS, &UNBUILT_RERANK, &UNBUILT_SCORE, &UNBUILT_CLASSIFY, &UNBUILT_MESSAGES, &UNBUILT_MODERATIONS, &UNBUILT_IMAGES,
-                                                  &UNBUILT_IMAGE_EDITS, &UNBUILT_SPEECH, &UNBUILT_TABLES, &UNBUILT_BATCHES};
+                                                  &UNBUILT_IMAGE_EDITS, &UNBUILT_SPEECH, &UNBUILT_TABLES};
     struct json *body = NULL;
     struct error err = {0};
     if (size == 0 || json_parse(span_of(data + 1, size - 1), &body, NULL) < 0) return 0;

@@ -62,9 +62,6 @@ static void test_requests(void **state) {
         {&UNBUILT_TABLES, "{'model':'m','rows':10,'where':{'a':'b'},'format':'csv'}", "", 0},
         {&UNBUILT_TABLES, "{'model':'m','rows':0}", "rows", E_INVALID},
         {&UNBUILT_TABLES, "{'model':'m'}", "rows", E_INVALID},
-        {&UNBUILT_BATCHES, "{'input_file_id':'file-1','endpoint':'/v1/chat/completions','completion_window':'24h'}", "", 0},
-        {&UNBUILT_BATCHES, "{'input_file_id':'file-1','endpoint':'/v1/files','completion_window':'24h'}", "endpoint", E_INVALID},
-        {&UNBUILT_BATCHES, "{'endpoint':'/v1/chat/completions','completion_window':'24h'}", "input_file_id", E_INVALID},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct json *body = NULL;

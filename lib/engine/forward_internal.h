@@ -1,0 +1,60 @@
+/*
+ * What forward.c (the step) and forward_load.c (packing of weights, memory) share; nobody else includes this. All of it is made by forward_new and is
+ * immutable from then on, but for the activations and the step in hand.
+ */
+#ifndef GENLOOP_ENGINE_FORWARD_INTERNAL_H
+#define GENLOOP_ENGINE_FORWARD_INTERNAL_H
+
+#include "engine/forward.h"
+
+enum { LOGITS_INPUT_ROWS = 64 }; /* rows of the output made ready at once for the head */
+
+struct norm {
+    const float *weight, *bias; /* NULL weight: no such norm */
+};
+struct layer {
+    struct norm attn_norm, mlp_norm, attn_post_norm, mlp_post_norm;
+    const float *q_norm, *k_norm;
+    struct packed qkv, o, gate_up, down; /* gate_up: up alone where the MLP is plain */
+    const float *qkv_bias, *o_bias, *gate_up_bias, *down_bias;
+};
+struct forward {
+    struct model_config config;
+    enum packed_kind kind;
+    bool blocks; /* x is quantized for the matrices */
+    uint32_t rows_max, context;
+    struct pool *pool;
+    struct layer *layers;
+    struct norm final_norm;
+    struct packed head;
+    const float *embed, *embed_positions; /* embed NULL: rows of head */
+    float embed_scale;
+    float *inv_freq; /* [rotary_dim / 2] */
+    uint8_t *memory; /* packed weights */
+    size_t memory_size, memory_used;
+    float *vectors; /* norms and biases */
+    size_t vectors_used, vectors_size;
+    /* activations */
+    void *scratch;
+    size_t scratch_size;
+    float *x, *h, *h2, *qkv, *att, *gate_up, *act, *rope, *out;
+    void *input_memory, *input2_memory;
+    float **attention_scratch; /* per thread */
+    uint32_t outputs;
+    /* the step in hand */
+    struct kv_cache *kv;
+    const struct forward_item *items;
+    size_t item_count, rows;
+    size_t *work_before; /* [items + 1] tiles of attention before this item */
+    uint32_t *row_item;  /* [rows] */
+    uint32_t *item_row;  /* [items] its first row */
+    struct packed_input input, input2;
+    const struct layer *layer;
+    uint32_t layer_index;
+    const struct packed *w;
+    const struct packed_input *w_input;
+    struct packed_output w_output;
+    size_t w_panels;
+};
+
+#endif

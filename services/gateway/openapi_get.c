@@ -4,7 +4,7 @@
 #include "routes.h"
 
 static const struct unbuilt *unbuilt_of(const struct route *r) {
-    bool later = r->handle == unbuilt_call || r->handle == unbuilt_form || r->handle == unbuilt_get || r->handle == unbuilt_list;
+    bool later = r->handle == unbuilt_call || r->handle == unbuilt_form || r->handle == unbuilt_get;
     return later ? r->relay : NULL;
 }
 

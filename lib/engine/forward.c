@@ -35,24 +35,39 @@ static void each_row(struct forward *f, size_t rows, row_fn fn) {
     else pool_run(f->pool, rows, &phase, run_row);
 }
 
+/* Panels [from, to) of the matrix, counted over its parts. */
 static void run_panels(void *arg, size_t item, int thread) {
     struct forward *f = arg;
     (void)thread;
-    size_t from = item * f->w_panels, to = from + f->w_panels < f->w->panels ? from + f->w_panels : f->w->panels;
-    packed_multiply(f->w, f->w_input, from, to, &f->w_output);
+    size_t from = item * f->w_panels, to = from + f->w_panels, before = 0, row = 0;
+    for (uint32_t i = 0; i < f->w->parts; i++) {
+        const struct packed *w = &f->w->part[i];
+        size_t first = from > before ? from - before : 0, end = to < before + w->panels ? to - before : w->panels;
+        struct packed_output out = f->w_output;
+        out.y += row;
+        if (out.bias) out.bias += row;
+        if (to > before && first < end) packed_multiply(w, f->w_input, first, end, &out);
+        before += w->panels;
+        row += w->rows;
+    }
 }
 /* y = W x (+ bias) (+ y) for all rows of the input. */
-static void multiply(struct forward *f, const struct packed *w, const struct packed_input *in, float *y, size_t stride, const float *bias, bool add) {
+static void multiply(struct forward *f, const struct matrix *w, const struct packed_input *in, float *y, size_t stride, const float *bias, bool add) {
+    size_t panels = 0, rows = 0, pieces = (size_t)pool_threads(f->pool) * ITEMS_PER_THREAD;
+    for (uint32_t i = 0; i < w->parts; i++) {
+        panels += w->part[i].panels;
+        rows += w->part[i].rows;
+    }
     f->w = w;
     f->w_input = in;
     f->w_output = (struct packed_output){.y = y, .stride = stride, .bias = bias, .add = add};
-    if (in->n * w->rows * w->cols < INLINE_PRODUCT) {
-        packed_multiply(w, in, 0, w->panels, &f->w_output);
+    if (in->n * rows * in->cols < INLINE_PRODUCT) {
+        f->w_panels = panels;
+        run_panels(f, 0, 0);
         return;
     }
-    size_t pieces = (size_t)pool_threads(f->pool) * ITEMS_PER_THREAD;
-    f->w_panels = (w->panels + pieces - 1) / pieces;
-    pool_run(f->pool, (w->panels + f->w_panels - 1) / f->w_panels, f, run_panels);
+    f->w_panels = (panels + pieces - 1) / pieces;
+    pool_run(f->pool, (panels + f->w_panels - 1) / f->w_panels, f, run_panels);
 }
 
 static void norm_row(const struct forward *f, const struct norm *n, const float *x, float *y) {
@@ -77,7 +92,7 @@ static void embed_row(struct forward *f, size_t row, int thread) {
     uint32_t token, position = row_position(f, row, &token);
     float *x = f->x + row * C;
     if (f->embed) memcpy(x, f->embed + token * C, C * sizeof *x);
-    else packed_get_row(&f->head, token, x);
+    else packed_get_row(&f->head.part[0], token, x);
     if (f->embed_scale != 1)
         for (size_t c = 0; c < C; c++) x[c] *= f->embed_scale;
     if (f->embed_positions) kernels()->add(f->embed_positions + position * C, x, C);
@@ -168,6 +183,11 @@ static void attention_item(void *arg, size_t work, int thread) {
             tile.position[tile.n++] = it->start + r;
         }
     attention_run(&tile, f->attention_scratch[thread]);
+    if (f->blocks && D % QUANT_BLOCK == 0) /* the heads' blocks of the next product's input */
+        for (uint32_t i = 0; i < tile.n; i++) {
+            size_t at = (size_t)(tile.out[i] - f->att), row = at / (c->heads * D), block = at % (c->heads * D) / QUANT_BLOCK;
+            packed_input_blocks(&f->input, row, block, block + D / QUANT_BLOCK);
+        }
 }
 
 static void att_input_row(struct forward *f, size_t row, int thread) {
@@ -201,20 +221,48 @@ static void activate(enum model_activation a, const float *x, float *y, size_t n
     }
 }
 
-static void act_row(struct forward *f, size_t row, int thread) {
+/*
+ * Gate, up and what is between them and down, for INNER rows of the matrices at a time and a tile of rows of x: the products never leave the cache, and
+ * down's input is quantized where it is made.
+ */
+enum { INNER = 64 };
+_Static_assert(INNER % PACKED_FLOAT_PANEL == 0 && INNER % PACKED_BLOCK_PANEL == 0 && INNER % QUANT_BLOCK == 0, "whole panels and whole blocks");
+
+static void inner_product(const struct packed *w, const struct packed_input *in, size_t row, size_t rows, size_t first, const float *bias, float *tile) {
+    size_t width = packed_panel_rows(w->kind), to = (first + INNER) / width < w->panels ? (first + INNER) / width : w->panels;
+    packed_multiply_rows(w, in, row, rows, first / width, to, &(struct packed_output){.y = tile, .stride = INNER, .bias = bias ? bias + first : NULL});
+}
+
+static void inner_item(void *arg, size_t item, int thread) {
+    struct forward *f = arg;
     (void)thread;
-    size_t F = f->config.ffn;
-    float *y = f->act + row * F;
-    if (f->config.arch->mlp == MODEL_MLP_PLAIN) activate(f->config.activation, f->gate_up + row * F, y, F);
-    else {
-        const float *gate = f->gate_up + row * 2 * F, *up = gate + F;
-        if (f->config.activation == MODEL_ACT_SILU) kernels()->silu_mul(gate, up, y, F);
-        else {
-            activate(f->config.activation, gate, y, F);
-            for (size_t i = 0; i < F; i++) y[i] *= up[i];
+    const struct matrix *w = f->w;
+    const float *bias = f->layer->gate_up_bias;
+    size_t F = f->config.ffn, first = item * INNER, count = F - first < INNER ? F - first : INNER;
+    _Alignas(64) float gate[QUANT_TILE_ROWS * INNER], up[QUANT_TILE_ROWS * INNER];
+    for (size_t row = 0; row < f->rows; row += QUANT_TILE_ROWS) {
+        size_t rows = f->rows - row < QUANT_TILE_ROWS ? f->rows - row : QUANT_TILE_ROWS;
+        inner_product(&w->part[0], f->w_input, row, rows, first, bias, gate);
+        if (w->parts > 1) inner_product(&w->part[1], f->w_input, row, rows, first, bias ? bias + F : NULL, up);
+        for (size_t i = 0; i < rows; i++) {
+            float *y = f->act + (row + i) * F + first, *g = gate + i * INNER, *u = up + i * INNER;
+            if (w->parts > 1 && f->config.activation == MODEL_ACT_SILU) kernels()->silu_mul(g, u, y, count);
+            else activate(f->config.activation, g, y, count);
+            for (size_t k = 0; w->parts > 1 && f->config.activation != MODEL_ACT_SILU && k < count; k++) y[k] *= u[k];
+            packed_input_blocks(&f->act_input, row + i, first / QUANT_BLOCK, (first + count + QUANT_BLOCK - 1) / QUANT_BLOCK);
         }
     }
-    packed_input_row(&f->input, row);
+}
+
+/* [R, C] → down's input, [R, F] */
+static void mlp_inner(struct forward *f, const struct packed_input *in) {
+    size_t F = f->config.ffn, items = (F + INNER - 1) / INNER;
+    f->w = &f->layer->gate_up;
+    f->w_input = in;
+    packed_input_init(&f->act_input, f->blocks, f->rows, F, f->act, f->act_memory);
+    if (in->n * F * in->cols * 2 >= INLINE_PRODUCT) pool_run(f->pool, items, f, inner_item);
+    else
+        for (size_t i = 0; i < items; i++) inner_item(f, i, 0);
 }
 
 /* --- sandwich: x += norm(branch), the branch being in h --- */
@@ -237,8 +285,7 @@ static void mlp_post_row(struct forward *f, size_t row, int thread) {
 static void run_layer(struct forward *f, uint32_t index) {
     const struct model_config *c = &f->config;
     const struct layer *l = f->layer = &f->layers[index];
-    size_t C = c->width, R = f->rows, D = c->head_dim, F = c->ffn, wide = (c->heads + 2 * (size_t)c->kv_heads) * D;
-    size_t inner = c->arch->mlp == MODEL_MLP_GATED ? 2 * F : F;
+    size_t C = c->width, R = f->rows, D = c->head_dim, wide = (c->heads + 2 * (size_t)c->kv_heads) * D;
     bool sandwich = c->arch->norm_place == MODEL_NORM_SANDWICH, parallel = c->arch->norm_place == MODEL_NORM_PARALLEL;
     f->layer_index = index;
 
@@ -247,13 +294,11 @@ static void run_layer(struct forward *f, uint32_t index) {
     if (f->h2) packed_input_init(&f->input2, f->blocks, R, C, f->h2, f->input2_memory);
     each_row(f, R, attn_norm_row);
     multiply(f, &l->qkv, &f->input, f->qkv, wide, l->qkv_bias, false);
-    if (parallel && !l->mlp_norm.weight) { /* one norm feeds both: the MLP takes attention's input, before its memory is used again */
-        multiply(f, &l->gate_up, &f->input, f->gate_up, inner, l->gate_up_bias, false);
-    } else if (parallel) multiply(f, &l->gate_up, &f->input2, f->gate_up, inner, l->gate_up_bias, false);
+    if (parallel) mlp_inner(f, l->mlp_norm.weight ? &f->input2 : &f->input); /* one norm may feed both: before its memory is used again */
     each_row(f, R, cache_row);
-    pool_run(f->pool, f->work_before[f->item_count], f, attention_item);
     packed_input_init(&f->input, f->blocks, R, c->heads * D, f->att, f->input_memory);
-    if (f->blocks) each_row(f, R, att_input_row);
+    pool_run(f->pool, f->work_before[f->item_count], f, attention_item);
+    if (f->blocks && D % QUANT_BLOCK != 0) each_row(f, R, att_input_row);
     multiply(f, &l->o, &f->input, sandwich ? f->h : f->x, C, l->o_bias, !sandwich);
     if (sandwich) each_row(f, R, attn_post_row);
 
@@ -261,11 +306,9 @@ static void run_layer(struct forward *f, uint32_t index) {
     if (!parallel) {
         packed_input_init(&f->input, f->blocks, R, C, f->h, f->input_memory);
         each_row(f, R, mlp_norm_row);
-        multiply(f, &l->gate_up, &f->input, f->gate_up, inner, l->gate_up_bias, false);
+        mlp_inner(f, &f->input);
     }
-    packed_input_init(&f->input, f->blocks, R, F, f->act, f->input_memory);
-    each_row(f, R, act_row);
-    multiply(f, &l->down, &f->input, sandwich ? f->h : f->x, C, l->down_bias, !sandwich);
+    multiply(f, &l->down, &f->act_input, sandwich ? f->h : f->x, C, l->down_bias, !sandwich);
     if (sandwich) each_row(f, R, mlp_post_row);
 }
 

@@ -9,24 +9,31 @@
 
 enum { LOGITS_INPUT_ROWS = 64 }; /* rows of the output made ready at once for the head */
 
+/* Matrices of one input, one below the other: those of one kind are packed as one, each of another kind is a part of its own. */
+enum { MATRIX_PARTS_MAX = 3 };
+struct matrix {
+    struct packed part[MATRIX_PARTS_MAX];
+    uint32_t parts;
+};
+
 struct norm {
     const float *weight, *bias; /* NULL weight: no such norm */
 };
 struct layer {
     struct norm attn_norm, mlp_norm, attn_post_norm, mlp_post_norm;
     const float *q_norm, *k_norm;
-    struct packed qkv, o, gate_up, down; /* gate_up: up alone where the MLP is plain */
+    struct matrix qkv, o, gate_up, down; /* gate_up: gate and up are two parts; up alone where the MLP is plain */
     const float *qkv_bias, *o_bias, *gate_up_bias, *down_bias;
 };
 struct forward {
     struct model_config config;
     enum packed_kind kind;
-    bool blocks; /* x is quantized for the matrices */
+    bool blocks; /* x is quantized: some matrix is in blocks */
     uint32_t rows_max, context;
     struct pool *pool;
     struct layer *layers;
     struct norm final_norm;
-    struct packed head;
+    struct matrix head;
     const float *embed, *embed_positions; /* embed NULL: rows of head */
     float embed_scale;
     float *inv_freq; /* [rotary_dim / 2] */
@@ -37,8 +44,8 @@ struct forward {
     /* activations */
     void *scratch;
     size_t scratch_size;
-    float *x, *h, *h2, *qkv, *att, *gate_up, *act, *rope, *out;
-    void *input_memory, *input2_memory;
+    float *x, *h, *h2, *qkv, *att, *act, *rope, *out;
+    void *input_memory, *input2_memory, *act_memory;
     float **attention_scratch; /* per thread */
     uint32_t outputs;
     /* the step in hand */
@@ -48,13 +55,13 @@ struct forward {
     size_t *work_before; /* [items + 1] tiles of attention before this item */
     uint32_t *row_item;  /* [rows] */
     uint32_t *item_row;  /* [items] its first row */
-    struct packed_input input, input2;
+    struct packed_input input, input2, act_input; /* act_input: of down, made piece by piece by the phase of gate and up */
     const struct layer *layer;
     uint32_t layer_index;
-    const struct packed *w;
+    const struct matrix *w;
     const struct packed_input *w_input;
     struct packed_output w_output;
-    size_t w_panels;
+    size_t w_panels; /* a piece */
 };
 
 #endif

@@ -8,11 +8,10 @@
 #include "engine/attention.h"
 #include "engine/forward_internal.h"
 
-enum { PARTS_MAX = 3 };
 struct fill_job {
     struct packed *w;
-    const float *part[PARTS_MAX];
-    size_t part_rows[PARTS_MAX], cols;
+    const float *part[MATRIX_PARTS_MAX];
+    size_t part_rows[MATRIX_PARTS_MAX], cols;
     _Atomic int result;
 };
 static void fill_panel(void *arg, size_t panel, int thread) {
@@ -22,36 +21,50 @@ static void fill_panel(void *arg, size_t panel, int thread) {
     size_t width = packed_panel_rows(j->w->kind);
     for (size_t i = 0; i < width; i++) {
         size_t r = panel * width + i, part = 0;
-        while (part < PARTS_MAX && r >= j->part_rows[part]) r -= j->part_rows[part++];
-        rows[i] = part < PARTS_MAX ? j->part[part] + r * j->cols : NULL;
+        while (part < MATRIX_PARTS_MAX && r >= j->part_rows[part]) r -= j->part_rows[part++];
+        rows[i] = part < MATRIX_PARTS_MAX ? j->part[part] + r * j->cols : NULL;
     }
     int result = packed_fill(j->w, panel, rows);
     if (result != 0) atomic_store(&j->result, result);
 }
 
-/* One matrix of the parameters with these roles, one behind the other. With f->memory NULL only its size is counted. */
-static int load_matrix(struct forward *f, const struct model_weights *weights, const enum model_role *roles, size_t n, uint32_t layer, struct packed *w,
-                       struct error *err) {
-    struct fill_job job = {.w = w};
+/* Adds what is in the job to the matrix as a part. With f->memory NULL only its size is counted. */
+static int load_part(struct forward *f, struct matrix *m, struct fill_job *job, enum packed_kind kind, const char *name, uint32_t layer, struct error *err) {
     size_t rows = 0, size;
-    for (size_t i = 0; i < n; i++) {
-        ptrdiff_t at = model_weights_find(weights, roles[i], layer);
-        if (at < 0) return error_set(err, E_INVALID, "the model has no %s in layer %u", model_role_name(roles[i]), layer);
-        job.part[i] = weights->data[at];
-        job.part_rows[i] = weights->params[at].rows;
-        job.cols = weights->params[at].cols;
-        rows += job.part_rows[i];
-    }
-    if (packed_size(f->kind, rows, job.cols, &size) != 0 || !size_add(f->memory_used, size, &size))
-        return error_set(err, E_RANGE, "%s of %zu × %zu is too large", model_role_name(roles[0]), rows, job.cols);
+    for (size_t i = 0; i < MATRIX_PARTS_MAX; i++) rows += job->part_rows[i];
+    if (packed_size(kind, rows, job->cols, &size) != 0 || !size_add(f->memory_used, size, &size))
+        return error_set(err, E_RANGE, "%s of %zu × %zu is too large", name, rows, job->cols);
+    f->blocks |= packed_kind_is_blocks(kind);
     if (f->memory) {
-        int r = packed_init(w, f->kind, rows, job.cols, f->memory + f->memory_used);
+        job->w = &m->part[m->parts++];
+        int r = packed_init(job->w, kind, rows, job->cols, f->memory + f->memory_used);
         if (r != 0) return r;
-        pool_run(f->pool, w->panels, &job, fill_panel);
-        if (job.result != 0) return error_set(err, E_INVALID, "%s of layer %u has values that are not finite or too large", model_role_name(roles[0]), layer);
+        pool_run(f->pool, job->w->panels, job, fill_panel);
+        if (job->result != 0) return error_set(err, E_INVALID, "%s of layer %u has values that are not finite or too large", name, layer);
     }
     f->memory_used = size;
     return 0;
+}
+
+/* The parameters with these roles, one below the other; those of one kind as one part, unless each is wanted apart. */
+static int load_matrix(struct forward *f, const struct model_weights *weights, const enum model_role *roles, size_t n, bool apart, uint32_t layer,
+                       struct matrix *m, struct error *err) {
+    int r = 0;
+    m->parts = 0;
+    for (size_t i = 0; i < n && r == 0;) {
+        struct fill_job job = {0};
+        size_t count = 0;
+        do {
+            ptrdiff_t at = model_weights_find(weights, roles[i], layer);
+            if (at < 0) return error_set(err, E_INVALID, "the model has no %s in layer %u", model_role_name(roles[i]), layer);
+            job.part[count] = weights->data[at];
+            job.part_rows[count++] = weights->params[at].rows;
+            job.cols = weights->params[at].cols;
+            i++;
+        } while (i < n && !apart);
+        r = load_part(f, m, &job, f->kind, model_role_name(roles[i - count]), layer, err);
+    }
+    return r;
 }
 
 static int load_matrices(struct forward *f, const struct model_weights *weights, struct error *err) {
@@ -62,12 +75,12 @@ static int load_matrices(struct forward *f, const struct model_weights *weights,
     f->memory_used = 0;
     for (uint32_t i = 0; i < f->config.layers && r == 0; i++) {
         struct layer *l = &f->layers[i];
-        r = load_matrix(f, weights, qkv, 3, i, &l->qkv, err);
-        if (r == 0) r = load_matrix(f, weights, o, 1, i, &l->o, err);
-        if (r == 0) r = load_matrix(f, weights, gate_up + plain, 2 - plain, i, &l->gate_up, err);
-        if (r == 0) r = load_matrix(f, weights, down, 1, i, &l->down, err);
+        r = load_matrix(f, weights, qkv, 3, false, i, &l->qkv, err);
+        if (r == 0) r = load_matrix(f, weights, o, 1, false, i, &l->o, err);
+        if (r == 0) r = load_matrix(f, weights, gate_up + plain, 2 - plain, true, i, &l->gate_up, err);
+        if (r == 0) r = load_matrix(f, weights, down, 1, false, i, &l->down, err);
     }
-    return r != 0 ? r : load_matrix(f, weights, head, 1, 0, &f->head, err);
+    return r != 0 ? r : load_matrix(f, weights, head, 1, false, 0, &f->head, err);
 }
 
 /* Copies vectors of these roles, one behind the other; NULL where the model has none of them. Absent ones between present ones are zeros of `sizes`. */
@@ -160,14 +173,13 @@ static void *take(uint8_t **at, size_t size) {
 static int make_scratch(struct forward *f, struct error *err) {
     const struct model_config *c = &f->config;
     size_t R = f->rows_max, C = c->width, D = c->head_dim, F = c->ffn, wide = (c->heads + 2 * (size_t)c->kv_heads) * D, q = c->heads * D;
-    size_t inner = c->arch->mlp == MODEL_MLP_GATED ? 2 * F : F;
     size_t widest = C > q ? C : q;
     widest = F > widest ? F : widest;
     size_t input_rows = R > LOGITS_INPUT_ROWS ? R : LOGITS_INPUT_ROWS;
     size_t input_size = packed_input_size(input_rows, widest), attention = attention_scratch_size(f->context);
     int threads = pool_threads(f->pool);
     bool parallel = c->arch->norm_place == MODEL_NORM_PARALLEL;
-    f->scratch_size = (R * (C * 4 + wide + q + inner + F + c->rotary_dim)) * sizeof(float) + 2 * input_size + (size_t)threads * (attention + 64) +
+    f->scratch_size = (R * (C * 4 + wide + q + F + c->rotary_dim)) * sizeof(float) + 3 * input_size + (size_t)threads * (attention + 64) +
                       (size_t)threads * sizeof(float *) + (R + 1) * sizeof(size_t) + 2 * R * sizeof(uint32_t) + 64 * 32;
     f->scratch = quant_map(f->scratch_size);
     if (!f->scratch) return error_set(err, E_NOMEM, "no memory for activations (%zu MiB)", f->scratch_size >> 20);
@@ -178,11 +190,11 @@ static int make_scratch(struct forward *f, struct error *err) {
     f->out = take(&at, R * C * sizeof(float));
     f->qkv = take(&at, R * wide * sizeof(float));
     f->att = take(&at, R * q * sizeof(float));
-    f->gate_up = take(&at, R * inner * sizeof(float));
     f->act = take(&at, R * F * sizeof(float));
     f->rope = take(&at, R * c->rotary_dim * sizeof(float));
     f->input_memory = take(&at, input_size);
     f->input2_memory = take(&at, input_size);
+    f->act_memory = take(&at, input_size);
     f->work_before = take(&at, (R + 1) * sizeof(size_t));
     f->row_item = take(&at, R * sizeof(uint32_t));
     f->item_row = take(&at, R * sizeof(uint32_t));
@@ -202,7 +214,6 @@ int forward_new(struct forward **out, const struct model_weights *weights, enum 
     if (!f) return error_set(err, E_NOMEM, "no memory for a model");
     f->config = *c;
     f->kind = kind;
-    f->blocks = packed_kind_is_blocks(kind);
     f->rows_max = rows_max;
     f->context = context;
     f->pool = pool;

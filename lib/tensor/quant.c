@@ -344,10 +344,10 @@ void packed_multiply_rows(const struct packed *w, const struct packed_input *in,
             size_t n = rows - i < QUANT_TILE_ROWS ? rows - i : QUANT_TILE_ROWS;
             multiply_tile(w, in, panel, first_row + i, n, tile);
             for (size_t j = 0; j < n; j++) {
-                float *y = out->y + (i + j) * out->stride + first;
+                float *y = out->y + (i + j) * out->stride + (first - from * width);
                 float *t = tile + j * width;
                 if (out->bias)
-                    for (size_t r = 0; r < count; r++) t[r] += out->bias[first + r];
+                    for (size_t r = 0; r < count; r++) t[r] += out->bias[first - from * width + r];
                 if (out->add)
                     for (size_t r = 0; r < count; r++) y[r] += t[r];
                 else memcpy(y, t, count * sizeof *y);
@@ -357,7 +357,8 @@ void packed_multiply_rows(const struct packed *w, const struct packed_input *in,
 }
 
 void packed_multiply(const struct packed *w, const struct packed_input *in, size_t from, size_t to, const struct packed_output *out) {
-    packed_multiply_rows(w, in, 0, in->n, from, to, out);
+    size_t first = from * packed_panel_rows(w->kind);
+    packed_multiply_rows(w, in, 0, in->n, from, to, &(struct packed_output){out->y + first, out->stride, out->bias ? out->bias + first : NULL, out->add});
 }
 
 /* --- memory --- */

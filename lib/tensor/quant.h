@@ -92,7 +92,7 @@ struct packed_output {
 };
 /* Panels [from, to) of W times all rows of the input. */
 void packed_multiply(const struct packed *w, const struct packed_input *in, size_t from, size_t to, const struct packed_output *out);
-/* The same for the input's rows [first, first + n) only; row `first` goes to out->y's first. */
+/* The same for the input's rows [first, first + n) only, where y and bias begin with row `first` and with panel `from`. */
 void packed_multiply_rows(const struct packed *w, const struct packed_input *in, size_t first, size_t n, size_t from, size_t to, const struct packed_output *out);
 
 /* What a kernel sees of up to QUANT_TILE_ROWS quantized rows: block b of row i is at [i · blocks + b] of each. */

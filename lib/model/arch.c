@@ -77,14 +77,17 @@ static const struct model_arch archs[] = {
 /* Ends of names of buffers that checkpoints carry and that are no parameters. */
 static const char *const ignored_ends[] = {".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"};
 
-size_t model_arch_count(void) { return COUNT(archs); }
-const struct model_arch *model_arch_at(size_t index) { return index < COUNT(archs) ? &archs[index] : NULL; }
-const char *model_arch_names(void) { return "llama, gpt2"; }
+size_t model_arch_count(void) { return COUNT(archs) + MODEL_ENCODERS_COUNT; }
+const struct model_arch *model_arch_at(size_t index) {
+    if (index < COUNT(archs)) return &archs[index];
+    return index - COUNT(archs) < MODEL_ENCODERS_COUNT ? &MODEL_ENCODERS[index - COUNT(archs)] : NULL;
+}
+const char *model_arch_names(void) { return "llama, gpt2, bert, roberta, xlm-roberta, distilbert, modernbert"; }
 
 const struct model_arch *model_arch_find(struct span name) {
     for (size_t i = 0; i < COUNT(archs); i++)
         if (span_eq_str(name, archs[i].name) || span_eq_str(name, archs[i].architecture) || span_eq_str(name, archs[i].model_type)) return &archs[i];
-    return NULL;
+    return model_encoder_find(name);
 }
 
 const char *model_role_name(enum model_role role) {
@@ -96,6 +99,9 @@ const char *model_role_name(enum model_role role) {
         [MODEL_ATTN_O_W] = "attn_o_w", [MODEL_ATTN_O_B] = "attn_o_b", [MODEL_ATTN_POST_NORM_W] = "attn_post_norm_w", [MODEL_MLP_NORM_W] = "mlp_norm_w",
         [MODEL_MLP_NORM_B] = "mlp_norm_b", [MODEL_MLP_GATE_W] = "mlp_gate_w", [MODEL_MLP_GATE_B] = "mlp_gate_b", [MODEL_MLP_UP_W] = "mlp_up_w",
         [MODEL_MLP_UP_B] = "mlp_up_b", [MODEL_MLP_DOWN_W] = "mlp_down_w", [MODEL_MLP_DOWN_B] = "mlp_down_b", [MODEL_MLP_POST_NORM_W] = "mlp_post_norm_w",
+        [MODEL_EMBED_TYPES] = "embed_types", [MODEL_EMBED_NORM_W] = "embed_norm_w", [MODEL_EMBED_NORM_B] = "embed_norm_b",
+        [MODEL_HEAD_DENSE_W] = "head_dense_w", [MODEL_HEAD_DENSE_B] = "head_dense_b", [MODEL_HEAD_NORM_W] = "head_norm_w",
+        [MODEL_HEAD_OUT_W] = "head_out_w", [MODEL_HEAD_OUT_B] = "head_out_b",
     };
     return role < MODEL_ROLES ? names[role] : "(none)";
 }
@@ -108,19 +114,24 @@ static uint32_t model_dim(const struct model_config *c, enum model_dim d) {
     case DIM_KV: return c->kv_heads * c->head_dim;
     case DIM_QKV: return (c->heads + 2 * c->kv_heads) * c->head_dim;
     case DIM_FFN: return c->ffn;
+    case DIM_GATE_UP: return 2 * c->ffn;
     case DIM_VOCAB: return c->vocab;
     case DIM_CONTEXT: return c->context;
+    case DIM_TYPES: return c->types;
+    case DIM_LABELS: return c->labels;
     }
     return 0;
 }
 
-static bool rule_applies(const struct model_config *c, const struct model_tensor_rule *rule) {
+static bool rule_applies(const struct model_config *c, const struct model_tensor_rule *rule, uint32_t layer) {
     switch (rule->when) {
     case IF_ALWAYS: return true;
     case IF_ATTN_BIAS: return c->attn_bias >= 1;
     case IF_OUT_BIAS: return c->attn_bias >= 2;
     case IF_MLP_BIAS: return c->mlp_bias;
     case IF_UNTIED: return !c->tie_embeddings;
+    case IF_HEAD: return c->labels > 0;
+    case IF_NOT_FIRST: return layer > 0;
     }
     return false;
 }
@@ -170,7 +181,7 @@ int model_tensors(const struct model_config *c, struct model_tensor **tensors, s
     for (size_t s = 0; !r && s < COUNT(order); s++)
         for (uint32_t layer = 0; !r && layer < (order[s] == SCOPE_LAYER ? c->layers : 1); layer++)
             for (size_t i = 0; !r && i < a->rule_count; i++)
-                if (a->rules[i].scope == order[s] && rule_applies(c, &a->rules[i])) r = add(c, &a->rules[i], layer, &list[n++], &offset, err);
+                if (a->rules[i].scope == order[s] && rule_applies(c, &a->rules[i], layer)) r = add(c, &a->rules[i], layer, &list[n++], &offset, err);
     if (r) {
         mem_free(list);
         return r;
@@ -184,15 +195,18 @@ int model_tensors(const struct model_config *c, struct model_tensor **tensors, s
 bool model_tensor_ignored(const struct model_config *c, struct span name) {
     for (size_t i = 0; i < COUNT(ignored_ends); i++)
         if (span_ends(name, span_str(ignored_ends[i]))) return true;
+    if (c->arch->kind == MODEL_ENCODER) return model_encoder_tensor_ignored(c, name);
     return c->tie_embeddings && span_eq_str(name, "lm_head.weight");
 }
 
 uint64_t model_config_param_count(const struct model_config *c) {
     const struct model_arch *a = c->arch;
     uint64_t sum = 0;
-    for (size_t i = 0; i < a->rule_count; i++)
-        if (rule_applies(c, &a->rules[i]))
-            sum += (uint64_t)model_dim(c, a->rules[i].rows) * model_dim(c, a->rules[i].cols) * (a->rules[i].scope == SCOPE_LAYER ? c->layers : 1);
+    for (size_t i = 0; i < a->rule_count; i++) {
+        uint64_t times = 0;
+        for (uint32_t layer = 0; layer < (a->rules[i].scope == SCOPE_LAYER ? c->layers : 1); layer++) times += rule_applies(c, &a->rules[i], layer);
+        sum += (uint64_t)model_dim(c, a->rules[i].rows) * model_dim(c, a->rules[i].cols) * times;
+    }
     return sum;
 }
 

@@ -30,6 +30,8 @@ enum {
     MODEL_CONTEXT_MAX = 1 << 24,
     MODEL_VOCAB_MAX = 1 << 22,
     MODEL_EOS_MAX = 8, /* Llama 3 has three */
+    MODEL_TYPES_MAX = 256,        /* token types: BERT has 2 */
+    MODEL_LABELS_MAX = 1 << 16,   /* of a classifier */
     MODEL_TENSOR_NAME_MAX = 128,
     MODEL_PARTS_MAX = 3, /* q, k and v in one tensor */
 };
@@ -43,7 +45,7 @@ enum model_norm {
 };
 enum model_norm_place {
     MODEL_NORM_PRE,      /* x + f(norm(x)): GPT-2, Llama */
-    MODEL_NORM_POST,     /* norm(x + f(x)): BERT */
+    MODEL_NORM_POST,     /* norm(x + f(x)): BERT; ATTN_NORM and MLP_NORM lie behind their branch then */
     MODEL_NORM_SANDWICH, /* x + norm(f(norm(x))): Gemma 2 and 3 */
     MODEL_NORM_PARALLEL, /* x + attn(norm1(x)) + mlp(norm2(x)), one norm where there is no MLP_NORM: NeoX, Phi */
 };
@@ -57,6 +59,13 @@ enum model_positions {
     MODEL_POS_LEARNED, /* a row of EMBED_POSITIONS added to the token's */
     MODEL_POS_NONE,
 };
+/* An encoder's classifier, on the pooled vector p. */
+enum model_head {
+    MODEL_HEAD_NONE,
+    MODEL_HEAD_TANH,     /* out(tanh(dense(p))): BERT, RoBERTa */
+    MODEL_HEAD_RELU,     /* out(relu(dense(p))): DistilBERT */
+    MODEL_HEAD_ACT_NORM, /* out(norm(act(dense(p)))): ModernBERT */
+};
 enum model_rope_scaling { MODEL_ROPE_DEFAULT, MODEL_ROPE_LINEAR, MODEL_ROPE_LLAMA3 };
 
 /* Every parameter of every family. Layer roles exist once per layer, the others once (layer 0). */
@@ -66,6 +75,14 @@ enum model_role {
     MODEL_FINAL_NORM_W,    /* [1, width] */
     MODEL_FINAL_NORM_B,
     MODEL_LM_HEAD,         /* [vocab, width]; absent where tied: model_weights_get gives EMBED_TOKENS then */
+    MODEL_EMBED_TYPES,     /* [types, width] */
+    MODEL_EMBED_NORM_W,    /* [1, width] over the sum of the embeddings */
+    MODEL_EMBED_NORM_B,
+    MODEL_HEAD_DENSE_W,    /* [width, width] */
+    MODEL_HEAD_DENSE_B,
+    MODEL_HEAD_NORM_W,     /* [1, width] */
+    MODEL_HEAD_OUT_W,      /* [labels, width] */
+    MODEL_HEAD_OUT_B,
     /* of a layer */
     MODEL_ATTN_NORM_W, /* [1, width] before attention */
     MODEL_ATTN_NORM_B,
@@ -113,6 +130,10 @@ struct model_arch {
     bool tie_default;         /* where config.json does not say */
     int attn_bias;            /* -1: as config.json says; 0 none; 1 on q, k and v; 2 on o too */
     int mlp_bias;             /* -1, 0, 1 */
+    /* of encoders */
+    uint32_t token_types;     /* how many where config.json does not say; 0: the family has none */
+    bool positions_after_pad; /* the first token's row of EMBED_POSITIONS is pad_id + 1: RoBERTa */
+    enum model_head head;     /* where the class is ...ForSequenceClassification */
     enum model_activation activation_default;
     const char *base_prefix;  /* "model." or "transformer.": absent in files saved from the body alone */
     const char *layer_prefix; /* behind it: "layers.", "h." */
@@ -143,6 +164,15 @@ struct model_config {
     bool mlp_bias;
     float attn_scale;       /* on q·k: 1/√head_dim but where a family says otherwise */
     float initializer_range;
+    /* of encoders; 0 elsewhere */
+    uint32_t types;           /* rows of EMBED_TYPES */
+    uint32_t position_offset; /* the first token's row of EMBED_POSITIONS: of `context` rows so many are no token's */
+    uint32_t labels;          /* the classifier's outputs; 0: the body alone */
+    bool head_mean;           /* the classifier takes the mean of all tokens, not the first's vector */
+    enum model_activation head_activation;
+    uint32_t local_window;    /* tokens to either side that a local layer sees; 0: no layer is local */
+    uint32_t global_every;    /* every so many layers, from the first on, one sees all */
+    double rope_theta_local;
     int64_t bos_id, pad_id; /* -1: none */
     int64_t eos_ids[MODEL_EOS_MAX]; /* any of these ends a generation */
     uint32_t eos_count;

@@ -12,10 +12,16 @@ struct keys {
     const char *model_type;
     const char *layers, *width, *heads, *kv_heads, *head_dim, *ffn, *context, *norm_eps, *activation;
 };
+#define BERT_KEYS "num_hidden_layers", "hidden_size", "num_attention_heads", NULL, NULL, "intermediate_size", "max_position_embeddings"
 static const struct keys key_table[] = {
     {"llama", "num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size",
      "max_position_embeddings", "rms_norm_eps", "hidden_act"},
     {"gpt2", "n_layer", "n_embd", "n_head", NULL, NULL, "n_inner", "n_positions", "layer_norm_epsilon", "activation_function"},
+    {"bert", BERT_KEYS, "layer_norm_eps", "hidden_act"},
+    {"roberta", BERT_KEYS, "layer_norm_eps", "hidden_act"},
+    {"xlm-roberta", BERT_KEYS, "layer_norm_eps", "hidden_act"},
+    {"distilbert", "n_layers", "dim", "n_heads", NULL, NULL, "hidden_dim", "max_position_embeddings", NULL, "activation"},
+    {"modernbert", BERT_KEYS, "norm_eps", "hidden_activation"},
 };
 
 /* Options that change the result and are computed in one way only. */
@@ -26,6 +32,12 @@ static const struct {
     {"gpt2", "scale_attn_weights", true},
     {"gpt2", "scale_attn_by_inverse_layer_idx", false},
     {"gpt2", "add_cross_attention", false},
+    {"bert", "is_decoder", false},
+    {"bert", "add_cross_attention", false},
+    {"roberta", "is_decoder", false},
+    {"xlm-roberta", "is_decoder", false},
+    {"modernbert", "norm_bias", false},
+    {"modernbert", "classifier_bias", false},
 };
 
 static const struct {
@@ -73,6 +85,7 @@ void model_config_default(struct model_config *c, const struct model_arch *a, ui
     c->ffn = width <= MODEL_WIDTH_MAX ? default_ffn(a, width) : 0;
     c->rotary_dim = a->positions == MODEL_POS_ROPE ? c->head_dim : 0;
     c->attn_scale = c->head_dim ? (float)(1.0 / sqrt((double)c->head_dim)) : 0;
+    if (a->kind == MODEL_ENCODER) config_encoder_default(c);
 }
 
 int model_config_check(const struct model_config *c, struct error *err) {
@@ -108,7 +121,8 @@ int model_config_check(const struct model_config *c, struct error *err) {
             !(c->rope_low_freq_factor > 0 && c->rope_high_freq_factor > c->rope_low_freq_factor && c->rope_high_freq_factor <= 1e6 && c->rope_original_context >= 1))
             return error_set_param(err, E_INVALID, "rope_scaling", "rope_scaling llama3 needs 0 < low_freq_factor < high_freq_factor and original_max_position_embeddings");
     }
-    if (!(c->norm_eps > 0 && c->norm_eps < 1)) return error_set_param(err, E_RANGE, k->norm_eps, "%s %g is not between 0 and 1", k->norm_eps, (double)c->norm_eps);
+    const char *norm_eps = k->norm_eps ? k->norm_eps : "layer_norm_eps";
+    if (!(c->norm_eps > 0 && c->norm_eps < 1)) return error_set_param(err, E_RANGE, norm_eps, "%s %g is not between 0 and 1", norm_eps, (double)c->norm_eps);
     if (!(c->attn_scale > 0 && c->attn_scale <= 1)) return error_set(err, E_RANGE, "the scale of attention %g is not between 0 and 1", (double)c->attn_scale);
     if (!(c->initializer_range >= 0 && c->initializer_range <= 10)) return error_set_param(err, E_RANGE, "initializer_range", "initializer_range is not between 0 and 10");
     /* where config.json decides, it says so of all four matrices at once */
@@ -124,13 +138,13 @@ int model_config_check(const struct model_config *c, struct error *err) {
     for (uint32_t i = 0; i < c->eos_count; i++)
         if (c->eos_ids[i] < 0 || c->eos_ids[i] >= MODEL_VOCAB_MAX)
             return error_set_param(err, E_RANGE, "eos_token_id", "eos_token_id %lld is out of range", (long long)c->eos_ids[i]);
-    return 0;
+    return c->arch->kind == MODEL_ENCODER ? config_encoder_check(c, err) : 0;
 }
 
 /* ---- reading ---- */
 
 /* An unsigned number; absent or null leaves *out where `needed` is false. */
-static int read_u32(const struct json *root, const char *key, bool needed, uint32_t *out, struct error *err) {
+int config_u32(const struct json *root, const char *key, bool needed, uint32_t *out, struct error *err) {
     const struct json *v = json_get(root, key);
     if (json_is_null(v)) return needed ? error_set_param(err, E_INVALID, key, "config.json has no %s", key) : 0;
     if (json_type(v) != JSON_TYPE_INT) return error_set_param(err, E_INVALID, key, "%s is %s, not a whole number", key, json_type_name(v));
@@ -140,7 +154,7 @@ static int read_u32(const struct json *root, const char *key, bool needed, uint3
     return 0;
 }
 
-static int read_real(const struct json *object, const char *key, double *out, struct error *err) {
+int config_real(const struct json *object, const char *key, double *out, struct error *err) {
     const struct json *v = json_get(object, key);
     if (json_is_null(v)) return 0;
     if (json_type(v) != JSON_TYPE_INT && json_type(v) != JSON_TYPE_REAL)
@@ -179,20 +193,30 @@ static int read_eos(const struct json *root, struct model_config *c, struct erro
     return 0;
 }
 
+int config_activation(const struct json *v, const char *key, enum model_activation *out, struct error *err) {
+    if (json_is_null(v)) return 0;
+    for (size_t i = 0; i < COUNT(activations); i++)
+        if (span_eq_str(json_string(v), activations[i].name)) {
+            *out = activations[i].activation;
+            return 0;
+        }
+    return error_set_param(err, E_UNSUPPORTED, key, "the activation %.*s is not built", SPAN_ARG(span_sub(json_string(v), 0, 40)));
+}
+
 /* rope_theta and rope_scaling (transformers 4), or rope_parameters with both (5). */
 static int read_rope(const struct json *root, struct model_config *c, struct error *err) {
-    int r = read_real(root, "rope_theta", &c->rope_theta, err);
+    int r = config_real(root, "rope_theta", &c->rope_theta, err);
     const struct json *s = json_get(root, "rope_parameters");
     if (json_is_null(s)) s = json_get(root, "rope_scaling");
     if (r || json_is_null(s)) return r;
     if (json_type(s) != JSON_TYPE_OBJECT) return error_set_param(err, E_INVALID, "rope_scaling", "rope_scaling is %s, not an object", json_type_name(s));
-    r = read_real(s, "rope_theta", &c->rope_theta, err);
-    if (!r) r = read_real(s, "factor", &c->rope_factor, err);
-    if (!r) r = read_real(s, "low_freq_factor", &c->rope_low_freq_factor, err);
-    if (!r) r = read_real(s, "high_freq_factor", &c->rope_high_freq_factor, err);
-    if (!r) r = read_u32(s, "original_max_position_embeddings", false, &c->rope_original_context, err);
+    r = config_real(s, "rope_theta", &c->rope_theta, err);
+    if (!r) r = config_real(s, "factor", &c->rope_factor, err);
+    if (!r) r = config_real(s, "low_freq_factor", &c->rope_low_freq_factor, err);
+    if (!r) r = config_real(s, "high_freq_factor", &c->rope_high_freq_factor, err);
+    if (!r) r = config_u32(s, "original_max_position_embeddings", false, &c->rope_original_context, err);
     double partial = 1;
-    if (!r) r = read_real(s, "partial_rotary_factor", &partial, err);
+    if (!r) r = config_real(s, "partial_rotary_factor", &partial, err);
     if (r) return r;
     if (partial != 1) return error_set_param(err, E_UNSUPPORTED, "partial_rotary_factor", "partial_rotary_factor is not built for %s", c->arch->name);
     struct span type = json_string(json_get(s, "rope_type"));
@@ -226,25 +250,25 @@ int model_config_from_json(const struct json *root, struct model_config *out, st
             return error_set_param(err, E_UNSUPPORTED, fixed_flags[i].key, "%s as it is in config.json is not built", fixed_flags[i].key);
     const struct keys *k = keys_of(a);
     uint32_t layers = 0, width = 0, heads = 0, kv_heads = 0, context = 0, vocab = 0;
-    r = read_u32(root, k->layers, true, &layers, err);
-    if (!r) r = read_u32(root, k->width, true, &width, err);
-    if (!r) r = read_u32(root, k->heads, true, &heads, err);
+    r = config_u32(root, k->layers, true, &layers, err);
+    if (!r) r = config_u32(root, k->width, true, &width, err);
+    if (!r) r = config_u32(root, k->heads, true, &heads, err);
     if (!r && k->kv_heads) {
         kv_heads = heads;
-        r = read_u32(root, k->kv_heads, false, &kv_heads, err);
+        r = config_u32(root, k->kv_heads, false, &kv_heads, err);
         if (!r && kv_heads == 0) r = error_set_param(err, E_RANGE, k->kv_heads, "%s is 0", k->kv_heads);
     }
-    if (!r) r = read_u32(root, k->context, true, &context, err);
-    if (!r) r = read_u32(root, "vocab_size", true, &vocab, err);
+    if (!r) r = config_u32(root, k->context, true, &context, err);
+    if (!r) r = config_u32(root, "vocab_size", true, &vocab, err);
     if (r) return r;
     struct model_config c;
     model_config_default(&c, a, layers, width, heads, kv_heads, context, vocab);
-    if (k->head_dim) r = read_u32(root, k->head_dim, false, &c.head_dim, err);
-    if (!r) r = read_u32(root, k->ffn, a->mlp == MODEL_MLP_GATED, &c.ffn, err);
+    if (k->head_dim) r = config_u32(root, k->head_dim, false, &c.head_dim, err);
+    if (!r) r = config_u32(root, k->ffn, a->mlp == MODEL_MLP_GATED, &c.ffn, err);
     double eps = (double)c.norm_eps, range = (double)c.initializer_range;
     if (a->norm == MODEL_NORM_RMS) eps = 1e-6; /* LlamaConfig's own default */
-    if (!r) r = read_real(root, k->norm_eps, &eps, err);
-    if (!r) r = read_real(root, "initializer_range", &range, err);
+    if (!r && k->norm_eps) r = config_real(root, k->norm_eps, &eps, err);
+    if (!r) r = config_real(root, "initializer_range", &range, err);
     if (!r) r = read_bool(root, "tie_word_embeddings", &c.tie_embeddings, err);
     if (!r && a->attn_bias < 0) {
         bool bias = false;
@@ -252,19 +276,13 @@ int model_config_from_json(const struct json *root, struct model_config *out, st
         c.attn_bias = bias ? 2 : 0;
     }
     if (!r && a->mlp_bias < 0) r = read_bool(root, "mlp_bias", &c.mlp_bias, err);
-    if (!r && a->positions == MODEL_POS_ROPE) r = read_rope(root, &c, err);
+    if (!r && a->positions == MODEL_POS_ROPE && a->kind != MODEL_ENCODER) r = read_rope(root, &c, err);
     if (!r) r = read_id(root, "bos_token_id", &c.bos_id, err);
     if (!r) r = read_id(root, "pad_token_id", &c.pad_id, err);
     if (!r) r = read_eos(root, &c, err);
+    if (!r) r = config_activation(json_get(root, k->activation), k->activation, &c.activation, err);
+    if (!r && a->kind == MODEL_ENCODER) r = config_encoder_read(root, &c, err);
     if (r) return r;
-    const struct json *act = json_get(root, k->activation);
-    if (!json_is_null(act)) {
-        size_t i = 0;
-        while (i < COUNT(activations) && !span_eq_str(json_string(act), activations[i].name)) i++;
-        if (i == COUNT(activations))
-            return error_set_param(err, E_UNSUPPORTED, k->activation, "the activation %.*s is not built", SPAN_ARG(span_sub(json_string(act), 0, 40)));
-        c.activation = activations[i].activation;
-    }
     c.norm_eps = (float)eps;
     c.initializer_range = (float)range;
     c.rotary_dim = a->positions == MODEL_POS_ROPE ? c.head_dim : 0;
@@ -285,7 +303,7 @@ int model_config_parse(struct span text, struct model_config *c, struct error *e
 /* ---- writing ---- */
 
 /* A float as the shortest decimal that is it, so that 1e-5f is 1e-05 and not 9.99999974737875e-06. */
-static double shortest(float f) {
+double config_shortest(float f) {
     char text[32];
     double d = (double)f;
     for (int digits = 1; digits <= 9; digits++) {
@@ -295,15 +313,15 @@ static double shortest(float f) {
     return (double)f;
 }
 
-static void put_id(struct json_out *w, const char *key, int64_t id) {
+void config_put_id(struct json_out *w, const char *key, int64_t id) {
     json_key(w, key);
     if (id < 0) json_put_null(w);
     else json_put_int(w, id);
 }
 
-static void put_eos(struct json_out *w, const struct model_config *c) {
+void config_put_eos(struct json_out *w, const struct model_config *c) {
     if (c->eos_count <= 1) {
-        put_id(w, "eos_token_id", c->eos_count ? c->eos_ids[0] : -1);
+        config_put_id(w, "eos_token_id", c->eos_count ? c->eos_ids[0] : -1);
         return;
     }
     json_key(w, "eos_token_id");
@@ -315,12 +333,12 @@ static void put_eos(struct json_out *w, const struct model_config *c) {
 static void write_llama(struct json_out *w, const struct model_config *c, const char *dtype) {
     json_flag(w, "attention_bias", c->attn_bias > 0);
     json_flt(w, "attention_dropout", 0.0);
-    put_id(w, "bos_token_id", c->bos_id);
-    put_eos(w, c);
+    config_put_id(w, "bos_token_id", c->bos_id);
+    config_put_eos(w, c);
     json_num(w, "head_dim", c->head_dim);
     json_str(w, "hidden_act", model_activation_name(c->activation));
     json_num(w, "hidden_size", c->width);
-    json_flt(w, "initializer_range", shortest(c->initializer_range));
+    json_flt(w, "initializer_range", config_shortest(c->initializer_range));
     json_num(w, "intermediate_size", c->ffn);
     json_num(w, "max_position_embeddings", c->context);
     json_flag(w, "mlp_bias", c->mlp_bias);
@@ -328,8 +346,8 @@ static void write_llama(struct json_out *w, const struct model_config *c, const 
     json_num(w, "num_attention_heads", c->heads);
     json_num(w, "num_hidden_layers", c->layers);
     json_num(w, "num_key_value_heads", c->kv_heads);
-    put_id(w, "pad_token_id", c->pad_id);
-    json_flt(w, "rms_norm_eps", shortest(c->norm_eps));
+    config_put_id(w, "pad_token_id", c->pad_id);
+    json_flt(w, "rms_norm_eps", config_shortest(c->norm_eps));
     json_key(w, "rope_scaling");
     if (c->rope_scaling == MODEL_ROPE_DEFAULT) {
         json_put_null(w);
@@ -352,18 +370,18 @@ static void write_llama(struct json_out *w, const struct model_config *c, const 
 static void write_gpt2(struct json_out *w, const struct model_config *c, const char *dtype) {
     json_str(w, "activation_function", c->activation == MODEL_ACT_GELU_TANH ? "gelu_new" : model_activation_name(c->activation));
     json_flt(w, "attn_pdrop", 0.0);
-    put_id(w, "bos_token_id", c->bos_id);
+    config_put_id(w, "bos_token_id", c->bos_id);
     json_flt(w, "embd_pdrop", 0.0);
-    put_eos(w, c);
-    json_flt(w, "initializer_range", shortest(c->initializer_range));
-    json_flt(w, "layer_norm_epsilon", shortest(c->norm_eps));
+    config_put_eos(w, c);
+    json_flt(w, "initializer_range", config_shortest(c->initializer_range));
+    json_flt(w, "layer_norm_epsilon", config_shortest(c->norm_eps));
     json_str(w, "model_type", c->arch->model_type);
     json_num(w, "n_embd", c->width);
     json_num(w, "n_head", c->heads);
     json_num(w, "n_inner", c->ffn);
     json_num(w, "n_layer", c->layers);
     json_num(w, "n_positions", c->context);
-    put_id(w, "pad_token_id", c->pad_id);
+    config_put_id(w, "pad_token_id", c->pad_id);
     json_flt(w, "resid_pdrop", 0.0);
     json_flag(w, "tie_word_embeddings", c->tie_embeddings);
     json_str(w, "torch_dtype", dtype);
@@ -374,17 +392,22 @@ int model_config_write_dtype(const struct model_config *c, const char *dtype, st
         const char *model_type;
         void (*write)(struct json_out *w, const struct model_config *c, const char *dtype);
     } writers[] = {{"llama", write_llama}, {"gpt2", write_gpt2}};
+    char class[MODEL_TENSOR_NAME_MAX];
     struct json_out w;
     json_begin(&w, out);
     json_object(&w);
     json_key(&w, "architectures");
     json_array(&w);
-    json_put_str(&w, c->arch->architecture);
+    json_put_str(&w, c->arch->kind == MODEL_ENCODER ? config_encoder_class(c, class, sizeof class) : c->arch->architecture);
     json_array_end(&w);
     size_t i = 0;
     while (i < COUNT(writers) && strcmp(writers[i].model_type, c->arch->model_type) != 0) i++;
-    ASSERT(i < COUNT(writers));
-    writers[i].write(&w, c, dtype);
+    if (c->arch->kind == MODEL_ENCODER) {
+        config_encoder_write(&w, c, dtype);
+    } else {
+        ASSERT(i < COUNT(writers));
+        writers[i].write(&w, c, dtype);
+    }
     json_flag(&w, "use_cache", true);
     json_num(&w, "vocab_size", c->vocab);
     json_object_end(&w);

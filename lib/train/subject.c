@@ -57,7 +57,12 @@ int subject_load(struct subject *s, const char *base_dir, const char *tokenizer_
     struct model_dir m = {0};
     *s = (struct subject){0};
     int r = model_dir_load(&m, base_dir, MODEL_WEIGHTS_FLAT, 0, err);
-    if (r) return r;
+    if (!r && m.config.arch->kind != MODEL_DECODER)
+        r = error_set_param(err, E_UNSUPPORTED, "model.base", "%s is an encoder (%s); training of those is not built", base_dir, m.config.arch->name);
+    if (r) {
+        model_dir_fini(&m);
+        return r;
+    }
     s->config = m.config;
     s->weights = m.weights;
     m.weights = (struct model_weights){0};

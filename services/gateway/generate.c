@@ -223,7 +223,6 @@ static size_t choose_best(struct generation *g, struct choice *chosen) {
             taken[best] = true;
             chosen[n] = first[best].choice; /* borrowed: the candidates free them */
             chosen[n].index = (uint32_t)n;
-            chosen[n].has_logprobs = chosen[n].has_logprobs && g->wants_logprobs;
             n++;
         }
     }
@@ -272,6 +271,7 @@ static void finish_json(struct generation *g, const struct answer_usage *usage) 
     if (g->request.best_of > g->request.n) n = choose_best(g, chosen);
     else
         for (size_t i = 0; i < g->n; i++) chosen[n++] = g->candidates[i].choice;
+    for (size_t i = 0; i < n; i++) chosen[i].has_logprobs = g->wants_logprobs; /* of an answer without a token they are empty lists */
     answer_write(&body, &g->answer, chosen, n, usage);
     generation_free(g);
     exchange_json(x, 200, &body);

@@ -1,6 +1,5 @@
 /* tokenize: JSON lines in, JSON lines out, as they come. */
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -11,11 +10,11 @@
 #include "model/model_dir.h"
 #include "tokenizer/chat.h"
 
-enum { LINE_OUT_MAX = 1 << 30, CHAT_TEXT_MAX = 256 << 20 };
+enum { LINE_OUT_MAX = 1 << 30, TEXT_MAX = 256 << 20 };
 
 struct tokenize {
     const struct tokenizer *tokenizer;
-    const char *chat_template;
+    struct chat_template *chat_template; /* owned */
     bool decode, no_special, chat;
     struct tokens ids;
     struct buf text, out;
@@ -55,27 +54,21 @@ static int decode_line(struct tokenize *t, const struct json *line, struct json_
 }
 
 static int chat_line(struct tokenize *t, const struct json *line, struct json_out *w, struct error *err) {
-    const struct json *messages = json_get(line, "messages");
-    size_t n = json_size(messages);
+    const struct json *messages = json_get(line, "messages"), *tools = json_get(line, "tools"), *kwargs = json_get(line, "chat_template_kwargs");
+    struct template_output output;
     if (json_type(messages) != JSON_TYPE_ARRAY) return error_set(err, E_INVALID, "\"messages\" must be an array");
-    if (json_size(json_get(line, "tools")) > 0) return error_set(err, E_UNSUPPORTED, "\"tools\" are not built yet");
-    if (n > CHAT_MESSAGES_MAX) return error_set(err, E_TOO_LARGE, "more than %d messages", CHAT_MESSAGES_MAX);
-    struct chat_message *list = mem_calloc(n + 1, sizeof *list);
-    if (!list) return error_set(err, E_NOMEM, "no memory for %zu messages", n);
-    int r = 0;
-    for (size_t i = 0; r == 0 && i < n; i++) {
-        const struct json *role = json_get(json_at(messages, i), "role"), *content = json_get(json_at(messages, i), "content");
-        if (json_type(role) != JSON_TYPE_STRING || json_type(content) != JSON_TYPE_STRING) r = error_set(err, E_INVALID, "messages.%zu: role and content must be strings", i);
-        else list[i] = (struct chat_message){json_string(role), json_string(content)};
-    }
-    bool prompt = json_bool(json_get(line, "add_generation_prompt"), false);
-    if (r == 0) r = chat_render(t->chat_template, list, n, prompt, &t->text, err);
-    if (r == 0) r = tokenizer_encode_chat(t->tokenizer, t->chat_template, list, n, prompt, &t->ids, NULL, err);
+    if (!json_is_null(tools) && json_type(tools) != JSON_TYPE_ARRAY) return error_set(err, E_INVALID, "\"tools\" must be an array");
+    if (!json_is_null(kwargs) && json_type(kwargs) != JSON_TYPE_OBJECT) return error_set(err, E_INVALID, "\"chat_template_kwargs\" must be an object");
+    struct chat chat = {.messages = messages, .tools = json_is_null(tools) ? NULL : tools, .kwargs = kwargs, .add_generation_prompt = json_bool(json_get(line, "add_generation_prompt"), true)};
+    template_output_init(&output);
+    int r = chat_template_render(t->chat_template, &chat, &output, err);
+    /* What the peers' apply_chat_template gives for the same text, special tokens in the contents too: this verb is for comparing. Serving encodes by pieces. */
+    if (r == 0) r = tokenizer_encode(t->tokenizer, buf_span(&output.text), 0, &t->ids, err);
     if (r == 0) {
-        json_span(w, "text", buf_span(&t->text));
+        json_span(w, "text", buf_span(&output.text));
         write_ids(w, &t->ids);
     }
-    mem_free(list);
+    template_output_fini(&output);
     return r;
 }
 
@@ -113,16 +106,8 @@ static int load(const char *model, struct model_dir *dir, struct error *err) {
         if (!span_ends(span_str(model), SPAN(".json"))) return error_set(err, E_UNSUPPORTED, "--model: %s is neither a directory nor a tokenizer.json; GGUF is not built yet", model);
         return tokenizer_load(model, &dir->tokenizer, err);
     }
-    /* A tokenizer that came without a model is one too. */
-    char path[PATH_MAX];
-    int n = snprintf(path, sizeof path, "%s/config.json", model);
-    if (n < 0 || (size_t)n >= sizeof path) return error_set(err, E_INVALID, "--model: the path is too long");
-    if (stat(path, &st) == 0) {
-        int r = model_dir_load(dir, model, MODEL_WEIGHTS_MAP, MODEL_DIR_NO_WEIGHTS, err);
-        return r == 0 && !dir->tokenizer ? error_set(err, E_NOT_FOUND, "--model: %s has no tokenizer.json", model) : r;
-    }
-    (void)snprintf(path, sizeof path, "%.*s/tokenizer.json", (int)(sizeof path - 20), model);
-    return tokenizer_load(path, &dir->tokenizer, err);
+    int r = model_dir_load(dir, model, MODEL_WEIGHTS_MAP, MODEL_DIR_NO_WEIGHTS | MODEL_DIR_NO_CONFIG, err);
+    return r == 0 && !dir->tokenizer ? error_set(err, E_NOT_FOUND, "--model: %s has no tokenizer.json", model) : r;
 }
 
 static int run_tokenize(struct cli *c) {
@@ -140,8 +125,8 @@ static int run_tokenize(struct cli *c) {
     int code = CLI_DONE, r = load(model, &dir, &err);
     if (r == 0 && t.chat && !dir.chat_template) r = error_set(&err, E_NOT_FOUND, "%s has no chat template", model);
     t.tokenizer = dir.tokenizer;
-    t.chat_template = dir.chat_template;
-    buf_init(&t.text, CHAT_TEXT_MAX);
+    if (r == 0 && t.chat) r = chat_template_new(dir.chat_template, dir.tokenizer, &t.chat_template, &err);
+    buf_init(&t.text, TEXT_MAX);
     buf_init(&t.out, LINE_OUT_MAX);
     if (r != 0) code = cli_fail(c, &err);
     while (code == CLI_DONE && (errno = 0, n = getline(&line, &capacity, stdin)) >= 0) {
@@ -156,6 +141,7 @@ static int run_tokenize(struct cli *c) {
     tokens_fini(&t.ids);
     buf_fini(&t.text);
     buf_fini(&t.out);
+    chat_template_free(t.chat_template);
     model_dir_fini(&dir);
     return code;
 }
@@ -164,12 +150,13 @@ static const struct cli_option OPTIONS[] = {
     {.name = "--model", .kind = CLI_FILE, .value = "DIR|FILE|tokenizer.json", .doc = "Whose tokenizer"},
     {.name = "--decode", .kind = CLI_FLAG, .doc = "{\"ids\":[...]} to {\"text\":...} instead of the other way"},
     {.name = "--no-special", .kind = CLI_FLAG, .doc = "Add no special tokens when encoding, leave them out when decoding"},
-    {.name = "--chat", .kind = CLI_FLAG, .doc = "{\"messages\":[...],\"add_generation_prompt\":true} to what the template makes of it"},
+    {.name = "--chat", .kind = CLI_FLAG, .doc = "{\"messages\":[...],\"tools\":[...],\"add_generation_prompt\":true} to what the chat template makes of it"},
     {0},
 };
 const struct verb VERBS_TOKENIZE[] = {
     {.name = "tokenize", .operands = "", .summary = "JSON lines of text to ids, or back", .options = OPTIONS, .run = run_tokenize,
      .help = "Reads {\"text\":...} a line on standard input and writes {\"ids\":[...]}; each answer is written when it is known. A line that cannot be done gives {\"error\":...}, and exit code 1 at the end\n"
-             "(with --chat 0: a template may refuse). --chat gives {\"text\":...,\"ids\":[...]}, with nothing added to the ids."},
+             "(with --chat 0: a template may refuse). --chat gives {\"text\":...,\"ids\":[...]}, with nothing added to the ids; add_generation_prompt is true where it is not given, and\n"
+             "\"chat_template_kwargs\":{...} gives the template further variables. As in transformers, text in messages that looks like a special token becomes one; where a model is served it never does."},
     {0},
 };

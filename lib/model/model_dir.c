@@ -171,7 +171,7 @@ static int load_tokenizer(struct model_dir *m, const char *dir, struct error *er
         if (r) error_prefix(err, "%s", dir);
     }
     if (!r) r = load_template(dir, config, &m->chat_template, err);
-    if (!r && m->tokenizer && tokenizer_vocab_size(m->tokenizer) > m->config.vocab) {
+    if (!r && m->tokenizer && m->config.vocab && tokenizer_vocab_size(m->tokenizer) > m->config.vocab) {
         /* ids beyond the embeddings would be read beyond the array; published models pad the other way */
         r = error_set(err, E_INVALID, "%s: the tokenizer has %u ids and the model's vocabulary %u", dir, tokenizer_vocab_size(m->tokenizer), m->config.vocab);
     }
@@ -187,8 +187,9 @@ int model_dir_load(struct model_dir *out, const char *dir, enum model_weights_mo
     bool found = false;
     buf_init(&text, MODEL_CONFIG_FILE_MAX);
     int r = join(path, dir, "config.json", err);
-    if (!r) r = file_read(path, &text, err);
-    if (!r) {
+    bool bare = !r && (flags & MODEL_DIR_NO_CONFIG) && !file_exists(path);
+    if (!r && !bare) r = file_read(path, &text, err);
+    if (!r && !bare) {
         r = model_config_parse(buf_span(&text), &m.config, err);
         if (r) error_prefix(err, "%s", path);
     }
@@ -199,7 +200,7 @@ int model_dir_load(struct model_dir *out, const char *dir, enum model_weights_mo
         if (r) error_prefix(err, "%s", dir);
     }
     if (!r) r = load_tokenizer(&m, dir, err);
-    if (!r && !(flags & MODEL_DIR_NO_WEIGHTS)) r = model_weights_load(&m.weights, &m.config, dir, mode, err);
+    if (!r && !bare && !(flags & MODEL_DIR_NO_WEIGHTS)) r = model_weights_load(&m.weights, &m.config, dir, mode, err);
     buf_fini(&text);
     if (r) model_dir_fini(&m);
     else *out = m;

@@ -66,8 +66,8 @@ struct model_dir {
     char *chat_template;          /* owned text, NULL where there is none (tokenizer_config.json or chat_template.jinja) */
     struct model_generation generation;
 };
-/* MODEL_DIR_NO_WEIGHTS: configuration and tokenizer only. */
-enum { MODEL_DIR_NO_WEIGHTS = 1 };
+/* MODEL_DIR_NO_WEIGHTS: configuration and tokenizer only. MODEL_DIR_NO_CONFIG: a tokenizer that came without a model is one too; config stays zeros then. */
+enum { MODEL_DIR_NO_WEIGHTS = 1, MODEL_DIR_NO_CONFIG = 2 };
 int model_dir_load(struct model_dir *m, const char *dir, enum model_weights_mode mode, unsigned flags, struct error *err);
 void model_dir_fini(struct model_dir *m); /* safe on a zeroed struct and twice */
 

@@ -1,11 +1,14 @@
 /*
- * Chats to ids. Our own template (ChatML) is rendered natively; another template's text is E_UNSUPPORTED until the interpreter for it exists.
- * What people wrote can never become a special token: the rendered text is kept in pieces, those of the template trusted, roles and contents not, and
- * encoded by tokenizer_encode_pieces. For contents without such text the ids are those of transformers' apply_chat_template.
+ * Chats to ids through the model's chat template (template.h), as transformers' apply_chat_template does it. Our own template (ChatML) is also rendered natively,
+ * which is what training on millions of rows takes.
+ * What people wrote can never become a special token: the rendered text is kept in pieces, those of the template trusted, what came with the messages not, and
+ * encoded by tokenizer_encode_pieces. For contents without such text the ids are those of transformers.
  */
 #ifndef GENLOOP_TOKENIZER_CHAT_H
 #define GENLOOP_TOKENIZER_CHAT_H
 
+#include "base/json.h"
+#include "tokenizer/template.h"
 #include "tokenizer/tokenizer.h"
 
 enum { CHAT_MESSAGES_MAX = 4096 }; /* an 8 MiB body of the shortest messages has fewer that make sense; bounds the pieces */
@@ -13,16 +16,36 @@ enum { CHAT_MESSAGES_MAX = 4096 }; /* an 8 MiB body of the shortest messages has
 /* <|im_start|>role\ncontent<|im_end|>\n for each message, then <|im_start|>assistant\n where an answer is asked for. A Jinja text, stored in tokenizer_config.json. */
 extern const char CHAT_TEMPLATE_CHATML[];
 
+/* A model's template, parsed once. Immutable: any thread may use it. */
+struct chat_template;
+/* The tokenizer is borrowed for as long as the template lives: its bos, eos and pad are what the template calls bos_token, eos_token and pad_token.
+ * E_UNSUPPORTED: text is NULL (the model has no template), or it has a tag that the interpreter has not; E_INVALID: it is no template. */
+int chat_template_new(const char *text, const struct tokenizer *tokenizer, struct chat_template **out, struct error *err);
+void chat_template_free(struct chat_template *c); /* NULL is accepted */
+
+/* A chat as JSON, as OpenAI's API and transformers write it; borrowed. */
+struct chat {
+    const struct json *messages; /* an array of objects */
+    const struct json *tools;    /* an array, NULL: none */
+    const struct json *kwargs;   /* an object: further variables, as enable_thinking; NULL: none */
+    bool add_generation_prompt;
+};
+/* Exactly what transformers would give, or E_INVALID with what the template raises. */
+int chat_template_render(const struct chat_template *c, const struct chat *chat, struct template_output *out, struct error *err);
+/* Appends the ids of what was rendered: nothing is added. `answers` as in tokenizer_encode_chat, of what stood within {% generation %}; may be NULL. */
+int chat_output_encode(const struct tokenizer *t, const struct template_output *output, struct tokens *out, uint8_t **answers, struct error *err);
+
+/* ---- plain chats: a role and a text each ---- */
 struct chat_message {
     struct span role;    /* "system", "user", "assistant" */
     struct span content;
 };
-
-/* Appends the text. E_UNSUPPORTED: a template that is not ours (NULL: the model has none); E_INVALID: a role that is empty or has a newline. */
+/* Appends the text. E_UNSUPPORTED: template_text is NULL; E_INVALID: a role that is empty or has a newline, or what the template raises. */
 int chat_render(const char *template_text, const struct chat_message *messages, size_t count, bool add_generation_prompt, struct buf *out,
                 struct error *err);
-/* Appends the ids. `answers`, where not NULL, receives an owned array (mem_free) of one byte per appended id: 1 where the id belongs to an assistant's content or
- * is the <|im_end|> behind it, which is what supervised fine-tuning learns. */
+/* Appends the ids. `answers`, where not NULL, receives an owned array (mem_free) of one byte per appended id: 1 where the id is what supervised fine-tuning learns:
+ * what the template puts within {% generation %}; where it has none, what an assistant's message adds to the prompt for it, to the special token that ends it
+ * (ChatML: the content and the <|im_end|> behind it). */
 int tokenizer_encode_chat(const struct tokenizer *t, const char *template_text, const struct chat_message *messages, size_t count,
                           bool add_generation_prompt, struct tokens *out, uint8_t **answers, struct error *err);
 

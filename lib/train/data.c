@@ -115,19 +115,19 @@ static int add_text(struct data *d, struct span text, bool special, bool end, bo
     return r;
 }
 
-struct chat {
+struct turns {
     struct chat_message *messages; /* owned */
     size_t count, capacity;
 };
 
-static int chat_add_message(struct chat *c, struct span role, struct span content, struct error *err) {
+static int chat_add_message(struct turns *c, struct span role, struct span content, struct error *err) {
     if (c->count >= CHAT_MESSAGES_MAX) return error_set(err, E_TOO_LARGE, "more than %d messages", CHAT_MESSAGES_MAX);
     if (array_reserve(&c->messages, &c->capacity, c->count + 1, sizeof *c->messages)) return error_set(err, E_NOMEM, "no memory for the rows");
     c->messages[c->count++] = (struct chat_message){role, content};
     return 0;
 }
 
-static int chat_add(struct chat *c, const struct json *messages, struct error *err) {
+static int chat_add(struct turns *c, const struct json *messages, struct error *err) {
     for (size_t i = 0; i < json_size(messages); i++) {
         const struct json *m = json_at(messages, i), *role = json_get(m, "role"), *content = json_get(m, "content");
         if (json_type(role) != JSON_TYPE_STRING || json_type(content) != JSON_TYPE_STRING)
@@ -139,7 +139,7 @@ static int chat_add(struct chat *c, const struct json *messages, struct error *e
 }
 
 /* The chat as ids; labels: the assistants' words in messages [from, count). */
-static int add_chat(struct data *d, const struct chat *c, size_t from, struct error *err) {
+static int add_chat(struct data *d, const struct turns *c, size_t from, struct error *err) {
     struct tokens ids = {0}, before = {0};
     uint8_t *answers = NULL;
     int r = need_tokenizer(d, err);
@@ -170,7 +170,7 @@ static int add_prompted(struct data *d, const struct json *row, const char *prom
         return error_set(err, E_INVALID, "%s and %s must both be texts, both messages, messages and a text, or both ids", prompt_key, completion_key);
     bool chat = answer || json_type(json_at(json_size(completion) ? completion : prompt, 0)) == JSON_TYPE_OBJECT;
     if (chat) {
-        struct chat c = {0};
+        struct turns c = {0};
         r = chat_add(&c, prompt, err);
         size_t from = c.count;
         if (!r && answer) r = chat_add_message(&c, SPAN("assistant"), json_string(completion), err);
@@ -206,7 +206,7 @@ static int add_row(struct data *d, const struct json *row, struct error *err) {
             int64_t from = json_int(json_get(row, "labels_from"), 0);
             for (size_t i = at; !r && i < d->ids_len && (int64_t)(i - at) < from; i++) d->is_label[i] = 0;
         } else if (json_type(messages) == JSON_TYPE_ARRAY) {
-            struct chat c = {0};
+            struct turns c = {0};
             r = chat_add(&c, messages, err);
             if (!r) r = add_chat(d, &c, 0, err);
             mem_free(c.messages);

@@ -5,7 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "base/json.h"
+#include "store/rows_manifest.h"
 
 enum { ZSTD_LEVEL = 3 };
 
@@ -38,48 +38,10 @@ static int write_split(struct store *store, const struct pair_row *rows, size_t 
     return r;
 }
 
-static void put_split(struct json_out *w, const char *name, const struct split *s) {
-    json_key(w, name);
-    json_object(w);
-    json_key(w, "samples");
-    json_array(w);
-    json_object(w);
-    json_str(w, "sha256", s->ref.sha256);
-    json_num(w, "size", (int64_t)s->ref.size);
-    json_num(w, "rows", (int64_t)s->rows);
-    json_object_end(w);
-    json_array_end(w);
-    json_object_end(w);
-}
-
 static int write_manifest(struct store *store, const struct set_built *b, bool supervised, const struct split *train, const struct split *held_out, struct object_ref *ref,
                           struct error *err) {
-    struct buf out;
-    struct json_out w;
-    buf_init(&out, 64 * 1024);
-    json_begin(&w, &out);
-    json_object(&w);
-    json_key(&w, "@context");
-    json_object(&w);
-    json_str(&w, "@vocab", "https://schema.org/");
-    json_str(&w, "sc", "https://schema.org/");
-    json_str(&w, "cr", "http://mlcommons.org/croissant/");
-    json_object_end(&w);
-    json_str(&w, "@type", "sc:Dataset");
-    json_str(&w, "conformsTo", "http://mlcommons.org/croissant/1.0");
-    json_num(&w, "format", 1);
-    json_str(&w, "name", b->name);
-    json_num(&w, "version", b->version);
-    json_str(&w, "kind", supervised ? "supervised" : "preference");
-    json_key(&w, "splits");
-    json_object(&w);
-    put_split(&w, "train", train);
-    put_split(&w, "held_out", held_out);
-    json_object_end(&w);
-    json_object_end(&w);
-    int r = out.failed ? error_set(err, out.failed, "no memory for a manifest") : store_put(store, buf_span(&out), ref, err);
-    buf_fini(&out);
-    return r;
+    const struct rows_split splits[] = {{"train", train->ref, train->rows}, {"held_out", held_out->ref, held_out->rows}};
+    return rows_manifest_put(store, b->name, b->version, supervised ? "supervised" : "preference", splits, 2, ref, err);
 }
 
 static int write_card(struct store *store, const struct set_built *b, bool supervised, struct span model, const struct pair_set *set, uint64_t closed, int64_t now_ms,

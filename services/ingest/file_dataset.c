@@ -4,10 +4,10 @@
  */
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "base/json.h"
 #include "services/ingest/file_rows.h"
 #include "services/ingest/files.h"
 #include "services/ingest/shards.h"
+#include "store/rows_manifest.h"
 #include "wire/unpack.h"
 
 enum { VIEW_WAIT_MS = 10000,
@@ -95,47 +95,10 @@ static int write_rows(struct building *b, const Genloop__V1__File *file, struct 
     return r;
 }
 
-static void put_split(struct json_out *w, const char *name, const struct shard_ref *ref) {
-    json_key(w, name);
-    json_object(w);
-    json_key(w, "samples");
-    json_array(w);
-    json_object(w);
-    json_str(w, "sha256", ref->object.sha256);
-    json_num(w, "size", (int64_t)ref->object.size);
-    json_num(w, "rows", (int64_t)ref->count);
-    json_object_end(w);
-    json_array_end(w);
-    json_object_end(w);
-}
-
 static int write_manifest(struct building *b, uint32_t version, struct object_ref *ref, struct error *err) {
-    struct buf out;
-    struct json_out w;
-    buf_init(&out, 64 * 1024);
-    json_begin(&w, &out);
-    json_object(&w);
-    json_key(&w, "@context");
-    json_object(&w);
-    json_str(&w, "@vocab", "https://schema.org/");
-    json_str(&w, "sc", "https://schema.org/");
-    json_str(&w, "cr", "http://mlcommons.org/croissant/");
-    json_object_end(&w);
-    json_str(&w, "@type", "sc:Dataset");
-    json_str(&w, "conformsTo", "http://mlcommons.org/croissant/1.0");
-    json_num(&w, "format", 1);
-    json_str(&w, "name", b->training->id);
-    json_num(&w, "version", version);
-    json_str(&w, "kind", b->request->kind == GENLOOP__V1__DATASET_KIND__DATASET_KIND_PREFERENCE ? "preference" : "supervised");
-    json_key(&w, "splits");
-    json_object(&w);
-    put_split(&w, "train", &b->train);
-    if (b->validation) put_split(&w, "held_out", &b->held_out);
-    json_object_end(&w);
-    json_object_end(&w);
-    int r = out.failed ? error_set(err, out.failed, "no memory for a manifest") : store_put(b->in->store, buf_span(&out), ref, err);
-    buf_fini(&out);
-    return r;
+    const struct rows_split splits[] = {{"train", b->train.object, b->train.count}, {"held_out", b->held_out.object, b->held_out.count}};
+    const char *kind = b->request->kind == GENLOOP__V1__DATASET_KIND__DATASET_KIND_PREFERENCE ? "preference" : "supervised";
+    return rows_manifest_put(b->in->store, b->training->id, version, kind, splits, b->validation ? 2 : 1, ref, err);
 }
 
 /* What a client named a file goes into a table: one line, whatever it is. */

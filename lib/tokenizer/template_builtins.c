@@ -86,17 +86,17 @@ FILTER(filter_string) {
 FILTER(filter_escape) {
     static const char *const names[] = {"&amp;", "&lt;", "&gt;", "&#34;", "&#39;"};
     const struct string *s = NULL;
-    struct builder b;
+    struct text_builder b;
     (void)a;
     int r = value_to_string(e, self, &s);
     if (r) return r;
-    builder_init(&b);
+    text_builder_init(&b);
     for (size_t i = 0; i < s->text.len; i++) {
         const char *at = s->text.data[i] ? strchr("&<>\"'", s->text.data[i]) : NULL;
-        if (at) builder_add(&b, span_str(names[strlen("&<>\"'") - strlen(at)]), false);
+        if (at) text_builder_add(&b, span_str(names[strlen("&<>\"'") - strlen(at)]), false);
         else builder_add_part(&b, s, i, 1);
     }
-    return builder_take(e, &b, out);
+    return text_builder_take(e, &b, out);
 }
 static int filter_case(struct eval *e, const struct value *self, enum string_case to, struct value *out) {
     const struct string *s = NULL;
@@ -171,7 +171,7 @@ FILTER(filter_same) {
 }
 FILTER(filter_tojson) {
     struct json_style style = {.ascii = flag(a->p[0], false), .sort_keys = flag(a->p[3], false), .indent = -1};
-    struct builder b;
+    struct text_builder b;
     char separators[2][64];
     if (a->p[1] && a->p[1]->kind == VALUE_INT) {
         if (a->p[1]->integer > 64) return eval_fail(e, "tojson: an indent beyond 64");
@@ -181,17 +181,17 @@ FILTER(filter_tojson) {
         style.item_separator = span_copy(separators[0], sizeof separators[0], a->p[2]->list->items[0].string->text);
         style.key_separator = span_copy(separators[1], sizeof separators[1], a->p[2]->list->items[1].string->text);
     }
-    builder_init(&b);
+    text_builder_init(&b);
     int r = value_to_json(e, &b, self, &style);
-    if (!r) return builder_take(e, &b, out);
-    builder_fini(&b);
+    if (!r) return text_builder_take(e, &b, out);
+    text_builder_fini(&b);
     return r;
 }
 FILTER(filter_indent) {
     const struct string *s = NULL, *with;
     struct value lines, width = value_int(4), breaks = value_bool(false);
     struct args none = {.p = {&breaks}};
-    struct builder b;
+    struct text_builder b;
     if (a->p[0]) width = *a->p[0];
     bool first = flag(a->p[1], false), blank = flag(a->p[2], false);
     int r = value_to_string(e, self, &s);
@@ -209,19 +209,19 @@ FILTER(filter_indent) {
     }
     if (r) return r;
     with = width.string;
-    builder_init(&b);
+    text_builder_init(&b);
     if (first) builder_add_string(&b, with);
     for (size_t i = 0; i < lines.list->count; i++) {
         const struct string *line = lines.list->items[i].string;
-        if (i) builder_add(&b, SPAN("\n"), true);
+        if (i) text_builder_add(&b, SPAN("\n"), true);
         if (i && (blank || line->text.len)) builder_add_string(&b, with);
         builder_add_string(&b, line);
     }
     if (span_ends(s->text, SPAN("\n"))) { /* jinja2 adds a line break before it splits: the last line may be empty */
-        builder_add(&b, SPAN("\n"), true);
+        text_builder_add(&b, SPAN("\n"), true);
         if (blank) builder_add_string(&b, with);
     }
-    return builder_take(e, &b, out);
+    return text_builder_take(e, &b, out);
 }
 
 /* ---- filters of sequences ---- */

@@ -223,12 +223,12 @@ static int slice(struct eval *e, const struct node *n, const struct value *objec
         return string_part(e, object->string, from, count ? utf8_offset(span_skip(text, from), count) : 0, out);
     }
     struct list characters;
-    struct builder b;
+    struct text_builder b;
     r = value_items(e, object, &characters);
     if (r) return r;
-    builder_init(&b);
+    text_builder_init(&b);
     for (size_t i = 0; i < count; i++) builder_add_string(&b, characters.items[edge[0] + (int64_t)i * step].string);
-    return builder_take(e, &b, out);
+    return text_builder_take(e, &b, out);
 }
 
 /* ---- operators ---- */
@@ -297,14 +297,14 @@ static int repeat(struct eval *e, const struct value *what, int64_t times, struc
     int r = 0;
     if (times < 0) times = 0;
     if (what->kind == VALUE_STRING) {
-        struct builder b;
-        builder_init(&b);
+        struct text_builder b;
+        text_builder_init(&b);
         for (int64_t i = 0; !r && !b.failed && what->string->text.len && i < times; i++) {
             builder_add_string(&b, what->string);
             r = eval_steps(e, 1);
         }
-        if (!r) return builder_take(e, &b, out);
-        builder_fini(&b);
+        if (!r) return text_builder_take(e, &b, out);
+        text_builder_fini(&b);
         return r;
     }
     size_t count;
@@ -320,11 +320,11 @@ static int binary(struct eval *e, enum operator op, const struct value *a, const
     if (b->kind == VALUE_UNDEFINED) return undefined_asked(e, b);
     if (value_is_number(a) && value_is_number(b)) return arithmetic(e, op, a, b, out);
     if (op == OP_ADD && a->kind == VALUE_STRING && b->kind == VALUE_STRING) {
-        struct builder s;
-        builder_init(&s);
+        struct text_builder s;
+        text_builder_init(&s);
         builder_add_string(&s, a->string);
         builder_add_string(&s, b->string);
-        return builder_take(e, &s, out);
+        return text_builder_take(e, &s, out);
     }
     if (op == OP_ADD && value_is_list(a) && a->kind == b->kind) {
         struct value *items;
@@ -386,16 +386,16 @@ static int arguments(struct eval *e, const struct node *n, struct args *args) {
 
 /* What a body prints, as a value, in a scope of its own or in the one that there is. */
 static int capture(struct eval *e, const struct node *body, struct scope *scope, struct value *out) {
-    struct builder b, *old_out = e->out;
+    struct text_builder b, *old_out = e->out;
     struct scope *old_scope = e->scope;
-    builder_init(&b);
+    text_builder_init(&b);
     e->out = &b;
     e->scope = scope;
     int r = run(e, body);
     e->out = old_out;
     e->scope = old_scope;
-    if (!r) return builder_take(e, &b, out);
-    builder_fini(&b);
+    if (!r) return text_builder_take(e, &b, out);
+    text_builder_fini(&b);
     return r;
 }
 
@@ -502,16 +502,16 @@ static int evaluate_items(struct eval *e, const struct node *n, struct value *ou
 }
 
 static int evaluate_concat(struct eval *e, const struct node *n, struct value *out) {
-    struct builder b;
+    struct text_builder b;
     int r = 0;
-    builder_init(&b);
+    text_builder_init(&b);
     for (uint32_t i = 0; !r && i < n->count; i++) {
         struct value v;
         r = evaluate(e, n->items[i], &v);
         if (!r) r = builder_add_value(e, &b, &v);
     }
-    if (!r) return builder_take(e, &b, out);
-    builder_fini(&b);
+    if (!r) return text_builder_take(e, &b, out);
+    text_builder_fini(&b);
     return r;
 }
 
@@ -793,11 +793,11 @@ void template_output_fini(struct template_output *o) {
 }
 
 int template_render(const struct template *t, const struct template_var *vars, size_t count, int64_t now_ms, struct template_output *out, struct error *err) {
-    struct builder b;
+    struct text_builder b;
     struct template_output result;
     struct eval e = {.template = t, .err = err, .out = &b, .main_out = &b, .result = &result, .line = 1, .now_ms = now_ms};
     arena_init(&e.arena, TEMPLATE_MEMORY_MAX);
-    builder_init(&b);
+    text_builder_init(&b);
     template_output_init(&result);
     e.scope = scope_new(&e, NULL);
     int r = e.scope ? 0 : eval_no_memory(&e);
@@ -817,12 +817,12 @@ int template_render(const struct template *t, const struct template_var *vars, s
         result.pieces = b.pieces;
         result.piece_count = b.piece_count;
         result.piece_capacity = b.piece_capacity;
-        b = (struct builder){.failed = 0};
+        b = (struct text_builder){.failed = 0};
         template_output_fini(out);
         *out = result;
         result = (struct template_output){.pieces = NULL};
     }
-    builder_fini(&b);
+    text_builder_fini(&b);
     template_output_fini(&result);
     arena_fini(&e.arena);
     return r;

@@ -121,7 +121,7 @@ struct scope {
     size_t count, capacity;
 };
 /* Text under construction; owned heap memory. A failure is remembered. */
-struct builder {
+struct text_builder {
     struct buf text;
     struct template_piece *pieces;
     size_t piece_count, piece_capacity;
@@ -132,7 +132,7 @@ struct eval {
     struct arena arena;
     struct error *err;
     struct scope *scope;
-    struct builder *out, *main_out;
+    struct text_builder *out, *main_out;
     struct template_output *result;
     uint64_t steps;
     unsigned depth;
@@ -149,14 +149,14 @@ int eval_item(struct eval *e, const struct value *object, const struct value *ke
 int eval_call(struct eval *e, const struct value *callee, const struct value *args, size_t count, struct value *out);
 
 /* ---- builders and strings (template_value.c) ---- */
-void builder_init(struct builder *b);
-void builder_fini(struct builder *b);
-void builder_add(struct builder *b, struct span text, bool trusted);
-void builder_add_part(struct builder *b, const struct string *s, size_t from, size_t len); /* clamped */
-static inline void builder_add_string(struct builder *b, const struct string *s) { builder_add_part(b, s, 0, s->text.len); }
+void text_builder_init(struct text_builder *b);
+void text_builder_fini(struct text_builder *b);
+void text_builder_add(struct text_builder *b, struct span text, bool trusted);
+void builder_add_part(struct text_builder *b, const struct string *s, size_t from, size_t len); /* clamped */
+static inline void builder_add_string(struct text_builder *b, const struct string *s) { builder_add_part(b, s, 0, s->text.len); }
 /* str(value), as {{ value }} prints it. */
-int builder_add_value(struct eval *e, struct builder *b, const struct value *v);
-int builder_take(struct eval *e, struct builder *b, struct value *out); /* a string value of what is built; the builder is done with */
+int builder_add_value(struct eval *e, struct text_builder *b, const struct value *v);
+int text_builder_take(struct eval *e, struct text_builder *b, struct value *out); /* a string value of what is built; the builder is done with */
 int string_new(struct eval *e, struct span text, bool trusted, struct value *out); /* copies */
 int string_part(struct eval *e, const struct string *s, size_t from, size_t len, struct value *out); /* shares the bytes */
 int value_to_string(struct eval *e, const struct value *v, const struct string **out); /* str(value); itself where it is one */
@@ -182,7 +182,7 @@ int value_contains(struct eval *e, const struct value *in, const struct value *w
 int value_length(struct eval *e, const struct value *v, size_t *length);
 /* The items of iterating over it: a list's own, characters, keys. */
 int value_items(struct eval *e, const struct value *v, struct list *out);
-int value_repr(struct eval *e, struct builder *b, const struct value *v);
+int value_repr(struct eval *e, struct text_builder *b, const struct value *v);
 int list_new(struct eval *e, uint8_t kind, size_t count, struct value **items, struct value *out); /* items to be filled */
 int dict_new(struct eval *e, size_t capacity, uint8_t kind, struct value *out);
 int dict_set(struct eval *e, struct dict *d, const struct value *key, const struct value *value);
@@ -197,7 +197,7 @@ struct json_style {
     int indent; /* -1: one line */
     const char *item_separator, *key_separator; /* NULL: json.dumps' default */
 };
-int value_to_json(struct eval *e, struct builder *b, const struct value *v, const struct json_style *style);
+int value_to_json(struct eval *e, struct text_builder *b, const struct value *v, const struct json_style *style);
 
 /* ---- filters, tests, functions, methods (template_builtins.c, template_methods.c) ---- */
 enum { ARGS_MAX = 6 };

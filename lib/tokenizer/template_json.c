@@ -57,8 +57,8 @@ int value_from_json(struct eval *e, const struct json *v, struct value *out) {
     return 0;
 }
 
-static void put_string(struct builder *b, const struct string *s, bool ascii) {
-    builder_add(b, SPAN("\""), false);
+static void put_string(struct text_builder *b, const struct string *s, bool ascii) {
+    text_builder_add(b, SPAN("\""), false);
     size_t from = 0;
     for (size_t i = 0, len; i < s->text.len; i += len) {
         uint8_t c = (uint8_t)s->text.data[i];
@@ -77,36 +77,36 @@ static void put_string(struct builder *b, const struct string *s, bool ascii) {
             snprintf(text, sizeof text, "\\%c", c == '\n' ? 'n' : c == '\r' ? 'r' : c == '\t' ? 't' : c == '\b' ? 'b' : 'f');
         else snprintf(text, sizeof text, "\\u%04x", c);
         builder_add_part(b, s, from, i - from);
-        builder_add(b, span_str(text), false);
+        text_builder_add(b, span_str(text), false);
         from = i + len;
     }
     builder_add_part(b, s, from, s->text.len - from);
-    builder_add(b, SPAN("\""), false);
+    text_builder_add(b, SPAN("\""), false);
 }
 
-static void new_line(struct builder *b, const struct json_style *style, unsigned level) {
+static void new_line(struct text_builder *b, const struct json_style *style, unsigned level) {
     if (style->indent < 0) return;
-    builder_add(b, SPAN("\n"), false);
+    text_builder_add(b, SPAN("\n"), false);
     for (unsigned i = 0; i < level; i++)
-        for (int k = 0; k < style->indent; k++) builder_add(b, SPAN(" "), false);
+        for (int k = 0; k < style->indent; k++) text_builder_add(b, SPAN(" "), false);
 }
 
 /* Keys that are no strings become some, as json.dumps makes them. */
-static int put_key(struct eval *e, struct builder *b, const struct value *key, const struct json_style *style) {
+static int put_key(struct eval *e, struct text_builder *b, const struct value *key, const struct json_style *style) {
     if (key->kind == VALUE_STRING) {
         put_string(b, key->string, style->ascii);
         return 0;
     }
     if (!value_is_number(key) && key->kind != VALUE_NONE) return eval_fail(e, "keys must be str, int, float, bool or None, not %s", value_type_name(key));
-    builder_add(b, SPAN("\""), false);
+    text_builder_add(b, SPAN("\""), false);
     int r = value_to_json(e, b, key, style);
-    builder_add(b, SPAN("\""), false);
+    text_builder_add(b, SPAN("\""), false);
     return r;
 }
 
-static int put_nested(struct eval *e, struct builder *b, const struct value *v, const struct json_style *style, unsigned level);
+static int put_nested(struct eval *e, struct text_builder *b, const struct value *v, const struct json_style *style, unsigned level);
 
-static int put_dict(struct eval *e, struct builder *b, const struct dict *d, const struct json_style *style, unsigned level) {
+static int put_dict(struct eval *e, struct text_builder *b, const struct dict *d, const struct json_style *style, unsigned level) {
     const struct entry *entries = d->entries;
     int r = 0;
     if (style->sort_keys && d->count > 1) { /* few keys: by insertion */
@@ -123,20 +123,20 @@ static int put_dict(struct eval *e, struct builder *b, const struct dict *d, con
         }
         entries = sorted;
     }
-    builder_add(b, SPAN("{"), false);
+    text_builder_add(b, SPAN("{"), false);
     for (size_t i = 0; !r && i < d->count; i++) {
-        if (i) builder_add(b, span_str(style->item_separator), false);
+        if (i) text_builder_add(b, span_str(style->item_separator), false);
         new_line(b, style, level + 1);
         r = put_key(e, b, &entries[i].key, style);
-        builder_add(b, span_str(style->key_separator), false);
+        text_builder_add(b, span_str(style->key_separator), false);
         if (!r) r = put_nested(e, b, &entries[i].value, style, level + 1);
     }
     if (d->count) new_line(b, style, level);
-    builder_add(b, SPAN("}"), false);
+    text_builder_add(b, SPAN("}"), false);
     return r;
 }
 
-static int put_nested(struct eval *e, struct builder *b, const struct value *v, const struct json_style *style, unsigned level) {
+static int put_nested(struct eval *e, struct text_builder *b, const struct value *v, const struct json_style *style, unsigned level) {
     char text[40];
     int r = eval_steps(e, 1);
     if (r) return r;
@@ -144,16 +144,16 @@ static int put_nested(struct eval *e, struct builder *b, const struct value *v, 
     if (e->depth >= TEMPLATE_EVAL_DEPTH_MAX) return error_set(e->err, E_TOO_LARGE, "template line %u: nested deeper than %d", e->line, TEMPLATE_EVAL_DEPTH_MAX);
     e->depth++;
     switch (v->kind) {
-    case VALUE_NONE: builder_add(b, SPAN("null"), !v->tainted); break;
-    case VALUE_BOOL: builder_add(b, v->boolean ? SPAN("true") : SPAN("false"), !v->tainted); break;
+    case VALUE_NONE: text_builder_add(b, SPAN("null"), !v->tainted); break;
+    case VALUE_BOOL: text_builder_add(b, v->boolean ? SPAN("true") : SPAN("false"), !v->tainted); break;
     case VALUE_INT:
         snprintf(text, sizeof text, "%lld", (long long)v->integer);
-        builder_add(b, span_str(text), !v->tainted);
+        text_builder_add(b, span_str(text), !v->tainted);
         break;
     case VALUE_FLOAT:
         if (isnan(v->real) || isinf(v->real)) snprintf(text, sizeof text, "%s", isnan(v->real) ? "NaN" : v->real < 0 ? "-Infinity" : "Infinity");
         else real_format(v->real, text);
-        builder_add(b, span_str(text), !v->tainted);
+        text_builder_add(b, span_str(text), !v->tainted);
         break;
     case VALUE_STRING:
         r = eval_steps(e, v->string->text.len / 16);
@@ -161,14 +161,14 @@ static int put_nested(struct eval *e, struct builder *b, const struct value *v, 
         break;
     case VALUE_LIST:
     case VALUE_TUPLE:
-        builder_add(b, SPAN("["), false);
+        text_builder_add(b, SPAN("["), false);
         for (size_t i = 0; !r && i < v->list->count; i++) {
-            if (i) builder_add(b, span_str(style->item_separator), false);
+            if (i) text_builder_add(b, span_str(style->item_separator), false);
             new_line(b, style, level + 1);
             r = put_nested(e, b, &v->list->items[i], style, level + 1);
         }
         if (v->list->count) new_line(b, style, level);
-        builder_add(b, SPAN("]"), false);
+        text_builder_add(b, SPAN("]"), false);
         break;
     case VALUE_DICT: r = put_dict(e, b, v->dict, style, level); break;
     default: r = eval_fail(e, "Object of type %s is not JSON serializable", value_type_name(v));
@@ -177,7 +177,7 @@ static int put_nested(struct eval *e, struct builder *b, const struct value *v, 
     return r;
 }
 
-int value_to_json(struct eval *e, struct builder *b, const struct value *v, const struct json_style *style) {
+int value_to_json(struct eval *e, struct text_builder *b, const struct value *v, const struct json_style *style) {
     struct json_style s = *style;
     if (!s.item_separator) s.item_separator = s.indent < 0 ? ", " : ",";
     if (!s.key_separator) s.key_separator = ": ";

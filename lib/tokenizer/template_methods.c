@@ -8,11 +8,11 @@
 /* ---- work on strings ---- */
 
 int string_replace(struct eval *e, const struct string *s, const struct string *old, const struct string *with, int64_t most, struct value *out) {
-    struct builder b;
+    struct text_builder b;
     size_t at = 0, shown = 0;
     int r = eval_steps(e, s->text.len / 16);
     if (r) return r;
-    builder_init(&b);
+    text_builder_init(&b);
     for (int64_t n = 0; !r && !b.failed && (most < 0 || n < most); n++) {
         ptrdiff_t next = at <= s->text.len ? span_find(span_skip(s->text, at), old->text) : -1;
         if (next < 0) break;
@@ -26,8 +26,8 @@ int string_replace(struct eval *e, const struct string *s, const struct string *
         else at += utf8_offset(span_skip(s->text, at), 1);
     }
     builder_add_part(&b, s, shown, s->text.len - shown);
-    if (!r) return builder_take(e, &b, out);
-    builder_fini(&b);
+    if (!r) return text_builder_take(e, &b, out);
+    text_builder_fini(&b);
     return r;
 }
 
@@ -58,24 +58,24 @@ int string_strip(struct eval *e, const struct string *s, const struct string *ch
 }
 
 int string_join(struct eval *e, const struct string *separator, const struct list *items, struct value *out) {
-    struct builder b;
+    struct text_builder b;
     int r = 0;
-    builder_init(&b);
+    text_builder_init(&b);
     for (size_t i = 0; !r && i < items->count; i++) {
         if (i) builder_add_string(&b, separator);
         r = builder_add_value(e, &b, &items->items[i]);
     }
-    if (!r) return builder_take(e, &b, out);
-    builder_fini(&b);
+    if (!r) return text_builder_take(e, &b, out);
+    text_builder_fini(&b);
     return r;
 }
 
 /* Character by character: the few that become several (ß) stay as they are but for that one. */
 int string_case(struct eval *e, const struct string *s, enum string_case to, struct value *out) {
-    struct builder b;
+    struct text_builder b;
     int r = eval_steps(e, s->text.len / 8);
     if (r) return r;
-    builder_init(&b);
+    text_builder_init(&b);
     bool begin = true;
     for (size_t i = 0, len; i < s->text.len && !b.failed; i += len) {
         uint32_t c = 0;
@@ -100,10 +100,10 @@ int string_case(struct eval *e, const struct string *s, enum string_case to, str
         if (r) break;
         one = *part.string;
         one.text = c == 0xDF && upper ? to == CASE_UPPER ? SPAN("SS") : SPAN("Ss") : span_of(text, utf8_encode(changed, text));
-        builder_add(&b, one.text, one.trusted);
+        text_builder_add(&b, one.text, one.trusted);
     }
-    if (!r) return builder_take(e, &b, out);
-    builder_fini(&b);
+    if (!r) return text_builder_take(e, &b, out);
+    text_builder_fini(&b);
     return r;
 }
 
@@ -384,10 +384,10 @@ static int str_islower(struct eval *e, const struct value *self, const struct ar
 /* "{} {0} {name}" without format specifications. */
 static int str_format(struct eval *e, const struct value *self, const struct args *a, struct value *out) {
     struct span t = self->string->text;
-    struct builder b;
+    struct text_builder b;
     size_t next = 0, shown = 0;
     int r = eval_steps(e, t.len / 16);
-    builder_init(&b);
+    text_builder_init(&b);
     for (size_t i = 0; !r && i < t.len; i++) {
         if (t.data[i] != '{' && t.data[i] != '}') continue;
         builder_add_part(&b, self->string, shown, i - shown);
@@ -410,8 +410,8 @@ static int str_format(struct eval *e, const struct value *self, const struct arg
         shown = i + 1;
     }
     builder_add_part(&b, self->string, shown, t.len);
-    if (!r) return builder_take(e, &b, out);
-    builder_fini(&b);
+    if (!r) return text_builder_take(e, &b, out);
+    text_builder_fini(&b);
     return r;
 }
 

@@ -34,17 +34,17 @@ size_t utf8_offset(struct span s, size_t characters) {
 
 /* ---- builders ---- */
 
-void builder_init(struct builder *b) {
-    *b = (struct builder){.failed = 0};
+void text_builder_init(struct text_builder *b) {
+    *b = (struct text_builder){.failed = 0};
     buf_init(&b->text, TEMPLATE_OUTPUT_MAX);
 }
-void builder_fini(struct builder *b) {
+void text_builder_fini(struct text_builder *b) {
     buf_fini(&b->text);
     mem_free(b->pieces);
-    *b = (struct builder){.failed = 0};
+    *b = (struct text_builder){.failed = 0};
 }
 
-void builder_add(struct builder *b, struct span text, bool trusted) {
+void text_builder_add(struct text_builder *b, struct span text, bool trusted) {
     if (b->failed || !text.len) return;
     if (buf_append_span(&b->text, text)) {
         b->failed = b->text.failed;
@@ -60,10 +60,10 @@ void builder_add(struct builder *b, struct span text, bool trusted) {
     b->pieces[b->piece_count - 1].end = b->text.len;
 }
 
-void builder_add_part(struct builder *b, const struct string *s, size_t from, size_t len) {
+void builder_add_part(struct text_builder *b, const struct string *s, size_t from, size_t len) {
     struct span part = span_sub(s->text, from, len);
     if (!s->run_count) {
-        builder_add(b, part, s->trusted);
+        text_builder_add(b, part, s->trusted);
         return;
     }
     if (from > s->text.len) from = s->text.len;
@@ -75,18 +75,18 @@ void builder_add_part(struct builder *b, const struct string *s, size_t from, si
     }
     for (size_t end = from + part.len; lo < s->run_count && from < end; lo++) {
         size_t to = s->runs[lo].end < end ? s->runs[lo].end : end;
-        builder_add(b, span_sub(s->text, from, to - from), s->runs[lo].trusted);
+        text_builder_add(b, span_sub(s->text, from, to - from), s->runs[lo].trusted);
         from = to;
     }
 }
 
-static int builder_error(struct eval *e, const struct builder *b) {
+static int text_builder_error(struct eval *e, const struct text_builder *b) {
     if (b->failed == E_FULL) return error_set(e->err, E_TOO_LARGE, "the chat template made a text of more than %d bytes", TEMPLATE_OUTPUT_MAX);
     return b->failed ? eval_no_memory(e) : 0;
 }
 
-int builder_take(struct eval *e, struct builder *b, struct value *out) {
-    int r = builder_error(e, b);
+int text_builder_take(struct eval *e, struct text_builder *b, struct value *out) {
+    int r = text_builder_error(e, b);
     if (!r) r = eval_steps(e, b->text.len / 64 + b->piece_count / 4);
     struct string *s = r ? NULL : arena_alloc(&e->arena, sizeof *s);
     struct span text = r ? (struct span){0} : arena_span(&e->arena, buf_span(&b->text));
@@ -100,7 +100,7 @@ int builder_take(struct eval *e, struct builder *b, struct value *out) {
         *s = (struct string){.text = text, .trusted = !b->piece_count || b->pieces[0].trusted, .runs = runs, .run_count = runs ? b->piece_count : 0};
         *out = (struct value){.kind = VALUE_STRING, .string = s};
     }
-    builder_fini(b);
+    text_builder_fini(b);
     return r;
 }
 
@@ -117,10 +117,10 @@ int string_new(struct eval *e, struct span text, bool trusted, struct value *out
 
 int string_part(struct eval *e, const struct string *s, size_t from, size_t len, struct value *out) {
     if (s->run_count) {
-        struct builder b;
-        builder_init(&b);
+        struct text_builder b;
+        text_builder_init(&b);
         builder_add_part(&b, s, from, len);
-        return builder_take(e, &b, out);
+        return text_builder_take(e, &b, out);
     }
     struct string *part = arena_alloc(&e->arena, sizeof *part);
     if (!part) return eval_no_memory(e);
@@ -398,11 +398,11 @@ void real_format(double d, char text[40]) {
     snprintf(text, 40, "%.*f", fraction < 1 ? 1 : fraction, d);
 }
 
-static void add_number(struct builder *b, const struct value *v) {
+static void add_number(struct text_builder *b, const struct value *v) {
     char text[40];
     if (v->kind == VALUE_INT) snprintf(text, sizeof text, "%lld", (long long)v->integer);
     else real_format(v->real, text);
-    builder_add(b, span_str(text), !v->tainted);
+    text_builder_add(b, span_str(text), !v->tainted);
 }
 
 static bool printable(uint32_t c) {
@@ -419,9 +419,9 @@ static bool printable(uint32_t c) {
     }
 }
 
-static void repr_string(struct builder *b, const struct string *s) {
+static void repr_string(struct text_builder *b, const struct string *s) {
     char quote = span_find_char(s->text, '\'') >= 0 && span_find_char(s->text, '"') < 0 ? '"' : '\'';
-    builder_add(b, span_of(&quote, 1), false);
+    text_builder_add(b, span_of(&quote, 1), false);
     for (size_t i = 0, len; i < s->text.len; i += len) {
         uint32_t c = 0;
         char text[12];
@@ -435,20 +435,20 @@ static void repr_string(struct builder *b, const struct string *s) {
         } else if (c < 0x100) snprintf(text, sizeof text, "\\x%02x", c);
         else if (c < 0x10000) snprintf(text, sizeof text, "\\u%04x", c);
         else snprintf(text, sizeof text, "\\U%08x", c);
-        builder_add(b, span_str(text), false);
+        text_builder_add(b, span_str(text), false);
     }
-    builder_add(b, span_of(&quote, 1), false);
+    text_builder_add(b, span_of(&quote, 1), false);
 }
 
-int value_repr(struct eval *e, struct builder *b, const struct value *v) {
+int value_repr(struct eval *e, struct text_builder *b, const struct value *v) {
     int r = nested(e);
     if (r) return r;
-    if (b->failed) return builder_error(e, b);
+    if (b->failed) return text_builder_error(e, b);
     e->depth++;
     switch (v->kind) {
-    case VALUE_UNDEFINED: builder_add(b, SPAN("Undefined"), false); break;
-    case VALUE_NONE: builder_add(b, SPAN("None"), !v->tainted); break;
-    case VALUE_BOOL: builder_add(b, v->boolean ? SPAN("True") : SPAN("False"), !v->tainted); break;
+    case VALUE_UNDEFINED: text_builder_add(b, SPAN("Undefined"), false); break;
+    case VALUE_NONE: text_builder_add(b, SPAN("None"), !v->tainted); break;
+    case VALUE_BOOL: text_builder_add(b, v->boolean ? SPAN("True") : SPAN("False"), !v->tainted); break;
     case VALUE_INT:
     case VALUE_FLOAT: add_number(b, v); break;
     case VALUE_STRING:
@@ -457,24 +457,24 @@ int value_repr(struct eval *e, struct builder *b, const struct value *v) {
         break;
     case VALUE_LIST:
     case VALUE_TUPLE:
-        builder_add(b, v->kind == VALUE_LIST ? SPAN("[") : SPAN("("), false);
+        text_builder_add(b, v->kind == VALUE_LIST ? SPAN("[") : SPAN("("), false);
         for (size_t i = 0; !r && i < v->list->count; i++) {
-            if (i) builder_add(b, SPAN(", "), false);
+            if (i) text_builder_add(b, SPAN(", "), false);
             r = value_repr(e, b, &v->list->items[i]);
         }
-        if (v->kind == VALUE_TUPLE && v->list->count == 1) builder_add(b, SPAN(","), false);
-        builder_add(b, v->kind == VALUE_LIST ? SPAN("]") : SPAN(")"), false);
+        if (v->kind == VALUE_TUPLE && v->list->count == 1) text_builder_add(b, SPAN(","), false);
+        text_builder_add(b, v->kind == VALUE_LIST ? SPAN("]") : SPAN(")"), false);
         break;
     case VALUE_DICT:
     case VALUE_NAMESPACE:
-        builder_add(b, SPAN("{"), false);
+        text_builder_add(b, SPAN("{"), false);
         for (size_t i = 0; !r && i < v->dict->count; i++) {
-            if (i) builder_add(b, SPAN(", "), false);
+            if (i) text_builder_add(b, SPAN(", "), false);
             r = value_repr(e, b, &v->dict->entries[i].key);
-            builder_add(b, SPAN(": "), false);
+            text_builder_add(b, SPAN(": "), false);
             if (!r) r = value_repr(e, b, &v->dict->entries[i].value);
         }
-        builder_add(b, SPAN("}"), false);
+        text_builder_add(b, SPAN("}"), false);
         break;
     default: r = eval_fail(e, "a %s cannot be printed", value_type_name(v));
     }
@@ -482,23 +482,23 @@ int value_repr(struct eval *e, struct builder *b, const struct value *v) {
     return r;
 }
 
-int builder_add_value(struct eval *e, struct builder *b, const struct value *v) {
+int builder_add_value(struct eval *e, struct text_builder *b, const struct value *v) {
     if (v->kind == VALUE_UNDEFINED) return 0;
     if (v->kind != VALUE_STRING) return value_repr(e, b, v);
     builder_add_string(b, v->string);
     int r = eval_steps(e, v->string->text.len / 64);
-    return r ? r : builder_error(e, b);
+    return r ? r : text_builder_error(e, b);
 }
 
 int value_to_string(struct eval *e, const struct value *v, const struct string **out) {
     struct value s = *v;
     int r = 0;
     if (v->kind != VALUE_STRING) {
-        struct builder b;
-        builder_init(&b);
+        struct text_builder b;
+        text_builder_init(&b);
         r = builder_add_value(e, &b, v);
-        if (r) builder_fini(&b);
-        else r = builder_take(e, &b, &s);
+        if (r) text_builder_fini(&b);
+        else r = text_builder_take(e, &b, &s);
     }
     if (!r) *out = s.string;
     return r;

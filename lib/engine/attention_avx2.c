@@ -10,10 +10,11 @@ static inline __attribute__((always_inline)) __m256 load(const void *data, const
     return _mm256_loadu_ps((const float *)data + i);
 }
 
-/* At most 4 queries: 8 sums and 2 vectors of keys. */
+/* At most 6 queries: 12 sums, 2 vectors of keys, 1 of a query. */
+enum { SCORES_QUERIES = 6 };
 static inline __attribute__((always_inline)) void scores_n(const float *const *q, const int n, const void *keys, const bool half, size_t head_dim,
                                                            float *scores, size_t stride) {
-    __m256 acc[4][2];
+    __m256 acc[SCORES_QUERIES][2];
     for (int i = 0; i < n; i++) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
     for (size_t d = 0; d < head_dim; d++) {
         __m256 k0 = load(keys, half, d * 16), k1 = load(keys, half, d * 16 + 8);
@@ -27,17 +28,22 @@ static inline __attribute__((always_inline)) void scores_n(const float *const *q
         for (int v = 0; v < 2; v++) _mm256_storeu_ps(scores + (size_t)i * stride + 8 * v, acc[i][v]);
 }
 
-static void scores_block(const float *const *q, size_t n, const void *keys, bool half, size_t head_dim, float *scores, size_t stride) {
-    for (size_t i = 0; i < n; i += 4, q += 4, scores += 4 * stride) switch (((n - i < 4 ? n - i : 4) << 1) | half) {
-        case 2: scores_n(q, 1, keys, false, head_dim, scores, stride); break;
-        case 3: scores_n(q, 1, keys, true, head_dim, scores, stride); break;
-        case 4: scores_n(q, 2, keys, false, head_dim, scores, stride); break;
-        case 5: scores_n(q, 2, keys, true, head_dim, scores, stride); break;
-        case 6: scores_n(q, 3, keys, false, head_dim, scores, stride); break;
-        case 7: scores_n(q, 3, keys, true, head_dim, scores, stride); break;
-        case 8: scores_n(q, 4, keys, false, head_dim, scores, stride); break;
-        default: scores_n(q, 4, keys, true, head_dim, scores, stride); break;
+static inline __attribute__((always_inline)) void scores_block(const float *const *q, size_t n, const void *keys, const bool half, size_t head_dim,
+                                                               float *scores, size_t stride) {
+    while (n > 0) {
+        size_t now = n == 7 || n == 8 ? 4 : n < SCORES_QUERIES ? n : SCORES_QUERIES;
+        switch (now) {
+        case 1: scores_n(q, 1, keys, half, head_dim, scores, stride); break;
+        case 2: scores_n(q, 2, keys, half, head_dim, scores, stride); break;
+        case 3: scores_n(q, 3, keys, half, head_dim, scores, stride); break;
+        case 4: scores_n(q, 4, keys, half, head_dim, scores, stride); break;
+        case 5: scores_n(q, 5, keys, half, head_dim, scores, stride); break;
+        default: scores_n(q, 6, keys, half, head_dim, scores, stride); break;
         }
+        n -= now;
+        q += now;
+        scores += now * stride;
+    }
 }
 
 /* One query times 4 blocks. */
@@ -59,39 +65,54 @@ static void scores_avx2(const float *const *q, size_t n, const void *const *keys
         if (half) scores_4(q[0], keys + b, true, head_dim, scores + 16 * b);
         else scores_4(q[0], keys + b, false, head_dim, scores + 16 * b);
     }
-    for (; b < blocks; b++) scores_block(q, n, keys[b], half, head_dim, scores + 16 * b, stride);
+    for (; b < blocks; b++) {
+        if (half) scores_block(q, n, keys[b], true, head_dim, scores + 16 * b, stride);
+        else scores_block(q, n, keys[b], false, head_dim, scores + 16 * b, stride);
+    }
 }
 
-/* One query times 32 dimensions, then 8, then single ones. */
-static inline __attribute__((always_inline)) void values_one(const float *p, const void *values, const bool half, size_t count, size_t head_dim,
-                                                             float *out) {
-    size_t d = 0;
-    for (; d + 32 <= head_dim; d += 32) {
-        __m256 acc[4];
-        for (size_t v = 0; v < 4; v++) acc[v] = _mm256_loadu_ps(out + d + 8 * v);
-        for (size_t t = 0; t < count; t++) {
-            __m256 pt = _mm256_set1_ps(p[t]);
-            for (size_t v = 0; v < 4; v++) acc[v] = _mm256_fmadd_ps(pt, load(values, half, t * head_dim + d + 8 * v), acc[v]);
+/* n queries, at most 3, times `vectors` · 8 dimensions from d on: 12 sums, a vector of values, one of a probability. */
+static inline __attribute__((always_inline)) void values_part(const float *p, const int n, size_t stride, const void *values, const bool half, size_t count,
+                                                              size_t head_dim, size_t d, const int vectors, float *const *out) {
+    __m256 acc[3][4];
+    for (int i = 0; i < n; i++)
+        for (int v = 0; v < vectors; v++) acc[i][v] = _mm256_loadu_ps(out[i] + d + 8 * v);
+    for (size_t t = 0; t < count; t++) {
+        __m256 pt[3];
+        for (int i = 0; i < n; i++) pt[i] = _mm256_set1_ps(p[(size_t)i * stride + t]);
+        for (int v = 0; v < vectors; v++) {
+            __m256 value = load(values, half, t * head_dim + d + 8 * (size_t)v);
+            for (int i = 0; i < n; i++) acc[i][v] = _mm256_fmadd_ps(pt[i], value, acc[i][v]);
         }
-        for (size_t v = 0; v < 4; v++) _mm256_storeu_ps(out + d + 8 * v, acc[v]);
     }
-    for (; d + 8 <= head_dim; d += 8) {
-        __m256 acc = _mm256_loadu_ps(out + d);
-        for (size_t t = 0; t < count; t++) acc = _mm256_fmadd_ps(_mm256_set1_ps(p[t]), load(values, half, t * head_dim + d), acc);
-        _mm256_storeu_ps(out + d, acc);
-    }
+    for (int i = 0; i < n; i++)
+        for (int v = 0; v < vectors; v++) _mm256_storeu_ps(out[i] + d + 8 * v, acc[i][v]);
+}
+
+/* 32 dimensions at a time, then 8, then single ones. */
+static inline __attribute__((always_inline)) void values_n(const float *p, const int n, size_t stride, const void *values, const bool half, size_t count,
+                                                           size_t head_dim, float *const *out) {
+    size_t d = 0;
+    for (; d + 32 <= head_dim; d += 32) values_part(p, n, stride, values, half, count, head_dim, d, 4, out);
+    for (; d + 8 <= head_dim; d += 8) values_part(p, n, stride, values, half, count, head_dim, d, 1, out);
     for (; d < head_dim; d++)
         for (size_t t = 0; t < count; t++) {
             size_t at = t * head_dim + d;
-            out[d] = fmaf(p[t], half ? _cvtsh_ss(((const uint16_t *)values)[at]) : ((const float *)values)[at], out[d]);
+            float value = half ? _cvtsh_ss(((const uint16_t *)values)[at]) : ((const float *)values)[at];
+            for (int i = 0; i < n; i++) out[i][d] = fmaf(p[(size_t)i * stride + t], value, out[i][d]);
         }
 }
 
+static inline __attribute__((always_inline)) void values_any(const float *p, size_t n, size_t stride, const void *values, const bool half, size_t count,
+                                                             size_t head_dim, float *const *out) {
+    for (; n > 4 || n == 3; n -= 3, p += 3 * stride, out += 3) values_n(p, 3, stride, values, half, count, head_dim, out);
+    for (; n >= 2; n -= 2, p += 2 * stride, out += 2) values_n(p, 2, stride, values, half, count, head_dim, out);
+    if (n == 1) values_n(p, 1, stride, values, half, count, head_dim, out);
+}
+
 static void values_avx2(const float *p, size_t n, size_t stride, const void *values, bool half, size_t count, size_t head_dim, float *const *out) {
-    for (size_t i = 0; i < n; i++) {
-        if (half) values_one(p + i * stride, values, true, count, head_dim, out[i]);
-        else values_one(p + i * stride, values, false, count, head_dim, out[i]);
-    }
+    if (half) values_any(p, n, stride, values, true, count, head_dim, out);
+    else values_any(p, n, stride, values, false, count, head_dim, out);
 }
 
 const struct attention_kernels ATTENTION_KERNELS_AVX2 = {"avx2", scores_avx2, values_avx2};

@@ -1,5 +1,5 @@
 /*
- * bench_engine [--model DIR | --shape layers,width,heads,kv_heads,ffn,vocab] [--weights f32|q8] [--threads N] [--prompt N] [--generate N] [--sequences 1,4,16]
+ * bench_engine [--model DIR | --shape layers,width,heads,kv_heads,ffn,vocab] [--weights KIND] [--threads N] [--prompt N] [--generate N] [--sequences 1,4,16]
  * Prefill and decode in tokens/s through the whole engine, random prompts, greedy; beside each decode figure the share of the read bandwidth that the
  * weights' bytes amount to, the bandwidth being measured in the same run on huge pages.
  */
@@ -114,7 +114,9 @@ int main(int argc, char **argv) {
         const char *value = argv[i + 1];
         if (strcmp(argv[i], "--model") == 0) model = value;
         else if (strcmp(argv[i], "--shape") == 0 && numbers(value, shape, 6) == 6) continue;
-        else if (strcmp(argv[i], "--weights") == 0) o.weights = strcmp(value, "q8") == 0 ? PACKED_Q8 : PACKED_F32;
+        else if (strcmp(argv[i], "--weights") == 0) {
+            if (packed_kind_find(value, &o.weights, NULL) != 0) return 2;
+        }
         else if (strcmp(argv[i], "--sequences") == 0) sequence_count = numbers(value, sequences, 16);
         else if (numbers(value, &number, 1) == 1 && strcmp(argv[i], "--threads") == 0) o.threads = (int)number;
         else if (numbers(value, &number, 1) == 1 && strcmp(argv[i], "--prompt") == 0) prompt = number;
@@ -143,7 +145,7 @@ int main(int argc, char **argv) {
     /* Bytes of weights read for a step: every matrix once. */
     double params = (double)c->layers * (double)c->width * (2.0 * c->heads * c->head_dim + 2.0 * c->kv_heads * c->head_dim + 3.0 * c->ffn) +
                     (double)c->vocab * c->width;
-    double bytes = params * (o.weights == PACKED_F32 ? 4.0 : 34.0 / 32), limit = bandwidth(o.threads);
+    double bytes = (double)engine_weights_size(e), limit = bandwidth(o.threads);
     printf("load and repack %.2f s, %.0f MB a step, read bandwidth %.1f GB/s, kernels %s\n", load_s, bytes / 1e6, limit / 1e9,
            quant_kernels()->name);
     if (prompt + generate + 1 > engine_context(e)) {

@@ -161,7 +161,7 @@ static int parse_sequences(const char *text, uint32_t *list, size_t *n, struct e
 }
 
 static int run_serve(struct cli *c) {
-    struct engine_options o = {.threads = (int)cli_int(c, "--threads", 0), .weights = cli_text(c, "--weights") && strcmp(cli_text(c, "--weights"), "q8") == 0 ? PACKED_Q8 : PACKED_F32};
+    struct engine_options o = {.threads = (int)cli_int(c, "--threads", 0)};
     struct error err = {0};
     struct engine *e = NULL;
     struct buf out;
@@ -171,6 +171,7 @@ static int run_serve(struct cli *c) {
     int64_t generate = cli_int(c, "--gen-tokens", 128);
     const char *model = cli_text(c, "--model"), *sequences = cli_text(c, "--sequences");
     if (!model) return cli_usage(c, "--model is needed: a model directory");
+    if (cli_text(c, "--weights") && packed_kind_find(cli_text(c, "--weights"), &o.weights, &err) != 0) return cli_usage(c, "--weights: %s", err.message);
     if (parse_sequences(sequences ? sequences : "1,4,8,16", list, &n, &err) != 0) return cli_usage(c, "%s", err.message);
     for (size_t i = 0; i < n; i++)
         if (list[i] > o.sequences_max) o.sequences_max = list[i];
@@ -234,7 +235,7 @@ static const struct cli_option SERVE_OPTIONS[] = {
     {.name = "--prompt-tokens", .kind = CLI_INT, .value = "N", .min = 1, .max = ENGINE_TOKENS_MAX, .doc = "Of a prefill; 512"},
     {.name = "--gen-tokens", .kind = CLI_INT, .value = "N", .min = 1, .max = ENGINE_TOKENS_MAX, .doc = "Of a decode; 128"},
     {.name = "--sequences", .kind = CLI_TEXT, .value = "N,N,...", .doc = "Run together; 1,4,8,16"},
-    {.name = "--weights", .kind = CLI_TEXT, .value = "f32|q8", .doc = "As stored, or quantized to 8 bits when loaded; f32"},
+    {.name = "--weights", .kind = CLI_TEXT, .value = "stored|f32|bf16|f16|q8|q4|q4m", .doc = "As the model has them, or turned into that kind when loaded; stored"},
     {0},
 };
 static const struct cli_option TRAIN_OPTIONS[] = {

@@ -52,7 +52,7 @@ static int run_run(struct cli *c) {
     o.ignore_eos = cli_flag(c, "--ignore-eos");
     o.top_logits = (uint32_t)cli_int(c, "--top-logits", 0);
     o.threads = (int)cli_int(c, "--threads", 0);
-    o.weights = cli_text(c, "--weights") && strcmp(cli_text(c, "--weights"), "q8") == 0 ? PACKED_Q8 : PACKED_F32;
+    if (cli_text(c, "--weights") && packed_kind_find(cli_text(c, "--weights"), &o.weights, &err) != 0) return cli_usage(c, "--weights: %s", err.message);
     o.json = cli_json(c);
     int r = local_model(o.model, &err);
     if (r == 0 && ids) r = engine_parse_tokens(span_str(ids), &tokens, &o.token_count, &err);
@@ -96,7 +96,7 @@ static const struct cli_option OPTIONS[] = {
     {.name = "--top-logits", .kind = CLI_INT, .value = "K", .min = 1, .max = ENGINE_TOP_LOGITS_MAX, .doc = "With --json: the K highest logits of the first new position"},
     {.name = "--pooling", .kind = CLI_TEXT, .value = "mean|cls", .doc = "Not built yet"},
     {.name = "--no-normalize", .kind = CLI_FLAG, .doc = "Not built yet"},
-    {.name = "--weights", .kind = CLI_TEXT, .value = "f32|q8", .doc = "As stored, or quantized to 8 bits when loaded; f32"},
+    {.name = "--weights", .kind = CLI_TEXT, .value = "stored|f32|bf16|f16|q8|q4|q4m", .doc = "As the model has them, or turned into that kind when loaded; stored"},
     {.name = "--threads", .kind = CLI_INT, .value = "N", .min = 0, .max = POOL_THREADS_MAX, .doc = "0: all CPUs"},
     {.name = "--in", .kind = CLI_FILE, .value = "FILE", .doc = "Not built yet"},
     {.name = "--out", .kind = CLI_FILE, .value = "FILE", .doc = "Not built yet"},

@@ -20,19 +20,20 @@ enum { SPIN_TURNS = 2000 };          /* about 20–50 µs: shorter than a park a
 enum { CHUNKS_PER_THREAD = 8 };      /* enough to even out, few enough that taking one costs nothing */
 #define CLOSED UINT32_MAX
 
+/* Three cache lines: what threads compete for, what they only read, what they report. A thread that spins reads the first two. */
 struct pool {
-    _Atomic uint64_t ticket;   /* number of the call << 32 | next chunk, or CLOSED */
-    _Atomic(void *) arg;
+    _Alignas(64) _Atomic uint64_t ticket; /* number of the call << 32 | next chunk, or CLOSED */
+    _Alignas(64) _Atomic(void *) arg;
     void (*_Atomic fn)(void *arg, size_t item, int thread);
     _Atomic size_t count, chunk;
-    char apart[64];            /* what finishes is counted on another cache line */
-    _Atomic size_t done;       /* items */
+    atomic_int active; /* threads [0, active) take chunks */
+    atomic_bool stop;
+    int threads, started;
+    _Alignas(64) _Atomic size_t done; /* items */
     atomic_int parked;
-    atomic_int active;         /* threads [0, active) take chunks */
-    atomic_bool stop, waiting; /* waiting: the caller sleeps */
+    atomic_bool waiting; /* the caller sleeps */
     pthread_mutex_t lock;
     pthread_cond_t work, finished;
-    int threads, started;
     pthread_t *ids;
 };
 
@@ -110,8 +111,9 @@ static bool start_thread(struct pool *p, int thread) {
 struct pool *pool_new(int threads) {
     if (threads <= 0) threads = cpu_count();
     if (threads > POOL_THREADS_MAX) threads = POOL_THREADS_MAX;
-    struct pool *p = mem_zalloc(sizeof *p);
+    struct pool *p = mem_alloc_aligned(sizeof *p);
     if (!p) return NULL;
+    memset(p, 0, sizeof *p);
     p->threads = threads;
     atomic_store(&p->active, threads);
     atomic_store(&p->ticket, (uint64_t)CLOSED);

@@ -41,7 +41,7 @@ struct engine_options {
     uint32_t context;        /* 0: the model's own; longer ones are cut to it */
     uint32_t step_rows;      /* tokens of a step while nothing streams; 0: 256 */
     uint32_t step_rows_mixed; /* prompt tokens of a step while something does; 0: 64 */
-    enum packed_kind weights; /* PACKED_F32: as stored; PACKED_Q8: quantized when loaded */
+    enum packed_kind weights; /* PACKED_STORED: as the model has them; else turned into that kind when loaded */
     bool kv_half;            /* keys and values in f16 */
 };
 
@@ -61,6 +61,7 @@ const struct model_generation *engine_generation(const struct engine *e);
 bool engine_has_chat(const struct engine *e);
 uint32_t engine_context(const struct engine *e); /* tokens that prompt and answer have together */
 size_t engine_memory(const struct engine *e);    /* bytes: weights and the whole KV cache */
+size_t engine_weights_size(const struct engine *e); /* bytes of packed matrices: what a step reads of them, once for all its rows */
 
 struct engine_request {
     /* The prompt, one of three; all is copied. Tokens are taken as they stand. */

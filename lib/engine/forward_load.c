@@ -46,6 +46,9 @@ static int load_part(struct forward *f, struct matrix *m, struct fill_job *job, 
     return 0;
 }
 
+/* The kind that a parameter is packed as. */
+static enum packed_kind kind_of(const struct forward *f) { return f->kind == PACKED_STORED ? PACKED_F32 : f->kind; }
+
 /* The parameters with these roles, one below the other; those of one kind as one part, unless each is wanted apart. */
 static int load_matrix(struct forward *f, const struct model_weights *weights, const enum model_role *roles, size_t n, bool apart, uint32_t layer,
                        struct matrix *m, struct error *err) {
@@ -62,7 +65,7 @@ static int load_matrix(struct forward *f, const struct model_weights *weights, c
             job.cols = weights->params[at].cols;
             i++;
         } while (i < n && !apart);
-        r = load_part(f, m, &job, f->kind, model_role_name(roles[i - count]), layer, err);
+        r = load_part(f, m, &job, kind_of(f), model_role_name(roles[i - count]), layer, err);
     }
     return r;
 }

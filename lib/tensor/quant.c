@@ -17,6 +17,7 @@ static const struct {
     size_t panel_rows, unit;
     bool blocks;
 } KINDS[PACKED_KINDS] = {
+    [PACKED_STORED] = {"stored", 0, 0, false},
     [PACKED_F32] = {"f32", PACKED_FLOAT_PANEL, PACKED_FLOAT_PANEL * sizeof(float), false},
     [PACKED_Q8] = {"q8", PACKED_BLOCK_PANEL, QUANT_Q8_BLOCK_SIZE, true},
     [PACKED_BF16] = {"bf16", PACKED_FLOAT_PANEL, PACKED_FLOAT_PANEL * sizeof(uint16_t), false},
@@ -87,12 +88,21 @@ void quant_kernels_use(const struct quant_kernels *k) { atomic_store_explicit(&c
 /* --- packing --- */
 
 const char *packed_kind_name(enum packed_kind kind) { return KINDS[kind].name; }
+int packed_kind_find(const char *name, enum packed_kind *kind, struct error *err) {
+    for (enum packed_kind k = PACKED_STORED; k < PACKED_KINDS; k++)
+        if (strcmp(KINDS[k].name, name) == 0) {
+            *kind = k;
+            return 0;
+        }
+    return error_set(err, E_INVALID, "\"%.20s\" is no kind of weights: stored (as the model has them), f32, bf16, f16, q8, q4 or q4m", name);
+}
 bool packed_kind_is_blocks(enum packed_kind kind) { return KINDS[kind].blocks; }
 size_t packed_panel_rows(enum packed_kind kind) { return KINDS[kind].panel_rows; }
 
 static size_t block_count(size_t cols) { return (cols + QUANT_BLOCK - 1) / QUANT_BLOCK; }
 
 static int panel_bytes(enum packed_kind kind, size_t rows, size_t cols, size_t *panels, size_t *size) {
+    ASSERT(kind > PACKED_STORED && kind < PACKED_KINDS);
     if (rows == 0 || cols == 0 || rows > SIZE_MAX / 2 || cols > SIZE_MAX / 2) return E_RANGE;
     *panels = (rows + packed_panel_rows(kind) - 1) / packed_panel_rows(kind);
     return size_mul(KINDS[kind].blocks ? block_count(cols) : cols, KINDS[kind].unit, size) ? 0 : E_RANGE;

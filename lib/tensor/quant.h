@@ -33,7 +33,8 @@
 
 #include "base/error.h"
 
-enum packed_kind { PACKED_F32, PACKED_Q8, PACKED_BF16, PACKED_F16, PACKED_Q4, PACKED_Q4M, PACKED_KINDS };
+/* PACKED_STORED is a wish, not a kind: each matrix as the kind that its stored type is nearest to. */
+enum packed_kind { PACKED_STORED, PACKED_F32, PACKED_BF16, PACKED_F16, PACKED_Q8, PACKED_Q4, PACKED_Q4M, PACKED_KINDS };
 enum {
     QUANT_BLOCK = 32,       /* values per scale, as in GGUF */
     PACKED_FLOAT_PANEL = 64, /* 4 vectors of 512 bits: enough chains to hide the latency of fma for a single row of x */
@@ -50,6 +51,8 @@ struct packed {
 };
 
 const char *packed_kind_name(enum packed_kind kind);
+/* By name: "stored", "f32", "bf16", "f16", "q8", "q4", "q4m". E_INVALID names those that there are. */
+int packed_kind_find(const char *name, enum packed_kind *kind, struct error *err);
 bool packed_kind_is_blocks(enum packed_kind kind); /* int8 activations */
 size_t packed_panel_rows(enum packed_kind kind);
 /* Bytes that W [rows, cols] takes, a multiple of 64. E_RANGE on overflow or an empty matrix. */

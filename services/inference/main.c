@@ -16,7 +16,7 @@ static const struct config_row ROWS[] = {
     ROW(context, CONFIG_INT, "0", 0, 1 << 24, "Tokens of the longest sequence; 0: the model's own."),
     ROW(step_tokens, CONFIG_INT, "256", 1, 4096, "Prompt tokens of a step while nothing streams."),
     ROW(step_tokens_mixed, CONFIG_INT, "64", 1, 4096, "Prompt tokens of a step beside running streams: what they wait for at most."),
-    ROW(weights, CONFIG_STRING, "f32", 0, 0, "f32: as stored; q8: quantized to 8 bits when loaded."),
+    ROW(weights, CONFIG_STRING, "stored", 0, 0, "stored: as the model has them; f32, bf16, f16, q8, q4 or q4m: turned into that when loaded."),
     ROW(kv_type, CONFIG_STRING, "f32", 0, 0, "f32 or f16: of keys and values."),
 };
 
@@ -78,7 +78,8 @@ static int start(struct service *s, void **arg, struct error *err) {
     inf->service = s;
     inf->settings = service_settings(s);
     const struct inference_settings *set = inf->settings;
-    if (strcmp(set->weights, "f32") != 0 && strcmp(set->weights, "q8") != 0) return error_set(err, E_INVALID, "inference.weights: \"%s\" is neither f32 nor q8", set->weights);
+    struct error why;
+    if (packed_kind_find(set->weights, &(enum packed_kind){0}, &why) != 0) return error_set(err, E_INVALID, "inference.weights: %s", why.message);
     if (strcmp(set->kv_type, "f32") != 0 && strcmp(set->kv_type, "f16") != 0) return error_set(err, E_INVALID, "inference.kv_type: \"%s\" is neither f32 nor f16", set->kv_type);
     pthread_mutex_init(&inf->dirty_lock, NULL);
     arena_init(&inf->arena, ARENA_MAX);

@@ -48,8 +48,8 @@ static void load_model(void *arg) {
                                .context = (uint32_t)s->context,
                                .step_rows = (uint32_t)s->step_tokens,
                                .step_rows_mixed = (uint32_t)s->step_tokens_mixed,
-                               .weights = strcmp(s->weights, "q8") == 0 ? PACKED_Q8 : PACKED_F32,
                                .kv_half = strcmp(s->kv_type, "f16") == 0};
+    if (r == 0) r = packed_kind_find(s->weights, &o.weights, &m->error);
     if (r == 0) r = engine_new(&m->loaded, dir, &o, &m->error);
     m->result = r;
 }

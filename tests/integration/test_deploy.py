@@ -353,7 +353,7 @@ ask genloop dataset ""
 ask genloop jobs re
 ask genloop up --
 ask genloop run --task ""
-ask genloop run --weights q
+ask genloop run --weights bf
 ask genloop completion ""
 complete -p genloop
 """
@@ -367,7 +367,7 @@ complete -p genloop
         equal(sorted(jobs.split()), ["resume", "retry"], "genloop jobs re")
         expect({"--home", "--port", "--detach", "--json"} <= set(up.split()), f"genloop up --: {up}")
         expect("generate" in task.split() and "--task" not in task.split(), f"genloop run --task: {task}")
-        equal((weights, sorted(shells.split())[-2:]), ("q8", ["bash", "zsh"]), "choices")
+        equal((weights, sorted(shells.split())[-2:]), ("bf16", ["bash", "zsh"]), "choices")
         expect("_genloop" in registered, registered)
         if shutil.which("zsh"):
             done = subprocess.run(["zsh", "-fc", f"autoload -U compinit && compinit -D && source {self.prefix}/share/zsh/site-functions/_genloop && whence -w _genloop"], capture_output=True, text=True)

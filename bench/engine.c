@@ -14,44 +14,7 @@
 #include "base/random.h"
 #include "engine/engine.h"
 #include "engine/scheduler.h"
-
-struct stream {
-    const uint64_t *data;
-    size_t part;
-    uint64_t sums[POOL_THREADS_MAX];
-};
-static void read_part(void *arg, size_t item, int thread) {
-    struct stream *s = arg;
-    const uint64_t *p = s->data + item * s->part;
-    uint64_t a = 0, b = 0, c = 0, d = 0;
-    (void)thread;
-    for (size_t i = 0; i + 8 <= s->part; i += 8) {
-        __builtin_prefetch(p + i + 512); /* 4 KiB ahead: the hardware's own stops at page borders */
-        a += p[i] ^ p[i + 4];
-        b += p[i + 1] ^ p[i + 5];
-        c += p[i + 2] ^ p[i + 6];
-        d += p[i + 3] ^ p[i + 7];
-    }
-    s->sums[item] = a + b + c + d;
-}
-/* Bytes per second that all threads read together from memory that no cache holds; the best of some runs. */
-static double bandwidth(int threads) {
-    size_t size = (size_t)512 << 20;
-    struct pool *pool = pool_new(threads);
-    int n = pool_threads(pool);
-    struct stream s = {.data = quant_map(size), .part = size / 8 / (size_t)n};
-    memset((void *)(uintptr_t)s.data, 1, size);
-    double best = 0;
-    for (int i = 0; i < 10; i++) {
-        int64_t from = clock_mono_us();
-        pool_run(pool, (size_t)n, &s, read_part);
-        double rate = (double)size * 1e6 / (double)(clock_mono_us() - from);
-        if (rate > best) best = rate;
-    }
-    quant_unmap((void *)(uintptr_t)s.data, size);
-    pool_free(pool);
-    return best;
-}
+#include "tensor/peak.h"
 
 static int random_model(struct model_dir *dir, const uint32_t *n, struct error *err) {
     struct model_config c;
@@ -141,13 +104,13 @@ int main(int argc, char **argv) {
         return 1;
     }
     double load_s = (double)(clock_mono_us() - from) / 1e6;
-    const struct model_config *c = engine_model(e);
-    /* Bytes of weights read for a step: every matrix once. */
-    double params = (double)c->layers * (double)c->width * (2.0 * c->heads * c->head_dim + 2.0 * c->kv_heads * c->head_dim + 3.0 * c->ffn) +
-                    (double)c->vocab * c->width;
-    double bytes = (double)engine_weights_size(e), limit = bandwidth(o.threads);
-    printf("load and repack %.2f s, %.0f MB a step, read bandwidth %.1f GB/s, kernels %s\n", load_s, bytes / 1e6, limit / 1e9,
-           quant_kernels()->name);
+    struct engine_weights weights;
+    engine_get_weights(e, &weights);
+    struct pool *pool = pool_new(o.threads);
+    double bytes = (double)weights.size, limit = peak_read_bandwidth(pool), peak = peak_multiply_adds(pool, weights.kind);
+    pool_free(pool);
+    printf("load and repack %.2f s, %.0f MB a step, read bandwidth %.1f GB/s, peak %.1f G multiply-adds/s, kernels %s\n", load_s, bytes / 1e6, limit / 1e9,
+           peak / 1e9, quant_kernels()->name);
     if (prompt + generate + 1 > engine_context(e)) {
         fprintf(stderr, "the context has %u tokens\n", engine_context(e));
         return 2;
@@ -158,7 +121,7 @@ int main(int argc, char **argv) {
         double s = (double)run(e, 1, prompt, 1) / 1e6;
         if (i == 0 || s < seconds) seconds = s;
     }
-    multiply_adds = (params - (double)c->vocab * c->width) * (double)prompt;
+    multiply_adds = (double)weights.multiply_adds * (double)prompt;
     printf("prefill of %zu: %.1f tokens/s, %.1f G multiply-adds/s\n", prompt, (double)prompt / seconds, multiply_adds / seconds / 1e9);
     for (size_t i = 0; i < sequence_count; i++) {
         double best = 0;

@@ -109,6 +109,7 @@ extern const struct verb VERBS_FEEDBACK[];
 extern const struct verb VERBS_AUDIT[];
 extern const struct verb VERBS_RUN[];
 extern const struct verb VERBS_TOKENIZE[];
+extern const struct verb VERBS_BENCH_SERVE[];
 extern const struct verb VERBS_BENCH[];
 extern const struct verb VERBS_CONFIG[];
 extern const struct verb VERBS_PROGRAM[]; /* version, completion, man */

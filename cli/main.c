@@ -9,7 +9,7 @@
 #include "cli.h"
 
 static const struct verb *const TABLES[] = {VERBS_PLATFORM, VERBS_STATUS, VERBS_LOGS, VERBS_INGEST, VERBS_DATASET, VERBS_TRAIN, VERBS_MODELS, VERBS_GOVERN, VERBS_KEYS, VERBS_CHAT, VERBS_BATCH,
-                                             VERBS_FEEDBACK, VERBS_AUDIT, VERBS_RUN, VERBS_TOKENIZE, VERBS_BENCH, VERBS_CONFIG, VERBS_PROGRAM};
+                                             VERBS_FEEDBACK, VERBS_AUDIT, VERBS_RUN, VERBS_TOKENIZE, VERBS_BENCH_SERVE, VERBS_BENCH, VERBS_CONFIG, VERBS_PROGRAM};
 
 const struct verb *cli_verb_at(size_t index) {
     for (size_t t = 0; t < sizeof TABLES / sizeof *TABLES; t++)

@@ -25,7 +25,10 @@ const struct tokenizer *engine_tokenizer(const struct engine *e) { return e->dir
 const struct model_generation *engine_generation(const struct engine *e) { return &e->dir.generation; }
 bool engine_has_chat(const struct engine *e) { return e->dir.chat_template != NULL && e->dir.tokenizer != NULL; }
 uint32_t engine_context(const struct engine *e) { return e->context; }
-size_t engine_weights_size(const struct engine *e) { return forward_weights_size(e->forward); }
+void engine_get_weights(const struct engine *e, struct engine_weights *w) {
+    *w = (struct engine_weights){.size = forward_weights_size(e->forward), .kind = forward_weights_kind(e->forward)};
+    forward_multiply_adds(e->forward, &w->multiply_adds, &w->multiply_adds_logits);
+}
 size_t engine_memory(const struct engine *e) { return forward_weights_size(e->forward) + e->kv.data_size; }
 
 /* --- a request's memory --- */

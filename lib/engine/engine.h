@@ -61,7 +61,12 @@ const struct model_generation *engine_generation(const struct engine *e);
 bool engine_has_chat(const struct engine *e);
 uint32_t engine_context(const struct engine *e); /* tokens that prompt and answer have together */
 size_t engine_memory(const struct engine *e);    /* bytes: weights and the whole KV cache */
-size_t engine_weights_size(const struct engine *e); /* bytes of packed matrices: what a step reads of them, once for all its rows */
+/* Of the packed matrices: their bytes, which a step reads once for all its rows; what they are packed as; multiply-adds of a row, without and for its logits. */
+struct engine_weights {
+    size_t size, multiply_adds, multiply_adds_logits;
+    enum packed_kind kind;
+};
+void engine_get_weights(const struct engine *e, struct engine_weights *w);
 
 struct engine_request {
     /* The prompt, one of three; all is copied. Tokens are taken as they stand. */

@@ -357,6 +357,21 @@ void forward_logits(struct forward *f, size_t first, size_t count, float *logits
 const float *forward_hidden(const struct forward *f) { return f->out; }
 size_t forward_weights_size(const struct forward *f) { return f->memory_size; }
 
+static size_t elements(const struct matrix *m) {
+    size_t n = 0;
+    for (uint32_t i = 0; i < m->parts; i++) n += m->part[i].rows * m->part[i].cols;
+    return n;
+}
+void forward_multiply_adds(const struct forward *f, size_t *layers, size_t *logits) {
+    *layers = 0;
+    for (uint32_t i = 0; i < f->config.layers; i++) {
+        const struct layer *l = &f->layers[i];
+        *layers += elements(&l->qkv) + elements(&l->o) + elements(&l->gate_up) + elements(&l->down);
+    }
+    *logits = elements(&f->head);
+}
+enum packed_kind forward_weights_kind(const struct forward *f) { return f->layers[0].down.part[0].kind; }
+
 void forward_kv_shape(const struct model_config *c, bool half, struct kv_shape *shape) {
     *shape = (struct kv_shape){.layers = c->layers, .kv_heads = c->kv_heads, .head_dim = c->head_dim, .half = half};
 }

@@ -22,5 +22,6 @@ set(SOURCES_fuzz_generate_message ${services}/gateway/generate_request.c ${servi
 set(SOURCES_fuzz_route ${services}/gateway/router.c)
 set(SOURCES_fuzz_feedback_json ${services}/feedback/feedback_json.c ${services}/feedback/pairs.c ${services}/gateway/feedback_request.c)
 set(SOURCES_fuzz_registry ${services}/feedback/audit.c ${services}/feedback/ledger.c)
+set(SOURCES_fuzz_hub ${CMAKE_SOURCE_DIR}/cli/hub_files.c)
 set(SOURCES_fuzz_sse ${CMAKE_SOURCE_DIR}/cli/sse.c)
 set(SOURCES_fuzz_idempotency_record ${services}/gateway/idempotency_record.c)

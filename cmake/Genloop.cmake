@@ -4,7 +4,7 @@
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 foreach(dep IN ITEMS libuv jansson yaml-0.1 libzmq libprotobuf-c rdkafka hiredis sqlite3 libsodium libcurl libzstd zlib
-                     libutf8proc openssl libnghttp2)
+                     libutf8proc openssl libnghttp2 libpcre2-8)
   string(REGEX REPLACE "[^a-zA-Z0-9]" "_" var ${dep})
   pkg_check_modules(${var} REQUIRED IMPORTED_TARGET ${dep})
 endforeach()

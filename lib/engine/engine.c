@@ -46,6 +46,7 @@ void request_free(struct request *q) {
     stop_fini(&q->stop);
     buf_fini(&q->text);
     buf_fini(&q->raw);
+    detokenizer_fini(&q->detokenizer);
     mem_free(q->prompt_logprobs);
     mem_free(q->prompt_argmax);
     mem_free(q->prompt_tops);

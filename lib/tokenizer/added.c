@@ -6,7 +6,7 @@
 #include "tokenizer/internal.h"
 
 static int compare(const void *a, const void *b) {
-    struct span x = (*(const struct added_token *const *)a)->content, y = (*(const struct added_token *const *)b)->content;
+    struct span x = (*(const struct added_token *const *)a)->normal, y = (*(const struct added_token *const *)b)->normal;
     int r = memcmp(x.data, y.data, x.len < y.len ? x.len : y.len);
     return r ? r : (x.len > y.len) - (x.len < y.len);
 }
@@ -16,12 +16,12 @@ int added_set_init(struct added_set *set, const struct added_token *tokens, size
     set->sorted = arena_calloc(arena, count + 1, sizeof set->sorted[0]);
     if (!set->sorted) return E_NOMEM;
     for (size_t i = 0; i < count; i++)
-        if (tokens[i].normalized == normalized && tokens[i].content.len) set->sorted[set->count++] = &tokens[i];
+        if (tokens[i].normalized == normalized && tokens[i].normal.len) set->sorted[set->count++] = &tokens[i];
     qsort(set->sorted, set->count, sizeof set->sorted[0], compare);
     size_t at = 0;
     for (unsigned b = 0; b < 256; b++) {
         set->first[b] = (uint32_t)at;
-        while (at < set->count && (uint8_t)set->sorted[at]->content.data[0] == b) at++;
+        while (at < set->count && (uint8_t)set->sorted[at]->normal.data[0] == b) at++;
     }
     set->first[256] = (uint32_t)at;
     return 0;
@@ -31,7 +31,7 @@ int added_set_init(struct added_set *set, const struct added_token *tokens, size
 static size_t lower(const struct added_set *set, size_t lo, size_t hi, size_t depth, unsigned b) {
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        if ((uint8_t)set->sorted[mid]->content.data[depth] < b) lo = mid + 1;
+        if ((uint8_t)set->sorted[mid]->normal.data[depth] < b) lo = mid + 1;
         else hi = mid;
     }
     return lo;
@@ -42,9 +42,9 @@ static const struct added_token *longest(const struct added_set *set, struct spa
     size_t lo = set->first[(uint8_t)s.data[0]], hi = set->first[(uint8_t)s.data[0] + 1];
     const struct added_token *best = NULL;
     for (size_t depth = 1; lo < hi; depth++) {
-        if (set->sorted[lo]->content.len == depth) { /* sorted: the one that ends here comes first */
+        if (set->sorted[lo]->normal.len == depth) { /* sorted: the one that ends here comes first */
             best = set->sorted[lo];
-            while (lo < hi && set->sorted[lo]->content.len == depth) lo++;
+            while (lo < hi && set->sorted[lo]->normal.len == depth) lo++;
         }
         if (depth == s.len) break;
         unsigned b = (uint8_t)s.data[depth];
@@ -74,7 +74,7 @@ static bool is_white(struct span text, size_t at, size_t len) {
 /* Whether [start, end) lies whole in one trusted piece. */
 static bool trusted(struct trust *t, size_t start, size_t end) {
     if (!t->pieces) return !t->no_specials;
-    if (t->normalized) normalized_origin(t->normalized, &start, &end);
+    if (t->normalized) normalizing_origin(t->normalized, &start, &end);
     start += t->shift;
     end += t->shift;
     if (start < t->cursor_at) t->cursor = t->cursor_at = 0;
@@ -92,7 +92,7 @@ struct added_match added_find(const struct added_set *set, struct span text, siz
             at++;
             continue;
         }
-        size_t start = at, end = at + token->content.len;
+        size_t start = at, end = at + token->normal.len;
         if (token->special && !trusted(trust, start, end)) {
             at++; /* not past it: a trusted one may begin inside */
             continue;

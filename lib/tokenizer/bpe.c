@@ -6,13 +6,7 @@
 #include "base/alloc.h"
 #include "tokenizer/internal.h"
 
-enum {
-    WORD_SCAN_MAX = 48,       /* bytes: up to here the scan is faster than the heap (measured) */
-    CACHE_SLOTS = 8192,       /* × 48 bytes = 384 KB: stays in the second-level cache */
-    CACHE_TEXT_MIN = 2048,    /* a shorter text repeats too little to pay for clearing the cache */
-    CACHE_WORD_MAX = 16,
-    CACHE_IDS_MAX = 6,
-};
+enum { WORD_SCAN_MAX = 48 }; /* symbols: up to here the scan is faster than the heap (measured) */
 
 static uint64_t mix(uint64_t x) {
     x ^= x >> 32;
@@ -48,11 +42,6 @@ static inline uint32_t rank_of(const struct bpe *m, uint32_t left, uint32_t righ
     return UINT32_MAX;
 }
 
-struct cached_word {
-    char bytes[CACHE_WORD_MAX];
-    uint8_t len, id_count, size[CACHE_IDS_MAX]; /* bytes of each id's part: their offsets */
-    uint32_t ids[CACHE_IDS_MAX];
-};
 struct symbol {
     uint32_t id, start, end; /* bytes of the word */
     uint32_t prev, next;
@@ -62,28 +51,16 @@ struct heap_item {
     uint32_t left, right;    /* stale where the symbols are others by now */
 };
 struct bpe_scratch {
-    struct cached_word *cache; /* NULL for short texts */
     struct symbol *symbols;
     size_t symbol_capacity;
     struct heap_item *heap;
     size_t heap_len, heap_capacity;
 };
 
-struct bpe_scratch *bpe_scratch_new(size_t text_len) {
-    struct bpe_scratch *s = mem_zalloc(sizeof *s);
-    if (s && text_len >= CACHE_TEXT_MIN) {
-        s->cache = mem_calloc(CACHE_SLOTS, sizeof s->cache[0]);
-        if (!s->cache) {
-            mem_free(s);
-            return NULL;
-        }
-    }
-    return s;
-}
+struct bpe_scratch *bpe_scratch_new(void) { return mem_zalloc(sizeof(struct bpe_scratch)); }
 
 void bpe_scratch_free(struct bpe_scratch *s) {
     if (!s) return;
-    mem_free(s->cache);
     mem_free(s->symbols);
     mem_free(s->heap);
     mem_free(s);
@@ -179,53 +156,101 @@ static int merge_heap(const struct bpe *m, struct bpe_scratch *s, size_t *count)
     return 0;
 }
 
-int bpe_encode_word(const struct tokenizer *t, struct bpe_scratch *s, struct span word, struct tokens *out, bool offsets, uint32_t base,
-                    struct error *err) {
-    const struct bpe *m = &t->bpe;
-    int r = 0;
-    struct cached_word *cached = NULL;
-    if (s->cache && word.len <= CACHE_WORD_MAX) {
-        uint64_t h = 0, h2 = word.len;
-        memcpy(&h, word.data, word.len < 8 ? word.len : 8);
-        if (word.len > 8) memcpy(&h2, word.data + 8, word.len - 8);
-        cached = &s->cache[mix(h ^ mix(h2 + (word.len << 56))) & (CACHE_SLOTS - 1)];
-        if (cached->len == word.len && memcmp(cached->bytes, word.data, word.len) == 0) {
-            for (unsigned i = 0; i < cached->id_count; i++) {
-                r = tokens_push(out, offsets, cached->ids[i], base, base + cached->size[i]);
-                if (r) return error_set(err, r, "no memory for tokens");
-                base += cached->size[i];
-            }
-            return 0;
-        }
-    }
-    if (m->ignore_merges) {
-        uint32_t id = tokenizer_find_model(t, word);
-        if (id != TOKEN_NONE) return tokens_push(out, offsets, id, base, base + (uint32_t)word.len);
-    }
-    r = array_reserve(&s->symbols, &s->symbol_capacity, word.len < WORD_SCAN_MAX ? WORD_SCAN_MAX : word.len, sizeof s->symbols[0]);
-    if (r) return error_set(err, r, "no memory for tokens");
+/* The symbols that a word begins as: its bytes, or its characters as the vocabulary has them. Returns how many. */
+static size_t symbols_of_bytes(const struct bpe *m, struct span word, struct symbol *symbols) {
     size_t n = 0;
     for (size_t i = 0; i < word.len; i++) {
         uint32_t id = m->bytes[(uint8_t)word.data[i]];
         if (id == TOKEN_NONE) continue; /* no such byte and no unknown token: left out, as the reference implementation does */
-        s->symbols[n++] = (struct symbol){.id = id, .start = (uint32_t)i, .end = (uint32_t)i + 1};
+        symbols[n++] = (struct symbol){.id = id, .start = (uint32_t)i, .end = (uint32_t)i + 1};
     }
+    return n;
+}
+
+/* A character's token, with what the model puts before and behind it. */
+static uint32_t find_character(const struct tokenizer *t, struct span c, bool first, bool last) {
+    const struct bpe *m = &t->bpe;
+    struct span prefix = first ? (struct span){NULL, 0} : m->prefix, suffix = last ? m->suffix : (struct span){NULL, 0};
+    if (!prefix.len && !suffix.len) return c.len == 1 && (uint8_t)c.data[0] < 0x80 ? m->bytes[(uint8_t)c.data[0]] : tokenizer_find_model(t, c);
+    char text[2 * TOKENIZER_TOKEN_BYTES_MAX + 8];
+    if (prefix.len) memcpy(text, prefix.data, prefix.len);
+    memcpy(text + prefix.len, c.data, c.len);
+    if (suffix.len) memcpy(text + prefix.len + c.len, suffix.data, suffix.len);
+    return tokenizer_find_model(t, span_of(text, prefix.len + c.len + suffix.len));
+}
+
+static size_t symbols_of_text(const struct tokenizer *t, struct span word, struct symbol *symbols) {
+    size_t n = 0, unk_start = 0, unk_end = 0; /* an unknown one that has not been put yet */
+    for (size_t i = 0, len; i < word.len; i += len) {
+        (void)char_at(word.data + i, word.len - i, &len);
+        struct span c = span_sub(word, i, len);
+        uint32_t id = find_character(t, c, i == 0, i + len == word.len);
+        if (id != TOKEN_NONE) {
+            if (unk_end > unk_start) symbols[n++] = (struct symbol){.id = t->unk, .start = (uint32_t)unk_start, .end = (uint32_t)unk_end};
+            unk_start = unk_end = 0;
+            symbols[n++] = (struct symbol){.id = id, .start = (uint32_t)i, .end = (uint32_t)(i + len)};
+            continue;
+        }
+        if (t->byte_fallback && !t->bpe.prefix.len && !t->bpe.suffix.len) {
+            bool all = true;
+            for (size_t k = 0; k < len; k++) all &= t->byte_ids[(uint8_t)c.data[k]] != TOKEN_NONE;
+            if (all) {
+                for (size_t k = 0; k < len; k++)
+                    symbols[n++] = (struct symbol){.id = t->byte_ids[(uint8_t)c.data[k]], .start = (uint32_t)(i + k), .end = (uint32_t)(i + k + 1)};
+                continue; /* an unknown one before it is put behind it: as the reference implementation does */
+            }
+        }
+        if (t->unk == TOKEN_NONE) continue;
+        if (unk_end > unk_start && !t->bpe.fuse_unk) symbols[n++] = (struct symbol){.id = t->unk, .start = (uint32_t)unk_start, .end = (uint32_t)unk_end};
+        if (unk_end == unk_start || !t->bpe.fuse_unk) unk_start = i;
+        unk_end = i + len;
+    }
+    if (unk_end > unk_start) symbols[n++] = (struct symbol){.id = t->unk, .start = (uint32_t)unk_start, .end = (uint32_t)unk_end};
+    return n;
+}
+
+int bpe_encode_word(const struct tokenizer *t, struct bpe_scratch *s, struct span word, struct tokens *out, bool offsets, uint32_t base,
+                    struct error *err) {
+    const struct bpe *m = &t->bpe;
+    if (m->ignore_merges) {
+        uint32_t id = tokenizer_find_model(t, word);
+        if (id != TOKEN_NONE) {
+            int r = tokens_push(out, offsets, id, base, base + (uint32_t)word.len);
+            return r ? error_set(err, r, "no memory for tokens") : 0;
+        }
+    }
+    int r = array_reserve(&s->symbols, &s->symbol_capacity, word.len < WORD_SCAN_MAX ? WORD_SCAN_MAX : word.len, sizeof s->symbols[0]);
+    if (r) return error_set(err, r, "no memory for tokens");
+    size_t n = t->byte_level ? symbols_of_bytes(m, word, s->symbols) : symbols_of_text(t, word, s->symbols);
     if (n <= WORD_SCAN_MAX) n = merge_scan(m, s->symbols, n);
     else r = merge_heap(m, s, &n);
     for (size_t i = 0; !r && i < n; i++) r = tokens_push(out, offsets, s->symbols[i].id, base + s->symbols[i].start, base + s->symbols[i].end);
-    if (r) return error_set(err, r, "no memory for tokens");
-    if (cached && n <= CACHE_IDS_MAX && (n == 0 || s->symbols[n - 1].end == word.len) && (n == 0 || s->symbols[0].start == 0)) {
-        bool dense = n > 0; /* offsets are kept as sizes: only where no byte was left out */
-        for (size_t i = 1; i < n; i++) dense &= s->symbols[i].start == s->symbols[i - 1].end;
-        if (dense) {
-            memcpy(cached->bytes, word.data, word.len);
-            cached->len = (uint8_t)word.len;
-            cached->id_count = (uint8_t)n;
-            for (size_t i = 0; i < n; i++) {
-                cached->ids[i] = s->symbols[i].id;
-                cached->size[i] = (uint8_t)(s->symbols[i].end - s->symbols[i].start);
-            }
-        }
+    return r ? error_set(err, r, "no memory for tokens") : 0;
+}
+
+/* ---- SentencePiece's texts come uncut: a whole document is one word, unless its words can be told apart ---- */
+
+static const char lower_bar[] = "\xE2\x96\x81"; /* U+2581, SentencePiece's space */
+
+void bpe_find_cut(struct tokenizer *t) {
+    struct bpe *m = &t->bpe;
+    m->cut = false;
+    const struct span bar = SPAN("\xE2\x96\x81");
+    if (t->byte_level || m->ignore_merges || m->prefix.len || m->suffix.len || tokenizer_find_model(t, bar) == TOKEN_NONE) return;
+    for (uint32_t i = 0; i < m->merge_count; i++)
+        if (span_starts(t->entries[m->merges[i].right].bytes, bar) && !span_ends(t->entries[m->merges[i].left].bytes, bar)) return;
+    m->cut = true;
+}
+
+size_t bpe_cut_word(struct span text, size_t at) {
+    size_t i = at;
+    while (i + 3 <= text.len && memcmp(text.data + i, lower_bar, 3) == 0) i += 3;
+    while (i < text.len) {
+        const char *p = memchr(text.data + i, lower_bar[0], text.len - i);
+        if (!p) break;
+        i = (size_t)(p - text.data);
+        if (i + 3 <= text.len && memcmp(p, lower_bar, 3) == 0) return i;
+        i++;
     }
-    return 0;
+    return text.len;
 }

@@ -3,45 +3,51 @@
 
 #include "tokenizer/internal.h"
 
-#define L CHAR_L
+#define U (CHAR_L | CHAR_UPPER)
+#define L (CHAR_L | CHAR_LOWER)
 #define N CHAR_N
 #define S CHAR_S
 #define R (CHAR_S | CHAR_NL)
+#define P CHAR_PS
 const uint8_t char_ascii_class[128] = {
     0, 0, 0, 0, 0, 0, 0, 0, 0, S, R, S, S, R, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, /* control */
-    S, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, N, N, N, N, N, N, N, N, N, N, 0, 0, 0, 0, 0, 0, /* space … ? */
-    0, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, 0, 0, 0, 0, 0, /* @ … _ */
-    0, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, 0, 0, 0, 0, 0, /* ` … DEL */
+    S, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, N, N, N, N, N, N, N, N, N, N, P, P, P, P, P, P, /* space … ? */
+    P, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U, P, P, P, P, P, /* @ … _ */
+    P, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, P, P, P, P, 0, /* ` … DEL */
 };
+#undef U
 #undef L
 #undef N
 #undef S
 #undef R
+#undef P
 
 uint8_t char_class_wide(uint32_t c) {
     if (c == 0x85) return CHAR_S; /* White_Space of category Cc */
-    switch (utf8proc_category((utf8proc_int32_t)c)) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
-        return CHAR_L;
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO:
-        return CHAR_N;
-    case UTF8PROC_CATEGORY_MN:
-    case UTF8PROC_CATEGORY_MC:
-    case UTF8PROC_CATEGORY_ME:
-        return CHAR_M;
-    case UTF8PROC_CATEGORY_ZS:
-    case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP:
-        return CHAR_S;
-    default:
-        return 0;
-    }
+    static const uint8_t classes[] = {
+        [UTF8PROC_CATEGORY_LU] = CHAR_L | CHAR_UPPER, [UTF8PROC_CATEGORY_LT] = CHAR_L | CHAR_UPPER, [UTF8PROC_CATEGORY_LL] = CHAR_L | CHAR_LOWER,
+        [UTF8PROC_CATEGORY_LM] = CHAR_L,  [UTF8PROC_CATEGORY_LO] = CHAR_L,  [UTF8PROC_CATEGORY_ND] = CHAR_N,  [UTF8PROC_CATEGORY_NL] = CHAR_N,
+        [UTF8PROC_CATEGORY_NO] = CHAR_N,  [UTF8PROC_CATEGORY_MN] = CHAR_M,  [UTF8PROC_CATEGORY_MC] = CHAR_M,  [UTF8PROC_CATEGORY_ME] = CHAR_M,
+        [UTF8PROC_CATEGORY_ZS] = CHAR_S,  [UTF8PROC_CATEGORY_ZL] = CHAR_S,  [UTF8PROC_CATEGORY_ZP] = CHAR_S,  [UTF8PROC_CATEGORY_PC] = CHAR_PS,
+        [UTF8PROC_CATEGORY_PD] = CHAR_PS, [UTF8PROC_CATEGORY_PS] = CHAR_PS, [UTF8PROC_CATEGORY_PE] = CHAR_PS, [UTF8PROC_CATEGORY_PI] = CHAR_PS,
+        [UTF8PROC_CATEGORY_PF] = CHAR_PS, [UTF8PROC_CATEGORY_PO] = CHAR_PS, [UTF8PROC_CATEGORY_SM] = CHAR_PS, [UTF8PROC_CATEGORY_SC] = CHAR_PS,
+        [UTF8PROC_CATEGORY_SK] = CHAR_PS, [UTF8PROC_CATEGORY_SO] = CHAR_PS, [UTF8PROC_CATEGORY_CO] = 0,
+    };
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return (unsigned)k < sizeof classes ? classes[k] : 0;
+}
+
+bool char_is_punctuation(uint32_t c) {
+    if (c < 0x80) return char_ascii_class[c] & CHAR_PS;
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
+}
+
+bool char_is_bert_control(uint32_t c) {
+    if (c == '\t' || c == '\n' || c == '\r') return false;
+    if (c == 0 || c == 0xFFFD) return true;
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CO;
 }
 
 /* The bytes that are printable in Latin-1 stand for themselves; the 68 others get U+0100 … U+0143 in order. */

@@ -1,212 +1,338 @@
 /*
- * Stage 3: where merges must not cross. The published regular expressions are matched by hand-written functions, one per expression, which
- * is two orders of magnitude faster than a regex engine and has no pathological input: each looks at a character a bounded number of times
- * (a white-space run is scanned once more per step at most). An expression that is not in the table is refused.
- * To add one: a match function that returns the length of the expression's first match at s, which must never be 0, and a row in `patterns`.
+ * Stage 3: where merges must not cross. Steps one after the other, each cutting the pieces of the one before, depth first: a piece is on its way to the model before
+ * the next is looked for. A step cuts by a hand-written matcher (patterns.c, and the character classes below), a string or a regular expression; what is done with
+ * matches is the same for all (five behaviors). Some steps rewrite a piece first (a space before, U+2581 for spaces). A new kind is a row in `kinds`.
  */
+#include "base/alloc.h"
 #include "tokenizer/internal.h"
 
-/* Length of the run of characters with (class & mask) == want, from `at`. */
-static size_t run(const char *s, size_t n, size_t at, uint8_t mask, uint8_t want) {
-    while (at < n) {
-        size_t len;
-        uint8_t c = char_class_at(s + at, n - at, &len);
-        if ((c & mask) != want) break;
-        at += len;
-    }
-    return at;
-}
-
-enum { LNS = CHAR_L | CHAR_N | CHAR_S };
-
-/* 's 't 're 've 'm 'll 'd behind an apostrophe at s[0]; 0 where there is none. */
-static size_t contraction(const char *s, size_t n, bool ignore_case) {
-    if (n < 2 || s[0] != '\'') return 0;
-    char a = s[1], b = n > 2 ? s[2] : 0;
-    if (ignore_case) {
-        if (a >= 'A' && a <= 'Z') a = (char)(a | 0x20);
-        if (b >= 'A' && b <= 'Z') b = (char)(b | 0x20);
-        if ((uint8_t)s[1] == 0xC5 && (uint8_t)b == 0xBF) return 3; /* U+017F, the long s, folds to s */
-    }
-    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
-    if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
-    return 0;
-}
-
-/* \s+(?!\S)|\s+ at s[0], which is white space: the run without its last character where something follows it, never empty. */
-static size_t white(const char *s, size_t n, size_t first_len) {
-    size_t at = first_len, last = 0;
-    while (at < n) {
-        size_t len;
-        if (!(char_class_at(s + at, n - at, &len) & CHAR_S)) return last ? last : at;
-        last = at;
-        at += len;
-    }
-    return at;
-}
-
-/* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
-size_t pretokenizer_match_gpt2(const char *s, size_t n) {
-    size_t len, r = contraction(s, n, false);
-    if (r) return r;
-    uint8_t c = char_class_at(s, n, &len);
-    if (c & CHAR_S) {
-        if (s[0] != ' ' || n == 1) return white(s, n, len);
-        size_t len2;
-        uint8_t c2 = char_class_at(s + 1, n - 1, &len2);
-        if (c2 & CHAR_S) return white(s, n, 1);
-        return run(s, n, 1 + len2, LNS, c2 & LNS);
-    }
-    return run(s, n, len, LNS, c & LNS);
-}
-
-/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,D}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
-static size_t match_cl100k(const char *s, size_t n, int digits) {
-    size_t len, r = contraction(s, n, true);
-    if (r) return r;
-    uint8_t c = char_class_at(s, n, &len);
-    if (c & CHAR_L) return run(s, n, len, CHAR_L, CHAR_L);
-    if (c & CHAR_N) {
-        size_t at = len;
-        for (int i = 1; i < digits && at < n && (char_class_at(s + at, n - at, &len) & CHAR_N); i++) at += len;
-        return at;
-    }
-    uint8_t c2 = 0;
-    size_t len2 = 0;
-    bool more = len < n;
-    if (more) c2 = char_class_at(s + len, n - len, &len2);
-    if (more && !(c & CHAR_NL) && (c2 & CHAR_L)) return run(s, n, len + len2, CHAR_L, CHAR_L);
-    size_t other = 0; /* where [^\s\p{L}\p{N}]+ has begun */
-    if (!(c & CHAR_S)) other = len;
-    else if (s[0] == ' ' && more && !(c2 & LNS)) other = len + len2;
-    if (other) {
-        other = run(s, n, other, LNS, 0);
-        return run(s, n, other, CHAR_NL, CHAR_NL);
-    }
-    /* White space: as far as its last line end, or as \s+(?!\S)|\s+. */
-    size_t at = 0, newline_end = 0, last = 0;
-    while (at < n) {
-        uint8_t k = char_class_at(s + at, n - at, &len);
-        if (!(k & CHAR_S)) break;
-        last = at;
-        at += len;
-        if (k & CHAR_NL) newline_end = at;
-    }
-    if (newline_end) return newline_end;
-    return at == n || last == 0 ? at : last;
-}
-static size_t match_llama3(const char *s, size_t n) { return match_cl100k(s, n, 3); }
-static size_t match_qwen2(const char *s, size_t n) { return match_cl100k(s, n, 1); }
-
-/* Digits: each digit alone, or runs of digits; what stands between in one piece. */
-static size_t match_digits(const char *s, size_t n) {
-    size_t len;
-    uint8_t c = char_class_at(s, n, &len);
-    return run(s, n, len, CHAR_N, c & CHAR_N);
-}
+/* ---- characters as delimiters: the length of the one at s, or 0 ---- */
 static size_t match_digit(const char *s, size_t n) {
     size_t len;
-    uint8_t c = char_class_at(s, n, &len);
-    return (c & CHAR_N) ? len : run(s, n, len, CHAR_N, 0);
+    return char_class_at(s, n, &len) & CHAR_N ? len : 0;
+}
+static size_t match_white(const char *s, size_t n) {
+    size_t len;
+    return char_class_at(s, n, &len) & CHAR_S ? len : 0;
+}
+static size_t match_punctuation(const char *s, size_t n) {
+    size_t len;
+    return char_is_punctuation(char_at(s, n, &len)) ? len : 0;
 }
 
-static const struct {
-    const char *regex;
-    pretokenizer_match match;
-} patterns[] = {
-    {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", pretokenizer_match_gpt2},
-    {"'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", pretokenizer_match_gpt2},
-    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", match_llama3},
-    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", match_qwen2},
-};
+/* ---- reading ---- */
 
-static int parse_byte_level(const struct json *v, struct pretokenizer *p, struct error *err) {
-    p->byte_level = true;
-    if (json_bool(json_get(v, "add_prefix_space"), true)) {
-        if (p->count) return error_set(err, E_UNSUPPORTED, "pre_tokenizer: ByteLevel with add_prefix_space behind another step is not built");
-        p->prefix_space = true;
-    }
-    if (json_bool(json_get(v, "use_regex"), true)) p->steps[p->count++] = pretokenizer_match_gpt2;
+static int step_add(struct pretokenizer *p, struct pretokenizer_step step, struct error *err) {
+    if (p->count == PRETOKENIZER_STEPS_MAX) return error_set(err, E_UNSUPPORTED, "pre_tokenizer: more than %d steps", PRETOKENIZER_STEPS_MAX);
+    p->steps[p->count++] = step;
     return 0;
 }
 
-static int parse_split(const struct json *v, struct pretokenizer *p, struct error *err) {
-    const struct json *pattern = json_get(v, "pattern");
-    struct span regex = json_string(json_get(pattern, "Regex"));
-    if (!json_get(pattern, "Regex")) return error_set(err, E_UNSUPPORTED, "pre_tokenizer: Split by a plain string is not built");
-    struct span behavior = json_string(json_get(v, "behavior"));
-    bool invert = json_bool(json_get(v, "invert"), false);
-    /* The patterns cover every character, so removing what is between matches is the same as isolating the matches. */
-    if (!(span_eq_str(behavior, "Isolated") && !invert) && !(span_eq_str(behavior, "Removed") && invert))
-        return error_set(err, E_UNSUPPORTED, "pre_tokenizer: Split with behavior %.*s%s is not built", SPAN_ARG(span_sub(behavior, 0, 40)),
-                         invert ? ", inverted," : "");
-    for (size_t i = 0; i < sizeof patterns / sizeof patterns[0]; i++)
-        if (span_eq_str(regex, patterns[i].regex)) {
-            p->steps[p->count++] = patterns[i].match;
+static int parse_byte_level(const struct json *v, const struct keep *keep, struct pretokenizer *p, struct error *err) {
+    (void)keep;
+    struct pretokenizer_step s = {.behavior = SPLIT_ISOLATED};
+    if (json_bool(json_get(v, "add_prefix_space"), true)) s.rewrite = REWRITE_SPACE;
+    if (json_bool(json_get(v, "use_regex"), true)) s.match = pretokenizer_match_gpt2;
+    int r = s.rewrite || s.match ? step_add(p, s, err) : 0;
+    p->byte_level = true;
+    return r;
+}
+
+static int parse_behavior(const struct json *v, struct pretokenizer_step *s, struct error *err) {
+    static const struct {
+        const char *name;
+        enum split_behavior behavior;
+    } names[] = {{"Removed", SPLIT_REMOVED}, {"Isolated", SPLIT_ISOLATED}, {"MergedWithPrevious", SPLIT_MERGED_PREVIOUS}, {"MergedWithNext", SPLIT_MERGED_NEXT}, {"Contiguous", SPLIT_CONTIGUOUS}};
+    struct span name = json_string(v);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (span_eq_str(name, names[i].name)) {
+            s->behavior = names[i].behavior;
             return 0;
         }
-    return error_set(err, E_UNSUPPORTED, "pre_tokenizer: no matcher for the regular expression %.*s", SPAN_ARG(span_sub(regex, 0, 160)));
+    return error_set(err, E_UNSUPPORTED, "pre_tokenizer: behavior \"%.*s\" is not built", SPAN_ARG(span_sub(name, 0, 40)));
 }
 
-static int parse_digits(const struct json *v, struct pretokenizer *p, struct error *err) {
-    (void)err;
-    p->steps[p->count++] = json_bool(json_get(v, "individual_digits"), false) ? match_digit : match_digits;
-    return 0;
+static int parse_split(const struct json *v, const struct keep *keep, struct pretokenizer *p, struct error *err) {
+    struct pretokenizer_step s = {.invert = json_bool(json_get(v, "invert"), false)};
+    const struct json *pattern = json_get(v, "pattern"), *regex = json_get(pattern, "Regex");
+    int r = parse_behavior(json_get(v, "behavior"), &s, err);
+    if (!r && regex) s.match = pretokenizer_pattern(json_string(regex));
+    if (!r) r = pattern_parse(pattern, "pre_tokenizer: Split", !s.match, keep, &s.pattern, err);
+    return r ? r : step_add(p, s, err);
+}
+
+static int parse_digits(const struct json *v, const struct keep *keep, struct pretokenizer *p, struct error *err) {
+    (void)keep;
+    return step_add(p, (struct pretokenizer_step){.match = match_digit, .behavior = json_bool(json_get(v, "individual_digits"), false) ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS}, err);
+}
+
+static int parse_white(const struct json *v, const struct keep *keep, struct pretokenizer *p, struct error *err) {
+    (void)v, (void)keep;
+    return step_add(p, (struct pretokenizer_step){.match = match_white, .behavior = SPLIT_REMOVED}, err);
+}
+
+static int parse_bert(const struct json *v, const struct keep *keep, struct pretokenizer *p, struct error *err) {
+    int r = parse_white(v, keep, p, err);
+    return r ? r : step_add(p, (struct pretokenizer_step){.match = match_punctuation, .behavior = SPLIT_ISOLATED}, err);
+}
+
+static int parse_punctuation(const struct json *v, const struct keep *keep, struct pretokenizer *p, struct error *err) {
+    (void)keep;
+    struct pretokenizer_step s = {.match = match_punctuation, .behavior = SPLIT_ISOLATED};
+    int r = json_is_null(json_get(v, "behavior")) ? 0 : parse_behavior(json_get(v, "behavior"), &s, err);
+    return r ? r : step_add(p, s, err);
+}
+
+static int parse_whitespace(const struct json *v, const struct keep *keep, struct pretokenizer *p, struct error *err) {
+    (void)v;
+    struct pretokenizer_step s = {.behavior = SPLIT_REMOVED, .invert = true};
+    int r = token_regex_new(SPAN("\\w+|[^\\w\\s]+"), keep->regexes, &s.pattern.regex, err);
+    s.pattern.string = SPAN("\\w+|[^\\w\\s]+");
+    return r ? r : step_add(p, s, err);
+}
+
+/* One character, kept. */
+static int parse_character(const struct json *v, const struct keep *keep, struct span *text, struct error *err) {
+    struct span s = json_string(v);
+    uint32_t c;
+    if (!s.len || span_utf8_decode(s, &c) != s.len) return error_set(err, E_INVALID, "pre_tokenizer: a delimiter or replacement must be one character");
+    *text = arena_span(keep->arena, s);
+    return text->data ? 0 : error_set(err, E_NOMEM, "no memory for the tokenizer");
+}
+
+static int parse_delimiter(const struct json *v, const struct keep *keep, struct pretokenizer *p, struct error *err) {
+    struct pretokenizer_step s = {.behavior = SPLIT_REMOVED};
+    int r = parse_character(json_get(v, "delimiter"), keep, &s.pattern.string, err);
+    return r ? r : step_add(p, s, err);
+}
+
+static int parse_metaspace(const struct json *v, const struct keep *keep, struct pretokenizer *p, struct error *err) {
+    struct pretokenizer_step s = {.rewrite = REWRITE_METASPACE, .behavior = SPLIT_MERGED_NEXT};
+    struct span scheme = json_string(json_get(v, "prepend_scheme"));
+    const struct json *old = json_get(v, "add_prefix_space"); /* before prepend_scheme there was this */
+    if (span_eq_str(scheme, "always") || !scheme.len) s.prepend = PREPEND_ALWAYS;
+    else if (span_eq_str(scheme, "first")) s.prepend = PREPEND_FIRST;
+    else if (span_eq_str(scheme, "never")) s.prepend = PREPEND_NEVER;
+    else return error_set(err, E_UNSUPPORTED, "pre_tokenizer: Metaspace with prepend_scheme %.*s is not built", SPAN_ARG(span_sub(scheme, 0, 40)));
+    if (!json_is_null(old) && !json_bool(old, true)) s.prepend = PREPEND_NEVER;
+    p->first |= s.prepend == PREPEND_FIRST;
+    int r = parse_character(json_get(v, "replacement"), keep, &s.replacement, err);
+    if (!r && json_bool(json_get(v, "split"), true)) s.pattern.string = s.replacement;
+    return r ? r : step_add(p, s, err);
 }
 
 static const struct {
     const char *type;
-    int (*parse)(const struct json *v, struct pretokenizer *p, struct error *err);
-} kinds[] = {{"ByteLevel", parse_byte_level}, {"Split", parse_split}, {"Digits", parse_digits}};
+    int (*parse)(const struct json *v, const struct keep *keep, struct pretokenizer *p, struct error *err);
+} kinds[] = {
+    {"ByteLevel", parse_byte_level},   {"Split", parse_split},           {"Digits", parse_digits},         {"WhitespaceSplit", parse_white},
+    {"BertPreTokenizer", parse_bert},  {"Punctuation", parse_punctuation}, {"Whitespace", parse_whitespace}, {"CharDelimiterSplit", parse_delimiter},
+    {"Metaspace", parse_metaspace},
+};
 
-static int parse_one(const struct json *v, struct pretokenizer *p, struct error *err) {
+static int parse_one(const struct json *v, const struct keep *keep, struct pretokenizer *p, struct error *err) {
     struct span type = json_string(json_get(v, "type"));
-    if (p->byte_level) return error_set(err, E_UNSUPPORTED, "pre_tokenizer: %.*s behind ByteLevel is not built", SPAN_ARG(span_sub(type, 0, 40)));
-    if (p->count == PRETOKENIZER_STEPS_MAX) return error_set(err, E_UNSUPPORTED, "pre_tokenizer: more than %d steps", PRETOKENIZER_STEPS_MAX);
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        if (span_eq_str(type, kinds[i].type)) return kinds[i].parse(v, p, err);
+        if (span_eq_str(type, kinds[i].type)) {
+            if (p->byte_level) { /* something follows ByteLevel: it must see the characters, not the bytes */
+                int r = step_add(p, (struct pretokenizer_step){.rewrite = REWRITE_ALPHABET}, err);
+                if (r) return r;
+                p->byte_level = false;
+            }
+            return kinds[i].parse(v, keep, p, err);
+        }
     return error_set(err, E_UNSUPPORTED, "pre_tokenizer: type %.*s is not built", SPAN_ARG(span_sub(type, 0, 60)));
 }
 
-int pretokenizer_parse(const struct json *v, struct pretokenizer *p, struct error *err) {
+int pretokenizer_parse(const struct json *v, const struct keep *keep, struct pretokenizer *p, struct error *err) {
     *p = (struct pretokenizer){.count = 0};
-    if (json_is_null(v)) return error_set(err, E_UNSUPPORTED, "pre_tokenizer: none; only byte-level tokenizers are built");
+    if (json_is_null(v)) return 0;
+    if (!span_eq_str(json_string(json_get(v, "type")), "Sequence")) return parse_one(v, keep, p, err);
     int r = 0;
-    if (span_eq_str(json_string(json_get(v, "type")), "Sequence")) {
-        const struct json *list = json_get(v, "pretokenizers");
-        for (size_t i = 0; !r && i < json_size(list); i++) r = parse_one(json_at(list, i), p, err);
-    } else {
-        r = parse_one(v, p, err);
-    }
-    if (!r && !p->byte_level) r = error_set(err, E_UNSUPPORTED, "pre_tokenizer: has no ByteLevel step; only byte-level tokenizers are built");
+    const struct json *list = json_get(v, "pretokenizers");
+    for (size_t i = 0; !r && i < json_size(list); i++) r = parse_one(json_at(list, i), keep, p, err);
     return r;
 }
 
-void splitter_init(struct splitter *s, const struct pretokenizer *p, struct span text) {
-    s->p = p;
-    s->text = text.data;
-    s->depth = 0;
-    s->level[0].at = 0;
-    s->level[0].end = text.len;
+/* ---- cutting ---- */
+
+/* The segment of l's text that begins at `at`: a match, or what stands before the next one. */
+static int segment(const struct pretokenizer_step *s, struct span text, size_t at, size_t *end, bool *match, struct error *err) {
+    if (s->match) {
+        size_t n = s->match(text.data + at, text.len - at);
+        *match = n > 0;
+        *end = at + n;
+        while (!*match && *end < text.len) {
+            size_t len;
+            (void)char_at(text.data + *end, text.len - *end, &len);
+            *end += len;
+            if (*end < text.len && s->match(text.data + *end, text.len - *end)) break;
+        }
+    } else if (s->pattern.string.len) {
+        size_t start, stop;
+        int r = pattern_find(&s->pattern, text, at, &start, &stop, err);
+        if (r < 0) return r;
+        *match = r && start == at;
+        *end = !r ? text.len : *match ? stop : start;
+    } else {
+        *match = true;
+        *end = text.len;
+    }
+    return 0;
 }
 
-/* Depth first: a piece of step i is cut by step i + 1, each step seeing its piece as the whole text. */
-bool splitter_next(struct splitter *s, size_t *start, size_t *end) {
-    for (;;) {
-        while (s->level[s->depth].at >= s->level[s->depth].end) {
-            if (s->depth == 0) return false;
-            s->depth--;
+/* The next piece of a level as its step's behavior cuts it: 1, 0 at the end. */
+static int level_next(const struct pretokenizer_step *s, struct splitter_level *l, size_t *start, size_t *end, struct error *err) {
+    while (l->at < l->text.len) {
+        size_t stop = l->next_end, next_stop;
+        bool match = l->next_match, next_match;
+        int r = 0;
+        *start = l->at;
+        if (!stop) r = segment(s, l->text, l->at, &stop, &match, err);
+        if (r) return r;
+        match ^= s->invert && !l->next_end;
+        l->next_end = 0;
+        l->at = stop;
+        switch (s->behavior) {
+        case SPLIT_REMOVED:
+            if (match) continue;
+            break;
+        case SPLIT_ISOLATED: break;
+        case SPLIT_CONTIGUOUS:
+        case SPLIT_MERGED_PREVIOUS: /* a match goes to what stands before it, but for one behind a match, which is a piece */
+        case SPLIT_MERGED_NEXT:     /* a match goes to what stands behind it, but for one before a match */
+            while (l->at < l->text.len) {
+                r = segment(s, l->text, l->at, &next_stop, &next_match, err);
+                if (r) return r;
+                next_match ^= s->invert;
+                bool joins = s->behavior == SPLIT_CONTIGUOUS ? next_match == match : s->behavior == SPLIT_MERGED_PREVIOUS ? !match && next_match : match && !next_match;
+                if (!joins) {
+                    l->next_end = next_stop;
+                    l->next_match = next_match;
+                    break;
+                }
+                stop = l->at = next_stop;
+                if (s->behavior != SPLIT_CONTIGUOUS) break;
+            }
+            break;
         }
-        size_t at = s->level[s->depth].at, stop = s->level[s->depth].end;
-        size_t step = s->depth < s->p->count ? s->p->steps[s->depth](s->text + at, stop - at) : stop - at;
-        s->level[s->depth].at = at + step;
-        if (s->depth + 1 >= s->p->count) {
-            *start = at;
-            *end = at + step;
-            return true;
-        }
-        s->depth++;
-        s->level[s->depth].at = at;
-        s->level[s->depth].end = at + step;
+        *end = stop;
+        return 1;
     }
+    return 0;
+}
+
+/* What a step does to a piece before it cuts it. */
+static int rewrite(const struct pretokenizer_step *s, struct splitter_level *l, struct span text) {
+    struct normalized *n = &l->rewritten;
+    struct span prefix = s->rewrite == REWRITE_SPACE ? SPAN(" ") : s->replacement;
+    size_t at = 0, len = 0;
+    int r = 0;
+    normalized_clear(n);
+    if (s->rewrite == REWRITE_ALPHABET) {
+        for (; !r && at < text.len; at++) {
+            char c[4];
+            r = normalized_put(n, span_of(c, utf8_encode(byte_to_alphabet((uint8_t)text.data[at]), c)), at, at + 1);
+        }
+        return r;
+    }
+    bool begins = s->rewrite == REWRITE_SPACE ? text.data[0] == ' ' : text.data[0] == ' ' || span_starts(text, prefix);
+    bool wanted = s->rewrite == REWRITE_SPACE || s->prepend == PREPEND_ALWAYS || (s->prepend == PREPEND_FIRST && l->begins);
+    if (wanted && !begins) {
+        (void)char_at(text.data, text.len, &len);
+        r = normalized_put(n, prefix, 0, len);
+    }
+    if (s->rewrite == REWRITE_METASPACE)
+        while (!r) {
+            ptrdiff_t space = span_find_char(span_skip(text, at), ' ');
+            if (space < 0) break;
+            r = normalized_keep(n, text, at, at + (size_t)space);
+            at += (size_t)space + 1;
+            if (!r) r = normalized_put(n, s->replacement, at - 1, at);
+        }
+    return r ? r : normalized_keep(n, text, at, text.len);
+}
+
+static int enter(struct splitter *s, size_t depth, struct span text, size_t parent_at, bool begins, struct error *err) {
+    struct splitter_level *l = &s->level[depth];
+    const struct pretokenizer_step *step = &s->p->steps[depth];
+    l->at = l->next_end = 0;
+    l->next_match = false;
+    l->parent_at = parent_at;
+    l->begins = begins;
+    l->text = text;
+    if (step->rewrite && text.len) {
+        int r = rewrite(step, l, text);
+        if (r) return error_set(err, r == E_FULL ? E_TOO_LARGE : r, "no memory to cut a text");
+        l->text = buf_span(&l->rewritten.text);
+    }
+    return 0;
+}
+
+void splitter_init(struct splitter *s, const struct pretokenizer *p, struct span text, bool begins, bool track) {
+    s->p = p;
+    s->track = track;
+    for (size_t i = 0; i < p->count; i++) normalized_init(&s->level[i].rewritten, track);
+    splitter_reset(s, text, begins);
+}
+
+void splitter_reset(struct splitter *s, struct span text, bool begins) {
+    s->depth = 0;
+    s->done = false;
+    s->begins = begins;
+    s->level[0].text = text;
+    s->level[0].at = SIZE_MAX; /* not entered */
+}
+
+int splitter_next(struct splitter *s, struct span *piece, struct error *err) {
+    if (s->done) return 0;
+    struct span whole = s->level[0].text;
+    if (!s->p->count) {
+        s->done = true;
+        *piece = whole;
+        return whole.len > 0;
+    }
+    if (s->level[0].at == SIZE_MAX) {
+        int r = enter(s, 0, whole, 0, s->begins, err);
+        if (r) return r;
+    }
+    for (;;) {
+        struct splitter_level *l = &s->level[s->depth];
+        size_t start = 0, end = 0;
+        int r = level_next(&s->p->steps[s->depth], l, &start, &end, err);
+        if (r < 0) return r;
+        if (!r) {
+            if (s->depth == 0) {
+                s->done = true;
+                return 0;
+            }
+            s->depth--;
+            continue;
+        }
+        struct span found = span_sub(l->text, start, end - start);
+        if (s->depth + 1 == s->p->count) {
+            s->piece_at = start;
+            *piece = found;
+            return 1;
+        }
+        r = enter(s, s->depth + 1, found, start, l->begins && start == 0, err);
+        if (r) return r;
+        s->depth++;
+    }
+}
+
+void splitter_origin(const struct splitter *s, size_t *start, size_t *end) {
+    if (!s->p->count) return;
+    *start += s->piece_at;
+    *end += s->piece_at;
+    for (size_t depth = s->depth + 1; depth-- > 0;) {
+        const struct splitter_level *l = &s->level[depth];
+        if (s->p->steps[depth].rewrite) normalized_origin(&l->rewritten, start, end);
+        *start += l->parent_at;
+        *end += l->parent_at;
+    }
+}
+
+void splitter_fini(struct splitter *s) {
+    for (size_t i = 0; i < s->p->count; i++) normalized_fini(&s->level[i].rewritten);
 }

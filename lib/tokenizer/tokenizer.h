@@ -1,8 +1,8 @@
 /*
  * A tokenizer as Hugging Face's tokenizer.json describes it, in its five stages, each a file with a table of the kinds it knows:
- *   added tokens → normalizer.c → pretokenizer.c → bpe.c (the model) → postprocessor.c, and back through decoder.c
- * Built now: byte-level BPE (GPT-2, Llama 3, Qwen and what we train ourselves). A kind that is not in a table is E_UNSUPPORTED by its
- * name: never ids that are almost right. A new kind is a row in its stage's table.
+ *   added tokens → normalizer.c → pretokenizer.c → model.c (bpe.c, unigram.c, wordpiece.c) → postprocessor.c, and back through decoder.c
+ * A kind that is not in a table is E_UNSUPPORTED by its name: never ids that are almost right. A new kind is a row in its stage's table.
+ * The file's truncation and padding are a caller's defaults, not the tokenizer's: they are not applied (transformers sets its own too).
  * struct tokenizer is immutable after load: any thread may use it. Ids are dense enough to index arrays of tokenizer_vocab_size.
  */
 #ifndef GENLOOP_TOKENIZER_TOKENIZER_H
@@ -82,17 +82,35 @@ struct tokenizer_piece {
 int tokenizer_encode_pieces(const struct tokenizer *t, const struct tokenizer_piece *pieces, size_t count, unsigned flags, struct tokens *out,
                             struct error *err);
 
+/*
+ * One text, or a text and its pair as a cross-encoder takes them (`second` with data NULL: there is none), put together by the post-processor. With ids_max above 0
+ * there are at most that many ids: the longer text loses its end first, as transformers' truncation does. *types, where not NULL, receives an owned array (mem_free)
+ * of the token types, one for each id that was appended. Offsets are those in an id's own text.
+ */
+int tokenizer_encode_pair(const struct tokenizer *t, struct span first, struct span second, unsigned flags, size_t ids_max, struct tokens *out, uint8_t **types,
+                          struct error *err);
+
 /* Appends the text; bytes that make no UTF-8 become U+FFFD, as in the reference implementation. An id that is no token adds nothing. */
 int tokenizer_decode(const struct tokenizer *t, const uint32_t *ids, size_t count, bool skip_special, struct buf *out);
 
-/* Decoding as ids come: what is appended is whole characters only, and all of it together is what tokenizer_decode gives. No allocation of its own. */
+/*
+ * Decoding as ids come: what is appended is whole characters only, and all of it together is what tokenizer_decode gives. A run of byte tokens of a tokenizer
+ * with byte fallback is held until it ends, since one wrong byte makes U+FFFD of each. detokenizer_fini after the last use.
+ */
+enum { DECODER_STEPS_MAX = 8 };
 struct detokenizer {
     const struct tokenizer *tokenizer; /* borrowed */
     bool skip_special;
     uint8_t held_len;
     char held[4]; /* the begin of a character whose end has not come */
+    struct {
+        uint32_t seen, held;
+        struct buf text;
+    } steps[DECODER_STEPS_MAX];
+    struct buf scratch;
 };
 void detokenizer_init(struct detokenizer *d, const struct tokenizer *t, bool skip_special);
+void detokenizer_fini(struct detokenizer *d); /* safe on a zeroed struct and twice */
 int detokenizer_push(struct detokenizer *d, uint32_t id, struct buf *out);
 int detokenizer_finish(struct detokenizer *d, struct buf *out); /* an unfinished character becomes U+FFFD */
 

@@ -436,13 +436,16 @@ int tokenizer_trainer_finish(struct tokenizer_trainer *tr, struct tokenizer **ou
     mem_free(merges);
     if (r) goto out;
     t->entry_count = count;
-    t->pretokenizer = (struct pretokenizer){.steps = {pretokenizer_match_gpt2}, .count = 1, .byte_level = true};
+    t->pretokenizer = (struct pretokenizer){.steps = {{.match = pretokenizer_match_gpt2, .behavior = SPLIT_ISOLATED}}, .count = 1, .byte_level = true};
     t->normalizer_json = SPAN("null");
     t->pretokenizer_json = SPAN("{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true}");
     t->postprocessor_json = SPAN("{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":false,\"use_regex\":true}");
     t->decoder_json = SPAN("{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true}");
     if (tr->special_count) t->bos = t->eos = t->pad = 0;
+    t->byte_level = true;
+    t->decoder = (struct decoder){.steps = {{.kind = DECODER_BYTE_LEVEL}}, .count = 1, .plain = true};
     r = tokenizer_index(t, err);
+    if (!r) r = tokenizer_finish(t, err);
 out:
     if (r == E_NOMEM) error_set(err, r, "no memory to train a tokenizer");
     mem_free(slots);

@@ -22,6 +22,7 @@ static void use(const struct tokenizer *t, struct span text) {
         int r = tokenizer_decode(t, ids.ids, ids.len, flags & 1, &whole);
         for (size_t i = 0; !r && i < ids.len; i++) r = detokenizer_push(&d, ids.ids[i], &streamed);
         if (!r) r = detokenizer_finish(&d, &streamed);
+        detokenizer_fini(&d);
         if (!r) ASSERT(span_eq(buf_span(&whole), buf_span(&streamed)) && span_is_utf8(buf_span(&whole)));
         if (ids.offsets) tokens_fini(&ids); /* a list with offsets is not gone on with without */
     }

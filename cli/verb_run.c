@@ -24,10 +24,10 @@ int local_model(const char *model, struct error *err) {
 }
 
 static int run_run(struct cli *c) {
-    static const char *const later[] = {"--token-types", "--pooling", "--no-normalize", "--in", "--out", "--scheduler", "--steps", NULL};
+    static const char *const later[] = {"--in", "--out", "--scheduler", "--steps", NULL};
     struct engine_run_options o;
     struct error err = {0};
-    uint32_t *tokens = NULL;
+    uint32_t *tokens = NULL, *token_types = NULL;
     const char *ids = cli_text(c, "--tokens"), *prompt = cli_text(c, "--prompt");
     engine_run_options_init(&o);
     o.model = cli_text(c, "--model");
@@ -36,12 +36,18 @@ static int run_run(struct cli *c) {
     if (!o.model) return cli_usage(c, "--model is needed: a model directory");
     int code = local_refuse(c, later);
     if (code != CLI_DONE) return code;
-    if (o.task && !logprobs && strcmp(o.task, "generate") != 0) return cli_failf(c, "--task %s is not built yet", o.task);
+    bool score = o.task && strcmp(o.task, "score") == 0, embed = o.task && strcmp(o.task, "embed") == 0;
+    if (o.task && !logprobs && !score && !embed && strcmp(o.task, "generate") != 0) return cli_failf(c, "--task %s is not built yet", o.task);
     if (!ids == !prompt) return cli_usage(c, "one of --prompt and --tokens is needed");
     if (ids && cli_flag(c, "--chat")) return cli_usage(c, "--chat goes with --prompt: --tokens are taken as they stand");
-    static const char *const of_generate[] = {"--max-tokens", "--temperature", "--seed", "--ignore-eos", "--top-logits", NULL};
-    for (const char *const *option = of_generate; logprobs && *option; option++)
+    static const char *const of_generate[] = {"--max-tokens", "--temperature", "--seed", "--ignore-eos", "--top-logits", NULL}, *const of_embed[] = {"--pooling", "--no-normalize", NULL};
+    for (const char *const *option = of_generate; (logprobs || score || embed) && *option; option++)
         if (cli_given(c, *option)) return cli_usage(c, "%s goes with --task generate", *option);
+    for (const char *const *option = of_embed; !embed && *option; option++)
+        if (cli_given(c, *option)) return cli_usage(c, "%s goes with --task embed", *option);
+    const char *types = cli_text(c, "--token-types");
+    if (types && !((embed || score) && ids)) return cli_usage(c, "--token-types goes with --tokens and --task embed or score");
+    if ((embed || score) && cli_flag(c, "--chat")) return cli_usage(c, "--chat goes with --task generate or logprobs");
     if (cli_given(c, "--top-logits") && !cli_json(c)) return cli_usage(c, "--top-logits goes with --json");
     o.prompt = span_str(prompt);
     o.chat = cli_flag(c, "--chat");
@@ -57,8 +63,13 @@ static int run_run(struct cli *c) {
     int r = local_model(o.model, &err);
     if (r == 0 && ids) r = engine_parse_tokens(span_str(ids), &tokens, &o.token_count, &err);
     o.tokens = tokens;
+    if (r == 0 && types && (r = engine_parse_tokens(span_str(types), &token_types, &o.token_type_count, &err)) != 0) error_prefix(&err, "--token-types");
+    o.token_types = token_types;
+    o.pooling = cli_text(c, "--pooling");
+    o.no_normalize = cli_flag(c, "--no-normalize");
     if (r == 0) r = engine_run(&o, stdout, &err);
     mem_free(tokens);
+    mem_free(token_types);
     return r == 0 ? CLI_DONE : cli_fail(c, &err);
 }
 
@@ -88,14 +99,14 @@ static const struct cli_option OPTIONS[] = {
     {.name = "--prompt", .kind = CLI_TEXT, .value = "TEXT", .doc = "The text to go on from"},
     {.name = "--chat", .kind = CLI_FLAG, .doc = "PROMPT as the user's turn, through the model's chat template"},
     {.name = "--tokens", .kind = CLI_TEXT, .value = "1,2,3", .doc = "Ids instead of a text, taken as they stand"},
-    {.name = "--token-types", .kind = CLI_TEXT, .value = "0,0,1", .doc = "Not built yet"},
+    {.name = "--token-types", .kind = CLI_TEXT, .value = "0,0,1", .doc = "With --tokens and embed or score: the type of each token (0: the first text, 1: its pair)"},
     {.name = "--max-tokens", .kind = CLI_INT, .value = "N", .min = 0, .max = ENGINE_TOKENS_MAX, .doc = "At most so many new tokens; 256"},
     {.name = "--temperature", .kind = CLI_REAL, .value = "T", .min = 0, .max = 100, .doc = "0: the likeliest token; otherwise as generation_config.json says"},
     {.name = "--seed", .kind = CLI_INT, .value = "N", .min = 0, .max = 9e15, .doc = "Of what is drawn; otherwise a new one each time"},
     {.name = "--ignore-eos", .kind = CLI_FLAG, .doc = "Go on behind the end-of-sequence token"},
     {.name = "--top-logits", .kind = CLI_INT, .value = "K", .min = 1, .max = ENGINE_TOP_LOGITS_MAX, .doc = "With --json: the K highest logits of the first new position"},
-    {.name = "--pooling", .kind = CLI_TEXT, .value = "mean|cls", .doc = "Not built yet"},
-    {.name = "--no-normalize", .kind = CLI_FLAG, .doc = "Not built yet"},
+    {.name = "--pooling", .kind = CLI_TEXT, .value = "mean|cls|last", .doc = "With embed: how the tokens' vectors become one; as the model's own files say, else mean"},
+    {.name = "--no-normalize", .kind = CLI_FLAG, .doc = "With embed: the vector as it is, not brought to length 1"},
     {.name = "--weights", .kind = CLI_TEXT, .value = "stored|f32|bf16|f16|q8|q4|q4m", .doc = "As the model has them, or turned into that kind when loaded; stored"},
     {.name = "--threads", .kind = CLI_INT, .value = "N", .min = 0, .max = POOL_THREADS_MAX, .doc = "0: all CPUs"},
     {.name = "--in", .kind = CLI_FILE, .value = "FILE", .doc = "Not built yet"},
@@ -107,6 +118,7 @@ static const struct cli_option OPTIONS[] = {
 const struct verb VERBS_RUN[] = {
     {.name = "run", .operands = "", .summary = "One model and one prompt in this process, without a platform", .options = OPTIONS, .json = true, .run = run_run,
      .help = "generate goes on from the prompt: the text, with --json also tokens and top logits. logprobs gives, always as JSON, the log-probability of each token after the first, given those\n"
-             "before it, and the likeliest token instead. F32 weights are computed in f32."},
+             "before it, and the likeliest token instead. embed gives the vector of the text, {\"embedding\":[…]}, score the raw outputs of a classifier or cross-encoder, {\"scores\":[…]};\n"
+             "both are for encoders (BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ModernBERT). F32 weights are computed in f32."},
     {0},
 };

@@ -209,9 +209,7 @@ static void activate(enum model_activation a, const float *x, float *y, size_t n
     case MODEL_ACT_SILU:
         for (size_t i = 0; i < n; i++) y[i] = x[i] / (1 + expf(-x[i]));
         return;
-    case MODEL_ACT_GELU:
-        for (size_t i = 0; i < n; i++) y[i] = 0.5f * x[i] * (1 + erff(x[i] * 0.70710678f));
-        return;
+    case MODEL_ACT_GELU: kernels()->gelu_erf(x, y, n); return;
     case MODEL_ACT_GELU_QUICK:
         for (size_t i = 0; i < n; i++) y[i] = x[i] / (1 + expf(-1.702f * x[i]));
         return;

@@ -77,11 +77,12 @@ static void write_logprobs(struct json_out *w, const struct engine_result *r) {
 }
 
 int engine_run(const struct engine_run_options *o, FILE *out, struct error *err) {
-    static const char *const later[] = {"embed", "score", "forward", "sample", "mel"};
+    static const char *const later[] = {"forward", "sample", "mel"};
     const char *task = o->task ? o->task : "generate";
     bool logprobs = strcmp(task, "logprobs") == 0;
     for (size_t i = 0; i < sizeof later / sizeof *later; i++)
         if (strcmp(task, later[i]) == 0) return error_set_param(err, E_UNSUPPORTED, "task", "task %s is not built yet", task);
+    if (strcmp(task, "embed") == 0 || strcmp(task, "score") == 0) return engine_run_encoder(o, strcmp(task, "score") == 0, out, err);
     if (!logprobs && strcmp(task, "generate") != 0)
         return error_set_param(err, E_INVALID, "task", "task \"%s\" is none of generate, embed, score, logprobs, forward, sample, mel", task);
 

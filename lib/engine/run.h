@@ -11,7 +11,7 @@
 
 struct engine_run_options {
     const char *model;      /* a model directory */
-    const char *task;       /* "generate", "logprobs"; NULL: generate */
+    const char *task;       /* "generate", "logprobs", "embed", "score"; NULL: generate */
     struct span prompt;     /* text, or */
     const uint32_t *tokens; /* ids, taken as they stand */
     size_t token_count;
@@ -21,14 +21,21 @@ struct engine_run_options {
     uint64_t seed;
     bool seed_set, ignore_eos;
     uint32_t top_logits;
+    const uint32_t *token_types; /* embed, score: of tokens; NULL: all 0 */
+    size_t token_type_count;
+    const char *pooling;    /* embed: "mean", "cls", "last"; NULL: as the model's files say */
+    bool no_normalize;      /* embed: the vector as it is, not of length 1 */
     int threads;            /* 0: all */
     enum packed_kind weights;
     bool json;              /* else the text alone */
 };
 void engine_run_options_init(struct engine_run_options *o); /* generate, 256 tokens */
-/* generate: {"tokens":[…],"text":"…"|null[,"top_logits":[{"id","logit"}…]],"finish_reason","usage"}; logprobs: {"logprobs":[…],"argmax":[…]}. Errors of
+/* embed: {"embedding":[…]}; score: {"scores":[…]}, the classifier's raw outputs.
+ * generate: {"tokens":[…],"text":"…"|null[,"top_logits":[{"id","logit"}…]],"finish_reason","usage"}; logprobs: {"logprobs":[…],"argmax":[…]}. Errors of
  * engine_new and of the request; E_INVALID, E_UNSUPPORTED: the task; E_IO: out. */
 int engine_run(const struct engine_run_options *o, FILE *out, struct error *err);
+/* The two tasks of encoders (run_encoder.c). */
+int engine_run_encoder(const struct engine_run_options *o, bool score, FILE *out, struct error *err);
 /* "1,2,3" → ids; *count of them, owned in *tokens (mem_free). E_INVALID names what is no id. */
 int engine_parse_tokens(struct span text, uint32_t **tokens, size_t *count, struct error *err);
 

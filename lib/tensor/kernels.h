@@ -57,6 +57,8 @@ struct kernels {
     void (*silu_mul_backward)(const float *gate, const float *up, const float *dy, float *dgate, float *dup, size_t n); /* = */
     /* y = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), "gelu_new". x and y may be equal. */
     void (*gelu)(const float *x, float *y, size_t n);
+    /* y = x Phi(x) with the normal distribution's Phi: "gelu" of BERT, within 2e-7 |x|. x and y may be equal. */
+    void (*gelu_erf)(const float *x, float *y, size_t n);
     void (*gelu_backward)(const float *x, const float *dy, float *dx, size_t n); /* dx =; may be dy */
 
     /* Rotary positions (Su et al. 2021) on one row of H heads of D, in place. cos_sin: D/2 cosines then D/2 sines of this position.

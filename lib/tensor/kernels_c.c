@@ -122,6 +122,9 @@ static void c_gelu(const float *x, float *y, size_t n) {
         y[i] = v / (1 + exp_of(-u2));
     }
 }
+static void c_gelu_erf(const float *x, float *y, size_t n) {
+    for (size_t i = 0; i < n; i++) y[i] = 0.5f * x[i] * erfcf(x[i] * -0.70710678f);
+}
 static void c_gelu_backward(const float *x, const float *dy, float *dx, size_t n) {
     for (size_t i = 0; i < n; i++) {
         float v = x[i], u2 = GELU_C * v * (1 + 0.044715f * v * v);
@@ -223,6 +226,7 @@ const struct kernels kernels_c = {
     .silu_mul = c_silu_mul,
     .silu_mul_backward = c_silu_mul_backward,
     .gelu = c_gelu,
+    .gelu_erf = c_gelu_erf,
     .gelu_backward = c_gelu_backward,
     .rope = c_rope,
     .rope_pairs = c_rope_pairs,

@@ -204,6 +204,20 @@ static void simd_gelu(const float *x, float *y, size_t n) {
         store(y + i, v_div(v, v_add(v_set(1), exp_of(v_sub(v_set(0), u2)))), k);
     });
 }
+/* 1 - Phi(|x|) = e^(-z^2) (a1 t + ... + a5 t^5) / 2, z = |x| / sqrt 2, t = 1 / (1 + 0.3275911 z) (Abramowitz and Stegun 1964, 7.1.26). */
+static void simd_gelu_erf(const float *x, float *y, size_t n) {
+    EACH(n, {
+        vf v = load(x + i, k);
+        vf z = v_mul(v_max(v_sub(v_set(0), v), v), v_set(0.70710678118654752f));
+        vf t = v_div(v_set(1), v_fma(v_set(0.3275911f), z, v_set(1)));
+        vf p = v_fma(v_set(1.061405429f), t, v_set(-1.453152027f));
+        p = v_fma(p, t, v_set(1.421413741f));
+        p = v_fma(p, t, v_set(-0.284496736f));
+        p = v_mul(v_fma(p, t, v_set(0.254829592f)), t);
+        vf q = v_mul(v_mul(v_set(0.5f), p), exp_of(v_mul(z, v_sub(v_set(0), z))));
+        store(y + i, v_mul(v, v_select(v_gt(v, v_set(0)), v_sub(v_set(1), q), q)), k);
+    });
+}
 static void simd_gelu_backward(const float *x, const float *dy, float *dx, size_t n) {
     EACH(n, {
         vf v = load(x + i, k);
@@ -317,6 +331,7 @@ const struct kernels ISA_TABLE = {
     .silu_mul = simd_silu_mul,
     .silu_mul_backward = simd_silu_mul_backward,
     .gelu = simd_gelu,
+    .gelu_erf = simd_gelu_erf,
     .gelu_backward = simd_gelu_backward,
     .rope = simd_rope,
     .rope_pairs = simd_rope_pairs,

@@ -306,6 +306,16 @@ static void test_extremes(void **state) {
             close_to("gelu_backward", *name, SMALL, N, (size_t)i, (double)d[i], xs[i] > 10 ? 1 : xs[i] < -10 ? 0 : (double)d[i], 0, 1e-6);
             assert_true(isfinite(d[i]));
         }
+        for (int i = -4000; i <= 4000; i++) {
+            float at[1] = {(float)i / 400}, got[1];
+            v->gelu_erf(at, got, 1);
+            close_to("gelu_erf", *name, SMALL, N, (size_t)(i + 4000), (double)got[0], 0.5 * (double)at[0] * erfc((double)at[0] * -0.70710678118654752), fabs((double)at[0]) + 1e-9, 3e-7);
+        }
+        v->gelu_erf(xs, y, N);
+        for (int i = 0; i < N; i++) {
+            if (xs[i] > 10 && isfinite(xs[i])) assert_true(y[i] == xs[i]);
+            if (xs[i] < -20 && isfinite(xs[i])) assert_true(y[i] == 0);
+        }
         v->silu_mul(xs, one, y, N);
         for (int i = 0; i < N; i++)
             if (xs[i] < -100 && isfinite(xs[i])) assert_true(y[i] == 0);

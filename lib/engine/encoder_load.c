@@ -1,0 +1,211 @@
+/* What a pass needs, made once: matrices packed (tensor/quant.h) into one run of huge pages, embeddings, norms and biases copied into another, activations in a third. */
+#include <math.h>
+#include <stdatomic.h>
+
+#include "base/alloc.h"
+#include "engine/attention.h"
+#include "engine/encoder_internal.h"
+#include "engine/kv_cache.h"
+
+enum { PARTS_MAX = 3 };
+/* A pass should last about as long as others may wait: a tenth of a second of one core that makes 40 billion multiply-adds a second. */
+#define PASS_PRODUCTS 4e9
+enum { PASS_ROWS_MIN = 128 };
+
+struct fill_job {
+    struct packed *w;
+    const float *part[PARTS_MAX];
+    size_t part_rows[PARTS_MAX], cols;
+    _Atomic int result;
+};
+static void fill_panel(void *arg, size_t panel, int thread) {
+    struct fill_job *j = arg;
+    (void)thread;
+    const float *rows[PACKED_PANEL_MAX];
+    size_t width = packed_panel_rows(j->w->kind);
+    for (size_t i = 0; i < width; i++) {
+        size_t r = panel * width + i, part = 0;
+        while (part < PARTS_MAX && r >= j->part_rows[part]) r -= j->part_rows[part++];
+        rows[i] = part < PARTS_MAX ? j->part[part] + r * j->cols : NULL;
+    }
+    int result = packed_fill(j->w, panel, rows);
+    if (result != 0) atomic_store(&j->result, result);
+}
+
+/* One matrix of the parameters with these roles, one below the other. With e->memory NULL only its size is counted. */
+static int load_matrix(struct encoder *e, const enum model_role *roles, size_t n, uint32_t layer, struct packed *w, struct error *err) {
+    const struct model_weights *weights = &e->dir.weights;
+    struct fill_job job = {.w = w};
+    size_t rows = 0, size;
+    for (size_t i = 0; i < n; i++) {
+        ptrdiff_t at = model_weights_find(weights, roles[i], layer);
+        if (at < 0) return error_set(err, E_INVALID, "the model has no %s in layer %u", model_role_name(roles[i]), layer);
+        job.part[i] = weights->data[at];
+        job.part_rows[i] = weights->params[at].rows;
+        job.cols = weights->params[at].cols;
+        rows += job.part_rows[i];
+    }
+    if (packed_size(e->kind, rows, job.cols, &size) != 0 || !size_add(e->memory_used, size, &size))
+        return error_set(err, E_RANGE, "%s of %zu × %zu is too large", model_role_name(roles[0]), rows, job.cols);
+    if (e->memory) {
+        int r = packed_init(w, e->kind, rows, job.cols, e->memory + e->memory_used);
+        if (r != 0) return r;
+        pool_run(e->pool, w->panels, &job, fill_panel);
+        if (job.result != 0) return error_set(err, E_INVALID, "%s of layer %u has values that are not finite or too large", model_role_name(roles[0]), layer);
+    }
+    e->memory_used = size;
+    return 0;
+}
+
+static int load_matrices(struct encoder *e, struct error *err) {
+    static const enum model_role qkv[] = {MODEL_ATTN_Q_W, MODEL_ATTN_K_W, MODEL_ATTN_V_W}, o[] = {MODEL_ATTN_O_W},
+                                 up[] = {MODEL_MLP_GATE_W, MODEL_MLP_UP_W}, down[] = {MODEL_MLP_DOWN_W}, dense[] = {MODEL_HEAD_DENSE_W}, out[] = {MODEL_HEAD_OUT_W};
+    const struct model_config *c = &e->dir.config;
+    size_t plain = c->arch->mlp == MODEL_MLP_PLAIN;
+    int r = 0;
+    e->memory_used = 0;
+    for (uint32_t i = 0; i < c->layers && r == 0; i++) {
+        struct encoder_layer *l = &e->layers[i];
+        r = load_matrix(e, qkv, 3, i, &l->qkv, err);
+        if (r == 0) r = load_matrix(e, o, 1, i, &l->o, err);
+        if (r == 0) r = load_matrix(e, up + plain, 2 - plain, i, &l->up, err);
+        if (r == 0) r = load_matrix(e, down, 1, i, &l->down, err);
+    }
+    if (r == 0 && c->labels) r = load_matrix(e, dense, 1, 0, &e->head_dense, err);
+    if (r == 0 && c->labels) r = load_matrix(e, out, 1, 0, &e->head_out, err);
+    return r;
+}
+
+/* Vectors (and embeddings) of these roles, one behind the other; NULL where the model has none of them. With e->vectors NULL only their size is counted. */
+static const float *load_vectors(struct encoder *e, const enum model_role *roles, size_t n, uint32_t layer) {
+    const struct model_weights *weights = &e->dir.weights;
+    float *out = e->vectors ? e->vectors + e->vectors_used : NULL;
+    size_t found = 0;
+    for (size_t i = 0; i < n; i++) {
+        ptrdiff_t at = model_weights_find(weights, roles[i], layer);
+        if (at < 0) continue;
+        size_t size = model_param_size(&weights->params[at]);
+        if (e->vectors) memcpy(e->vectors + e->vectors_used, weights->data[at], size * sizeof(float));
+        e->vectors_used += size;
+        found++;
+    }
+    ASSERT(found == 0 || found == n); /* a family's rules have all of them or none */
+    return found ? out : NULL;
+}
+static const float *load_vector(struct encoder *e, enum model_role role, uint32_t layer) { return load_vectors(e, &role, 1, layer); }
+static struct encoder_norm load_norm(struct encoder *e, enum model_role weight, uint32_t layer) {
+    struct encoder_norm n = {load_vector(e, weight, layer), NULL};
+    if (e->dir.config.arch->norm_bias) n.bias = load_vector(e, weight + 1, layer); /* ..._B follows ..._W */
+    return n;
+}
+
+/* Cosines and sines of all positions: D/2 of each. In f32, as the reference implementation has it. */
+static float *make_rope(struct encoder *e, double theta) {
+    struct model_config c = e->dir.config;
+    size_t D = c.head_dim;
+    float *out = e->vectors ? e->vectors + e->vectors_used : NULL, inv_freq[MODEL_HEAD_DIM_MAX / 2];
+    e->vectors_used += e->tokens_max * D;
+    c.rope_theta = theta;
+    if (out) model_rope_frequencies(&c, inv_freq);
+    for (size_t t = 0; out && t < e->tokens_max; t++)
+        for (size_t i = 0; i < D / 2; i++) {
+            float angle = (float)t * inv_freq[i];
+            out[t * D + i] = cosf(angle);
+            out[t * D + D / 2 + i] = sinf(angle);
+        }
+    return out;
+}
+
+static void load_small(struct encoder *e) {
+    const struct model_config *c = &e->dir.config;
+    e->vectors_used = 0;
+    e->embed = load_vector(e, MODEL_EMBED_TOKENS, 0);
+    e->embed_positions = load_vector(e, MODEL_EMBED_POSITIONS, 0);
+    e->embed_types = load_vector(e, MODEL_EMBED_TYPES, 0);
+    e->embed_norm = load_norm(e, MODEL_EMBED_NORM_W, 0);
+    e->final_norm = load_norm(e, MODEL_FINAL_NORM_W, 0);
+    e->head_norm = (struct encoder_norm){load_vector(e, MODEL_HEAD_NORM_W, 0), NULL};
+    e->head_dense_bias = load_vector(e, MODEL_HEAD_DENSE_B, 0);
+    e->head_out_bias = load_vector(e, MODEL_HEAD_OUT_B, 0);
+    for (uint32_t i = 0; i < c->layers; i++) {
+        struct encoder_layer *l = &e->layers[i];
+        l->attn_norm = load_norm(e, MODEL_ATTN_NORM_W, i);
+        l->mlp_norm = load_norm(e, MODEL_MLP_NORM_W, i);
+        l->qkv_bias = load_vectors(e, (enum model_role[]){MODEL_ATTN_Q_B, MODEL_ATTN_K_B, MODEL_ATTN_V_B}, 3, i);
+        l->o_bias = load_vector(e, MODEL_ATTN_O_B, i);
+        l->up_bias = c->arch->mlp == MODEL_MLP_PLAIN ? load_vector(e, MODEL_MLP_UP_B, i) : load_vectors(e, (enum model_role[]){MODEL_MLP_GATE_B, MODEL_MLP_UP_B}, 2, i);
+        l->down_bias = load_vector(e, MODEL_MLP_DOWN_B, i);
+    }
+    if (c->arch->positions == MODEL_POS_ROPE) {
+        e->rope[0] = make_rope(e, c->rope_theta);
+        e->rope[1] = make_rope(e, c->rope_theta_local);
+    }
+}
+
+static void *take(uint8_t **at, size_t size) {
+    void *p = *at;
+    *at += (size + 63) & ~(size_t)63;
+    return p;
+}
+
+/* The sizes are products of a checked config's numbers and of rows_max: below 2^46. */
+static int make_scratch(struct encoder *e, struct error *err) {
+    const struct model_config *c = &e->dir.config;
+    size_t R = e->rows_max, N = e->texts_max, C = c->width, F = c->ffn, gated = c->arch->mlp == MODEL_MLP_GATED, L = c->labels;
+    size_t tiles = (R / KV_BLOCK_TOKENS + N + 1) * 2 * KV_BLOCK_TOKENS * C; /* a text's last block may be all but empty */
+    size_t inputs[3] = {0}, attention = attention_scratch_size(e->tokens_max);
+    int threads = pool_threads(e->pool);
+    size_t size = (R * (C * 6 + F * (1 + 2 * gated)) + tiles + N * (2 * C + L)) * sizeof(float) + 2 * (R + N) * sizeof(uint32_t) + (size_t)threads * (attention + 64 + sizeof(float *)) + 64 * 32;
+    for (size_t i = 0; e->blocks && i < 3; i++) size += inputs[i] = packed_input_size(R, i == 2 ? F : C);
+    e->scratch_size = size;
+    e->scratch = quant_map(size);
+    if (!e->scratch) return error_set(err, E_NOMEM, "no memory for activations (%zu MiB)", size >> 20);
+    uint8_t *at = e->scratch;
+    e->x = take(&at, R * C * sizeof(float));
+    e->h = e->post ? e->x : take(&at, R * C * sizeof(float));
+    e->qkv = take(&at, R * 3 * C * sizeof(float));
+    e->tiles = take(&at, tiles * sizeof(float));
+    e->att = take(&at, R * C * sizeof(float));
+    e->up = take(&at, R * F * (1 + gated) * sizeof(float));
+    e->act = gated ? take(&at, R * F * sizeof(float)) : e->up;
+    e->pooled = take(&at, N * C * sizeof(float));
+    e->dense = take(&at, N * C * sizeof(float));
+    e->scores = take(&at, N * L * sizeof(float));
+    for (size_t i = 0; e->blocks && i < 3; i++) e->input_memory[i] = take(&at, inputs[i]);
+    e->row_text = take(&at, R * sizeof(uint32_t));
+    e->row_position = take(&at, R * sizeof(uint32_t));
+    e->text_row = take(&at, N * sizeof(uint32_t));
+    e->text_block = take(&at, N * sizeof(uint32_t));
+    e->attention_scratch = take(&at, (size_t)threads * sizeof(float *));
+    for (int i = 0; i < threads; i++) e->attention_scratch[i] = take(&at, attention);
+    ASSERT(at <= (uint8_t *)e->scratch + size);
+    return 0;
+}
+
+int encoder_load(struct encoder *e, struct error *err) {
+    const struct model_config *c = &e->dir.config;
+    e->blocks = packed_kind_is_blocks(e->kind);
+    e->post = c->arch->norm_place == MODEL_NORM_POST;
+    e->tokens_max = c->context - c->position_offset;
+    if (e->tokens_max > ENCODER_TOKENS_MAX) e->tokens_max = ENCODER_TOKENS_MAX;
+    if (e->settings.tokens_max && e->settings.tokens_max < e->tokens_max) e->tokens_max = e->settings.tokens_max;
+    e->rows_max = e->tokens_max > ENCODER_ROWS_DEFAULT ? e->tokens_max : ENCODER_ROWS_DEFAULT;
+    e->texts_max = e->rows_max / ENCODER_ROWS_PER_TEXT;
+    double products = (double)c->layers * c->width * (4.0 * c->width + (c->arch->mlp == MODEL_MLP_GATED ? 3.0 : 2.0) * c->ffn); /* of one token */
+    double rows = PASS_PRODUCTS / products;
+    e->pass_rows = rows > ENCODER_ROWS_DEFAULT ? ENCODER_ROWS_DEFAULT : rows < PASS_ROWS_MIN ? PASS_ROWS_MIN : (uint32_t)rows;
+    e->layers = mem_calloc(c->layers, sizeof *e->layers);
+    if (!e->layers) return error_set(err, E_NOMEM, "no memory for a model");
+    int r = load_matrices(e, err); /* sizes only */
+    if (r != 0) return r;
+    e->memory_size = e->memory_used;
+    e->memory = quant_map(e->memory_size);
+    if (!e->memory) return error_set(err, E_NOMEM, "no memory for weights (%zu MiB)", e->memory_size >> 20);
+    load_small(e); /* sizes only */
+    e->vectors_size = e->vectors_used;
+    e->vectors = quant_map(e->vectors_size * sizeof(float));
+    if (!e->vectors) return error_set(err, E_NOMEM, "no memory for %zu MiB of embeddings", e->vectors_size * sizeof(float) >> 20);
+    load_small(e);
+    r = load_matrices(e, err);
+    return r != 0 ? r : make_scratch(e, err);
+}

@@ -1,0 +1,214 @@
+/* Encoders: a text alone equals the text in company, bit for bit, on any number of threads; pooling; what is refused; the files beside the weights. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/random.h"
+#include "engine/encoder.h"
+
+enum { VOCAB = 96, WIDTH = 48, LABELS = 3, CONTEXT = 200, TEXTS = 60 };
+
+static struct encoder *make(const char *arch, uint32_t labels, enum packed_kind kind, int threads) {
+    struct model_dir dir = {.tokenizer = NULL};
+    struct error err;
+    struct encoder *e = NULL;
+    struct encoder_options options = {.threads = threads, .weights = kind};
+    model_config_default(&dir.config, model_arch_find(span_str(arch)), 3, WIDTH, 4, 0, CONTEXT, VOCAB);
+    dir.config.labels = labels;
+    if (dir.config.local_window) {
+        dir.config.local_window = 5;
+        dir.config.global_every = 2;
+    }
+    if (model_weights_new(&dir.weights, &dir.config, &err) != 0) fail_msg("weights: %s", err.message);
+    struct random r;
+    random_seed(&r, 7);
+    for (size_t i = 0; i < dir.weights.flat_len; i++) dir.weights.flat[i] = (float)random_normal(&r) * 0.3f;
+    if (encoder_new_from(&e, &dir, NULL, &options, &err) != 0) fail_msg("%s: %s", arch, err.message);
+    return e;
+}
+
+struct batch {
+    struct encoder_text texts[TEXTS];
+    uint32_t ids[TEXTS][CONTEXT];
+    uint8_t types[TEXTS][CONTEXT];
+    float out[TEXTS][WIDTH];
+};
+static void fill(struct batch *b, const struct encoder *e, uint64_t seed) {
+    struct random r;
+    random_seed(&r, seed);
+    memset(b, 0, sizeof *b);
+    for (size_t i = 0; i < TEXTS; i++) {
+        struct encoder_text *t = &b->texts[i];
+        t->count = i == 0 ? encoder_tokens_max(e) : 1 + random_u64(&r) % (i % 3 ? 20 : 120);
+        for (size_t k = 0; k < t->count; k++) {
+            b->ids[i][k] = (uint32_t)(random_u64(&r) % VOCAB);
+            b->types[i][k] = encoder_model(e)->types ? (uint8_t)(random_u64(&r) % encoder_model(e)->types) : 0;
+        }
+        t->ids = b->ids[i];
+        t->types = i % 2 ? b->types[i] : NULL;
+        t->score = encoder_model(e)->labels && i % 4 == 1;
+        t->pooling = (enum encoder_pooling)(i % 3);
+        t->normalize = i % 5 == 0;
+        t->out = b->out[i];
+        assert_int_equal(encoder_check(e, t, NULL), 0);
+    }
+}
+
+static void test_alone_as_in_company(void **state) {
+    (void)state;
+    static const struct {
+        const char *arch;
+        uint32_t labels;
+        enum packed_kind kind;
+    } cases[] = {{"bert", 0, PACKED_F32}, {"bert", LABELS, PACKED_Q8}, {"roberta", 1, PACKED_F32}, {"distilbert", LABELS, PACKED_F32}, {"modernbert", LABELS, PACKED_F32}, {"modernbert", 0, PACKED_Q8}};
+    static struct batch together, alone;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        struct encoder *one = make(cases[c].arch, cases[c].labels, cases[c].kind, 1), *three = make(cases[c].arch, cases[c].labels, cases[c].kind, 3);
+        fill(&together, three, 11 + c);
+        fill(&alone, one, 11 + c);
+        encoder_run(three, together.texts, TEXTS);
+        for (size_t i = TEXTS; i-- > 0;) encoder_run(one, &alone.texts[i], 1);
+        for (size_t i = 0; i < TEXTS; i++) {
+            for (size_t k = 0; k < WIDTH; k++) assert_true(isfinite(alone.out[i][k]));
+            if (memcmp(together.out[i], alone.out[i], sizeof alone.out[i]) != 0) fail_msg("%s, case %zu: text %zu of %zu tokens", cases[c].arch, c, i, alone.texts[i].count);
+        }
+        encoder_run(three, alone.texts + 1, 1); /* few rows: the matrices are split */
+        assert_memory_equal(together.out[1], alone.out[1], sizeof alone.out[1]);
+        encoder_free(one);
+        encoder_free(three);
+    }
+}
+
+static void test_pooling(void **state) {
+    (void)state;
+    struct encoder *e = make("bert", 0, PACKED_F32, 1);
+    uint32_t ids[] = {5, 9, 5, 17};
+    float mean[WIDTH], cls[WIDTH], last[WIDTH], length[WIDTH], single[WIDTH], typed[WIDTH];
+    uint8_t types[] = {0, 0, 1, 1};
+    struct encoder_text t[] = {{ids, NULL, 4, false, ENCODER_MEAN, false, mean}, {ids, NULL, 4, false, ENCODER_CLS, false, cls}, {ids, NULL, 4, false, ENCODER_LAST, false, last},
+                               {ids, NULL, 4, false, ENCODER_MEAN, true, length}, {ids, NULL, 1, false, ENCODER_MEAN, false, single}, {ids, types, 4, false, ENCODER_MEAN, false, typed}};
+    encoder_run(e, t, sizeof t / sizeof *t);
+    double norm = 0, square = 0;
+    for (size_t i = 0; i < WIDTH; i++) {
+        norm += (double)mean[i] * (double)mean[i];
+        square += (double)length[i] * (double)length[i];
+    }
+    assert_true(fabs(square - 1) < 1e-5);
+    for (size_t i = 0; i < WIDTH; i++) assert_true(fabs((double)length[i] - (double)mean[i] / sqrt(norm)) < 1e-5);
+    assert_memory_not_equal(mean, cls, sizeof mean);
+    assert_memory_not_equal(cls, last, sizeof cls);
+    assert_memory_not_equal(mean, typed, sizeof mean);
+    /* of one token the kinds agree */
+    t[4].pooling = ENCODER_LAST;
+    t[4].out = last;
+    encoder_run(e, &t[4], 1);
+    assert_memory_equal(single, last, sizeof last);
+    encoder_free(e);
+}
+
+static void test_refused(void **state) {
+    (void)state;
+    struct encoder *e = make("roberta", 0, PACKED_F32, 1);
+    static uint32_t ids[CONTEXT + 1];
+    uint8_t type = 9;
+    struct error err = {0};
+    struct encoder_text t = {.ids = ids, .count = 0};
+    assert_int_equal(encoder_tokens_max(e), CONTEXT - 2);
+    assert_int_equal(encoder_check(e, &t, &err), E_INVALID);
+    t.count = CONTEXT - 1;
+    assert_int_equal(encoder_check(e, &t, &err), E_RANGE);
+    assert_non_null(strstr(err.message, "198"));
+    t.count = 1;
+    t.types = &type;
+    assert_int_equal(encoder_check(e, &t, &err), E_INVALID);
+    t.types = NULL;
+    ids[0] = VOCAB;
+    assert_int_equal(encoder_check(e, &t, &err), E_INVALID);
+    ids[0] = 3;
+    t.score = true;
+    assert_int_equal(encoder_check(e, &t, &err), E_UNSUPPORTED);
+    encoder_free(e);
+}
+
+static void test_probabilities(void **state) {
+    (void)state;
+    struct encoder *one = make("bert", 1, PACKED_F32, 1), *many = make("bert", LABELS, PACKED_F32, 1);
+    float a[] = {0}, b[LABELS] = {1, 2, 3};
+    encoder_probabilities(one, a);
+    encoder_probabilities(many, b);
+    assert_true(a[0] == 0.5f);
+    assert_true(fabs((double)(b[0] + b[1] + b[2]) - 1) < 1e-6 && b[2] > b[1] && fabs((double)b[2] / (double)b[1] - exp(1)) < 1e-5);
+    encoder_free(one);
+    encoder_free(many);
+}
+
+static void test_settings(void **state) {
+    (void)state;
+    char folder[ENCODER_FOLDER_MAX];
+    struct error err;
+    static const struct {
+        const char *text, *folder;
+        int code;
+    } modules[] = {
+        {"[{\"type\":\"sentence_transformers.models.Transformer\",\"path\":\"\"},{\"type\":\"sentence_transformers.models.Pooling\",\"path\":\"1_Pooling\"},"
+         "{\"type\":\"sentence_transformers.models.Normalize\",\"path\":\"2_Normalize\"}]", "1_Pooling", 0},
+        {"[]", "", 0},
+        {"{}", "", E_INVALID},
+        {"[{\"type\":\"sentence_transformers.models.Dense\",\"path\":\"2_Dense\"}]", "", E_UNSUPPORTED},
+        {"[{\"type\":\"x.Pooling\",\"path\":\"../up\"}]", "", E_INVALID},
+        {"[{\"type\":\"x.Pooling\",\"path\":\"a/b\"}]", "", E_INVALID},
+        {"[{\"type\":\"x.Pooling\"}]", "", E_INVALID},
+    };
+    for (size_t i = 0; i < sizeof modules / sizeof *modules; i++) {
+        if (encoder_parse_modules(span_str(modules[i].text), folder, &err) != modules[i].code) fail_msg("modules %zu: %s", i, err.message);
+        if (modules[i].code == 0) assert_string_equal(folder, modules[i].folder);
+    }
+    static const struct {
+        const char *text;
+        int code;
+        enum encoder_pooling pooling;
+    } pooling[] = {
+        {"{\"pooling_mode_cls_token\":true,\"pooling_mode_mean_tokens\":false}", 0, ENCODER_CLS},
+        {"{\"pooling_mode_mean_tokens\":true}", 0, ENCODER_MEAN},
+        {"{\"pooling_mode_lasttoken\":true}", 0, ENCODER_LAST},
+        {"{\"pooling_mode\":\"cls\"}", 0, ENCODER_CLS},
+        {"{\"pooling_mode_cls_token\":true,\"pooling_mode_mean_tokens\":true}", E_UNSUPPORTED, ENCODER_MEAN},
+        {"{\"pooling_mode_max_tokens\":true}", E_UNSUPPORTED, ENCODER_MEAN},
+        {"{}", E_UNSUPPORTED, ENCODER_MEAN},
+        {"{", E_INVALID, ENCODER_MEAN},
+    };
+    for (size_t i = 0; i < sizeof pooling / sizeof *pooling; i++) {
+        enum encoder_pooling got = ENCODER_MEAN;
+        if (encoder_parse_pooling(span_str(pooling[i].text), &got, &err) != pooling[i].code) fail_msg("pooling %zu", i);
+        if (pooling[i].code == 0) assert_int_equal(got, pooling[i].pooling);
+    }
+    uint32_t tokens = 7;
+    assert_int_equal(encoder_parse_sentence(SPAN("{\"max_seq_length\":256}"), &tokens, &err), 0);
+    assert_int_equal(tokens, 256);
+    assert_int_equal(encoder_parse_sentence(SPAN("{\"max_seq_length\":null}"), &tokens, &err), 0);
+    assert_int_equal(encoder_parse_sentence(SPAN("{\"max_seq_length\":0}"), &tokens, &err), E_RANGE);
+    assert_int_equal(tokens, 256);
+    static const struct {
+        const char *text;
+        int code;
+    } labels[] = {{"{\"id2label\":{\"0\":\"no\",\"1\":\"yes\"},\"problem_type\":\"multi_label_classification\"}", 0}, {"{}", 0},
+                  {"{\"id2label\":{\"0\":\"no\"}}", E_INVALID}, {"{\"id2label\":{\"0\":\"no\",\"2\":\"yes\"}}", E_INVALID}, {"{\"id2label\":{\"0\":\"no\",\"00\":\"yes\"}}", E_INVALID},
+                  {"{\"id2label\":{\"0\":\"no\",\"1\":1}}", E_INVALID}};
+    for (size_t i = 0; i < sizeof labels / sizeof *labels; i++) {
+        struct encoder_settings s = {.labels = NULL};
+        if (encoder_parse_labels(span_str(labels[i].text), 2, &s, &err) != labels[i].code) fail_msg("labels %zu: %s", i, err.message);
+        if (i == 0) assert_string_equal(s.labels[1], "yes");
+        if (i == 0) assert_true(s.multi_label);
+        encoder_settings_fini(&s);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_alone_as_in_company), cmocka_unit_test(test_pooling), cmocka_unit_test(test_refused), cmocka_unit_test(test_probabilities), cmocka_unit_test(test_settings)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,39 @@
+/* GGUF files: whatever opens has values and tensors that lie inside the bytes, and can be read to the last element. */
+#include "model/gguf.h"
+
+static void check_value(const struct gguf_value *v) {
+    struct span rest = v->elements;
+    if (v->type != GGUF_ARRAY) return;
+    for (uint64_t i = 0; i < v->count; i++)
+        if (v->of == GGUF_STRING) (void)gguf_next_string(&rest);
+        else (void)gguf_number(v, i);
+    ASSERT(v->of != GGUF_STRING || rest.len == 0);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    struct gguf *g = NULL;
+    struct error err = {0};
+    int r = gguf_open_bytes(&g, span_of(data, size), "fuzz", &err);
+    if (r < 0) {
+        ASSERT(!g && err.code == r && err.message[0]);
+        return 0;
+    }
+    for (size_t i = 0; i < gguf_value_count(g); i++) {
+        const struct gguf_value *v = gguf_value_at(g, i);
+        check_value(v);
+    }
+    for (size_t i = 0; i < gguf_tensor_count(g); i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(g, i);
+        float values[TENSOR_BLOCK_MAX];
+        size_t bytes = 0;
+        ASSERT(tensor_size(t->type, t->rows, t->cols, &bytes) == 0 && bytes == t->size);
+        ASSERT((const uint8_t *)t->data >= data && (const uint8_t *)t->data + t->size <= data + size);
+        uint32_t block = tensor_block(t->type);
+        tensor_to_f32(t->type, t->data, block, values);
+        tensor_to_f32(t->type, (const uint8_t *)t->data + t->size - tensor_block_bytes(t->type), block, values);
+        ASSERT(gguf_tensor_find(g, t->name) == t);
+    }
+    gguf_close(g);
+    return 0;
+}

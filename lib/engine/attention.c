@@ -76,7 +76,9 @@ void attention_run(const struct attention_tile *t, float *scratch) {
     for (uint32_t i = 0; i < t->n; i++) {
         float *row = scratch + i * stride;
         uint32_t from = t->window && t->position[i] >= t->window ? t->position[i] + 1 - t->window : 0;
-        f32->softmax(row + (from - origin), t->scale, t->position[i] + 1 - from);
+        if (t->softcap > 0)
+            for (uint32_t c = from - origin; c < t->position[i] + 1 - origin; c++) row[c] = t->softcap * tanhf(t->scale * row[c] / t->softcap);
+        f32->softmax(row + (from - origin), t->softcap > 0 ? 1 : t->scale, t->position[i] + 1 - from);
         memset(row, 0, (from - origin) * sizeof *row);
         size_t seen = t->position[i] + 1 - origin;
         memset(row + seen, 0, (stride - seen) * sizeof *row); /* what the others of the tile see adds nothing here */

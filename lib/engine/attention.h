@@ -23,6 +23,7 @@ struct attention_tile {
     uint32_t window;        /* 0: all before it */
     uint32_t head_dim;
     float scale;
+    float softcap;          /* c · tanh(scale · q·k / c) before the softmax; 0: none */
     bool half;              /* the cache holds f16 */
     const uint8_t *base;    /* keys of this layer and head in block 0 */
     size_t block_stride;    /* bytes from a block to the next */

@@ -280,6 +280,7 @@ static void compute(struct engine *e, const struct scheduler_plan *plan) {
         struct forward_item *f = &e->items[i];
         bool sample = item->sample && (q->tokens_max > 0 || q->given.top_logits > 0);
         *f = (struct forward_item){.tokens = q->tokens + item->start, .start = item->start, .count = item->count,
+                                   .long_context = e->dir.config.rope_scaling == MODEL_ROPE_LONGROPE && q->prompt_len > e->dir.config.rope_original_context,
                                    .outputs = q->given.prompt_logprobs && item->start < q->prompt_len ? item->count : sample,
                                    .blocks = e->scheduler.slots[item->slot].blocks};
         for (uint32_t p = item->start + item->count - f->outputs; p < item->start + item->count; p++)

@@ -88,25 +88,56 @@ static uint32_t row_position(const struct forward *f, size_t row, uint32_t *toke
 
 static void embed_row(struct forward *f, size_t row, int thread) {
     (void)thread;
-    size_t C = f->config.width, half = f->config.rotary_dim / 2;
-    uint32_t token, position = row_position(f, row, &token);
-    float *x = f->x + row * C;
-    if (f->embed) memcpy(x, f->embed + token * C, C * sizeof *x);
+    size_t E = f->config.embed_width;
+    uint32_t token;
+    row_position(f, row, &token);
+    float *x = (f->embed_in.parts ? f->h : f->x) + row * E;
+    if (f->embed) memcpy(x, f->embed + token * E, E * sizeof *x);
     else packed_get_row(&f->head.part[0], token, x);
     if (f->embed_scale != 1)
-        for (size_t c = 0; c < C; c++) x[c] *= f->embed_scale;
-    if (f->embed_positions) kernels()->add(f->embed_positions + position * C, x, C);
-    if (f->config.arch->positions == MODEL_POS_ROPE) {
-        float *cos_sin = f->rope + row * 2 * half;
+        for (size_t c = 0; c < E; c++) x[c] *= f->embed_scale;
+    if (f->embed_in.parts) packed_input_row(&f->input, row);
+}
+
+static void position_row(struct forward *f, size_t row, int thread) {
+    (void)thread;
+    size_t C = f->config.width, half = f->config.rotary_dim / 2;
+    uint32_t token, position = row_position(f, row, &token);
+    if (f->embed_positions) kernels()->add(f->embed_positions + (position + f->config.arch->positions_before) * C, f->x + row * C, C);
+    for (uint32_t table = 0; table < f->rope_tables; table++) {
+        bool longer = f->items[f->row_item[row]].long_context && f->inv_freq[MODEL_ROPE_KIND_LONG];
+        const float *inv_freq = f->inv_freq[table ? MODEL_ROPE_KIND_LOCAL : longer ? MODEL_ROPE_KIND_LONG : MODEL_ROPE_KIND_GLOBAL];
+        float *cos_sin = f->rope + (row * f->rope_tables + table) * 2 * half, factor = table ? 1 : (float)f->config.rope_attention_factor;
         for (size_t i = 0; i < half; i++) {
-            float angle = (float)position * f->inv_freq[i]; /* in f32, as the reference implementation has it */
-            cos_sin[i] = cosf(angle);
-            cos_sin[half + i] = sinf(angle);
+            float angle = (float)position * inv_freq[i]; /* in f32, as the reference implementation has it */
+            cos_sin[i] = cosf(angle) * factor;
+            cos_sin[half + i] = sinf(angle) * factor;
         }
     }
 }
 
+static void embed_whole_row(struct forward *f, size_t row, int thread) {
+    embed_row(f, row, thread);
+    position_row(f, row, thread);
+}
+
+static void embed(struct forward *f) {
+    if (!f->embed_in.parts) {
+        each_row(f, f->rows, embed_whole_row);
+        return;
+    }
+    packed_input_init(&f->input, f->blocks, f->rows, f->config.embed_width, f->h, f->input_memory);
+    each_row(f, f->rows, embed_row);
+    multiply(f, &f->embed_in, &f->input, f->x, f->config.width, NULL, false);
+    each_row(f, f->rows, position_row);
+}
+
 /* --- attention --- */
+
+static void input_row(struct forward *f, size_t row, int thread) {
+    (void)thread;
+    packed_input_row(&f->input, row);
+}
 
 static void attn_norm_row(struct forward *f, size_t row, int thread) {
     (void)thread;
@@ -119,11 +150,28 @@ static void attn_norm_row(struct forward *f, size_t row, int thread) {
     }
 }
 
+static void norm_heads(const struct forward *f, float *x, uint32_t heads, const float *weight) {
+    size_t D = f->config.head_dim;
+    float eps = f->config.norm_eps, mean, rstd, copy[MODEL_HEAD_DIM_MAX];
+    switch (f->config.qk_norm) {
+    case MODEL_QK_NORM_NONE: return;
+    case MODEL_QK_NORM_HEAD:
+        for (uint32_t h = 0; h < heads; h++) kernels()->rmsnorm(x + h * D, weight, eps, x + h * D, D);
+        return;
+    case MODEL_QK_NORM_WIDE: kernels()->rmsnorm(x, weight, eps, x, heads * D); return;
+    case MODEL_QK_NORM_LAYERS:
+        for (uint32_t h = 0; h < heads; h++) {
+            memcpy(copy, x + h * D, D * sizeof *x);
+            kernels()->layernorm(copy, weight + h * D, NULL, eps, x + h * D, &mean, &rstd, D);
+        }
+        return;
+    }
+}
+
 static void rotate(const struct forward *f, float *x, size_t row, uint32_t heads, const float *norm) {
     size_t D = f->config.head_dim, rotary = f->config.rotary_dim;
-    const float *cos_sin = f->rope + row * rotary;
-    if (norm)
-        for (uint32_t h = 0; h < heads; h++) kernels()->rmsnorm(x + h * D, norm, f->config.norm_eps, x + h * D, D);
+    const float *cos_sin = f->rope + (row * f->rope_tables + f->layer->rope_local) * rotary;
+    norm_heads(f, x, heads, norm);
     if (f->config.arch->positions != MODEL_POS_ROPE) return;
     if (rotary == D) kernels()->rope(x, cos_sin, 1, heads, D);
     else
@@ -172,7 +220,7 @@ static void attention_item(void *arg, size_t work, int thread) {
     uint32_t kv_head = (uint32_t)(in_item / t.head_parts % c->kv_heads), head_part = (uint32_t)(in_item % t.head_parts);
     size_t D = c->head_dim, row0 = f->item_row[low];
 
-    struct attention_tile tile = {.head_dim = c->head_dim, .scale = c->attn_scale, .half = f->kv->shape.half, .blocks = it->blocks,
+    struct attention_tile tile = {.head_dim = c->head_dim, .scale = c->attn_scale, .softcap = c->attn_softcap, .window = f->layer->window, .half = f->kv->shape.half, .blocks = it->blocks,
                                   .base = kv_cache_base(f->kv, f->layer_index, kv_head), .block_stride = f->kv->block_size,
                                   .values_offset = c->kv_heads * f->kv->head_size};
     for (uint32_t r = row_part * t.rows; r < it->count && r < (row_part + 1) * t.rows; r++)
@@ -188,11 +236,6 @@ static void attention_item(void *arg, size_t work, int thread) {
             size_t at = (size_t)(tile.out[i] - f->att), row = at / (c->heads * D), block = at % (c->heads * D) / QUANT_BLOCK;
             packed_input_blocks(&f->input, row, block, block + D / QUANT_BLOCK);
         }
-}
-
-static void att_input_row(struct forward *f, size_t row, int thread) {
-    (void)thread;
-    packed_input_row(&f->input, row);
 }
 
 /* --- MLP --- */
@@ -231,25 +274,29 @@ static void inner_product(const struct packed *w, const struct packed_input *in,
     packed_multiply_rows(w, in, row, rows, first / width, to, &(struct packed_output){.y = tile, .stride = INNER, .bias = bias ? bias + first : NULL});
 }
 
+/* Columns [first, first + INNER) of the inner width for `count` rows from `row` on, into act [·, F] and act_input. */
+static void inner_rows(const struct forward *f, const struct matrix *w, const struct packed_input *in, size_t row, size_t count, size_t F, size_t first,
+                       const float *bias, float *act, struct packed_input *act_input) {
+    size_t width = F - first < INNER ? F - first : INNER;
+    _Alignas(64) float gate[QUANT_TILE_ROWS * INNER], up[QUANT_TILE_ROWS * INNER];
+    for (size_t end = row + count; row < end; row += QUANT_TILE_ROWS) {
+        size_t rows = end - row < QUANT_TILE_ROWS ? end - row : QUANT_TILE_ROWS;
+        inner_product(&w->part[0], in, row, rows, first, bias, gate);
+        if (w->parts > 1) inner_product(&w->part[1], in, row, rows, first, bias ? bias + F : NULL, up);
+        for (size_t i = 0; i < rows; i++) {
+            float *y = act + (row + i) * F + first, *g = gate + i * INNER, *u = up + i * INNER;
+            if (w->parts > 1 && f->config.activation == MODEL_ACT_SILU) kernels()->silu_mul(g, u, y, width);
+            else activate(f->config.activation, g, y, width);
+            for (size_t k = 0; w->parts > 1 && f->config.activation != MODEL_ACT_SILU && k < width; k++) y[k] *= u[k];
+            packed_input_blocks(act_input, row + i, first / QUANT_BLOCK, (first + width + QUANT_BLOCK - 1) / QUANT_BLOCK);
+        }
+    }
+}
+
 static void inner_item(void *arg, size_t item, int thread) {
     struct forward *f = arg;
     (void)thread;
-    const struct matrix *w = f->w;
-    const float *bias = f->layer->gate_up_bias;
-    size_t F = f->config.ffn, first = item * INNER, count = F - first < INNER ? F - first : INNER;
-    _Alignas(64) float gate[QUANT_TILE_ROWS * INNER], up[QUANT_TILE_ROWS * INNER];
-    for (size_t row = 0; row < f->rows; row += QUANT_TILE_ROWS) {
-        size_t rows = f->rows - row < QUANT_TILE_ROWS ? f->rows - row : QUANT_TILE_ROWS;
-        inner_product(&w->part[0], f->w_input, row, rows, first, bias, gate);
-        if (w->parts > 1) inner_product(&w->part[1], f->w_input, row, rows, first, bias ? bias + F : NULL, up);
-        for (size_t i = 0; i < rows; i++) {
-            float *y = f->act + (row + i) * F + first, *g = gate + i * INNER, *u = up + i * INNER;
-            if (w->parts > 1 && f->config.activation == MODEL_ACT_SILU) kernels()->silu_mul(g, u, y, count);
-            else activate(f->config.activation, g, y, count);
-            for (size_t k = 0; w->parts > 1 && f->config.activation != MODEL_ACT_SILU && k < count; k++) y[k] *= u[k];
-            packed_input_blocks(&f->act_input, row + i, first / QUANT_BLOCK, (first + count + QUANT_BLOCK - 1) / QUANT_BLOCK);
-        }
-    }
+    inner_rows(f, f->w, f->w_input, 0, f->rows, f->config.ffn, item * INNER, f->layer->gate_up_bias, f->act, &f->act_input);
 }
 
 /* [R, C] → down's input, [R, F] */
@@ -263,19 +310,133 @@ static void mlp_inner(struct forward *f, const struct packed_input *in) {
         for (size_t i = 0; i < items; i++) inner_item(f, i, 0);
 }
 
-/* --- sandwich: x += norm(branch), the branch being in h --- */
+/* --- experts (Shazeer et al. 2017; Jiang et al. 2024) ---
+ * Rows are grouped by the experts that they go to, so that an expert is one product over its rows; what comes back is summed per row in the order in which
+ * the row prefers its experts. A row's numbers are those of its own products, whoever shares its experts. */
 
-static void attn_post_row(struct forward *f, size_t row, int thread) {
+static void route_row(struct forward *f, size_t row, int thread) {
+    (void)thread;
+    size_t E = f->config.experts, used = f->config.experts_used;
+    float *p = f->router_logits + row * E, sum = 0;
+    kernels()->softmax(p, 1, E);
+    for (size_t k = 0; k < used; k++) {
+        uint32_t best = 0;
+        for (uint32_t e = 1; e < E; e++)
+            if (p[e] > p[best]) best = e;
+        f->expert_picked[row * used + k] = best;
+        f->expert_weight[row * used + k] = p[best];
+        sum += p[best];
+        p[best] = -1; /* below every probability */
+    }
+    for (size_t k = 0; f->config.experts_normed && k < used; k++) f->expert_weight[row * used + k] /= sum;
+}
+
+/* Slots in order of expert, then row. */
+static void group_rows(struct forward *f) {
+    uint32_t E = f->config.experts, *first = f->expert_first;
+    f->slots = f->rows * f->config.experts_used;
+    memset(first, 0, (E + 1) * sizeof *first);
+    for (size_t i = 0; i < f->slots; i++) first[f->expert_picked[i] + 1]++;
+    f->active_count = 0;
+    for (uint32_t e = 0; e < E; e++) {
+        if (first[e + 1]) f->active[f->active_count++] = e;
+        first[e + 1] += first[e];
+    }
+    for (size_t i = 0; i < f->slots; i++) { /* first[e] runs to where expert e + 1 begins */
+        uint32_t slot = first[f->expert_picked[i]]++;
+        f->row_slot[i] = slot;
+        f->slot_row[slot] = (uint32_t)(i / f->config.experts_used);
+    }
+    for (uint32_t e = E; e > 0; e--) first[e] = first[e - 1];
+    first[0] = 0;
+}
+
+static void gather_row(struct forward *f, size_t slot, int thread) {
     (void)thread;
     size_t C = f->config.width;
-    norm_row(f, &f->layer->attn_post_norm, f->h + row * C, f->h + row * C);
-    kernels()->add(f->h + row * C, f->x + row * C, C);
+    memcpy(f->expert_in + slot * C, f->h + f->slot_row[slot] * C, C * sizeof(float));
+    packed_input_row(&f->expert_input, slot);
+}
+
+static void expert_inner_item(void *arg, size_t item, int thread) {
+    struct forward *f = arg;
+    (void)thread;
+    size_t F = f->config.expert_ffn, pieces = (F + INNER - 1) / INNER;
+    uint32_t e = f->active[item / pieces], first = f->expert_first[e];
+    inner_rows(f, &f->layer->expert_gate_up[e], &f->expert_input, first, f->expert_first[e + 1] - first, F, item % pieces * INNER, NULL, f->expert_act,
+               &f->expert_act_input);
+}
+
+static void expert_down_item(void *arg, size_t item, int thread) {
+    struct forward *f = arg;
+    (void)thread;
+    size_t C = f->config.width;
+    uint32_t e = f->active[item % f->active_count], first = f->expert_first[e];
+    const struct packed *w = &f->layer->expert_down[e].part[0];
+    size_t from = item / f->active_count * f->w_panels, to = from + f->w_panels < w->panels ? from + f->w_panels : w->panels;
+    if (from < to)
+        packed_multiply_rows(w, &f->expert_act_input, first, f->expert_first[e + 1] - first, from, to,
+                             &(struct packed_output){.y = f->expert_out + first * C, .stride = C});
+}
+
+static void combine_row(struct forward *f, size_t row, int thread) {
+    (void)thread;
+    size_t C = f->config.width, used = f->config.experts_used;
+    float *y = f->branch_apart ? f->h + row * C : f->x + row * C;
+    if (f->branch_apart) memset(y, 0, C * sizeof *y);
+    for (size_t k = 0; k < used; k++) kernels()->axpy(f->expert_weight[row * used + k], f->expert_out + f->row_slot[row * used + k] * C, y, C);
+}
+
+/* h, normed, [R, C] → x += (or h =, where the branch is apart) */
+static void run_experts(struct forward *f) {
+    const struct model_config *c = &f->config;
+    const struct packed *down = &f->layer->expert_down[0].part[0];
+    struct packed_input plain;
+    packed_input_init(&plain, false, f->rows, c->width, f->h, NULL);
+    multiply(f, &f->layer->router, &plain, f->router_logits, c->experts, NULL, false);
+    each_row(f, f->rows, route_row);
+    group_rows(f);
+    packed_input_init(&f->expert_input, f->blocks, f->slots, c->width, f->expert_in, f->expert_in_memory);
+    packed_input_init(&f->expert_act_input, f->blocks, f->slots, c->expert_ffn, f->expert_act, f->expert_act_memory);
+    each_row(f, f->slots, gather_row);
+    pool_run(f->pool, f->active_count * ((c->expert_ffn + INNER - 1) / INNER), f, expert_inner_item);
+    size_t wanted = ((size_t)pool_threads(f->pool) * ITEMS_PER_THREAD + f->active_count - 1) / f->active_count;
+    f->w_panels = (down->panels + wanted - 1) / wanted;
+    pool_run(f->pool, f->active_count * ((down->panels + f->w_panels - 1) / f->w_panels), f, expert_down_item);
+    each_row(f, f->rows, combine_row);
+}
+
+/* --- what a branch in h adds to x --- */
+
+static void add_branch(struct forward *f, size_t row, const struct norm *norm) {
+    size_t C = f->config.width;
+    float *h = f->h + row * C;
+    if (norm->weight) norm_row(f, norm, h, h);
+    if (f->config.residual_scale != 1) kernels()->axpy(f->config.residual_scale, h, f->x + row * C, C);
+    else kernels()->add(h, f->x + row * C, C);
+}
+static void attn_post_row(struct forward *f, size_t row, int thread) {
+    (void)thread;
+    add_branch(f, row, &f->layer->attn_post_norm);
 }
 static void mlp_post_row(struct forward *f, size_t row, int thread) {
     (void)thread;
+    add_branch(f, row, &f->layer->mlp_post_norm);
+}
+
+/* x = norm(x), behind the addition */
+static void norm_in_place(struct forward *f, size_t row, const struct norm *norm) {
     size_t C = f->config.width;
-    norm_row(f, &f->layer->mlp_post_norm, f->h + row * C, f->h + row * C);
-    kernels()->add(f->h + row * C, f->x + row * C, C);
+    norm_row(f, norm, f->x + row * C, f->h + row * C);
+    memcpy(f->x + row * C, f->h + row * C, C * sizeof(float));
+}
+static void attn_behind_row(struct forward *f, size_t row, int thread) {
+    (void)thread;
+    norm_in_place(f, row, &f->layer->attn_norm);
+}
+static void mlp_behind_row(struct forward *f, size_t row, int thread) {
+    (void)thread;
+    norm_in_place(f, row, &f->layer->mlp_norm);
 }
 
 /* --- the step --- */
@@ -284,30 +445,37 @@ static void run_layer(struct forward *f, uint32_t index) {
     const struct model_config *c = &f->config;
     const struct layer *l = f->layer = &f->layers[index];
     size_t C = c->width, R = f->rows, D = c->head_dim, wide = (c->heads + 2 * (size_t)c->kv_heads) * D;
-    bool sandwich = c->arch->norm_place == MODEL_NORM_SANDWICH, parallel = c->arch->norm_place == MODEL_NORM_PARALLEL;
+    bool parallel = c->norm_place == MODEL_NORM_PARALLEL, behind = c->norm_place == MODEL_NORM_POST, normed = l->attn_norm.weight && !behind;
+    float *branch = f->branch_apart ? f->h : f->x;
     f->layer_index = index;
 
     /* attention: [R, C] → [R, (H + 2K) D] → [R, H D] → [R, C] */
-    packed_input_init(&f->input, f->blocks, R, C, f->h, f->input_memory);
+    packed_input_init(&f->input, f->blocks, R, C, normed ? f->h : f->x, f->input_memory);
     if (f->h2) packed_input_init(&f->input2, f->blocks, R, C, f->h2, f->input2_memory);
-    each_row(f, R, attn_norm_row);
+    if (normed) each_row(f, R, attn_norm_row);
+    else if (f->blocks) each_row(f, R, input_row);
     multiply(f, &l->qkv, &f->input, f->qkv, wide, l->qkv_bias, false);
     if (parallel) mlp_inner(f, l->mlp_norm.weight ? &f->input2 : &f->input); /* one norm may feed both: before its memory is used again */
     each_row(f, R, cache_row);
     packed_input_init(&f->input, f->blocks, R, c->heads * D, f->att, f->input_memory);
     pool_run(f->pool, f->work_before[f->item_count], f, attention_item);
-    if (f->blocks && D % QUANT_BLOCK != 0) each_row(f, R, att_input_row);
-    multiply(f, &l->o, &f->input, sandwich ? f->h : f->x, C, l->o_bias, !sandwich);
-    if (sandwich) each_row(f, R, attn_post_row);
+    if (f->blocks && D % QUANT_BLOCK != 0) each_row(f, R, input_row);
+    multiply(f, &l->o, &f->input, branch, C, l->o_bias, !f->branch_apart);
+    if (f->branch_apart) each_row(f, R, attn_post_row);
+    else if (behind) each_row(f, R, attn_behind_row);
 
     /* MLP: [R, C] → [R, F] → [R, C] */
+    normed = l->mlp_norm.weight && !behind;
     if (!parallel) {
-        packed_input_init(&f->input, f->blocks, R, C, f->h, f->input_memory);
-        each_row(f, R, mlp_norm_row);
-        mlp_inner(f, &f->input);
+        packed_input_init(&f->input, f->blocks, R, C, normed ? f->h : f->x, f->input_memory);
+        if (normed) each_row(f, R, mlp_norm_row);
+        else if (f->blocks) each_row(f, R, input_row);
+        if (l->expert_down) run_experts(f);
+        else mlp_inner(f, &f->input);
     }
-    multiply(f, &l->down, &f->act_input, sandwich ? f->h : f->x, C, l->down_bias, !sandwich);
-    if (sandwich) each_row(f, R, mlp_post_row);
+    if (!l->expert_down) multiply(f, &l->down, &f->act_input, branch, C, l->down_bias, !f->branch_apart);
+    if (f->branch_apart) each_row(f, R, mlp_post_row);
+    else if (behind) each_row(f, R, mlp_behind_row);
 }
 
 void forward_step(struct forward *f, struct kv_cache *kv, const struct forward_item *items, size_t n) {
@@ -331,13 +499,49 @@ void forward_step(struct forward *f, struct kv_cache *kv, const struct forward_i
     f->rows = rows;
     f->outputs = 0;
     if (rows == 0) return;
-    each_row(f, rows, embed_row);
+    embed(f);
     for (uint32_t i = 0; i < f->config.layers; i++) run_layer(f, i);
     size_t row = 0;
     for (size_t i = 0; i < n; i++) {
         row += items[i].count;
-        for (size_t r = row - items[i].outputs; r < row; r++) norm_row(f, &f->final_norm, f->x + r * C, f->out + f->outputs++ * C);
+        for (size_t r = row - items[i].outputs; r < row; r++) {
+            float *out = f->out + f->outputs++ * C;
+            if (f->final_norm.weight) norm_row(f, &f->final_norm, f->x + r * C, out);
+            else memcpy(out, f->x + r * C, C * sizeof *out);
+        }
     }
+}
+
+enum { LOGITS_PIECE = 8192 }; /* logits that one thread scales and caps at a time: about 20 µs */
+struct logits_phase {
+    float *logits;
+    size_t count;
+    float scale, cap;
+};
+static void scale_piece(void *arg, size_t item, int thread) {
+    struct logits_phase *p = arg;
+    (void)thread;
+    size_t from = item * LOGITS_PIECE, n = p->count - from < LOGITS_PIECE ? p->count - from : LOGITS_PIECE;
+    float *x = p->logits + from;
+    if (p->scale != 1) kernels()->scale(p->scale, x, n);
+    for (size_t i = 0; p->cap > 0 && i < n; i++) x[i] = p->cap * tanhf(x[i] / p->cap);
+}
+
+/* n rows [·, C] of `input` → logits, by way of the narrower width where the model has one */
+static void head(struct forward *f, const float *rows, size_t n, float *logits) {
+    const struct matrix *w = f->embed_out.parts ? &f->embed_out : &f->head;
+    packed_input_init(&f->input, f->blocks, n, f->config.width, rows, f->input_memory);
+    if (f->blocks)
+        for (size_t r = 0; r < n; r++) packed_input_row(&f->input, r);
+    if (w == &f->head) {
+        multiply(f, w, &f->input, logits, f->config.vocab, f->head_bias, false);
+        return;
+    }
+    multiply(f, w, &f->input, f->h, f->config.embed_width, NULL, false);
+    packed_input_init(&f->input, f->blocks, n, f->config.embed_width, f->h, f->input_memory);
+    if (f->blocks)
+        for (size_t r = 0; r < n; r++) packed_input_row(&f->input, r);
+    multiply(f, &f->head, &f->input, logits, f->config.vocab, f->head_bias, false);
 }
 
 void forward_logits(struct forward *f, size_t first, size_t count, float *logits) {
@@ -345,11 +549,10 @@ void forward_logits(struct forward *f, size_t first, size_t count, float *logits
     ASSERT(first + count <= f->outputs);
     for (size_t i = 0; i < count; i += LOGITS_INPUT_ROWS) {
         size_t n = count - i < LOGITS_INPUT_ROWS ? count - i : LOGITS_INPUT_ROWS;
-        packed_input_init(&f->input, f->blocks, n, C, f->out + (first + i) * C, f->input_memory);
-        if (f->blocks)
-            for (size_t r = 0; r < n; r++) packed_input_row(&f->input, r);
-        multiply(f, &f->head, &f->input, logits + i * V, V, NULL, false);
+        head(f, f->out + (first + i) * C, n, logits + i * V);
     }
+    struct logits_phase phase = {logits, count * V, f->config.logits_scale, f->config.logits_softcap};
+    if (phase.scale != 1 || phase.cap > 0) pool_run(f->pool, (phase.count + LOGITS_PIECE - 1) / LOGITS_PIECE, &phase, scale_piece);
 }
 
 const float *forward_hidden(const struct forward *f) { return f->out; }

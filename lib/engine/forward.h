@@ -21,6 +21,7 @@ struct forward_item {
     const uint32_t *tokens; /* the sequence's tokens from position `start` on */
     uint32_t start, count;
     uint32_t outputs;       /* of the last so many rows the output is wanted: 0, 1, or up to count */
+    bool long_context;      /* rotates as longrope does beyond the original context: the same in all steps of a sequence */
     const uint32_t *blocks; /* the sequence's block table, for start + count tokens at least */
 };
 

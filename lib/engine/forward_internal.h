@@ -21,7 +21,10 @@ struct norm {
 };
 struct layer {
     struct norm attn_norm, mlp_norm, attn_post_norm, mlp_post_norm;
-    const float *q_norm, *k_norm;
+    const float *q_norm, *k_norm; /* as the model's qk_norm says */
+    bool rope_local;
+    uint32_t window;              /* 0: none */
+    struct matrix router, *expert_gate_up, *expert_down; /* [experts]; NULL where the layer has an MLP */
     struct matrix qkv, o, gate_up, down; /* gate_up: gate and up are two parts; up alone where the MLP is plain */
     const float *qkv_bias, *o_bias, *gate_up_bias, *down_bias;
 };
@@ -33,10 +36,14 @@ struct forward {
     struct pool *pool;
     struct layer *layers;
     struct norm final_norm;
-    struct matrix head;
+    struct matrix head, embed_in, embed_out; /* the latter two where embeddings are narrower */
+    const float *head_bias;
+    struct matrix *experts; /* what the layers' point into */
+    bool branch_apart;      /* what attention and MLP add is normed or scaled first: it is made in h */
     const float *embed, *embed_positions; /* embed NULL: rows of head */
     float embed_scale;
-    float *inv_freq; /* [rotary_dim / 2] */
+    float *inv_freq[MODEL_ROPE_KINDS]; /* [rotary_dim / 2], NULL: no such kind */
+    uint32_t rope_tables;              /* of a row: the global one, the local one */
     uint8_t *memory; /* packed weights */
     size_t memory_size, memory_used;
     float *vectors; /* norms and biases */
@@ -47,6 +54,14 @@ struct forward {
     float *x, *h, *h2, *qkv, *att, *act, *rope, *out;
     void *input_memory, *input2_memory, *act_memory;
     float **attention_scratch; /* per thread */
+    /* rows of experts, a row of the step having one for each expert that it goes to, those of an expert behind each other: "slots" */
+    float *router_logits, *expert_weight, *expert_in, *expert_act, *expert_out;
+    void *expert_in_memory, *expert_act_memory;
+    struct packed_input expert_input, expert_act_input;
+    uint32_t *expert_picked, *slot_row, *row_slot; /* [R · used] each; picked and row_slot by row, slot_row by slot */
+    uint32_t *expert_first, *active;               /* [experts + 1] slots; the experts that have some */
+    uint32_t active_count;
+    size_t slots;
     uint32_t outputs;
     /* the step in hand */
     struct kv_cache *kv;

@@ -1,6 +1,5 @@
 /*
- * The table of families, and from a family and its numbers: the list of its tensors. Rules are in the order of the forward pass; a dimension is a
- * symbol that model_dim resolves.
+ * From a family (arch_decoders.c, arch_encoders.c) and its numbers: the list of its tensors, and the frequencies of its rotations.
  */
 #include "model/arch.h"
 
@@ -10,83 +9,22 @@
 #include "model/rules.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
-#define MATRIX(scope, name, role, rows, cols) {scope, IF_ALWAYS, name, {role}, 1, rows, cols, false, false, MODEL_FUSED_STACKED}
-#define VECTOR(scope, when, name, role, n) {scope, when, name, {role}, 1, DIM_ONE, n, false, true, MODEL_FUSED_STACKED}
-/* GPT-2's Conv1D keeps [in, out] */
-#define CONV1D(scope, name, role, rows, cols) {scope, IF_ALWAYS, name, {role}, 1, rows, cols, true, false, MODEL_FUSED_STACKED}
-
-/* Touvron et al. 2023, "LLaMA"; grouped keys and values: Ainslie et al. 2023 */
-static const struct model_tensor_rule llama_rules[] = {
-    MATRIX(SCOPE_BASE, "embed_tokens.weight", MODEL_EMBED_TOKENS, DIM_VOCAB, DIM_WIDTH),
-    VECTOR(SCOPE_LAYER, IF_ALWAYS, "input_layernorm.weight", MODEL_ATTN_NORM_W, DIM_WIDTH),
-    MATRIX(SCOPE_LAYER, "self_attn.q_proj.weight", MODEL_ATTN_Q_W, DIM_Q, DIM_WIDTH),
-    VECTOR(SCOPE_LAYER, IF_ATTN_BIAS, "self_attn.q_proj.bias", MODEL_ATTN_Q_B, DIM_Q),
-    MATRIX(SCOPE_LAYER, "self_attn.k_proj.weight", MODEL_ATTN_K_W, DIM_KV, DIM_WIDTH),
-    VECTOR(SCOPE_LAYER, IF_ATTN_BIAS, "self_attn.k_proj.bias", MODEL_ATTN_K_B, DIM_KV),
-    MATRIX(SCOPE_LAYER, "self_attn.v_proj.weight", MODEL_ATTN_V_W, DIM_KV, DIM_WIDTH),
-    VECTOR(SCOPE_LAYER, IF_ATTN_BIAS, "self_attn.v_proj.bias", MODEL_ATTN_V_B, DIM_KV),
-    MATRIX(SCOPE_LAYER, "self_attn.o_proj.weight", MODEL_ATTN_O_W, DIM_WIDTH, DIM_Q),
-    VECTOR(SCOPE_LAYER, IF_OUT_BIAS, "self_attn.o_proj.bias", MODEL_ATTN_O_B, DIM_WIDTH),
-    VECTOR(SCOPE_LAYER, IF_ALWAYS, "post_attention_layernorm.weight", MODEL_MLP_NORM_W, DIM_WIDTH),
-    MATRIX(SCOPE_LAYER, "mlp.gate_proj.weight", MODEL_MLP_GATE_W, DIM_FFN, DIM_WIDTH),
-    VECTOR(SCOPE_LAYER, IF_MLP_BIAS, "mlp.gate_proj.bias", MODEL_MLP_GATE_B, DIM_FFN),
-    MATRIX(SCOPE_LAYER, "mlp.up_proj.weight", MODEL_MLP_UP_W, DIM_FFN, DIM_WIDTH),
-    VECTOR(SCOPE_LAYER, IF_MLP_BIAS, "mlp.up_proj.bias", MODEL_MLP_UP_B, DIM_FFN),
-    MATRIX(SCOPE_LAYER, "mlp.down_proj.weight", MODEL_MLP_DOWN_W, DIM_WIDTH, DIM_FFN),
-    VECTOR(SCOPE_LAYER, IF_MLP_BIAS, "mlp.down_proj.bias", MODEL_MLP_DOWN_B, DIM_WIDTH),
-    VECTOR(SCOPE_BASE_END, IF_ALWAYS, "norm.weight", MODEL_FINAL_NORM_W, DIM_WIDTH),
-    {SCOPE_ROOT, IF_UNTIED, "lm_head.weight", {MODEL_LM_HEAD}, 1, DIM_VOCAB, DIM_WIDTH, false, false, MODEL_FUSED_STACKED},
-};
-
-/* Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" */
-static const struct model_tensor_rule gpt2_rules[] = {
-    MATRIX(SCOPE_BASE, "wte.weight", MODEL_EMBED_TOKENS, DIM_VOCAB, DIM_WIDTH),
-    MATRIX(SCOPE_BASE, "wpe.weight", MODEL_EMBED_POSITIONS, DIM_CONTEXT, DIM_WIDTH),
-    VECTOR(SCOPE_LAYER, IF_ALWAYS, "ln_1.weight", MODEL_ATTN_NORM_W, DIM_WIDTH),
-    VECTOR(SCOPE_LAYER, IF_ALWAYS, "ln_1.bias", MODEL_ATTN_NORM_B, DIM_WIDTH),
-    {SCOPE_LAYER, IF_ALWAYS, "attn.c_attn.weight", {MODEL_ATTN_Q_W, MODEL_ATTN_K_W, MODEL_ATTN_V_W}, 3, DIM_QKV, DIM_WIDTH, true, false, MODEL_FUSED_STACKED},
-    {SCOPE_LAYER, IF_ALWAYS, "attn.c_attn.bias", {MODEL_ATTN_Q_B, MODEL_ATTN_K_B, MODEL_ATTN_V_B}, 3, DIM_ONE, DIM_QKV, false, true, MODEL_FUSED_STACKED},
-    CONV1D(SCOPE_LAYER, "attn.c_proj.weight", MODEL_ATTN_O_W, DIM_WIDTH, DIM_Q),
-    VECTOR(SCOPE_LAYER, IF_ALWAYS, "attn.c_proj.bias", MODEL_ATTN_O_B, DIM_WIDTH),
-    VECTOR(SCOPE_LAYER, IF_ALWAYS, "ln_2.weight", MODEL_MLP_NORM_W, DIM_WIDTH),
-    VECTOR(SCOPE_LAYER, IF_ALWAYS, "ln_2.bias", MODEL_MLP_NORM_B, DIM_WIDTH),
-    CONV1D(SCOPE_LAYER, "mlp.c_fc.weight", MODEL_MLP_UP_W, DIM_FFN, DIM_WIDTH),
-    VECTOR(SCOPE_LAYER, IF_ALWAYS, "mlp.c_fc.bias", MODEL_MLP_UP_B, DIM_FFN),
-    CONV1D(SCOPE_LAYER, "mlp.c_proj.weight", MODEL_MLP_DOWN_W, DIM_WIDTH, DIM_FFN),
-    VECTOR(SCOPE_LAYER, IF_ALWAYS, "mlp.c_proj.bias", MODEL_MLP_DOWN_B, DIM_WIDTH),
-    VECTOR(SCOPE_BASE_END, IF_ALWAYS, "ln_f.weight", MODEL_FINAL_NORM_W, DIM_WIDTH),
-    VECTOR(SCOPE_BASE_END, IF_ALWAYS, "ln_f.bias", MODEL_FINAL_NORM_B, DIM_WIDTH),
-    {SCOPE_ROOT, IF_UNTIED, "lm_head.weight", {MODEL_LM_HEAD}, 1, DIM_VOCAB, DIM_WIDTH, false, false, MODEL_FUSED_STACKED},
-};
-
-static const struct model_arch archs[] = {
-    {
-        .name = "llama", .model_type = "llama", .architecture = "LlamaForCausalLM", .kind = MODEL_DECODER,
-        .norm = MODEL_NORM_RMS, .norm_place = MODEL_NORM_PRE, .mlp = MODEL_MLP_GATED, .positions = MODEL_POS_ROPE,
-        .tie_default = false, .attn_bias = -1, .mlp_bias = -1, .activation_default = MODEL_ACT_SILU,
-        .base_prefix = "model.", .layer_prefix = "layers.", .rules = llama_rules, .rule_count = COUNT(llama_rules),
-    },
-    {
-        .name = "gpt2", .model_type = "gpt2", .architecture = "GPT2LMHeadModel", .kind = MODEL_DECODER,
-        .norm = MODEL_NORM_LAYER, .norm_place = MODEL_NORM_PRE, .mlp = MODEL_MLP_PLAIN, .positions = MODEL_POS_LEARNED,
-        .norm_bias = true, .tie_default = true, .attn_bias = 2, .mlp_bias = 1, .activation_default = MODEL_ACT_GELU_TANH,
-        .base_prefix = "transformer.", .layer_prefix = "h.", .rules = gpt2_rules, .rule_count = COUNT(gpt2_rules),
-    },
-};
 
 /* Ends of names of buffers that checkpoints carry and that are no parameters. */
-static const char *const ignored_ends[] = {".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"};
+static const char *const ignored_ends[] = {".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"};
 
-size_t model_arch_count(void) { return COUNT(archs) + MODEL_ENCODERS_COUNT; }
+size_t model_arch_count(void) { return MODEL_DECODERS_COUNT + MODEL_ENCODERS_COUNT; }
 const struct model_arch *model_arch_at(size_t index) {
-    if (index < COUNT(archs)) return &archs[index];
-    return index - COUNT(archs) < MODEL_ENCODERS_COUNT ? &MODEL_ENCODERS[index - COUNT(archs)] : NULL;
+    if (index < MODEL_DECODERS_COUNT) return &MODEL_DECODERS[index];
+    return index - MODEL_DECODERS_COUNT < MODEL_ENCODERS_COUNT ? &MODEL_ENCODERS[index - MODEL_DECODERS_COUNT] : NULL;
 }
-const char *model_arch_names(void) { return "llama, gpt2, bert, roberta, xlm-roberta, distilbert, modernbert"; }
+const char *model_arch_names(void) {
+    return "llama, gpt2, mistral, mixtral, qwen2, qwen3, qwen3_moe, gemma, gemma2, gemma3_text, phi, phi3, gpt_neox, opt, olmo2, granite, stablelm, bert, roberta, xlm-roberta, distilbert, modernbert";
+}
 
 const struct model_arch *model_arch_find(struct span name) {
-    for (size_t i = 0; i < COUNT(archs); i++)
-        if (span_eq_str(name, archs[i].name) || span_eq_str(name, archs[i].architecture) || span_eq_str(name, archs[i].model_type)) return &archs[i];
+    for (size_t i = 0; i < MODEL_DECODERS_COUNT; i++)
+        if (span_eq_str(name, MODEL_DECODERS[i].name) || span_eq_str(name, MODEL_DECODERS[i].architecture) || span_eq_str(name, MODEL_DECODERS[i].model_type)) return &MODEL_DECODERS[i];
     return model_encoder_find(name);
 }
 
@@ -102,6 +40,8 @@ const char *model_role_name(enum model_role role) {
         [MODEL_EMBED_TYPES] = "embed_types", [MODEL_EMBED_NORM_W] = "embed_norm_w", [MODEL_EMBED_NORM_B] = "embed_norm_b",
         [MODEL_HEAD_DENSE_W] = "head_dense_w", [MODEL_HEAD_DENSE_B] = "head_dense_b", [MODEL_HEAD_NORM_W] = "head_norm_w",
         [MODEL_HEAD_OUT_W] = "head_out_w", [MODEL_HEAD_OUT_B] = "head_out_b",
+        [MODEL_LM_HEAD_B] = "lm_head_b", [MODEL_EMBED_IN_W] = "embed_in_w", [MODEL_EMBED_OUT_W] = "embed_out_w", [MODEL_ROUTER_W] = "router_w",
+        [MODEL_EXPERT_GATE_W] = "expert_gate_w", [MODEL_EXPERT_UP_W] = "expert_up_w", [MODEL_EXPERT_DOWN_W] = "expert_down_w",
     };
     return role < MODEL_ROLES ? names[role] : "(none)";
 }
@@ -116,7 +56,11 @@ static uint32_t model_dim(const struct model_config *c, enum model_dim d) {
     case DIM_FFN: return c->ffn;
     case DIM_GATE_UP: return 2 * c->ffn;
     case DIM_VOCAB: return c->vocab;
-    case DIM_CONTEXT: return c->context;
+    case DIM_CONTEXT: return c->context + c->arch->positions_before;
+    case DIM_HEAD: return c->head_dim;
+    case DIM_EMBED: return c->embed_width;
+    case DIM_EXPERTS: return c->experts;
+    case DIM_EXPERT_FFN: return c->expert_ffn;
     case DIM_TYPES: return c->types;
     case DIM_LABELS: return c->labels;
     }
@@ -132,8 +76,24 @@ static bool rule_applies(const struct model_config *c, const struct model_tensor
     case IF_UNTIED: return !c->tie_embeddings;
     case IF_HEAD: return c->labels > 0;
     case IF_NOT_FIRST: return layer > 0;
+    case IF_FINAL_NORM: return !c->no_final_norm;
+    case IF_PROJECTED: return c->embed_width != c->width;
+    case IF_NOT_PARALLEL: return c->norm_place != MODEL_NORM_PARALLEL;
+    case IF_QK_NORM: return c->qk_norm != MODEL_QK_NORM_NONE;
+    case IF_DENSE: return !(c->layer_flags[layer] & MODEL_LAYER_EXPERTS);
+    case IF_EXPERTS: return c->layer_flags[layer] & MODEL_LAYER_EXPERTS;
     }
     return false;
+}
+
+static uint32_t rule_repeats(const struct model_config *c, const struct model_tensor_rule *rule) {
+    switch (rule->each) {
+    case EACH_ONE: return 1;
+    case EACH_EXPERT: return c->experts;
+    case EACH_HEAD: return c->heads;
+    case EACH_KV_HEAD: return c->kv_heads;
+    }
+    return 0;
 }
 
 /* Of the out dimension that is `role`'s, in a tensor of several. */
@@ -150,10 +110,16 @@ static uint32_t part_rows(const struct model_config *c, const struct model_tenso
     }
 }
 
-static int add(const struct model_config *c, const struct model_tensor_rule *rule, uint32_t layer, struct model_tensor *t, size_t *offset, struct error *err) {
+static int add(const struct model_config *c, const struct model_tensor_rule *rule, uint32_t layer, uint32_t index, struct model_tensor *t, size_t *offset,
+               struct error *err) {
     const struct model_arch *a = c->arch;
-    if (rule->scope == SCOPE_LAYER) snprintf(t->name, sizeof t->name, "%s%s%u.%s", a->base_prefix, a->layer_prefix, layer, rule->name);
-    else snprintf(t->name, sizeof t->name, "%s%s", rule->scope == SCOPE_ROOT ? "" : a->base_prefix, rule->name);
+    const char *mark = strchr(rule->name, '#');
+    char number[16] = "";
+    if (mark) snprintf(number, sizeof number, "%u", index);
+    int before = mark ? (int)(mark - rule->name) : (int)strlen(rule->name);
+    const char *after = mark ? mark + 1 : "";
+    if (rule->scope == SCOPE_LAYER) snprintf(t->name, sizeof t->name, "%s%s%u.%.*s%s%s", a->base_prefix, a->layer_prefix, layer, before, rule->name, number, after);
+    else snprintf(t->name, sizeof t->name, "%s%.*s%s%s", rule->scope == SCOPE_ROOT ? "" : a->base_prefix, before, rule->name, number, after);
     t->rows = model_dim(c, rule->rows);
     t->cols = model_dim(c, rule->cols);
     t->transposed = rule->transposed;
@@ -163,7 +129,8 @@ static int add(const struct model_config *c, const struct model_tensor_rule *rul
     for (unsigned i = 0; i < rule->part_count; i++) {
         struct model_param *p = &t->parts[i];
         uint32_t out = part_rows(c, rule, i);
-        *p = (struct model_param){.role = rule->roles[i], .layer = layer, .rows = rule->vector ? 1 : out, .cols = rule->vector ? out : t->cols, .offset = *offset};
+        *p = (struct model_param){.role = rule->roles[i], .layer = layer, .index = index, .rows = rule->vector ? 1 : out,
+                                  .cols = rule->vector ? out : t->cols, .offset = *offset};
         /* 2^31 floats a parameter and 2^44 in all are within the limits of arch.h; SIZE_MAX / 4 is the address space */
         if (!size_add(*offset, model_param_size(p), offset) || *offset > SIZE_MAX / sizeof(float))
             return error_set(err, E_TOO_LARGE, "the model's parameters do not fit the address space");
@@ -173,15 +140,21 @@ static int add(const struct model_config *c, const struct model_tensor_rule *rul
 
 int model_tensors(const struct model_config *c, struct model_tensor **tensors, size_t *count, size_t *flat_len, struct error *err) {
     const struct model_arch *a = c->arch;
-    size_t n_max = a->rule_count * ((size_t)c->layers + 1), n = 0, offset = 0;
+    static const enum model_scope order[] = {SCOPE_BASE, SCOPE_LAYER, SCOPE_BASE_END, SCOPE_ROOT};
+    size_t n_max = 0, n = 0, offset = 0;
+    for (size_t i = 0; i < a->rule_count; i++)
+        for (uint32_t layer = 0; layer < (a->rules[i].scope == SCOPE_LAYER ? c->layers : 1); layer++)
+            if (rule_applies(c, &a->rules[i], layer)) n_max += rule_repeats(c, &a->rules[i]);
+    if (n_max > MODEL_TENSORS_MAX) return error_set(err, E_TOO_LARGE, "the model has %zu tensors; at most %d are read", n_max, MODEL_TENSORS_MAX);
     struct model_tensor *list = mem_calloc(n_max, sizeof *list);
     if (!list) return error_set(err, E_NOMEM, "no memory for the list of a model's tensors");
     int r = 0;
-    static const enum model_scope order[] = {SCOPE_BASE, SCOPE_LAYER, SCOPE_BASE_END, SCOPE_ROOT};
     for (size_t s = 0; !r && s < COUNT(order); s++)
         for (uint32_t layer = 0; !r && layer < (order[s] == SCOPE_LAYER ? c->layers : 1); layer++)
-            for (size_t i = 0; !r && i < a->rule_count; i++)
-                if (a->rules[i].scope == order[s] && rule_applies(c, &a->rules[i], layer)) r = add(c, &a->rules[i], layer, &list[n++], &offset, err);
+            for (size_t i = 0; !r && i < a->rule_count; i++) {
+                if (a->rules[i].scope != order[s] || !rule_applies(c, &a->rules[i], layer)) continue;
+                for (uint32_t k = 0; !r && k < rule_repeats(c, &a->rules[i]); k++) r = add(c, &a->rules[i], layer, k, &list[n++], &offset, err);
+            }
     if (r) {
         mem_free(list);
         return r;
@@ -196,7 +169,9 @@ bool model_tensor_ignored(const struct model_config *c, struct span name) {
     for (size_t i = 0; i < COUNT(ignored_ends); i++)
         if (span_ends(name, span_str(ignored_ends[i]))) return true;
     if (c->arch->kind == MODEL_ENCODER) return model_encoder_tensor_ignored(c, name);
-    return c->tie_embeddings && span_eq_str(name, "lm_head.weight");
+    for (size_t i = 0; c->tie_embeddings && i < c->arch->rule_count; i++)
+        if (c->arch->rules[i].roles[0] == MODEL_LM_HEAD && span_eq_str(name, c->arch->rules[i].name)) return true;
+    return false;
 }
 
 uint64_t model_config_param_count(const struct model_config *c) {
@@ -205,27 +180,61 @@ uint64_t model_config_param_count(const struct model_config *c) {
     for (size_t i = 0; i < a->rule_count; i++) {
         uint64_t times = 0;
         for (uint32_t layer = 0; layer < (a->rules[i].scope == SCOPE_LAYER ? c->layers : 1); layer++) times += rule_applies(c, &a->rules[i], layer);
-        sum += (uint64_t)model_dim(c, a->rules[i].rows) * model_dim(c, a->rules[i].cols) * times;
+        sum += (uint64_t)model_dim(c, a->rules[i].rows) * model_dim(c, a->rules[i].cols) * times * rule_repeats(c, &a->rules[i]);
     }
     return sum;
 }
 
-/* Su et al. 2021, "RoFormer": θ_i = θ^(−2i/D). Llama 3.1 stretches the slow ones and blends between (Meta 2024, transformers' _compute_llama3_parameters). */
-void model_rope_frequencies(const struct model_config *c, float *inv_freq) {
-    const double pi = 3.14159265358979323846;
+bool model_rope_has(const struct model_config *c, enum model_rope_kind kind) {
+    if (c->arch->positions != MODEL_POS_ROPE) return false;
+    if (kind == MODEL_ROPE_KIND_LONG) return c->rope_scaling == MODEL_ROPE_LONGROPE;
+    return kind == MODEL_ROPE_KIND_GLOBAL || c->rope_theta_local > 0;
+}
+
+static const double PI = 3.14159265358979323846;
+
+/* Peng et al. 2023, "YaRN": the dimension that turns `rotations` times within the original context. */
+static double yarn_dim(const struct model_config *c, double rotations) {
+    return c->rotary_dim * log(c->rope_original_context / (rotations * 2 * PI)) / (2 * log(c->rope_theta));
+}
+
+static double yarn(const struct model_config *c, uint32_t i, double f) {
+    double low = yarn_dim(c, c->rope_beta_fast), high = yarn_dim(c, c->rope_beta_slow);
+    if (c->rope_truncate) {
+        low = floor(low);
+        high = ceil(high);
+    }
+    low = fmax(low, 0);
+    high = fmin(high, c->rotary_dim - 1);
+    if (high - low < 0.001) high = low + 0.001;
+    double ramp = fmin(fmax((i - low) / (high - low), 0), 1);
+    return f / c->rope_factor * ramp + f * (1 - ramp);
+}
+
+/* Llama 3.1 stretches the slow ones and blends between (Meta 2024, transformers' _compute_llama3_parameters). */
+static double llama3(const struct model_config *c, double f) {
+    double wavelength = 2 * PI / f, original = c->rope_original_context;
+    double low = original / c->rope_low_freq_factor, high = original / c->rope_high_freq_factor;
+    if (wavelength > low) return f / c->rope_factor;
+    if (wavelength < high) return f;
+    double smooth = (original / wavelength - c->rope_low_freq_factor) / (c->rope_high_freq_factor - c->rope_low_freq_factor);
+    return (1 - smooth) * f / c->rope_factor + smooth * f;
+}
+
+/* Su et al. 2021, "RoFormer": θ_i = θ^(−2i/D). */
+void model_rope_frequencies_of(const struct model_config *c, enum model_rope_kind kind, float *inv_freq) {
+    bool local = kind == MODEL_ROPE_KIND_LOCAL;
     for (uint32_t i = 0; i < c->rotary_dim / 2; i++) {
-        double f = pow(c->rope_theta, -2.0 * i / c->rotary_dim);
-        if (c->rope_scaling == MODEL_ROPE_LINEAR) f /= c->rope_factor;
-        if (c->rope_scaling == MODEL_ROPE_LLAMA3) {
-            double wavelength = 2 * pi / f, original = c->rope_original_context;
-            double low = original / c->rope_low_freq_factor, high = original / c->rope_high_freq_factor;
-            if (wavelength > low) {
-                f /= c->rope_factor;
-            } else if (wavelength >= high) {
-                double smooth = (original / wavelength - c->rope_low_freq_factor) / (c->rope_high_freq_factor - c->rope_low_freq_factor);
-                f = (1 - smooth) * f / c->rope_factor + smooth * f;
-            }
+        double f = pow(local ? c->rope_theta_local : c->rope_theta, -2.0 * i / c->rotary_dim);
+        switch (local ? MODEL_ROPE_DEFAULT : c->rope_scaling) {
+        case MODEL_ROPE_DEFAULT: break;
+        case MODEL_ROPE_LINEAR: f /= c->rope_factor; break;
+        case MODEL_ROPE_LLAMA3: f = llama3(c, f); break;
+        case MODEL_ROPE_YARN: f = yarn(c, i, f); break;
+        case MODEL_ROPE_LONGROPE: f /= (double)(kind == MODEL_ROPE_KIND_LONG ? c->rope_long : c->rope_short)[i]; break;
         }
         inv_freq[i] = (float)f;
     }
 }
+
+void model_rope_frequencies(const struct model_config *c, float *inv_freq) { model_rope_frequencies_of(c, MODEL_ROPE_KIND_GLOBAL, inv_freq); }

@@ -34,6 +34,10 @@ enum {
     MODEL_LABELS_MAX = 1 << 16,   /* of a classifier */
     MODEL_TENSOR_NAME_MAX = 128,
     MODEL_PARTS_MAX = 3, /* q, k and v in one tensor */
+    MODEL_EXPERTS_MAX = 1024,        /* Qwen 3 has 128, DeepSeek V3 256 */
+    MODEL_EXPERTS_USED_MAX = 64,     /* of them, for a token; Qwen 3: 8 */
+    MODEL_TENSORS_MAX = 1 << 18,     /* Qwen 3 235B: 37,000; a list of so many takes 60 MiB */
+    MODEL_ROPE_FACTORS_MAX = 128,    /* of longrope: heads of 256, rotated whole */
 };
 
 enum model_kind { MODEL_DECODER, MODEL_ENCODER, MODEL_ENCODER_DECODER };
@@ -48,6 +52,14 @@ enum model_norm_place {
     MODEL_NORM_POST,     /* norm(x + f(x)): BERT; ATTN_NORM and MLP_NORM lie behind their branch then */
     MODEL_NORM_SANDWICH, /* x + norm(f(norm(x))): Gemma 2 and 3 */
     MODEL_NORM_PARALLEL, /* x + attn(norm1(x)) + mlp(norm2(x)), one norm where there is no MLP_NORM: NeoX, Phi */
+    MODEL_NORM_OUTPUT,   /* x + norm(f(x)), the norms being the ..._POST_NORM ones: OLMo 2 */
+};
+/* Norms of q and k before the rotation. */
+enum model_qk_norm {
+    MODEL_QK_NORM_NONE,
+    MODEL_QK_NORM_HEAD,   /* the RMS norm of the family over each head, one weight for all: Qwen 3, Gemma 3 */
+    MODEL_QK_NORM_WIDE,   /* over all heads at once: OLMo 2 */
+    MODEL_QK_NORM_LAYERS, /* a layer norm without bias over each head, each its own weight: StableLM 2 12B */
 };
 enum model_activation { MODEL_ACT_SILU, MODEL_ACT_GELU, MODEL_ACT_GELU_TANH, MODEL_ACT_GELU_QUICK, MODEL_ACT_RELU };
 enum model_mlp {
@@ -66,7 +78,13 @@ enum model_head {
     MODEL_HEAD_RELU,     /* out(relu(dense(p))): DistilBERT */
     MODEL_HEAD_ACT_NORM, /* out(norm(act(dense(p)))): ModernBERT */
 };
-enum model_rope_scaling { MODEL_ROPE_DEFAULT, MODEL_ROPE_LINEAR, MODEL_ROPE_LLAMA3 };
+enum model_rope_scaling {
+    MODEL_ROPE_DEFAULT,
+    MODEL_ROPE_LINEAR,
+    MODEL_ROPE_LLAMA3,
+    MODEL_ROPE_YARN,     /* Peng et al. 2023 */
+    MODEL_ROPE_LONGROPE, /* Ding et al. 2024: other factors for sequences beyond the original context */
+};
 
 /* Every parameter of every family. Layer roles exist once per layer, the others once (layer 0). */
 enum model_role {
@@ -75,6 +93,9 @@ enum model_role {
     MODEL_FINAL_NORM_W,    /* [1, width] */
     MODEL_FINAL_NORM_B,
     MODEL_LM_HEAD,         /* [vocab, width]; absent where tied: model_weights_get gives EMBED_TOKENS then */
+    MODEL_LM_HEAD_B,       /* [1, vocab] */
+    MODEL_EMBED_IN_W,      /* [width, embed_width], where embeddings are narrower than the model: OPT 350M */
+    MODEL_EMBED_OUT_W,     /* [embed_width, width], likewise before the head */
     MODEL_EMBED_TYPES,     /* [types, width] */
     MODEL_EMBED_NORM_W,    /* [1, width] over the sum of the embeddings */
     MODEL_EMBED_NORM_B,
@@ -92,7 +113,7 @@ enum model_role {
     MODEL_ATTN_K_B,
     MODEL_ATTN_V_W,
     MODEL_ATTN_V_B,
-    MODEL_ATTN_Q_NORM_W, /* [1, head_dim]: RMS norm of each head's q before the rotation (Qwen 3, Gemma 3) */
+    MODEL_ATTN_Q_NORM_W, /* [1, head_dim], wide: [1, heads · head_dim], layers: [1, head_dim] for each head (index) */
     MODEL_ATTN_K_NORM_W,
     MODEL_ATTN_O_W, /* [width, heads · head_dim] */
     MODEL_ATTN_O_B,
@@ -106,6 +127,11 @@ enum model_role {
     MODEL_MLP_DOWN_W, /* [width, ffn] */
     MODEL_MLP_DOWN_B,
     MODEL_MLP_POST_NORM_W, /* sandwich */
+    /* of a layer with experts, in place of the MLP; the last three once for each expert (struct model_param's index) */
+    MODEL_ROUTER_W,      /* [experts, width] */
+    MODEL_EXPERT_GATE_W, /* [expert_ffn, width] */
+    MODEL_EXPERT_UP_W,
+    MODEL_EXPERT_DOWN_W, /* [width, expert_ffn] */
     MODEL_ROLES,
 };
 #define MODEL_ROLE_FIRST_OF_LAYER MODEL_ATTN_NORM_W
@@ -121,12 +147,13 @@ struct model_arch {
     const char *architecture; /* "LlamaForCausalLM" */
     enum model_kind kind;
     enum model_norm norm;
-    enum model_norm_place norm_place;
+    enum model_norm_place norm_place; /* where config.json does not say */
     enum model_mlp mlp;
     enum model_positions positions;
-    bool qk_norm;
+    enum model_qk_norm qk_norm;
     bool embed_scaled;        /* embeddings × √width: Gemma */
     bool norm_bias;           /* layer norms with bias */
+    uint32_t positions_before; /* rows of EMBED_POSITIONS before that of position 0, beyond the context: 2 in OPT */
     bool tie_default;         /* where config.json does not say */
     int attn_bias;            /* -1: as config.json says; 0 none; 1 on q, k and v; 2 on o too */
     int mlp_bias;             /* -1, 0, 1 */
@@ -148,6 +175,13 @@ const struct model_arch *model_arch_find(struct span name);
 /* "llama, gpt2": for messages. */
 const char *model_arch_names(void);
 
+/* What a layer does otherwise than its neighbours. */
+enum {
+    MODEL_LAYER_WINDOW = 1,     /* attention sees the last `window` tokens only */
+    MODEL_LAYER_ROPE_LOCAL = 2, /* rotates by rope_theta_local */
+    MODEL_LAYER_EXPERTS = 4,    /* experts in place of the MLP */
+};
+
 /* One model's numbers. Open: fill it by hand (model_config_default, then fields, then model_config_check) or from config.json. */
 struct model_config {
     const struct model_arch *arch;
@@ -158,11 +192,28 @@ struct model_config {
     enum model_rope_scaling rope_scaling;
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor; /* linear: factor; llama3: all three and the next */
     uint32_t rope_original_context;
+    double rope_beta_fast, rope_beta_slow; /* yarn */
+    bool rope_truncate;                    /* yarn: the range in whole dimensions */
+    double rope_attention_factor;          /* on cosines and sines: 1 but with yarn and longrope */
+    float rope_short[MODEL_ROPE_FACTORS_MAX], rope_long[MODEL_ROPE_FACTORS_MAX]; /* longrope, [rotary_dim / 2] */
     uint32_t rotary_dim; /* of head_dim that is rotated; head_dim but for partial rotary families */
     bool tie_embeddings;
     int attn_bias; /* 0 none, 1 on q, k and v, 2 on o too */
     bool mlp_bias;
     float attn_scale;       /* on q·k: 1/√head_dim but where a family says otherwise */
+    float attn_softcap;     /* c · tanh(q·k / c): Gemma 2; 0: none */
+    float logits_softcap;
+    float embed_scale;      /* × embeddings */
+    float residual_scale;   /* × what attention and MLP add */
+    float logits_scale;     /* × logits, before their cap */
+    uint32_t embed_width;   /* width but where embeddings are projected */
+    uint32_t window;        /* 0: none */
+    enum model_norm_place norm_place;
+    bool no_final_norm;
+    enum model_qk_norm qk_norm;
+    uint32_t experts, experts_used, expert_ffn; /* 0: no layer has any */
+    bool experts_normed;    /* weights of the experts used sum to 1 */
+    uint8_t layer_flags[MODEL_LAYERS_MAX];
     float initializer_range;
     /* of encoders; 0 elsewhere */
     uint32_t types;           /* rows of EMBED_TYPES */
@@ -172,7 +223,7 @@ struct model_config {
     enum model_activation head_activation;
     uint32_t local_window;    /* tokens to either side that a local layer sees; 0: no layer is local */
     uint32_t global_every;    /* every so many layers, from the first on, one sees all */
-    double rope_theta_local;
+    double rope_theta_local;  /* of layers with MODEL_LAYER_ROPE_LOCAL (Gemma 3 too), unscaled; 0: none */
     int64_t bos_id, pad_id; /* -1: none */
     int64_t eos_ids[MODEL_EOS_MAX]; /* any of these ends a generation */
     uint32_t eos_count;
@@ -191,8 +242,17 @@ int model_config_from_json(const struct json *root, struct model_config *c, stru
 int model_config_write(const struct model_config *c, struct buf *out);
 /* Learnable numbers; a tied head counts once. */
 uint64_t model_config_param_count(const struct model_config *c);
-/* inv_freq[rotary_dim / 2] with the model's scaling applied: angle = position · inv_freq[i]. The one place that knows the scaling kinds. */
+/* inv_freq[rotary_dim / 2] with the model's scaling applied: angle = position · inv_freq[i], cosine and sine × rope_attention_factor. The one place that
+ * knows the scaling kinds. Of longrope: for sequences within the original context. */
 void model_rope_frequencies(const struct model_config *c, float *inv_freq);
+enum model_rope_kind {
+    MODEL_ROPE_KIND_GLOBAL,
+    MODEL_ROPE_KIND_LONG,  /* longrope beyond the original context */
+    MODEL_ROPE_KIND_LOCAL, /* of layers with MODEL_LAYER_ROPE_LOCAL; never scaled */
+    MODEL_ROPE_KINDS,
+};
+bool model_rope_has(const struct model_config *c, enum model_rope_kind kind);
+void model_rope_frequencies_of(const struct model_config *c, enum model_rope_kind kind, float *inv_freq);
 /* The name that config.json uses: "silu", "gelu", "gelu_new", … */
 const char *model_activation_name(enum model_activation a);
 
@@ -200,6 +260,7 @@ const char *model_activation_name(enum model_activation a);
 struct model_param {
     enum model_role role;
     uint32_t layer;
+    uint32_t index;      /* which expert or head of the layer; those of one role follow each other in list and memory */
     uint32_t rows, cols; /* [out, in]; a vector is [1, n] */
     size_t offset;       /* in floats, in the flat array of all parameters */
 };

@@ -6,8 +6,8 @@
 #include "model/rules.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
-#define MATRIX(scope, when, name, role, rows, cols) {scope, when, name, {role}, 1, rows, cols, false, false, MODEL_FUSED_STACKED}
-#define VECTOR(scope, when, name, role, n) {scope, when, name, {role}, 1, DIM_ONE, n, false, true, MODEL_FUSED_STACKED}
+#define MATRIX(scope, when, name, role, rows, cols) {scope, when, name, {role}, 1, rows, cols, false, false, MODEL_FUSED_STACKED, EACH_ONE}
+#define VECTOR(scope, when, name, role, n) {scope, when, name, {role}, 1, DIM_ONE, n, false, true, MODEL_FUSED_STACKED, EACH_ONE}
 #define LINEAR(scope, when, name, role, out, in) MATRIX(scope, when, name ".weight", role##_W, out, in), VECTOR(scope, when, name ".bias", role##_B, out)
 #define NORM(scope, name, role) VECTOR(scope, IF_ALWAYS, name ".weight", role##_W, DIM_WIDTH), VECTOR(scope, IF_ALWAYS, name ".bias", role##_B, DIM_WIDTH)
 
@@ -58,13 +58,13 @@ static const struct model_tensor_rule modernbert_rules[] = {
     MATRIX(SCOPE_BASE, IF_ALWAYS, "embeddings.tok_embeddings.weight", MODEL_EMBED_TOKENS, DIM_VOCAB, DIM_WIDTH),
     VECTOR(SCOPE_BASE, IF_ALWAYS, "embeddings.norm.weight", MODEL_EMBED_NORM_W, DIM_WIDTH),
     VECTOR(SCOPE_LAYER, IF_NOT_FIRST, "attn_norm.weight", MODEL_ATTN_NORM_W, DIM_WIDTH), /* the first follows embeddings.norm */
-    {SCOPE_LAYER, IF_ALWAYS, "attn.Wqkv.weight", {MODEL_ATTN_Q_W, MODEL_ATTN_K_W, MODEL_ATTN_V_W}, 3, DIM_QKV, DIM_WIDTH, false, false, MODEL_FUSED_STACKED},
-    {SCOPE_LAYER, IF_ATTN_BIAS, "attn.Wqkv.bias", {MODEL_ATTN_Q_B, MODEL_ATTN_K_B, MODEL_ATTN_V_B}, 3, DIM_ONE, DIM_QKV, false, true, MODEL_FUSED_STACKED},
+    {SCOPE_LAYER, IF_ALWAYS, "attn.Wqkv.weight", {MODEL_ATTN_Q_W, MODEL_ATTN_K_W, MODEL_ATTN_V_W}, 3, DIM_QKV, DIM_WIDTH, false, false, MODEL_FUSED_STACKED, EACH_ONE},
+    {SCOPE_LAYER, IF_ATTN_BIAS, "attn.Wqkv.bias", {MODEL_ATTN_Q_B, MODEL_ATTN_K_B, MODEL_ATTN_V_B}, 3, DIM_ONE, DIM_QKV, false, true, MODEL_FUSED_STACKED, EACH_ONE},
     MATRIX(SCOPE_LAYER, IF_ALWAYS, "attn.Wo.weight", MODEL_ATTN_O_W, DIM_WIDTH, DIM_Q),
     VECTOR(SCOPE_LAYER, IF_OUT_BIAS, "attn.Wo.bias", MODEL_ATTN_O_B, DIM_WIDTH),
     VECTOR(SCOPE_LAYER, IF_ALWAYS, "mlp_norm.weight", MODEL_MLP_NORM_W, DIM_WIDTH),
-    {SCOPE_LAYER, IF_ALWAYS, "mlp.Wi.weight", {MODEL_MLP_GATE_W, MODEL_MLP_UP_W}, 2, DIM_GATE_UP, DIM_WIDTH, false, false, MODEL_FUSED_STACKED},
-    {SCOPE_LAYER, IF_MLP_BIAS, "mlp.Wi.bias", {MODEL_MLP_GATE_B, MODEL_MLP_UP_B}, 2, DIM_ONE, DIM_GATE_UP, false, true, MODEL_FUSED_STACKED},
+    {SCOPE_LAYER, IF_ALWAYS, "mlp.Wi.weight", {MODEL_MLP_GATE_W, MODEL_MLP_UP_W}, 2, DIM_GATE_UP, DIM_WIDTH, false, false, MODEL_FUSED_STACKED, EACH_ONE},
+    {SCOPE_LAYER, IF_MLP_BIAS, "mlp.Wi.bias", {MODEL_MLP_GATE_B, MODEL_MLP_UP_B}, 2, DIM_ONE, DIM_GATE_UP, false, true, MODEL_FUSED_STACKED, EACH_ONE},
     MATRIX(SCOPE_LAYER, IF_ALWAYS, "mlp.Wo.weight", MODEL_MLP_DOWN_W, DIM_WIDTH, DIM_FFN),
     VECTOR(SCOPE_LAYER, IF_MLP_BIAS, "mlp.Wo.bias", MODEL_MLP_DOWN_B, DIM_WIDTH),
     VECTOR(SCOPE_BASE_END, IF_ALWAYS, "final_norm.weight", MODEL_FINAL_NORM_W, DIM_WIDTH),

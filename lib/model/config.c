@@ -7,16 +7,27 @@
 #include "model/arch.h"
 #include "model/rules.h"
 
-/* What a family calls its numbers; NULL: it has none, and the default of model_config_default stands. */
-struct keys {
-    const char *model_type;
-    const char *layers, *width, *heads, *kv_heads, *head_dim, *ffn, *context, *norm_eps, *activation;
-};
 #define BERT_KEYS "num_hidden_layers", "hidden_size", "num_attention_heads", NULL, NULL, "intermediate_size", "max_position_embeddings"
-static const struct keys key_table[] = {
-    {"llama", "num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size",
-     "max_position_embeddings", "rms_norm_eps", "hidden_act"},
+#define PLAIN_KEYS(kv_heads, head_dim) "num_hidden_layers", "hidden_size", "num_attention_heads", kv_heads, head_dim, "intermediate_size", "max_position_embeddings"
+#define LLAMA_KEYS PLAIN_KEYS("num_key_value_heads", "head_dim")
+static const struct config_keys key_table[] = {
+    {"llama", LLAMA_KEYS, "rms_norm_eps", "hidden_act"},
     {"gpt2", "n_layer", "n_embd", "n_head", NULL, NULL, "n_inner", "n_positions", "layer_norm_epsilon", "activation_function"},
+    {"mistral", LLAMA_KEYS, "rms_norm_eps", "hidden_act"},
+    {"mixtral", LLAMA_KEYS, "rms_norm_eps", "hidden_act"},
+    {"qwen2", LLAMA_KEYS, "rms_norm_eps", "hidden_act"},
+    {"qwen3", LLAMA_KEYS, "rms_norm_eps", "hidden_act"},
+    {"qwen3_moe", LLAMA_KEYS, "rms_norm_eps", "hidden_act"},
+    {"gemma", LLAMA_KEYS, "rms_norm_eps", "hidden_act"},
+    {"gemma2", LLAMA_KEYS, "rms_norm_eps", "hidden_activation"},
+    {"gemma3_text", LLAMA_KEYS, "rms_norm_eps", "hidden_activation"},
+    {"phi", PLAIN_KEYS("num_key_value_heads", NULL), "layer_norm_eps", "hidden_act"},
+    {"phi3", LLAMA_KEYS, "rms_norm_eps", "hidden_act"},
+    {"gpt_neox", PLAIN_KEYS(NULL, NULL), "layer_norm_eps", "hidden_act"},
+    {"opt", "num_hidden_layers", "hidden_size", "num_attention_heads", NULL, NULL, "ffn_dim", "max_position_embeddings", NULL, "activation_function"},
+    {"olmo2", LLAMA_KEYS, "rms_norm_eps", "hidden_act"},
+    {"granite", LLAMA_KEYS, "rms_norm_eps", "hidden_act"},
+    {"stablelm", PLAIN_KEYS("num_key_value_heads", NULL), "layer_norm_eps", "hidden_act"},
     {"bert", BERT_KEYS, "layer_norm_eps", "hidden_act"},
     {"roberta", BERT_KEYS, "layer_norm_eps", "hidden_act"},
     {"xlm-roberta", BERT_KEYS, "layer_norm_eps", "hidden_act"},
@@ -32,6 +43,13 @@ static const struct {
     {"gpt2", "scale_attn_weights", true},
     {"gpt2", "scale_attn_by_inverse_layer_idx", false},
     {"gpt2", "add_cross_attention", false},
+    {"qwen3_moe", "use_sliding_window", false}, /* releases of transformers differ in which layers have it */
+    {"gemma", "use_bidirectional_attention", false},
+    {"gemma2", "use_bidirectional_attention", false},
+    {"gemma3_text", "use_bidirectional_attention", false},
+    {"phi", "qk_layernorm", false},
+    {"opt", "_remove_final_layer_norm", false},
+    {"opt", "layer_norm_elementwise_affine", true},
     {"bert", "is_decoder", false},
     {"bert", "add_cross_attention", false},
     {"roberta", "is_decoder", false},
@@ -61,7 +79,7 @@ const char *model_activation_name(enum model_activation a) {
     return "(none)";
 }
 
-static const struct keys *keys_of(const struct model_arch *a) {
+static const struct config_keys *keys_of(const struct model_arch *a) {
     for (size_t i = 0; i < COUNT(key_table); i++)
         if (strcmp(key_table[i].model_type, a->model_type) == 0) return &key_table[i];
     ASSERT(false && "a family without a row in key_table");
@@ -79,17 +97,19 @@ void model_config_default(struct model_config *c, const struct model_arch *a, ui
         .arch = a, .layers = layers, .width = width, .heads = heads, .kv_heads = kv_heads ? kv_heads : heads,
         .head_dim = heads ? width / heads : 0, .context = context, .vocab = vocab,
         .activation = a->activation_default, .norm_eps = 1e-5f, .rope_theta = a->positions == MODEL_POS_ROPE ? 10000.0 : 0,
-        .rope_factor = 1, .tie_embeddings = a->tie_default, .attn_bias = a->attn_bias < 0 ? 0 : a->attn_bias, .mlp_bias = a->mlp_bias > 0,
+        .rope_factor = 1, .rope_attention_factor = 1, .embed_scale = a->embed_scaled ? sqrtf((float)width) : 1, .residual_scale = 1, .logits_scale = 1,
+        .embed_width = width, .norm_place = a->norm_place, .qk_norm = a->qk_norm, .tie_embeddings = a->tie_default, .attn_bias = a->attn_bias < 0 ? 0 : a->attn_bias, .mlp_bias = a->mlp_bias > 0,
         .initializer_range = 0.02f, .bos_id = -1, .pad_id = -1,
     };
     c->ffn = width <= MODEL_WIDTH_MAX ? default_ffn(a, width) : 0;
     c->rotary_dim = a->positions == MODEL_POS_ROPE ? c->head_dim : 0;
     c->attn_scale = c->head_dim ? (float)(1.0 / sqrt((double)c->head_dim)) : 0;
     if (a->kind == MODEL_ENCODER) config_encoder_default(c);
+    else config_decoder_default(c);
 }
 
 int model_config_check(const struct model_config *c, struct error *err) {
-    const struct keys *k = keys_of(c->arch);
+    const struct config_keys *k = keys_of(c->arch);
     const struct {
         const char *key;
         uint32_t value, max;
@@ -115,20 +135,11 @@ int model_config_check(const struct model_config *c, struct error *err) {
         if (c->rotary_dim < 2 || c->rotary_dim % 2 || c->rotary_dim > c->head_dim)
             return error_set_param(err, E_INVALID, "head_dim", "the rotated part of a head, %u, is odd or larger than the head", c->rotary_dim);
         if (!(c->rope_theta >= 1 && c->rope_theta <= 1e12)) return error_set_param(err, E_RANGE, "rope_theta", "rope_theta %g is not between 1 and 1e12", c->rope_theta);
-        if (c->rope_scaling != MODEL_ROPE_DEFAULT && !(c->rope_factor >= 1 && c->rope_factor <= 1e6))
-            return error_set_param(err, E_RANGE, "rope_scaling.factor", "the factor %g of rope_scaling is not between 1 and 1e6", c->rope_factor);
-        if (c->rope_scaling == MODEL_ROPE_LLAMA3 &&
-            !(c->rope_low_freq_factor > 0 && c->rope_high_freq_factor > c->rope_low_freq_factor && c->rope_high_freq_factor <= 1e6 && c->rope_original_context >= 1))
-            return error_set_param(err, E_INVALID, "rope_scaling", "rope_scaling llama3 needs 0 < low_freq_factor < high_freq_factor and original_max_position_embeddings");
     }
     const char *norm_eps = k->norm_eps ? k->norm_eps : "layer_norm_eps";
     if (!(c->norm_eps > 0 && c->norm_eps < 1)) return error_set_param(err, E_RANGE, norm_eps, "%s %g is not between 0 and 1", norm_eps, (double)c->norm_eps);
     if (!(c->attn_scale > 0 && c->attn_scale <= 1)) return error_set(err, E_RANGE, "the scale of attention %g is not between 0 and 1", (double)c->attn_scale);
     if (!(c->initializer_range >= 0 && c->initializer_range <= 10)) return error_set_param(err, E_RANGE, "initializer_range", "initializer_range is not between 0 and 10");
-    /* where config.json decides, it says so of all four matrices at once */
-    if (c->attn_bias < 0 || c->attn_bias > 2 || (c->arch->attn_bias < 0 && c->attn_bias == 1) || (c->arch->attn_bias >= 0 && c->attn_bias != c->arch->attn_bias) ||
-        (c->arch->mlp_bias >= 0 && c->mlp_bias != (c->arch->mlp_bias > 0)))
-        return error_set(err, E_INVALID, "%s has other biases", c->arch->name);
     /* The pad id may lie outside: embeddings of some models have no row for it, and nothing looks it up. */
     const int64_t ids[] = {c->bos_id, c->pad_id};
     for (size_t i = 0; i < 2; i++)
@@ -138,7 +149,7 @@ int model_config_check(const struct model_config *c, struct error *err) {
     for (uint32_t i = 0; i < c->eos_count; i++)
         if (c->eos_ids[i] < 0 || c->eos_ids[i] >= MODEL_VOCAB_MAX)
             return error_set_param(err, E_RANGE, "eos_token_id", "eos_token_id %lld is out of range", (long long)c->eos_ids[i]);
-    return c->arch->kind == MODEL_ENCODER ? config_encoder_check(c, err) : 0;
+    return c->arch->kind == MODEL_ENCODER ? config_encoder_check(c, err) : config_decoder_check(c, err);
 }
 
 /* ---- reading ---- */
@@ -163,7 +174,7 @@ int config_real(const struct json *object, const char *key, double *out, struct 
     return 0;
 }
 
-static int read_bool(const struct json *root, const char *key, bool *out, struct error *err) {
+int config_bool(const struct json *root, const char *key, bool *out, struct error *err) {
     const struct json *v = json_get(root, key);
     if (json_is_null(v)) return 0;
     if (json_type(v) != JSON_TYPE_BOOL) return error_set_param(err, E_INVALID, key, "%s is %s, not true or false", key, json_type_name(v));
@@ -203,31 +214,6 @@ int config_activation(const struct json *v, const char *key, enum model_activati
     return error_set_param(err, E_UNSUPPORTED, key, "the activation %.*s is not built", SPAN_ARG(span_sub(json_string(v), 0, 40)));
 }
 
-/* rope_theta and rope_scaling (transformers 4), or rope_parameters with both (5). */
-static int read_rope(const struct json *root, struct model_config *c, struct error *err) {
-    int r = config_real(root, "rope_theta", &c->rope_theta, err);
-    const struct json *s = json_get(root, "rope_parameters");
-    if (json_is_null(s)) s = json_get(root, "rope_scaling");
-    if (r || json_is_null(s)) return r;
-    if (json_type(s) != JSON_TYPE_OBJECT) return error_set_param(err, E_INVALID, "rope_scaling", "rope_scaling is %s, not an object", json_type_name(s));
-    r = config_real(s, "rope_theta", &c->rope_theta, err);
-    if (!r) r = config_real(s, "factor", &c->rope_factor, err);
-    if (!r) r = config_real(s, "low_freq_factor", &c->rope_low_freq_factor, err);
-    if (!r) r = config_real(s, "high_freq_factor", &c->rope_high_freq_factor, err);
-    if (!r) r = config_u32(s, "original_max_position_embeddings", false, &c->rope_original_context, err);
-    double partial = 1;
-    if (!r) r = config_real(s, "partial_rotary_factor", &partial, err);
-    if (r) return r;
-    if (partial != 1) return error_set_param(err, E_UNSUPPORTED, "partial_rotary_factor", "partial_rotary_factor is not built for %s", c->arch->name);
-    struct span type = json_string(json_get(s, "rope_type"));
-    if (!type.len) type = json_string(json_get(s, "type"));
-    if (!type.len || span_eq_str(type, "default")) c->rope_scaling = MODEL_ROPE_DEFAULT;
-    else if (span_eq_str(type, "linear")) c->rope_scaling = MODEL_ROPE_LINEAR;
-    else if (span_eq_str(type, "llama3")) c->rope_scaling = MODEL_ROPE_LLAMA3;
-    else return error_set_param(err, E_UNSUPPORTED, "rope_scaling", "rope_scaling of type %.*s is not built", SPAN_ARG(span_sub(type, 0, 40)));
-    return 0;
-}
-
 static int find_arch(const struct json *root, const struct model_arch **arch, struct error *err) {
     const struct json *classes = json_get(root, "architectures");
     struct span name = json_string(json_at(classes, 0));
@@ -248,45 +234,48 @@ int model_config_from_json(const struct json *root, struct model_config *out, st
     for (size_t i = 0; i < COUNT(fixed_flags); i++)
         if (strcmp(fixed_flags[i].model_type, a->model_type) == 0 && json_bool(json_get(root, fixed_flags[i].key), fixed_flags[i].wanted) != fixed_flags[i].wanted)
             return error_set_param(err, E_UNSUPPORTED, fixed_flags[i].key, "%s as it is in config.json is not built", fixed_flags[i].key);
-    const struct keys *k = keys_of(a);
-    uint32_t layers = 0, width = 0, heads = 0, kv_heads = 0, context = 0, vocab = 0;
+    const struct config_keys *k = keys_of(a);
+    uint32_t layers = 0, width = 0, heads = 0, kv_heads = 0, head_dim = 0, context = 0, vocab = 0;
+    double eps = 0;
     r = config_u32(root, k->layers, true, &layers, err);
     if (!r) r = config_u32(root, k->width, true, &width, err);
     if (!r) r = config_u32(root, k->heads, true, &heads, err);
+    if (!r && a->kind != MODEL_ENCODER) config_decoder_sizes(a, heads, &kv_heads, &head_dim, &context, &eps);
     if (!r && k->kv_heads) {
-        kv_heads = heads;
+        if (a->kind == MODEL_ENCODER || json_get(root, k->kv_heads)) kv_heads = heads; /* null is as many */
         r = config_u32(root, k->kv_heads, false, &kv_heads, err);
         if (!r && kv_heads == 0) r = error_set_param(err, E_RANGE, k->kv_heads, "%s is 0", k->kv_heads);
     }
-    if (!r) r = config_u32(root, k->context, true, &context, err);
+    if (!r) r = config_u32(root, k->context, context == 0, &context, err);
     if (!r) r = config_u32(root, "vocab_size", true, &vocab, err);
     if (r) return r;
     struct model_config c;
     model_config_default(&c, a, layers, width, heads, kv_heads, context, vocab);
+    if (k->head_dim && head_dim && !json_get(root, k->head_dim)) c.head_dim = head_dim;
     if (k->head_dim) r = config_u32(root, k->head_dim, false, &c.head_dim, err);
     if (!r) r = config_u32(root, k->ffn, a->mlp == MODEL_MLP_GATED, &c.ffn, err);
-    double eps = (double)c.norm_eps, range = (double)c.initializer_range;
-    if (a->norm == MODEL_NORM_RMS) eps = 1e-6; /* LlamaConfig's own default */
+    double range = (double)c.initializer_range;
+    if (eps <= 0) eps = (double)c.norm_eps;
     if (!r && k->norm_eps) r = config_real(root, k->norm_eps, &eps, err);
-    if (!r) r = config_real(root, "initializer_range", &range, err);
-    if (!r) r = read_bool(root, "tie_word_embeddings", &c.tie_embeddings, err);
-    if (!r && a->attn_bias < 0) {
+    if (!r) r = config_real(root, strcmp(a->model_type, "opt") == 0 ? "init_std" : "initializer_range", &range, err);
+    if (!r) r = config_bool(root, "tie_word_embeddings", &c.tie_embeddings, err);
+    c.rotary_dim = a->positions == MODEL_POS_ROPE ? c.head_dim : 0;
+    c.attn_scale = c.head_dim ? (float)(1.0 / sqrt((double)c.head_dim)) : 0;
+    if (!r) r = layers <= MODEL_LAYERS_MAX ? 0 : error_set_param(err, E_RANGE, k->layers, "%s is %u, more than %d", k->layers, layers, MODEL_LAYERS_MAX);
+    if (!r && a->kind == MODEL_ENCODER && a->attn_bias < 0) {
         bool bias = false;
-        r = read_bool(root, "attention_bias", &bias, err);
+        r = config_bool(root, "attention_bias", &bias, err);
         c.attn_bias = bias ? 2 : 0;
     }
-    if (!r && a->mlp_bias < 0) r = read_bool(root, "mlp_bias", &c.mlp_bias, err);
-    if (!r && a->positions == MODEL_POS_ROPE && a->kind != MODEL_ENCODER) r = read_rope(root, &c, err);
+    if (!r && a->kind == MODEL_ENCODER && a->mlp_bias < 0) r = config_bool(root, "mlp_bias", &c.mlp_bias, err);
     if (!r) r = read_id(root, "bos_token_id", &c.bos_id, err);
     if (!r) r = read_id(root, "pad_token_id", &c.pad_id, err);
     if (!r) r = read_eos(root, &c, err);
     if (!r) r = config_activation(json_get(root, k->activation), k->activation, &c.activation, err);
-    if (!r && a->kind == MODEL_ENCODER) r = config_encoder_read(root, &c, err);
+    if (!r) r = a->kind == MODEL_ENCODER ? config_encoder_read(root, &c, err) : config_decoder_read(root, &c, err);
     if (r) return r;
     c.norm_eps = (float)eps;
     c.initializer_range = (float)range;
-    c.rotary_dim = a->positions == MODEL_POS_ROPE ? c.head_dim : 0;
-    c.attn_scale = c.head_dim ? (float)(1.0 / sqrt((double)c.head_dim)) : 0;
     r = model_config_check(&c, err);
     if (!r) *out = c;
     return r;
@@ -348,20 +337,8 @@ static void write_llama(struct json_out *w, const struct model_config *c, const 
     json_num(w, "num_key_value_heads", c->kv_heads);
     config_put_id(w, "pad_token_id", c->pad_id);
     json_flt(w, "rms_norm_eps", config_shortest(c->norm_eps));
-    json_key(w, "rope_scaling");
-    if (c->rope_scaling == MODEL_ROPE_DEFAULT) {
-        json_put_null(w);
-    } else {
-        json_object(w);
-        json_flt(w, "factor", c->rope_factor);
-        if (c->rope_scaling == MODEL_ROPE_LLAMA3) {
-            json_flt(w, "high_freq_factor", c->rope_high_freq_factor);
-            json_flt(w, "low_freq_factor", c->rope_low_freq_factor);
-            json_num(w, "original_max_position_embeddings", c->rope_original_context);
-        }
-        json_str(w, "rope_type", c->rope_scaling == MODEL_ROPE_LINEAR ? "linear" : "llama3");
-        json_object_end(w);
-    }
+    config_decoder_write_scaling(w, c);
+    config_decoder_write_partial(w, c);
     json_flt(w, "rope_theta", c->rope_theta);
     json_flag(w, "tie_word_embeddings", c->tie_embeddings);
     json_str(w, "torch_dtype", dtype);
@@ -402,12 +379,9 @@ int model_config_write_dtype(const struct model_config *c, const char *dtype, st
     json_array_end(&w);
     size_t i = 0;
     while (i < COUNT(writers) && strcmp(writers[i].model_type, c->arch->model_type) != 0) i++;
-    if (c->arch->kind == MODEL_ENCODER) {
-        config_encoder_write(&w, c, dtype);
-    } else {
-        ASSERT(i < COUNT(writers));
-        writers[i].write(&w, c, dtype);
-    }
+    if (c->arch->kind == MODEL_ENCODER) config_encoder_write(&w, c, dtype);
+    else if (i < COUNT(writers)) writers[i].write(&w, c, dtype);
+    else config_decoder_write(&w, c, keys_of(c->arch), dtype);
     json_flag(&w, "use_cache", true);
     json_num(&w, "vocab_size", c->vocab);
     json_object_end(&w);

@@ -65,6 +65,7 @@ static int layout(struct model_weights *w, const struct model_config *config, st
         for (uint32_t k = 0; k < (*tensors)[i].part_count; k++, n++) {
             const struct model_param *p = &(*tensors)[i].parts[k];
             w->params[n] = *p;
+            if (p->index > 0) continue; /* behind the first of its role */
             if (model_role_in_layer(p->role)) w->index->layers[(size_t)p->layer * MODEL_ROLES + p->role] = (ptrdiff_t)n;
             else w->index->once[p->role] = (ptrdiff_t)n;
         }

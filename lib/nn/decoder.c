@@ -58,9 +58,14 @@ static int supported(const struct model_config *c, struct error *err) {
     const char *what = NULL;
     if (a->kind != MODEL_DECODER) what = "a model that is no decoder";
     else if (a->norm != MODEL_NORM_RMS && a->norm != MODEL_NORM_LAYER) what = "its norm";
-    else if (a->norm_place != MODEL_NORM_PRE) what = "its place of norms";
-    else if (a->qk_norm) what = "norms of q and k";
-    else if (a->embed_scaled) what = "scaled embeddings";
+    else if (c->norm_place != MODEL_NORM_PRE) what = "its place of norms";
+    else if (c->qk_norm != MODEL_QK_NORM_NONE) what = "norms of q and k";
+    else if (c->embed_scale != 1 || c->residual_scale != 1 || c->logits_scale != 1) what = "scaled embeddings, residuals or logits";
+    else if (c->attn_softcap > 0 || c->logits_softcap > 0) what = "soft caps";
+    else if (c->embed_width != c->width || a->positions_before || c->no_final_norm) what = "OPT's embeddings";
+    else if (c->experts) what = "experts";
+    else if (c->window && c->window < c->context) what = "a window of attention";
+    else if (c->rope_theta_local > 0 || c->rope_scaling == MODEL_ROPE_LONGROPE) what = "rotation of several kinds";
     else if (a->positions == MODEL_POS_ROPE && c->rotary_dim != c->head_dim) what = "partial rotation";
     else if (a->mlp == MODEL_MLP_GATED ? c->activation != MODEL_ACT_SILU : c->activation != MODEL_ACT_GELU_TANH) what = model_activation_name(c->activation);
     if (!what) return 0;
@@ -113,8 +118,8 @@ int nn_decoder_new(struct nn_decoder **out, const struct model_config *config, c
         for (size_t p = 0; p < length_max; p++)
             for (size_t i = 0; i < half; i++) {
                 float angle = (float)p * frequencies[i];
-                d->rope[p * 2 * half + i] = cosf(angle);
-                d->rope[p * 2 * half + half + i] = sinf(angle);
+                d->rope[p * 2 * half + i] = cosf(angle) * (float)config->rope_attention_factor;
+                d->rope[p * 2 * half + half + i] = sinf(angle) * (float)config->rope_attention_factor;
             }
         mem_free(frequencies);
     }

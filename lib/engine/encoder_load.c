@@ -21,14 +21,14 @@ struct fill_job {
 static void fill_panel(void *arg, size_t panel, int thread) {
     struct fill_job *j = arg;
     (void)thread;
-    const float *rows[PACKED_PANEL_MAX];
+    const void *rows[PACKED_PANEL_MAX];
     size_t width = packed_panel_rows(j->w->kind);
     for (size_t i = 0; i < width; i++) {
         size_t r = panel * width + i, part = 0;
         while (part < PARTS_MAX && r >= j->part_rows[part]) r -= j->part_rows[part++];
         rows[i] = part < PARTS_MAX ? j->part[part] + r * j->cols : NULL;
     }
-    int result = packed_fill(j->w, panel, rows);
+    int result = packed_fill(j->w, panel, TENSOR_F32, rows);
     if (result != 0) atomic_store(&j->result, result);
 }
 

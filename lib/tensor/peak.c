@@ -71,10 +71,10 @@ double peak_multiply_adds(struct pool *pool, enum packed_kind kind) {
     a.y = mem_calloc(n * a.y_size, sizeof *a.y);
     if (packed_size(kind, width, COLUMNS, &size) == 0) memory = mem_alloc_aligned(size);
     if (!x || !input || !a.y || !memory || packed_init(&a.w, kind, width, COLUMNS, memory) != 0) goto out;
-    const float *rows[PACKED_PANEL_MAX] = {0};
+    const void *rows[PACKED_PANEL_MAX] = {0};
     for (size_t i = 0; i < QUANT_TILE_ROWS * COLUMNS; i++) x[i] = (float)(i % 17) - 8;
     for (size_t i = 0; i < width; i++) rows[i] = x;
-    if (packed_fill(&a.w, 0, rows) != 0) goto out;
+    if (packed_fill(&a.w, 0, TENSOR_F32, rows) != 0) goto out;
     packed_input_init(&a.x, packed_kind_is_blocks(kind), QUANT_TILE_ROWS, COLUMNS, x, input);
     for (size_t i = 0; i < QUANT_TILE_ROWS; i++) packed_input_row(&a.x, i);
     for (int i = 0; i < 4 * RUNS; i++) {

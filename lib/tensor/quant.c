@@ -11,12 +11,7 @@
 enum { HUGE_PAGE_SIZE = 2 << 20 };
 _Static_assert(QUANT_Q8_BLOCK_SIZE % 64 == 0 && QUANT_Q4_BLOCK_SIZE % 64 == 0 && QUANT_Q4M_BLOCK_SIZE % 64 == 0, "a block is whole cache lines");
 
-/* What the kinds are. unit: bytes of a panel for one column, or for one block of them. */
-static const struct {
-    const char *name;
-    size_t panel_rows, unit;
-    bool blocks;
-} KINDS[PACKED_KINDS] = {
+const struct quant_kind QUANT_KINDS[PACKED_KINDS] = {
     [PACKED_STORED] = {"stored", 0, 0, false},
     [PACKED_F32] = {"f32", PACKED_FLOAT_PANEL, PACKED_FLOAT_PANEL * sizeof(float), false},
     [PACKED_Q8] = {"q8", PACKED_BLOCK_PANEL, QUANT_Q8_BLOCK_SIZE, true},
@@ -87,25 +82,23 @@ void quant_kernels_use(const struct quant_kernels *k) { atomic_store_explicit(&c
 
 /* --- packing --- */
 
-const char *packed_kind_name(enum packed_kind kind) { return KINDS[kind].name; }
+const char *packed_kind_name(enum packed_kind kind) { return QUANT_KINDS[kind].name; }
 int packed_kind_find(const char *name, enum packed_kind *kind, struct error *err) {
     for (enum packed_kind k = PACKED_STORED; k < PACKED_KINDS; k++)
-        if (strcmp(KINDS[k].name, name) == 0) {
+        if (strcmp(QUANT_KINDS[k].name, name) == 0) {
             *kind = k;
             return 0;
         }
     return error_set(err, E_INVALID, "\"%.20s\" is no kind of weights: stored (as the model has them), f32, bf16, f16, q8, q4 or q4m", name);
 }
-bool packed_kind_is_blocks(enum packed_kind kind) { return KINDS[kind].blocks; }
-size_t packed_panel_rows(enum packed_kind kind) { return KINDS[kind].panel_rows; }
-
-static size_t block_count(size_t cols) { return (cols + QUANT_BLOCK - 1) / QUANT_BLOCK; }
+bool packed_kind_is_blocks(enum packed_kind kind) { return QUANT_KINDS[kind].blocks; }
+size_t packed_panel_rows(enum packed_kind kind) { return QUANT_KINDS[kind].panel_rows; }
 
 static int panel_bytes(enum packed_kind kind, size_t rows, size_t cols, size_t *panels, size_t *size) {
     ASSERT(kind > PACKED_STORED && kind < PACKED_KINDS);
     if (rows == 0 || cols == 0 || rows > SIZE_MAX / 2 || cols > SIZE_MAX / 2) return E_RANGE;
     *panels = (rows + packed_panel_rows(kind) - 1) / packed_panel_rows(kind);
-    return size_mul(KINDS[kind].blocks ? block_count(cols) : cols, KINDS[kind].unit, size) ? 0 : E_RANGE;
+    return size_mul(QUANT_KINDS[kind].blocks ? quant_block_count(cols) : cols, QUANT_KINDS[kind].unit, size) ? 0 : E_RANGE;
 }
 
 int packed_size(enum packed_kind kind, size_t rows, size_t cols, size_t *size) {
@@ -124,134 +117,6 @@ int packed_init(struct packed *w, enum packed_kind kind, size_t rows, size_t col
     return panel_bytes(kind, rows, cols, &w->panels, &w->panel_size);
 }
 
-/* Nearest even; what is beyond the largest bf16 becomes infinite, which the caller looks for. */
-static uint16_t bf16_from_f32(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-static int fill_f32(const struct packed *w, float *panel, const float *const *rows) {
-    float bad = 0; /* stays 0 unless something is not finite: 0 · inf is nan */
-    for (size_t k0 = 0; k0 < w->cols; k0 += 16) { /* one cache line of each row at a time */
-        size_t k1 = k0 + 16 < w->cols ? k0 + 16 : w->cols;
-        for (size_t r = 0; r < PACKED_FLOAT_PANEL; r++)
-            for (size_t k = k0; k < k1; k++) {
-                float v = rows[r] ? rows[r][k] : 0;
-                bad += v * 0;
-                panel[k * PACKED_FLOAT_PANEL + r] = v;
-            }
-    }
-    return bad == 0 ? 0 : E_RANGE;
-}
-
-/* Where row r's half lies among the 64 of a column. */
-static size_t half_place(enum packed_kind kind, size_t r) { return kind == PACKED_F16 ? r : r / 32 * 32 + r % 16 * 2 + (r % 32 >= 16); }
-
-static int fill_halves(const struct packed *w, uint16_t *panel, const float *const *rows) {
-    bool bad = false;
-    for (size_t k0 = 0; k0 < w->cols; k0 += 16) {
-        size_t k1 = k0 + 16 < w->cols ? k0 + 16 : w->cols;
-        for (size_t r = 0; r < PACKED_FLOAT_PANEL; r++) {
-            size_t place = half_place(w->kind, r);
-            for (size_t k = k0; k < k1; k++) {
-                float v = rows[r] ? rows[r][k] : 0;
-                uint16_t h = w->kind == PACKED_F16 ? quant_f16_from_f32(v) : bf16_from_f32(v), infinite = w->kind == PACKED_F16 ? 0x7c00 : 0x7f80;
-                bad |= (h & infinite) == infinite || isnan(v); /* rounding may carry a NaN of bf16 over */
-                panel[k * PACKED_FLOAT_PANEL + place] = h;
-            }
-        }
-    }
-    return bad ? E_RANGE : 0;
-}
-
-/* --- blocks: 32 values of one row into their place in a panel's block --- */
-
-/* The least and the largest of a block; false where a value is not finite. */
-static bool block_range(const float *x, size_t count, float *low, float *high) {
-    float least = x[0], most = x[0], bad = 0;
-    for (size_t k = 0; k < count; k++) {
-        bad += x[k] * 0;
-        least = x[k] < least ? x[k] : least;
-        most = x[k] > most ? x[k] : most;
-    }
-    *low = least;
-    *high = most;
-    return bad == 0; /* nan where a value is not finite */
-}
-
-static int whole_within(float v, int low, int high) {
-    v = rintf(v);
-    return v > (float)high ? high : v < (float)low ? low : (int)v;
-}
-
-static void put_half(uint8_t *at, uint16_t h) { memcpy(at, &h, sizeof h); }
-
-static int block_q8(uint8_t *block, size_t r, const float *x, size_t count) {
-    float low, high;
-    if (!block_range(x, count, &low, &high)) return E_RANGE;
-    float max = -low > high ? -low : high;
-    if (max > 127.0f * 65504.0f) return E_RANGE;
-    uint16_t h = quant_f16_from_f32(max / 127.0f);
-    float scale = quant_f16_to_f32(h), inverse = scale > 0 ? 1.0f / scale : 0;
-    for (size_t k = 0; k < QUANT_BLOCK; k++)
-        block[(k / 4 * PACKED_BLOCK_PANEL + r) * 4 + k % 4] = (uint8_t)(128 + (k < count ? whole_within(x[k] * inverse, -127, 127) : 0));
-    put_half(block + QUANT_Q8_SCALES + 2 * r, h);
-    return 0;
-}
-
-static void put_nibble(uint8_t *block, size_t r, size_t k, int q) {
-    uint8_t *at = &block[(k % 16 / 4 * PACKED_BLOCK_PANEL + r) * 4 + k % 4];
-    *at = (uint8_t)(k < 16 ? (*at & 0xf0) | q : (*at & 0x0f) | q << 4);
-}
-
-/* Q4_0's way: the value of the largest magnitude becomes −8, so that all 16 steps are used. */
-static int block_q4(uint8_t *block, size_t r, const float *x, size_t count) {
-    float low, high;
-    if (!block_range(x, count, &low, &high)) return E_RANGE;
-    float scale = (-low > high ? low : high) / -8.0f;
-    if (fabsf(scale) > 65504.0f) return E_RANGE;
-    uint16_t h = quant_f16_from_f32(scale);
-    scale = quant_f16_to_f32(h);
-    float inverse = scale != 0 ? 1.0f / scale : 0;
-    for (size_t k = 0; k < QUANT_BLOCK; k++) put_nibble(block, r, k, 8 + (k < count ? whole_within(x[k] * inverse, -8, 7) : 0));
-    put_half(block + QUANT_Q4_SCALES + 2 * r, h);
-    return 0;
-}
-
-/* Q4_1's way: 15 steps from the least to the largest. */
-static int block_q4m(uint8_t *block, size_t r, const float *x, size_t count) {
-    float low, high;
-    if (!block_range(x, count, &low, &high)) return E_RANGE;
-    if (fabsf(low) > 65504.0f || (high - low) / 15.0f > 65504.0f) return E_RANGE;
-    uint16_t h = quant_f16_from_f32((high - low) / 15.0f), m = quant_f16_from_f32(low);
-    float scale = quant_f16_to_f32(h), minimum = quant_f16_to_f32(m), inverse = scale > 0 ? 1.0f / scale : 0;
-    for (size_t k = 0; k < QUANT_BLOCK; k++) put_nibble(block, r, k, k < count ? whole_within((x[k] - minimum) * inverse, 0, 15) : 0);
-    put_half(block + QUANT_Q4_SCALES + 2 * r, h);
-    put_half(block + QUANT_Q4_MINIMA + 2 * r, m);
-    return 0;
-}
-
-static int fill_blocks(const struct packed *w, uint8_t *panel, const float *const *rows) {
-    static const float zeros[QUANT_BLOCK];
-    for (size_t r = 0; r < PACKED_BLOCK_PANEL; r++)
-        for (size_t b = 0; b < block_count(w->cols); b++) {
-            size_t from = b * QUANT_BLOCK, count = w->cols - from < QUANT_BLOCK ? w->cols - from : QUANT_BLOCK;
-            const float *x = rows[r] ? rows[r] + from : zeros;
-            uint8_t *block = panel + b * KINDS[w->kind].unit;
-            int result = w->kind == PACKED_Q8 ? block_q8(block, r, x, count) : w->kind == PACKED_Q4 ? block_q4(block, r, x, count) : block_q4m(block, r, x, count);
-            if (result != 0) return result;
-        }
-    return 0;
-}
-
-int packed_fill(struct packed *w, size_t panel, const float *const rows[PACKED_PANEL_MAX]) {
-    ASSERT(panel < w->panels);
-    uint8_t *at = w->data + panel * w->panel_size;
-    if (w->kind == PACKED_F32) return fill_f32(w, (float *)(void *)at, rows);
-    return KINDS[w->kind].blocks ? fill_blocks(w, at, rows) : fill_halves(w, (uint16_t *)(void *)at, rows);
-}
-
 static float half_at(const uint8_t *at) {
     uint16_t h;
     memcpy(&h, at, sizeof h);
@@ -260,23 +125,23 @@ static float half_at(const uint8_t *at) {
 
 void packed_get_row(const struct packed *w, size_t row, float *out) {
     ASSERT(row < w->rows);
-    size_t width = packed_panel_rows(w->kind), r = row % width, unit = KINDS[w->kind].unit;
+    size_t width = packed_panel_rows(w->kind), r = row % width, unit = QUANT_KINDS[w->kind].unit;
     const uint8_t *panel = w->data + row / width * w->panel_size;
-    if (!KINDS[w->kind].blocks) {
+    if (!QUANT_KINDS[w->kind].blocks) {
         for (size_t k = 0; k < w->cols; k++) {
             const uint8_t *column = panel + k * unit;
             if (w->kind == PACKED_F32) memcpy(&out[k], column + r * sizeof(float), sizeof(float));
             else if (w->kind == PACKED_F16) out[k] = half_at(column + 2 * r);
             else {
                 uint16_t h;
-                memcpy(&h, column + 2 * half_place(PACKED_BF16, r), sizeof h);
+                memcpy(&h, column + 2 * quant_half_place(PACKED_BF16, r), sizeof h);
                 uint32_t bits = (uint32_t)h << 16;
                 memcpy(&out[k], &bits, sizeof bits);
             }
         }
         return;
     }
-    for (size_t b = 0; b < block_count(w->cols); b++) {
+    for (size_t b = 0; b < quant_block_count(w->cols); b++) {
         const uint8_t *block = panel + b * unit;
         float scale = half_at(block + (w->kind == PACKED_Q8 ? QUANT_Q8_SCALES : QUANT_Q4_SCALES) + 2 * r);
         float minimum = w->kind == PACKED_Q4M ? half_at(block + QUANT_Q4_MINIMA + 2 * r) : 0;
@@ -297,14 +162,14 @@ void packed_get_row(const struct packed *w, size_t row, float *out) {
 static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
 size_t packed_input_size(size_t n, size_t cols) {
-    size_t blocks = n * block_count(cols);
+    size_t blocks = n * quant_block_count(cols);
     return align64(blocks * QUANT_BLOCK) + align64(blocks * QUANT_BLOCK * sizeof(int16_t)) + 3 * align64(blocks * sizeof(float));
 }
 
 void packed_input_init(struct packed_input *in, bool blocks, size_t n, size_t cols, const float *x, void *memory) {
     *in = (struct packed_input){.blocks = blocks, .n = n, .cols = cols, .x = x};
     if (!blocks) return;
-    size_t count = n * block_count(cols);
+    size_t count = n * quant_block_count(cols);
     uint8_t *at = memory;
     in->q = (int8_t *)at;
     at += align64(count * QUANT_BLOCK);
@@ -318,25 +183,25 @@ void packed_input_init(struct packed_input *in, bool blocks, size_t n, size_t co
 }
 
 void packed_input_blocks(struct packed_input *in, size_t i, size_t from, size_t to) {
-    ASSERT(i < in->n && to <= block_count(in->cols));
+    ASSERT(i < in->n && to <= quant_block_count(in->cols));
     if (!in->blocks || from >= to) return;
     const struct quant_kernels *kernels = quant_kernels();
-    size_t first = i * block_count(in->cols) + from, end = to * QUANT_BLOCK < in->cols ? to * QUANT_BLOCK : in->cols;
+    size_t first = i * quant_block_count(in->cols) + from, end = to * QUANT_BLOCK < in->cols ? to * QUANT_BLOCK : in->cols;
     kernels->quantize(in->x + i * in->cols + from * QUANT_BLOCK, end - from * QUANT_BLOCK, in->q + first * QUANT_BLOCK, in->scale + first, in->correction + first);
     for (size_t b = first; b < first + (to - from); b++) in->total[b] = in->scale[b] * (float)(in->correction[b] / -128);
     if (in->wide) kernels->widen(in->q + first * QUANT_BLOCK, to - from, in->wide + first * QUANT_BLOCK);
 }
 
-void packed_input_row(struct packed_input *in, size_t i) { packed_input_blocks(in, i, 0, block_count(in->cols)); }
+void packed_input_row(struct packed_input *in, size_t i) { packed_input_blocks(in, i, 0, quant_block_count(in->cols)); }
 
 static void multiply_tile(const struct packed *w, const struct packed_input *in, const uint8_t *panel, size_t i, size_t n, float *tile) {
     const struct quant_kernels *kernels = quant_kernels();
-    if (!KINDS[w->kind].blocks) {
+    if (!QUANT_KINDS[w->kind].blocks) {
         quant_float_kernel fn = w->kind == PACKED_F32 ? kernels->f32 : w->kind == PACKED_BF16 ? kernels->bf16 : kernels->f16;
         fn(panel, w->cols, in->x + i * w->cols, w->cols, n, tile);
         return;
     }
-    size_t blocks = block_count(w->cols), first = i * blocks;
+    size_t blocks = quant_block_count(w->cols), first = i * blocks;
     struct quant_rows x = {in->q + first * QUANT_BLOCK, in->wide ? in->wide + first * QUANT_BLOCK : NULL, in->scale + first, in->correction + first, in->total + first};
     quant_block_kernel fn = w->kind == PACKED_Q8 ? kernels->q8 : w->kind == PACKED_Q4 ? kernels->q4 : kernels->q4m;
     fn(panel, blocks, &x, n, tile);
@@ -344,7 +209,7 @@ static void multiply_tile(const struct packed *w, const struct packed_input *in,
 
 void packed_multiply_rows(const struct packed *w, const struct packed_input *in, size_t first_row, size_t rows, size_t from, size_t to,
                           const struct packed_output *out) {
-    ASSERT(w->cols == in->cols && to <= w->panels && first_row + rows <= in->n && (in->blocks || !KINDS[w->kind].blocks));
+    ASSERT(w->cols == in->cols && to <= w->panels && first_row + rows <= in->n && (in->blocks || !QUANT_KINDS[w->kind].blocks));
     size_t width = packed_panel_rows(w->kind);
     _Alignas(64) float tile[QUANT_TILE_ROWS * PACKED_PANEL_MAX];
     for (size_t p = from; p < to; p++) {

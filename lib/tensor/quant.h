@@ -32,6 +32,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "tensor/dtype.h"
 
 /* PACKED_STORED is a wish, not a kind: each matrix as the kind that its stored type is nearest to. */
 enum packed_kind { PACKED_STORED, PACKED_F32, PACKED_BF16, PACKED_F16, PACKED_Q8, PACKED_Q4, PACKED_Q4M, PACKED_KINDS };
@@ -59,9 +60,12 @@ size_t packed_panel_rows(enum packed_kind kind);
 int packed_size(enum packed_kind kind, size_t rows, size_t cols, size_t *size);
 /* memory: packed_size bytes, 64-byte aligned, borrowed. Then every panel is to be filled. */
 int packed_init(struct packed *w, enum packed_kind kind, size_t rows, size_t cols, void *memory);
-/* Fills panel p from rows p · packed_panel_rows … of W; rows[i] is that row, [cols]; NULL beyond the last row. Panels may be
- * filled by several threads. E_RANGE where a value is not finite or beyond what the kind holds (f16: 65504; q8: 127 · 65504; q4, q4m: 65504). */
-int packed_fill(struct packed *w, size_t panel, const float *const rows[PACKED_PANEL_MAX]);
+/* The kind that loses nothing of a stored type, or least: F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are repacked exactly; Q4_K goes to q4m, what has 5 or 6 bits to q8. */
+enum packed_kind packed_kind_for(enum tensor_type type);
+/* Fills panel p from rows p · packed_panel_rows … of W; rows[i] is that row as it is stored, cols values, of any alignment; NULL beyond the last row.
+ * cols is a multiple of the type's block. Panels may be filled by several threads. E_RANGE where a value is not finite or beyond what the kind holds
+ * (f16: 65504; q8: 127 · 65504; q4: 8 · 65504; q4m: 65504). */
+int packed_fill(struct packed *w, size_t panel, enum tensor_type type, const void *const rows[PACKED_PANEL_MAX]);
 /* Row r as floats, for embeddings tied to the output matrix: out[cols]. */
 void packed_get_row(const struct packed *w, size_t r, float *out);
 

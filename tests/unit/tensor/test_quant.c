@@ -38,9 +38,9 @@ static void pack(struct matrix *m, enum packed_kind kind, size_t rows, size_t co
     assert_int_equal(packed_init(&m->w, kind, rows, cols, m->memory), 0);
     size_t width = packed_panel_rows(kind);
     for (size_t p = 0; p < m->w.panels; p++) {
-        const float *at[PACKED_PANEL_MAX] = {0};
+        const void *at[PACKED_PANEL_MAX] = {0};
         for (size_t i = 0; i < width && p * width + i < rows; i++) at[i] = values + (p * width + i) * cols;
-        assert_int_equal(packed_fill(&m->w, p, at), 0);
+        assert_int_equal(packed_fill(&m->w, p, TENSOR_F32, at), 0);
     }
 }
 
@@ -190,8 +190,8 @@ static void test_bad_values_and_sizes(void **state) {
             void *memory = quant_map(size);
             struct packed w;
             assert_int_equal(packed_init(&w, kind, 1, 8, memory), 0);
-            const float *rows[PACKED_PANEL_MAX] = {row};
-            assert_int_equal(packed_fill(&w, 0, rows), E_RANGE);
+            const void *rows[PACKED_PANEL_MAX] = {row};
+            assert_int_equal(packed_fill(&w, 0, TENSOR_F32, rows), E_RANGE);
             quant_unmap(memory, size);
         }
     size_t size = 5;

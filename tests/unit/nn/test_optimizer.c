@@ -75,7 +75,7 @@ static void test_dpo(void **state) {
 static void test_adamw(void **state) {
     (void)state;
     enum { N = 200000, STEPS = 4 }; /* several pieces */
-    const struct model_param params[] = {{MODEL_ATTN_Q_W, 0, 400, 400, 0}, {MODEL_ATTN_NORM_W, 0, 1, 40000, 160000}};
+    const struct model_param params[] = {{.role = MODEL_ATTN_Q_W, .rows = 400, .cols = 400}, {.role = MODEL_ATTN_NORM_W, .rows = 1, .cols = 40000, .offset = 160000}};
     const struct nn_adamw_options o = {0.9, 0.95, 1e-8, 0.1};
     struct error err = {0};
     float *w[3], *g = mem_calloc(N, sizeof *g);

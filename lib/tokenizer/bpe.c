@@ -237,6 +237,9 @@ void bpe_find_cut(struct tokenizer *t) {
     m->cut = false;
     const struct span bar = SPAN("\xE2\x96\x81");
     if (t->byte_level || m->ignore_merges || m->prefix.len || m->suffix.len || tokenizer_find_model(t, bar) == TOKEN_NONE) return;
+    bool bytes = t->byte_fallback;
+    for (unsigned b = 0; b < 256; b++) bytes &= t->byte_ids[b] != TOKEN_NONE;
+    if (t->unk == TOKEN_NONE && !bytes) return; /* characters may be left out, and what stands around them meets */
     for (uint32_t i = 0; i < m->merge_count; i++)
         if (span_starts(t->entries[m->merges[i].right].bytes, bar) && !span_ends(t->entries[m->merges[i].left].bytes, bar)) return;
     m->cut = true;

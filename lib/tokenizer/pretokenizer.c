@@ -85,9 +85,11 @@ static int parse_punctuation(const struct json *v, const struct keep *keep, stru
 
 static int parse_whitespace(const struct json *v, const struct keep *keep, struct pretokenizer *p, struct error *err) {
     (void)v;
+    /* Here \w is Rust's, which has the two joiners. */
+    const struct span expression = SPAN("[\\w\\x{200C}\\x{200D}]+|[^\\w\\s\\x{200C}\\x{200D}]+");
     struct pretokenizer_step s = {.behavior = SPLIT_REMOVED, .invert = true};
-    int r = token_regex_new(SPAN("\\w+|[^\\w\\s]+"), keep->regexes, &s.pattern.regex, err);
-    s.pattern.string = SPAN("\\w+|[^\\w\\s]+");
+    int r = token_regex_new(expression, keep->regexes, &s.pattern.regex, err);
+    s.pattern.string = expression;
     return r ? r : step_add(p, s, err);
 }
 
@@ -135,7 +137,7 @@ static int parse_one(const struct json *v, const struct keep *keep, struct preto
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (span_eq_str(type, kinds[i].type)) {
             if (p->byte_level) { /* something follows ByteLevel: it must see the characters, not the bytes */
-                int r = step_add(p, (struct pretokenizer_step){.rewrite = REWRITE_ALPHABET}, err);
+                int r = step_add(p, (struct pretokenizer_step){.rewrite = REWRITE_ALPHABET, .behavior = SPLIT_ISOLATED}, err);
                 if (r) return r;
                 p->byte_level = false;
             }

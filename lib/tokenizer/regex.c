@@ -57,10 +57,18 @@ static int translate(struct span p, struct buf *out, struct error *err) {
             else if (c == '[' && e != ':') return refuse(p, "a class in a class", err);
             else if (c == '&' && e == '&') return refuse(p, "an intersection of classes", err);
             else if (c == '[') { /* [:name:] */
-                ptrdiff_t close = span_find(span_skip(p, i), SPAN(":]"));
-                if (close < 0) return refuse(p, "an unclosed [:", err);
-                buf_append(out, p.data + i, (size_t)close + 2);
-                i += (size_t)close + 1;
+                static const struct {
+                    const char *name, *set;
+                } names[] = {{"[:alpha:]", "\\p{Alphabetic}"}, {"[:alnum:]", "\\p{Alphabetic}\\p{Nd}"}, {"[:digit:]", "\\p{Nd}"}, {"[:upper:]", "\\p{Uppercase}"},
+                             {"[:lower:]", "\\p{Lowercase}"}, {"[:space:]", white}, {"[:word:]", word}, {"[:xdigit:]", hex}, {"[:cntrl:]", "\\p{Cc}"}, {"[:blank:]", "\\t\\p{Zs}"}};
+                const char *set = NULL;
+                for (size_t k = 0; !set && k < sizeof names / sizeof names[0]; k++)
+                    if (span_starts(span_skip(p, i), span_str(names[k].name))) {
+                        set = names[k].set;
+                        i += strlen(names[k].name) - 1;
+                    }
+                if (!set) return refuse(p, "a [: that is not known", err);
+                buf_append_str(out, set);
                 continue;
             }
         } else if (c == '[') {

@@ -106,6 +106,14 @@ int tokenizer_finish(struct tokenizer *t, struct error *err) {
         if (n.count) a->normal = arena_span(&t->arena, made);
         normalizing_fini(&n);
         if (!a->normal.data) return no_memory(err);
+        struct token_entry *e = &t->entries[a->id];
+        if (span_eq(a->normal, a->content) || e->in_model) continue;
+        char *bytes = arena_alloc(&t->arena, a->normal.len + 1); /* what was found is what it gives back, as in the reference implementation */
+        if (!bytes) return no_memory(err);
+        e->raw = true;
+        e->bytes = (struct span){bytes, a->normal.len};
+        if (t->byte_level) e->bytes.len = alphabet_read(a->normal, bytes, &e->raw);
+        else memcpy(bytes, a->normal.data, a->normal.len);
     }
     if (added_set_init(&t->added_raw, t->added, t->added_count, false, &t->arena) ||
         added_set_init(&t->added_normalized, t->added, t->added_count, true, &t->arena) || bpe_index(&t->bpe, &t->arena))

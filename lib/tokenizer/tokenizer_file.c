@@ -359,14 +359,14 @@ static int parse_model(struct reading *g, struct span text, const struct json *a
     if (!r && t->byte_level && (t->model == MODEL_WORDPIECE || t->model == MODEL_UNIGRAM)) { /* their tries are over text */
         t->byte_level = false;
         if (t->pretokenizer.count == PRETOKENIZER_STEPS_MAX) r = error_set(err, E_UNSUPPORTED, "pre_tokenizer: more than %d steps", PRETOKENIZER_STEPS_MAX);
-        else t->pretokenizer.steps[t->pretokenizer.count++] = (struct pretokenizer_step){.rewrite = REWRITE_ALPHABET};
+        else t->pretokenizer.steps[t->pretokenizer.count++] = (struct pretokenizer_step){.rewrite = REWRITE_ALPHABET, .behavior = SPLIT_ISOLATED};
     }
     if (!r) r = keep_affix(t, tree, "continuing_subword_prefix", t->model == MODEL_WORDPIECE ? &t->wordpiece.prefix : &t->bpe.prefix, err);
     if (!r) r = keep_affix(t, tree, "end_of_word_suffix", &t->bpe.suffix, err);
     if (!r && t->byte_level && (t->bpe.prefix.len || t->bpe.suffix.len)) { /* words are text then, as their tokens are */
         t->byte_level = false;
         if (t->pretokenizer.count == PRETOKENIZER_STEPS_MAX) r = error_set(err, E_UNSUPPORTED, "pre_tokenizer: more than %d steps", PRETOKENIZER_STEPS_MAX);
-        else t->pretokenizer.steps[t->pretokenizer.count++] = (struct pretokenizer_step){.rewrite = REWRITE_ALPHABET};
+        else t->pretokenizer.steps[t->pretokenizer.count++] = (struct pretokenizer_step){.rewrite = REWRITE_ALPHABET, .behavior = SPLIT_ISOLATED};
     }
     if (!r) r = read_vocab(g, m[VOCAB].value, added);
     if (!r) r = find_unk(t, tree, err);

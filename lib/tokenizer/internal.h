@@ -348,7 +348,7 @@ struct tokenizer {
     uint32_t bos, eos, pad;
 };
 /* Builds the indexes: over entries, then over added tokens and bpe.merges; used by parse and by training. */
-int tokenizer_index(struct tokenizer *t, struct error *err);
+int tokenizer_index(struct tokenizer *t, bool unique, struct error *err); /* unique: no two of the model's tokens may be equal */
 int tokenizer_finish(struct tokenizer *t, struct error *err);
 struct tokenizer *tokenizer_alloc(void);
 
@@ -356,6 +356,14 @@ int tokens_push(struct tokens *out, bool offsets, uint32_t id, uint32_t start, u
 /* The id of an entry of the model with exactly these bytes as words have them (text where the tokenizer is not byte-level), TOKEN_NONE where there is none. */
 uint32_t tokenizer_find_model(const struct tokenizer *t, struct span bytes);
 uint32_t tokenizer_find_entry(const struct tokenizer *t, struct span bytes, bool raw);
+/* Many at once, so that the memory that each needs is on its way while the others are worked on: a vocabulary is larger than a cache. */
+struct token_key {
+    struct span bytes;
+    bool raw;
+    uint32_t id; /* out */
+    uint64_t hash;
+};
+void tokenizer_find_entries(const struct tokenizer *t, struct token_key *keys, size_t count);
 /* The text of a token as the file has it: its own, or its bytes' characters written to scratch. */
 struct span tokenizer_entry_text(const struct tokenizer *t, uint32_t id, struct buf *scratch);
 

@@ -60,8 +60,7 @@ static inline uint64_t hash_bytes(const char *p, size_t n) {
     return h ^ h >> 32;
 }
 
-uint32_t tokenizer_find_entry(const struct tokenizer *t, struct span bytes, bool raw) {
-    uint64_t h = hash_bytes(bytes.data, bytes.len);
+static inline uint32_t find_hashed(const struct tokenizer *t, struct span bytes, bool raw, uint64_t h) {
     for (size_t i = h & t->by_bytes_mask; t->by_bytes[i].id; i = (i + 1) & t->by_bytes_mask) {
         if (t->by_bytes[i].tag != (uint32_t)(h >> 32)) continue;
         const struct token_entry *e = &t->entries[t->by_bytes[i].id - 1];
@@ -69,9 +68,25 @@ uint32_t tokenizer_find_entry(const struct tokenizer *t, struct span bytes, bool
     }
     return TOKEN_NONE;
 }
+uint32_t tokenizer_find_entry(const struct tokenizer *t, struct span bytes, bool raw) { return find_hashed(t, bytes, raw, hash_bytes(bytes.data, bytes.len)); }
+void tokenizer_find_entries(const struct tokenizer *t, struct token_key *keys, size_t count) {
+    for (size_t k = 0; k < count; k++) {
+        keys[k].hash = hash_bytes(keys[k].bytes.data, keys[k].bytes.len);
+        __builtin_prefetch(&t->by_bytes[keys[k].hash & t->by_bytes_mask]);
+    }
+    for (size_t k = 0; k < count; k++) {
+        const struct token_slot *slot = &t->by_bytes[keys[k].hash & t->by_bytes_mask];
+        if (slot->id) __builtin_prefetch(&t->entries[slot->id - 1]);
+    }
+    for (size_t k = 0; k < count; k++) {
+        const struct token_slot *slot = &t->by_bytes[keys[k].hash & t->by_bytes_mask];
+        if (slot->id) __builtin_prefetch(t->entries[slot->id - 1].bytes.data);
+    }
+    for (size_t k = 0; k < count; k++) keys[k].id = find_hashed(t, keys[k].bytes, keys[k].raw, keys[k].hash);
+}
 uint32_t tokenizer_find_model(const struct tokenizer *t, struct span bytes) { return tokenizer_find_entry(t, bytes, !t->byte_level); }
 
-int tokenizer_index(struct tokenizer *t, struct error *err) {
+int tokenizer_index(struct tokenizer *t, bool unique, struct error *err) {
     size_t slots = 16;
     while (slots < (size_t)t->entry_count * 2) slots *= 2;
     t->by_bytes_mask = slots - 1;
@@ -87,7 +102,12 @@ int tokenizer_index(struct tokenizer *t, struct error *err) {
         if (byte >= 0 && t->byte_ids[byte] == TOKEN_NONE) t->byte_ids[byte] = id;
         uint64_t h = hash_bytes(e->bytes.data, e->bytes.len);
         size_t i = h & t->by_bytes_mask;
-        while (t->by_bytes[i].id) i = (i + 1) & t->by_bytes_mask;
+        for (; t->by_bytes[i].id; i = (i + 1) & t->by_bytes_mask) {
+            if (!unique || t->by_bytes[i].tag != (uint32_t)(h >> 32)) continue;
+            const struct token_entry *other = &t->entries[t->by_bytes[i].id - 1];
+            if (other->raw == e->raw && span_eq(other->bytes, e->bytes))
+                return error_set(err, E_INVALID, "model.vocab: a token comes twice, as %u and %u", id, t->by_bytes[i].id - 1);
+        }
         t->by_bytes[i] = (struct token_slot){(uint32_t)(h >> 32), id + 1};
     }
     return 0;

@@ -20,27 +20,34 @@ static int no_memory(struct error *err) { return error_set(err, E_NOMEM, "no mem
 /* The members of an object by name, as spans of the text. A member that is not in the list is left alone; one that comes twice is refused. */
 struct member {
     const char *key;
-    struct span value; /* data NULL: absent or null */
+    struct span value;    /* data NULL: absent or null */
+    struct member *inner; /* of an object that is read on the way: its members */
+    size_t inner_count;
 };
-static int read_members(struct span text, const char *what, struct member *members, size_t count, struct error *err) {
-    struct json_reader r;
+static int read_members(struct json_reader *r, const char *what, struct member *members, size_t count, struct error *err) {
     char room[256];
-    struct span key, value;
+    struct span key;
     int more;
-    json_reader_init(&r, text);
-    if (json_reader_peek(&r) != JSON_TYPE_OBJECT) return error_set(err, E_INVALID, "%s is not an object", what);
-    int e = json_reader_enter(&r, '{', err);
+    if (json_reader_peek(r) != JSON_TYPE_OBJECT) return error_set(err, E_INVALID, "%s is not an object", what);
+    int e = json_reader_enter(r, '{', err);
     if (e) return e;
-    while ((more = json_reader_key(&r, room, sizeof room, &key, err)) > 0) {
+    while ((more = json_reader_key(r, room, sizeof room, &key, err)) > 0) {
         struct member *m = NULL;
         for (size_t i = 0; i < count; i++)
             if (span_eq_str(key, members[i].key)) m = &members[i];
         if (m && m->value.data) return error_set(err, E_INVALID, "%s has \"%s\" twice", what, m->key);
-        e = json_reader_skip(&r, &value, err);
+        bool object = json_reader_peek(r) == JSON_TYPE_OBJECT; /* which goes over white space */
+        struct span value = {r->at, 0};
+        if (m && m->inner && object) { /* once deep: an inner one has none */
+            e = read_members(r, m->key, m->inner, m->inner_count, err);
+            value.len = (size_t)(r->at - value.data);
+        } else {
+            e = json_reader_skip(r, &value, err);
+        }
         if (e) return e;
         if (m && !span_eq_str(value, "null")) m->value = value;
     }
-    return more < 0 ? more : json_reader_end(&r, err);
+    return more;
 }
 
 /* ---- the vocabulary ---- */
@@ -183,11 +190,7 @@ static int read_vocab(struct reading *g, struct span vocab, const struct json *a
         r = entry_set(g, id, g->tokens[i].text, true);
         if (r) return r;
     }
-    r = tokenizer_index(t, err);
-    for (uint32_t id = 0; !r && t->model != MODEL_UNIGRAM && id < t->entry_count; id++) {
-        const struct token_entry *e = &t->entries[id];
-        if (e->present && tokenizer_find_entry(t, e->bytes, e->raw) != id) r = error_set(err, E_INVALID, "model.vocab: a token comes twice, as %u", id);
-    }
+    r = tokenizer_index(t, t->model != MODEL_UNIGRAM, err);
     for (size_t i = 0; !r && i < json_size(added); i++) {
         const struct json *a = json_at(added, i);
         uint32_t id = (uint32_t)json_int(json_get(a, "id"), 0);
@@ -230,19 +233,60 @@ static uint32_t find_text(const struct tokenizer *t, struct span text) {
     return tokenizer_find_entry(t, key, raw);
 }
 
-static int merge_add(struct tokenizer *t, struct span left, struct span right, size_t *capacity, struct bpe_merge **merges, struct error *err) {
+/* Merges whose tokens are looked up together. */
+enum { BATCH = 32, BATCH_BYTES = BATCH * 64 + 8 * TOKENIZER_TOKEN_BYTES_MAX };
+struct merge_batch {
+    struct token_key keys[3 * BATCH]; /* left, right, result */
+    size_t count, used;
+    char room[BATCH_BYTES];
+};
+
+static int batch_flush(struct tokenizer *t, struct merge_batch *b, size_t *capacity, struct bpe_merge **merges, struct error *err) {
+    tokenizer_find_entries(t, b->keys, 3 * b->count);
+    for (size_t k = 0; k < b->count; k++) {
+        struct bpe_merge m = {b->keys[3 * k].id, b->keys[3 * k + 1].id, b->keys[3 * k + 2].id};
+        uint32_t i = t->bpe.merge_count;
+        if (m.left == TOKEN_NONE || m.right == TOKEN_NONE || m.result == TOKEN_NONE)
+            return error_set(err, E_INVALID, "model.merges.%u names a token that the vocabulary lacks", i);
+        if (i == TOKENIZER_VOCAB_MAX) return error_set(err, E_TOO_LARGE, "more than %d merges", TOKENIZER_VOCAB_MAX);
+        if (array_reserve(merges, capacity, (size_t)i + 1, sizeof m)) return no_memory(err);
+        (*merges)[t->bpe.merge_count++] = m;
+    }
+    b->count = b->used = 0;
+    return 0;
+}
+
+static struct token_key batch_key(const struct tokenizer *t, struct merge_batch *b, struct span text) {
+    struct token_key k = {.raw = true};
+    char *room = b->room + b->used;
+    size_t len = text.len;
+    if (t->byte_level) len = alphabet_read(text, room, &k.raw);
+    else memcpy(room, text.data, len);
+    b->used += len;
+    k.bytes = span_of(room, len);
+    return k;
+}
+
+static int merge_add(struct tokenizer *t, struct merge_batch *b, struct span left, struct span right, size_t *capacity, struct bpe_merge **merges, struct error *err) {
+    if (!left.len || !right.len || left.len + right.len > 2 * TOKENIZER_TOKEN_BYTES_MAX)
+        return error_set(err, E_INVALID, "model.merges.%zu is no pair of two tokens", t->bpe.merge_count + b->count);
+    if (b->count == BATCH || sizeof b->room - b->used < 2 * (left.len + right.len)) {
+        int r = batch_flush(t, b, capacity, merges, err);
+        if (r) return r;
+    }
+    struct token_key *k = &b->keys[3 * b->count++];
+    k[0] = batch_key(t, b, left);
+    k[1] = batch_key(t, b, right);
+    if (k[0].raw == k[1].raw && !t->bpe.prefix.len) {
+        k[2] = (struct token_key){.bytes = {k[0].bytes.data, k[0].bytes.len + k[1].bytes.len}, .raw = k[0].raw};
+        if (!t->byte_level || !k[0].raw) return 0;
+    }
+    /* The right one's continuing_subword_prefix is not in the result; of texts that are none of the alphabet only the whole says whether it is. */
+    size_t prefix = t->bpe.prefix.len <= right.len ? t->bpe.prefix.len : right.len;
     char joined[2 * TOKENIZER_TOKEN_BYTES_MAX];
-    uint32_t i = t->bpe.merge_count;
-    if (!left.len || !right.len || left.len + right.len > sizeof joined) return error_set(err, E_INVALID, "model.merges.%u is no pair of two tokens", i);
-    size_t prefix = t->bpe.prefix.len <= right.len ? t->bpe.prefix.len : right.len; /* the right one's continuing_subword_prefix is not in the result */
     memcpy(joined, left.data, left.len);
     memcpy(joined + left.len, right.data + prefix, right.len - prefix);
-    struct bpe_merge m = {find_text(t, left), find_text(t, right), find_text(t, span_of(joined, left.len + right.len - prefix))};
-    if (m.left == TOKEN_NONE || m.right == TOKEN_NONE || m.result == TOKEN_NONE)
-        return error_set(err, E_INVALID, "model.merges.%u names a token that the vocabulary lacks", i);
-    if (i == TOKENIZER_VOCAB_MAX) return error_set(err, E_TOO_LARGE, "more than %d merges", TOKENIZER_VOCAB_MAX);
-    if (array_reserve(merges, capacity, (size_t)i + 1, sizeof m)) return no_memory(err);
-    (*merges)[t->bpe.merge_count++] = m;
+    k[2] = batch_key(t, b, span_of(joined, left.len + right.len - prefix));
     return 0;
 }
 
@@ -250,10 +294,14 @@ static int read_merges(struct tokenizer *t, struct span text, struct error *err)
     struct json_reader r;
     char room[2 * TOKENIZER_TOKEN_BYTES_MAX + 1], room2[TOKENIZER_TOKEN_BYTES_MAX];
     struct bpe_merge *merges = NULL;
+    struct merge_batch *batch = NULL;
     size_t capacity = 0;
     int more = 0, e;
     json_reader_init(&r, text);
     if (!text.data || json_reader_peek(&r) != JSON_TYPE_ARRAY) return error_set(err, E_INVALID, "model.merges is not a list");
+    batch = mem_alloc(sizeof *batch);
+    if (!batch) return no_memory(err);
+    batch->count = batch->used = 0;
     e = json_reader_enter(&r, '[', err);
     while (!e && (more = json_reader_item(&r, err)) > 0) {
         struct span left = {NULL, 0}, right = {NULL, 0};
@@ -274,22 +322,24 @@ static int read_merges(struct tokenizer *t, struct span text, struct error *err)
         } else {
             e = json_reader_skip(&r, NULL, err);
         }
-        if (!e) e = merge_add(t, left, right, &capacity, &merges, err);
+        if (!e) e = merge_add(t, batch, left, right, &capacity, &merges, err);
     }
     if (!e && more < 0) e = more;
+    if (!e) e = batch_flush(t, batch, &capacity, &merges, err);
     if (!e) {
         t->bpe.merges = arena_calloc(&t->arena, (size_t)t->bpe.merge_count + 1, sizeof merges[0]);
         if (!t->bpe.merges) e = no_memory(err);
         else if (t->bpe.merge_count) memcpy(t->bpe.merges, merges, t->bpe.merge_count * sizeof merges[0]);
     }
     mem_free(merges);
+    mem_free(batch);
     return e;
 }
 
 /* ---- the models ---- */
 
 /* The parts of the model's object that are small, as a tree. */
-static int small_model(struct span type, const struct member *m, size_t count, struct json **tree, struct error *err) {
+static int small_model(const struct member *m, size_t count, struct json **tree, struct error *err) {
     struct buf text;
     struct json_out w;
     buf_init(&text, STAGE_MAX);
@@ -302,7 +352,6 @@ static int small_model(struct span type, const struct member *m, size_t count, s
         }
     json_object_end(&w);
     int r = text.failed ? error_set(err, text.failed, "the model's parameters are too large") : json_parse(buf_span(&text), tree, err);
-    (void)type;
     buf_fini(&text);
     return r;
 }
@@ -330,21 +379,20 @@ static int build_trie(struct tokenizer *t, struct error *err) {
     return r;
 }
 
-static int parse_model(struct reading *g, struct span text, const struct json *added) {
+/* The members of the model's object. */
+enum { TYPE, VOCAB, MERGES, SMALL, MODEL_MEMBERS = 12 };
+static const char *const model_keys[MODEL_MEMBERS] = {"type", "vocab", "merges", "dropout", "unk_token", "unk_id", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
+                                                      "byte_fallback", "ignore_merges", "max_input_chars_per_word"};
+
+static int parse_model(struct reading *g, const struct member *m, const struct json *added) {
     struct tokenizer *t = g->t;
     struct error *err = g->err;
-    enum { TYPE, VOCAB, MERGES, SMALL };
-    struct member m[] = {{"type", {NULL, 0}},         {"vocab", {NULL, 0}},       {"merges", {NULL, 0}},        {"dropout", {NULL, 0}},
-                         {"unk_token", {NULL, 0}},    {"unk_id", {NULL, 0}},      {"continuing_subword_prefix", {NULL, 0}}, {"end_of_word_suffix", {NULL, 0}},
-                         {"fuse_unk", {NULL, 0}},     {"byte_fallback", {NULL, 0}}, {"ignore_merges", {NULL, 0}}, {"max_input_chars_per_word", {NULL, 0}}};
     static const struct {
         const char *name;
         enum model_kind kind;
     } kinds[] = {{"BPE", MODEL_BPE}, {"WordPiece", MODEL_WORDPIECE}, {"Unigram", MODEL_UNIGRAM}, {"WordLevel", MODEL_WORDLEVEL}};
     struct json *tree = NULL;
-    if (!text.data) return error_set(err, E_INVALID, "the tokenizer has no model");
-    int r = read_members(text, "model", m, sizeof m / sizeof m[0], err);
-    if (!r) r = small_model(text, m + SMALL, sizeof m / sizeof m[0] - SMALL, &tree, err);
+    int r = small_model(m + SMALL, MODEL_MEMBERS - SMALL, &tree, err);
     if (r) return r;
     struct span type = m[TYPE].value.len >= 2 ? span_sub(m[TYPE].value, 1, m[TYPE].value.len - 2) : (struct span){NULL, 0};
     if (!type.len) type = m[MERGES].value.data ? SPAN("BPE") : SPAN("(none)"); /* old files of BPE have no type */
@@ -450,11 +498,18 @@ int tokenizer_parse(struct span text, struct tokenizer **out, struct error *err)
     if (text.len > FILE_MAX) return error_set(err, E_TOO_LARGE, "tokenizer.json has more than %d bytes", FILE_MAX);
     if (!span_is_utf8(text)) return error_set(err, E_INVALID, "tokenizer.json is no UTF-8");
     enum { NORMALIZER, PRETOKENIZER, POSTPROCESSOR, DECODER, ADDED, MODEL, MEMBERS };
-    struct member m[MEMBERS] = {{"normalizer", {NULL, 0}}, {"pre_tokenizer", {NULL, 0}}, {"post_processor", {NULL, 0}},
-                                {"decoder", {NULL, 0}},    {"added_tokens", {NULL, 0}},  {"model", {NULL, 0}}};
+    struct member inner[MODEL_MEMBERS] = {{.key = NULL}};
+    struct member m[MEMBERS] = {{.key = "normalizer"}, {.key = "pre_tokenizer"}, {.key = "post_processor"}, {.key = "decoder"}, {.key = "added_tokens"},
+                                {.key = "model", .inner = inner, .inner_count = MODEL_MEMBERS}};
+    for (size_t i = 0; i < MODEL_MEMBERS; i++) inner[i].key = model_keys[i];
     struct json *stage[MODEL] = {NULL};
-    int r = read_members(text, "the tokenizer", m, MEMBERS, err);
+    struct json_reader reader;
+    json_reader_init(&reader, text);
+    int r = read_members(&reader, "the tokenizer", m, MEMBERS, err);
+    if (!r) r = json_reader_end(&reader, err);
     if (r) return r;
+    if (!m[MODEL].value.data) return error_set(err, E_INVALID, "the tokenizer has no model");
+    if (*m[MODEL].value.data != '{') return error_set(err, E_INVALID, "model is not an object");
     struct tokenizer *t = tokenizer_alloc();
     if (!t) return no_memory(err);
     struct reading g = {.t = t, .err = err};
@@ -468,7 +523,7 @@ int tokenizer_parse(struct span text, struct tokenizer **out, struct error *err)
     for (int i = 0; !r && i < ADDED; i++) r = keep_json(t, stage[i], kept[i], err);
     if (!r && stage[ADDED] && json_type(stage[ADDED]) != JSON_TYPE_ARRAY) r = error_set(err, E_INVALID, "added_tokens is %s, not a list", json_type_name(stage[ADDED]));
     t->byte_level = t->pretokenizer.byte_level;
-    if (!r) r = parse_model(&g, m[MODEL].value, stage[ADDED]);
+    if (!r) r = parse_model(&g, inner, stage[ADDED]);
     if (!r) r = decoder_parse(stage[DECODER], t->byte_level, &keep, &t->decoder, err);
     if (!r) r = tokenizer_finish(t, err);
     if (!r) r = show_tokens(t, err);

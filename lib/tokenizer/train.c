@@ -444,7 +444,7 @@ int tokenizer_trainer_finish(struct tokenizer_trainer *tr, struct tokenizer **ou
     if (tr->special_count) t->bos = t->eos = t->pad = 0;
     t->byte_level = true;
     t->decoder = (struct decoder){.steps = {{.kind = DECODER_BYTE_LEVEL}}, .count = 1, .plain = true};
-    r = tokenizer_index(t, err);
+    r = tokenizer_index(t, true, err);
     if (!r) r = tokenizer_finish(t, err);
 out:
     if (r == E_NOMEM) error_set(err, r, "no memory to train a tokenizer");

@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (nul < 0 || json_parse(span_skip(all, (size_t)nul + 1), &object, &err) || json_type(object) != JSON_TYPE_OBJECT) {
         json_free(object);
         object = NULL;
-        ASSERT(json_parse(SPAN(chat), &object, &err) == 0);
+        ASSERT(json_parse(span_str(chat), &object, &err) == 0);
     }
     void *iterator = NULL;
     struct span key;

@@ -23,7 +23,8 @@ void engine_set_threads(struct engine *e, int threads) { pool_set_active(e->pool
 const struct model_config *engine_model(const struct engine *e) { return &e->dir.config; }
 const struct tokenizer *engine_tokenizer(const struct engine *e) { return e->dir.tokenizer; }
 const struct model_generation *engine_generation(const struct engine *e) { return &e->dir.generation; }
-bool engine_has_chat(const struct engine *e) { return e->dir.chat_template != NULL && e->dir.tokenizer != NULL; }
+bool engine_has_chat(const struct engine *e) { return e->chat_template != NULL; }
+const struct chat_template *engine_chat_template(const struct engine *e) { return e->chat_template; }
 uint32_t engine_context(const struct engine *e) { return e->context; }
 void engine_get_weights(const struct engine *e, struct engine_weights *w) {
     *w = (struct engine_weights){.size = forward_weights_size(e->forward), .kind = forward_weights_kind(e->forward)};
@@ -36,6 +37,7 @@ size_t engine_memory(const struct engine *e) { return forward_weights_size(e->fo
 void request_free(struct request *q) {
     if (!q) return;
     mem_free(q->prompt);
+    mem_free(q->chat);
     for (size_t i = 0; q->message_texts && i < 2 * q->given.message_count; i++) mem_free(q->message_texts[i]);
     mem_free(q->message_texts);
     mem_free(q->messages);
@@ -94,7 +96,7 @@ static int check(const struct engine *e, const struct engine_request *r, struct 
         return error_set_param(err, E_RANGE, "prompt_tokens", "%zu prompt tokens do not fit the context of %u", r->token_count, e->context);
     if (r->message_count > CHAT_MESSAGES_MAX)
         return error_set_param(err, E_INVALID, "messages", "%zu messages, at most %d are taken", r->message_count, CHAT_MESSAGES_MAX);
-    size_t bytes = r->prompt.len;
+    size_t bytes = r->prompt.len + r->chat.len;
     for (size_t i = 0; i < r->message_count; i++) bytes += r->messages[i].role.len + r->messages[i].content.len;
     if (bytes > PROMPT_BYTES_MAX) return error_set_param(err, E_TOO_LARGE, "prompt", "a prompt of %zu bytes is above %d", bytes, PROMPT_BYTES_MAX);
     if (!r->tokens && !e->dir.tokenizer)
@@ -108,7 +110,7 @@ static int copy_request(const struct engine *e, const struct engine_request *r, 
     if (!q) return error_set(err, E_NOMEM, "no memory for a request");
     q->given = *r;
     q->given.tokens = NULL;
-    q->given.prompt = (struct span){0};
+    q->given.prompt = q->given.chat = (struct span){0};
     q->given.messages = NULL;
     q->given.stop = NULL;
     q->given.stop_tokens = NULL;
@@ -120,7 +122,8 @@ static int copy_request(const struct engine *e, const struct engine_request *r, 
     result = E_NOMEM;
     if (r->tokens && copy_array(&q->tokens, r->tokens, r->token_count, sizeof *r->tokens) != 0) goto out;
     if (r->message_count > 0 && !r->tokens && copy_messages(q, r) != 0) goto out;
-    if (!r->tokens && r->message_count == 0 && !(q->prompt = span_dup(r->prompt))) goto out;
+    if (!r->tokens && r->chat.data && !(q->chat = span_dup(r->chat))) goto out;
+    if (!r->tokens && !r->chat.data && r->message_count == 0 && !(q->prompt = span_dup(r->prompt))) goto out;
     if (copy_array(&q->bias, r->sampling.bias, r->sampling.bias_count, sizeof *q->bias) != 0) goto out;
     if (copy_array(&q->stop_tokens, r->stop_tokens, r->stop_token_count, sizeof *q->stop_tokens) != 0) goto out;
     if (r->prompt_logprobs) {
@@ -137,7 +140,8 @@ static int copy_request(const struct engine *e, const struct engine_request *r, 
     q->given.sampling.bias = q->bias;
     q->given.stop_tokens = q->stop_tokens;
     q->given.messages = q->messages;
-    q->given.prompt = span_of(q->prompt, r->prompt.len);
+    q->given.prompt = span_of(q->prompt, q->prompt ? r->prompt.len : 0);
+    q->given.chat = span_of(q->chat, q->chat ? r->chat.len : 0);
     q->prompt_len = (uint32_t)r->token_count;
     if (!r->seed_set) random_bytes(&q->given.sampling.seed, sizeof q->given.sampling.seed);
     q->counts_needed = r->sampling.repetition_penalty != 1 || r->sampling.frequency_penalty != 0 || r->sampling.presence_penalty != 0;
@@ -214,15 +218,30 @@ void engine_get_stats(struct engine *e, struct engine_stats *s) {
 
 /* --- intake --- */
 
+static int make_chat(struct engine *e, struct request *q, struct tokens *ids, struct error *err) {
+    if (!e->chat_template) {
+        bool none = !e->dir.chat_template;
+        if (none) return error_set_param(err, E_UNSUPPORTED, "messages", "the model has no chat template: use completions");
+        return error_set_param(err, E_UNSUPPORTED, "messages", "the model's chat template cannot be used: %s", e->chat_error.message);
+    }
+    if (!q->chat) return chat_template_prompt_plain(e->chat_template, e->dir.tokenizer, q->messages, q->given.message_count, !q->given.no_special, ids, &q->in_reasoning, err);
+    struct json *root = NULL;
+    int r = json_parse(q->given.chat, &root, err);
+    struct chat chat = {.messages = json_get(root, "messages"), .tools = json_get(root, "tools"), .kwargs = json_get(root, "chat_template_kwargs"), .add_generation_prompt = !q->given.no_special};
+    if (!r) r = chat_template_prompt(e->chat_template, e->dir.tokenizer, &chat, ids, &q->in_reasoning, err);
+    json_free(root);
+    if (r == E_INVALID && err && !err->param[0]) span_copy(err->param, sizeof err->param, SPAN("messages"));
+    return r;
+}
+
 /* The prompt's ids, and room for the whole answer: the token path allocates nothing. */
 static int make_tokens(struct engine *e, struct request *q, struct error *err) {
     struct tokens ids = {0};
     int r = 0;
     if (!q->tokens) {
-        if (q->messages) {
-            if (!e->dir.chat_template) r = error_set_param(err, E_UNSUPPORTED, "messages", "the model has no chat template: use completions");
-            else r = tokenizer_encode_chat(e->dir.tokenizer, e->dir.chat_template, q->messages, q->given.message_count, !q->given.no_special, &ids, NULL, err);
-            q->chat_stop = e->im_end != TOKEN_NONE && e->dir.chat_template && strcmp(e->dir.chat_template, CHAT_TEMPLATE_CHATML) == 0;
+        if (q->messages || q->chat) {
+            r = make_chat(e, q, &ids, err);
+            q->chat_stop = e->im_end != TOKEN_NONE && e->dir.chat_template && strstr(e->dir.chat_template, TOKENIZER_IM_END);
         } else r = tokenizer_encode(e->dir.tokenizer, q->given.prompt, q->given.no_special ? 0 : TOKENIZER_ADD_SPECIAL, &ids, err);
     }
     if (r != 0) goto out;
@@ -246,7 +265,7 @@ static int make_tokens(struct engine *e, struct request *q, struct error *err) {
     }
     if (n == 0) n = 1;
     if (n > e->context || (n == e->context && q->given.tokens_max != 0)) {
-        r = error_set_param(err, E_RANGE, q->messages ? "messages" : "prompt", "the prompt has %zu tokens; the context has room for %u", n, e->context);
+        r = error_set_param(err, E_RANGE, q->messages || q->chat ? "messages" : "prompt", "the prompt has %zu tokens; the context has room for %u", n, e->context);
         goto out;
     }
     uint32_t room = e->context - (uint32_t)n;
@@ -264,7 +283,7 @@ static int make_tokens(struct engine *e, struct request *q, struct error *err) {
     for (size_t i = 0; i < n && r == 0; i++)
         if (all[i] >= e->dir.config.vocab) r = error_set(err, E_INVALID, "the tokenizer gives token %u, the model has %u", all[i], e->dir.config.vocab);
     if (r == 0 && q->counts_needed && (r = sampler_counts_prompt(&q->counts, all, n)) != 0) error_set(err, r, "no memory for a request");
-    if (e->dir.tokenizer) detokenizer_init(&q->detokenizer, e->dir.tokenizer, true);
+    if (e->dir.tokenizer) detokenizer_init(&q->detokenizer, e->dir.tokenizer, !q->given.keep_special);
 out:
     tokens_fini(&ids);
     return r;
@@ -364,6 +383,8 @@ int engine_new_from(struct engine **out, struct model_dir *dir, const struct eng
     e->inbox_last = &e->inbox_first;
     e->im_end = e->dir.tokenizer ? tokenizer_find(e->dir.tokenizer, SPAN(TOKENIZER_IM_END)) : TOKEN_NONE;
 
+    if (e->dir.chat_template && e->dir.tokenizer) (void)chat_template_new(e->dir.chat_template, e->dir.tokenizer, &e->chat_template, &e->chat_error); /* without it there are completions */
+
     int r = 0;
     e->pool = pool_new(o->threads);
     if (!e->pool) r = error_set(err, E_NOMEM, "no threads for an engine");
@@ -411,6 +432,7 @@ void engine_free(struct engine *e) {
     scheduler_fini(&e->scheduler);
     kv_cache_fini(&e->kv);
     pool_free(e->pool);
+    chat_template_free(e->chat_template);
     model_dir_fini(&e->dir);
     pthread_cond_destroy(&e->intake_wake);
     pthread_cond_destroy(&e->step_wake);

@@ -59,6 +59,7 @@ const struct model_config *engine_model(const struct engine *e);
 const struct tokenizer *engine_tokenizer(const struct engine *e); /* NULL: the model has none */
 const struct model_generation *engine_generation(const struct engine *e);
 bool engine_has_chat(const struct engine *e);
+const struct chat_template *engine_chat_template(const struct engine *e); /* NULL: it has none, or one that cannot be read */
 uint32_t engine_context(const struct engine *e); /* tokens that prompt and answer have together */
 size_t engine_memory(const struct engine *e);    /* bytes: weights and the whole KV cache */
 /* Of the packed matrices: their bytes, which a step reads once for all its rows; what they are packed as; multiply-adds of a row, without and for its logits. */
@@ -69,12 +70,13 @@ struct engine_weights {
 void engine_get_weights(const struct engine *e, struct engine_weights *w);
 
 struct engine_request {
-    /* The prompt, one of three; all is copied. Tokens are taken as they stand. */
+    /* The prompt, one of four; all is copied. Tokens are taken as they stand. */
     const uint32_t *tokens;
     size_t token_count;
     const struct chat_message *messages;
     size_t message_count;
-    struct span prompt; /* where neither of the others is given */
+    struct span chat;   /* JSON: {"messages": […], "tools": […], "chat_template_kwargs": {…}}, as chat_template_prompt takes it; data NULL: none */
+    struct span prompt; /* where none of the others is given */
 
     int64_t tokens_max; /* −1: what the context leaves; 0: compute the prompt only. More than the context leaves is cut to it */
     struct sampler_params sampling;
@@ -86,6 +88,7 @@ struct engine_request {
     bool ignore_eos;
     bool tokens_only;     /* nothing is computed: the one event has the prompt's tokens, which may be more than the context holds */
     bool no_special;      /* of a text: nothing is added to it; of a chat: no answer is begun */
+    bool keep_special;    /* special tokens are told as text, but for the one that ends the answer: calls of tools are marked by them */
     bool echo;            /* the prompt's text is the first of the answer's */
     bool logprobs;
     uint32_t top_logprobs;
@@ -124,6 +127,7 @@ struct engine_event {
     const struct engine_logprobs *logprobs; /* [token_count] where asked for */
     size_t token_count;
     bool stop_token;         /* the last of the tokens is one that ended it, and has no text */
+    bool in_reasoning;       /* the chat's prompt ended within <think> */
     /* prompt_logprobs: of the prompt's tokens [prompt_first, prompt_first + prompt_count), in order, as the prompt is computed */
     const float *prompt_logprobs;
     const uint32_t *prompt_argmax; /* the most likely token instead of each */

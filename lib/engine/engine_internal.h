@@ -25,7 +25,7 @@ struct request {
     struct request *next; /* in the intake queue or inbox */
 
     /* owned copies */
-    char *prompt;
+    char *prompt, *chat;
     struct chat_message *messages;
     char **message_texts;
     struct sampler_bias *bias;
@@ -39,6 +39,7 @@ struct request {
     uint32_t *tokens; /* prompt and answer */
     uint32_t prompt_len, len, tokens_max;
     bool chat_stop; /* the end of a chat's turn ends it too */
+    bool in_reasoning;
     struct error failed; /* found at intake */
     struct sampler_counts counts;
     bool counts_needed;
@@ -68,6 +69,8 @@ struct output {
 
 struct engine {
     struct model_dir dir;
+    struct chat_template *chat_template; /* NULL: chat_error says why */
+    struct error chat_error;
     struct engine_options options;
     struct pool *pool;
     struct forward *forward;

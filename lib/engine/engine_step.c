@@ -13,6 +13,7 @@ enum { RATE_WINDOW_US = 1000000 };
 static void tell(struct request *q, struct engine_event *event) {
     event->id = q->id;
     event->text = buf_span(&q->text);
+    event->in_reasoning = q->in_reasoning;
     event->usage = (struct engine_usage){q->prompt_len, q->len - q->prompt_len, 0};
     q->on_event(q->arg, event);
     buf_clear(&q->text);

@@ -1,5 +1,5 @@
 /* Chats through templates, kept in pieces so that nobody's text is taken for the template's. */
-#include "tokenizer/chat.h"
+#include "tokenizer/chat_internal.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -94,6 +94,7 @@ static int encode_chatml(const struct tokenizer *t, const struct chat_message *m
 struct chat_template {
     struct template *code;
     struct span bos, eos, pad; /* borrowed from the tokenizer; data NULL: it has none */
+    bool chatml;               /* ours */
 };
 
 static struct span special(const struct tokenizer *t, uint32_t id) {
@@ -114,9 +115,12 @@ int chat_template_new(const char *text, const struct tokenizer *tokenizer, struc
     c->bos = special(tokenizer, tokenizer ? tokenizer_bos(tokenizer) : TOKEN_NONE);
     c->eos = special(tokenizer, tokenizer ? tokenizer_eos(tokenizer) : TOKEN_NONE);
     c->pad = special(tokenizer, tokenizer ? tokenizer_pad(tokenizer) : TOKEN_NONE);
+    c->chatml = is_chatml(text);
     *out = c;
     return 0;
 }
+
+bool chat_template_says(const struct chat_template *c, const char *name) { return template_says(c->code, name); }
 
 void chat_template_free(struct chat_template *c) {
     if (!c) return;
@@ -248,6 +252,24 @@ static int encode_plain(const struct tokenizer *t, const char *template_text, co
     if (!r && mask && !output.generated_count) r = mark_answers(c, t, messages, count, &output, ids, *mask, err);
     template_output_fini(&output);
     chat_template_free(c);
+    return r;
+}
+
+int chat_template_prompt_plain(const struct chat_template *c, const struct tokenizer *t, const struct chat_message *messages, size_t count, bool add_generation_prompt,
+                               struct tokens *out, bool *in_reasoning, struct error *err) {
+    struct tokens ids = {0};
+    struct json *list = NULL;
+    int r = check("", messages, count, err);
+    if (!r && c->chatml) {
+        r = encode_chatml(t, messages, count, add_generation_prompt, &ids, NULL, err);
+        if (!r) r = append(out, &ids, err);
+        if (!r && in_reasoning) *in_reasoning = false;
+    } else if (!r) {
+        r = plain_json(messages, count, &list, err);
+        if (!r) r = chat_template_prompt(c, t, &(struct chat){.messages = list, .add_generation_prompt = add_generation_prompt}, out, in_reasoning, err);
+    }
+    json_free(list);
+    tokens_fini(&ids);
     return r;
 }
 

@@ -8,6 +8,7 @@
 #define GENLOOP_TOKENIZER_CHAT_H
 
 #include "base/json.h"
+#include "tokenizer/chat_parse.h"
 #include "tokenizer/template.h"
 #include "tokenizer/tokenizer.h"
 
@@ -35,6 +36,18 @@ int chat_template_render(const struct chat_template *c, const struct chat *chat,
 /* Appends the ids of what was rendered: nothing is added. `answers` as in tokenizer_encode_chat, of what stood within {% generation %}; may be NULL. */
 int chat_output_encode(const struct tokenizer *t, const struct template_output *output, struct tokens *out, uint8_t **answers, struct error *err);
 
+/* ---- chats as OpenAI's API has them ---- */
+
+/* How the model that the template is of writes its calls; one whose template knows no tools is told of them, and writes as Hermes does. */
+enum chat_style chat_template_style(const struct chat_template *c);
+bool chat_template_reasons(const struct chat_template *c); /* its template knows of <think> */
+/* Appends the ids of the prompt. The chat is OpenAI's: arguments of calls are strings, content may be null, the role may be developer. What the template cannot take is given
+ * in a form that it can: arguments as an object or a string, no content as null or "", developer as system; tools, calls and their results in words where it knows none.
+ * *in_reasoning, where not NULL: the prompt ends within <think>. E_INVALID: what the template raises. */
+int chat_template_prompt(const struct chat_template *c, const struct tokenizer *t, const struct chat *chat, struct tokens *out, bool *in_reasoning, struct error *err);
+/* A JSON schema of answers that are calls of these tools (CHAT_STYLE_JSON): for tool_choice. name: of the one that must be called, empty: any; one: a single call. */
+int chat_tools_schema(const struct json *tools, struct span name, bool one, struct buf *out, struct error *err);
+
 /* ---- plain chats: a role and a text each ---- */
 struct chat_message {
     struct span role;    /* "system", "user", "assistant" */
@@ -43,6 +56,9 @@ struct chat_message {
 /* Appends the text. E_UNSUPPORTED: template_text is NULL; E_INVALID: a role that is empty or has a newline, or what the template raises. */
 int chat_render(const char *template_text, const struct chat_message *messages, size_t count, bool add_generation_prompt, struct buf *out,
                 struct error *err);
+/* As chat_template_prompt. */
+int chat_template_prompt_plain(const struct chat_template *c, const struct tokenizer *t, const struct chat_message *messages, size_t count, bool add_generation_prompt,
+                               struct tokens *out, bool *in_reasoning, struct error *err);
 /* Appends the ids. `answers`, where not NULL, receives an owned array (mem_free) of one byte per appended id: 1 where the id is what supervised fine-tuning learns:
  * what the template puts within {% generation %}; where it has none, what an assistant's message adds to the prompt for it, to the special token that ends it
  * (ChatML: the content and the <|im_end|> behind it). */

@@ -5,6 +5,8 @@ enum { PLAIN_MAX = 16384 };
 void choice_init(struct choice *c, uint32_t index) {
     *c = (struct choice){.index = index};
     buf_init(&c->text, ANSWER_TEXT_MAX);
+    buf_init(&c->reasoning, ANSWER_TEXT_MAX);
+    buf_init(&c->calls, ANSWER_TEXT_MAX * 4);
     buf_init(&c->logprobs, ANSWER_TEXT_MAX * 4);
     buf_init(&c->tokens, ANSWER_TEXT_MAX);
     buf_init(&c->offsets, ANSWER_TEXT_MAX);
@@ -14,6 +16,8 @@ void choice_init(struct choice *c, uint32_t index) {
 
 void choice_fini(struct choice *c) {
     buf_fini(&c->text);
+    buf_fini(&c->reasoning);
+    buf_fini(&c->calls);
     buf_fini(&c->logprobs);
     buf_fini(&c->tokens);
     buf_fini(&c->offsets);
@@ -137,8 +141,29 @@ static void add_positions(struct choice *c, bool chat, const Genloop__V1__Genera
     }
 }
 
+/* In chunks each says its place in the list. */
+static void write_call(struct json_out *w, const Genloop__V1__ToolCall *call, bool index) {
+    json_object(w);
+    if (index) json_num(w, "index", call->index);
+    json_str(w, "id", call->id);
+    json_str(w, "type", "function");
+    json_key(w, "function");
+    json_object(w);
+    json_str(w, "name", call->name);
+    json_str(w, "arguments", call->arguments);
+    json_object_end(w);
+    json_object_end(w);
+}
+
 void choice_add(struct choice *c, const struct answer *a, const Genloop__V1__GenerateReply *reply) {
     (void)buf_append_str(&c->text, reply->text);
+    (void)buf_append_str(&c->reasoning, reply->reasoning);
+    for (size_t i = 0; i < reply->n_tool_calls; i++) {
+        struct json_out w;
+        separate(&c->calls);
+        json_begin(&w, &c->calls);
+        write_call(&w, reply->tool_calls[i], false);
+    }
     add_positions(c, a->chat, reply);
     if (reply->finish_reason[0]) span_copy(c->finish_reason, sizeof c->finish_reason, span_str(reply->finish_reason));
 }
@@ -212,7 +237,11 @@ void answer_write(struct buf *out, const struct answer *a, const struct choice *
             json_key(&w, "message");
             json_object(&w);
             json_str(&w, "role", "assistant");
-            json_span(&w, "content", buf_span(&c->text));
+            json_key(&w, "content");
+            if (c->calls.len && !c->text.len) json_put_null(&w);
+            else json_put_span(&w, buf_span(&c->text));
+            if (c->reasoning.len) json_span(&w, "reasoning_content", buf_span(&c->reasoning));
+            if (c->calls.len) put_list(&w, "tool_calls", &c->calls);
             json_key(&w, "refusal");
             json_put_null(&w);
             json_object_end(&w);
@@ -222,7 +251,9 @@ void answer_write(struct buf *out, const struct answer *a, const struct choice *
         write_logprobs(&w, a->chat, c);
         json_str(&w, "finish_reason", c->finish_reason);
         json_object_end(&w);
-        if (c->text.failed || c->logprobs.failed) out->failed = c->text.failed ? c->text.failed : c->logprobs.failed;
+        const struct buf *parts[] = {&c->text, &c->logprobs, &c->reasoning, &c->calls};
+        for (size_t k = 0; k < sizeof parts / sizeof *parts; k++)
+            if (parts[k]->failed) out->failed = parts[k]->failed;
     }
     json_array_end(&w);
     write_usage(&w, usage);
@@ -268,6 +299,35 @@ static void chunk(struct buf *out, const struct answer *a, struct choice *c, boo
     end_event(&w, out);
 }
 
+/* A chunk whose delta is reasoning, or calls. */
+static void delta_chunk(struct buf *out, const struct answer *a, struct choice *c, const Genloop__V1__GenerateReply *reply, bool calls, bool usage_field) {
+    struct json_out w;
+    begin_event(&w, out, a);
+    json_key(&w, "choices");
+    json_array(&w);
+    json_object(&w);
+    json_num(&w, "index", c->index);
+    json_key(&w, "delta");
+    json_object(&w);
+    if (calls) {
+        json_key(&w, "tool_calls");
+        json_array(&w);
+        for (size_t i = 0; i < reply->n_tool_calls; i++) write_call(&w, reply->tool_calls[i], true);
+        json_array_end(&w);
+    } else json_str(&w, "reasoning_content", reply->reasoning);
+    json_object_end(&w);
+    json_key(&w, "logprobs");
+    json_put_null(&w);
+    json_str(&w, "finish_reason", NULL);
+    json_object_end(&w);
+    json_array_end(&w);
+    if (usage_field) {
+        json_key(&w, "usage");
+        json_put_null(&w);
+    }
+    end_event(&w, out);
+}
+
 /* A piece that only brings text: nearly all of them. They differ in that text alone, so what stands around it is written once for the stream. */
 static void plain_chunk(struct buf *out, const struct answer *a, struct choice *c, struct span text, bool usage_field) {
     static const struct span mark = {"\"\\u0001\"", 8}; /* the text U+0001 as JSON has it */
@@ -299,14 +359,17 @@ void answer_chunk(struct buf *out, const struct answer *a, struct choice *c, con
     c->has_logprobs = false;
     if (a->chat && !c->role_told) chunk(out, a, c, true, SPAN(""), NULL, usage_field);
     c->role_told = true;
+    if (a->chat && reply->reasoning[0]) delta_chunk(out, a, c, reply, false, usage_field);
     add_positions(c, a->chat, reply);
     bool finish = reply->finish_reason[0] != 0;
     if (finish) span_copy(c->finish_reason, sizeof c->finish_reason, span_str(reply->finish_reason));
-    if (text.len && !c->has_logprobs && !finish) {
+    bool calls = a->chat && reply->n_tool_calls > 0; /* they come behind the text of their piece */
+    if (text.len && !c->has_logprobs && !finish && !calls) {
         plain_chunk(out, a, c, text, usage_field);
     } else if (a->chat) {
         if (text.len || c->has_logprobs) chunk(out, a, c, false, text, NULL, usage_field);
         c->has_logprobs = false;
+        if (calls) delta_chunk(out, a, c, reply, true, usage_field);
         if (finish) chunk(out, a, c, false, SPAN(""), c->finish_reason, usage_field);
     } else if (text.len || c->has_logprobs || finish) {
         chunk(out, a, c, false, text, finish ? c->finish_reason : NULL, usage_field);

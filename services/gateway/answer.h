@@ -22,6 +22,7 @@ struct answer_usage {
 };
 struct choice {
     uint32_t index;
+    struct buf reasoning, calls; /* calls: items of a JSON list, likewise */
     struct buf text, logprobs; /* logprobs: items of a JSON list, with commas between; for completions: see answer.c */
     struct buf plain; /* of chunks: one with a mark for its text, at plain_at */
     size_t plain_at;

@@ -1,4 +1,4 @@
-/* POST /v1/chat/completions: the request as OpenAI defines it, read into a GenerateRequest. What is known there and not built here (tools, response_format, audio, …) is checked for
+/* POST /v1/chat/completions: the request as OpenAI defines it, read into a GenerateRequest. What is known there and not built here (audio, …) is checked for
  * form all the same, so that a request that is wrong hears so first. */
 #include "generate_request.h"
 
@@ -41,6 +41,29 @@ static int take_content(struct generate_request *r, size_t i, const struct json 
     return code;
 }
 
+static int no_room(const char *param, struct error *err) { return error_set_param(err, E_TOO_LARGE, param, "'%s' is too large", param); }
+
+/* The calls that an assistant's message made. */
+static int take_calls(struct generate_request *r, const char *param, const struct json *calls, Genloop__V1__ChatMessage *m, struct error *err) {
+    size_t n = json_size(calls);
+    Genloop__V1__ToolCall *list = arena_calloc(r->arena, n, sizeof *list);
+    m->tool_calls = arena_calloc(r->arena, n, sizeof *m->tool_calls);
+    if (!list || !m->tool_calls) return no_room(param, err);
+    for (size_t k = 0; k < n; k++) {
+        const struct json *function = json_get(json_at(calls, k), "function"), *id = json_get(json_at(calls, k), "id");
+        if (json_type(id) != JSON_TYPE_STRING || json_type(json_get(function, "name")) != JSON_TYPE_STRING || json_type(json_get(function, "arguments")) != JSON_TYPE_STRING)
+            return error_set_param(err, E_INVALID, param, "'%s': a call needs id, function.name and function.arguments", param);
+        genloop__v1__tool_call__init(&list[k]);
+        list[k].id = text_in_arena(r->arena, json_string(id));
+        list[k].name = text_in_arena(r->arena, json_string(json_get(function, "name")));
+        list[k].arguments = text_in_arena(r->arena, json_string(json_get(function, "arguments")));
+        list[k].index = (uint32_t)k;
+        if (!list[k].id || !list[k].name || !list[k].arguments) return no_room(param, err);
+        m->tool_calls[m->n_tool_calls++] = &list[k];
+    }
+    return 0;
+}
+
 static int take_message(struct generate_request *r, size_t i, const struct json *v, Genloop__V1__ChatMessage *m, struct error *err) {
     static const char *const known[] = {"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "function_call", "audio", "annotations", "reasoning_content"};
     char param[ERROR_PARAM_MAX];
@@ -54,27 +77,22 @@ static int take_message(struct generate_request *r, size_t i, const struct json 
     struct span role = json_string(json_get(v, "role"));
     const struct json *content = json_get(v, "content"), *calls = json_get(v, "tool_calls");
     if (!one_of(role, ROLES, sizeof ROLES / sizeof *ROLES)) return error_set_param(err, E_INVALID, path(param, i, "role"), "'%s' must be system, developer, user, assistant or tool", param);
-    m->role = span_eq_str(role, "developer") ? (char *)"system" : span_eq_str(role, "function") ? (char *)"tool" : text_in_arena(r->arena, role);
+    m->role = span_eq_str(role, "function") ? (char *)"tool" : text_in_arena(r->arena, role);
     if (!m->role) return error_set_param(err, E_TOO_LARGE, "messages", "'messages' is too large");
     bool assistant = span_eq_str(role, "assistant"), tool = span_eq_str(role, "tool");
     if (!json_is_null(calls)) {
         path(param, i, "tool_calls");
         if (!assistant) return error_set_param(err, E_INVALID, param, "'%s' is for the assistant's messages", param);
         if (json_type(calls) != JSON_TYPE_ARRAY || json_size(calls) == 0) return wrong_type(param, "a list of calls", calls, err);
-        for (size_t k = 0; k < json_size(calls); k++) {
-            const struct json *function = json_get(json_at(calls, k), "function");
-            if (json_type(json_get(json_at(calls, k), "id")) != JSON_TYPE_STRING || json_type(json_get(function, "name")) != JSON_TYPE_STRING ||
-                json_type(json_get(function, "arguments")) != JSON_TYPE_STRING)
-                return error_set_param(err, E_INVALID, param, "'%s': a call needs id, function.name and function.arguments", param);
-        }
-        note_unsupported(r, param);
+        if ((code = take_calls(r, param, calls, m, err)) < 0) return code;
     }
     if (!json_is_null(json_get(v, "function_call")) || !json_is_null(json_get(v, "audio"))) note_unsupported(r, path(param, i, json_is_null(json_get(v, "audio")) ? "function_call" : "audio"));
     if (tool) {
         if (json_type(json_get(v, "tool_call_id")) != JSON_TYPE_STRING) return error_set_param(err, E_INVALID, path(param, i, "tool_call_id"), "'%s' must be a string", param);
-        note_unsupported(r, path(param, i, "role")); /* without the call that it answers, which is not built either, it would mean nothing */
+        if ((code = take_text(r, param, json_get(v, "tool_call_id"), USER_MAX, &m->tool_call_id, err)) < 0) return code;
     }
     if (!json_is_null(json_get(v, "name")) && (code = take_text(r, path(param, i, "name"), json_get(v, "name"), USER_MAX, &m->name, err)) < 0) return code;
+    if (!json_is_null(json_get(v, "reasoning_content")) && (code = take_text(r, path(param, i, "reasoning_content"), json_get(v, "reasoning_content"), SIZE_MAX, &m->reasoning, err)) < 0) return code;
     if (!json_is_null(content)) return take_content(r, i, content, &m->content, err);
     if (assistant && (!json_is_null(calls) || !json_is_null(json_get(v, "refusal")) || !json_is_null(json_get(v, "function_call")))) return 0;
     return error_set_param(err, E_INVALID, path(param, i, "content"), "'%s' is required", param);
@@ -118,6 +136,7 @@ static int take_top_logprobs(struct generate_request *r, const char *name, const
 
 static int take_tools(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
     if (json_type(v) != JSON_TYPE_ARRAY) return wrong_type(name, "a list of tools", v, err);
+    if (json_size(v) > TOOLS_MAX) return error_set_param(err, E_INVALID, name, "'tools' must have at most %d functions", TOOLS_MAX);
     for (size_t i = 0; i < json_size(v); i++) {
         const struct json *tool = json_at(v, i), *function = json_get(tool, "function"), *parameters = json_get(function, "parameters");
         if (json_type(tool) != JSON_TYPE_OBJECT || !span_eq_str(json_string(json_get(tool, "type")), "function") || json_string(json_get(function, "name")).len == 0)
@@ -125,7 +144,35 @@ static int take_tools(struct generate_request *r, const char *name, const struct
         if (!json_is_null(parameters) && json_type(parameters) != JSON_TYPE_OBJECT) return error_set_param(err, E_INVALID, name, "'tools': the parameters of number %zu must be a JSON schema", i);
     }
     r->tools = v;
-    if (json_size(v) > 0) note_unsupported(r, name);
+    return 0;
+}
+
+/* A value as JSON text in the arena. */
+static char *json_in_arena(struct arena *arena, const struct json *v) {
+    struct buf text;
+    buf_init(&text, REQUEST_ARENA_MAX);
+    char *out = json_write(&text, v) == 0 ? text_in_arena(arena, buf_span(&text)) : NULL;
+    buf_fini(&text);
+    return out;
+}
+
+/* What may be called goes into the message, in order. */
+static int put_tools(struct generate_request *r, struct error *err) {
+    size_t n = json_size(r->tools);
+    Genloop__V1__Tool *list = arena_calloc(r->arena, n + 1, sizeof *list);
+    r->message.tools = arena_calloc(r->arena, n + 1, sizeof *r->message.tools);
+    if (!list || !r->message.tools) return no_room("tools", err);
+    for (size_t i = 0; i < n; i++) {
+        const struct json *function = json_get(json_at(r->tools, i), "function"), *parameters = json_get(function, "parameters");
+        genloop__v1__tool__init(&list[i]);
+        list[i].name = text_in_arena(r->arena, json_string(json_get(function, "name")));
+        list[i].description = text_in_arena(r->arena, json_string(json_get(function, "description")));
+        if (!json_is_null(parameters)) list[i].parameters = json_in_arena(r->arena, parameters);
+        list[i].strict = json_bool(json_get(function, "strict"), false);
+        if (!list[i].name || !list[i].description || !list[i].parameters) return no_room("tools", err);
+        r->message.tools[i] = &list[i];
+    }
+    r->message.n_tools = n;
     return 0;
 }
 
@@ -170,11 +217,17 @@ static int take_only_false(struct generate_request *r, const char *name, const s
     return code;
 }
 
-/* About tool calls, which are not built: any value is as good. */
-static int take_any_flag(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
-    bool flag;
-    (void)r;
-    return take_flag(name, v, &flag, err);
+static int take_parallel_calls(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+    bool flag = true;
+    int code = take_flag(name, v, &flag, err);
+    if (code == 0) r->message.one_tool_call = !flag;
+    return code;
+}
+
+/* Further variables of the chat template, as vLLM takes them. */
+static int take_template_arguments(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+    if (json_type(v) != JSON_TYPE_OBJECT) return wrong_type(name, "an object", v, err);
+    return (r->message.template_arguments = json_in_arena(r->arena, v)) ? 0 : no_room(name, err);
 }
 
 static int take_object_unsupported(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
@@ -204,7 +257,8 @@ static const struct parameter CHAT_PARAMETERS[] = {
     {"max_completion_tokens", take_max_completion_tokens},
     {"logprobs", take_logprobs},
     {"top_logprobs", take_top_logprobs},
-    {"parallel_tool_calls", take_any_flag},
+    {"parallel_tool_calls", take_parallel_calls},
+    {"chat_template_kwargs", take_template_arguments},
     {"tools", take_tools},
     {"tool_choice", take_tool_choice},
     {"response_format", take_response_format},
@@ -220,15 +274,16 @@ static const struct parameter CHAT_PARAMETERS[] = {
     {"verbosity", take_word_unsupported},
 };
 
-static int check_tools(const struct generate_request *r, struct error *err) {
-    if (!r->tool_choice) return 0;
-    struct span wanted = json_string(json_get(json_get(r->tool_choice, "function"), "name"));
-    bool none = span_eq_str(json_string(r->tool_choice), "none") || span_eq_str(json_string(r->tool_choice), "auto");
-    if (json_size(r->tools) == 0) return none ? 0 : error_set_param(err, E_INVALID, "tool_choice", "'tool_choice' is given without 'tools'");
-    if (wanted.len == 0) return 0;
-    for (size_t i = 0; i < json_size(r->tools); i++)
-        if (span_eq(wanted, json_string(json_get(json_get(json_at(r->tools, i), "function"), "name")))) return 0;
-    return error_set_param(err, E_INVALID, "tool_choice", "'tool_choice' names a function that is not among 'tools'");
+static int check_tools(struct generate_request *r, struct error *err) {
+    struct span wanted = json_string(json_get(json_get(r->tool_choice, "function"), "name")), word = json_string(r->tool_choice);
+    bool free_to = !r->tool_choice || span_eq_str(word, "none") || span_eq_str(word, "auto"), found = wanted.len == 0;
+    if (json_size(r->tools) == 0) return free_to ? 0 : error_set_param(err, E_INVALID, "tool_choice", "'tool_choice' is given without 'tools'");
+    for (size_t i = 0; !found && i < json_size(r->tools); i++) found = span_eq(wanted, json_string(json_get(json_get(json_at(r->tools, i), "function"), "name")));
+    if (!found) return error_set_param(err, E_INVALID, "tool_choice", "'tool_choice' names a function that is not among 'tools'");
+    if (!free_to) note_unsupported(r, "tool_choice");
+    if (wanted.len && !(r->message.tool_name = text_in_arena(r->arena, wanted))) return no_room("tool_choice", err);
+    r->message.tool_choice = (char *)(wanted.len || span_eq_str(word, "required") ? "required" : span_eq_str(word, "none") ? "none" : "auto");
+    return put_tools(r, err);
 }
 
 int chat_request_read(struct generate_request *r, struct arena *arena, const struct json *body, struct error *err) {

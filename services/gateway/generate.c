@@ -288,6 +288,7 @@ static void finish_message(struct generation *g) {
     }
     answer_headers(g);
     wire_put_bytes(&g->chunk, 1, buf_span(&g->candidates[0].choice.text)); /* text */
+    if (g->candidates[0].choice.reasoning.len) wire_put_bytes(&g->chunk, 21, buf_span(&g->candidates[0].choice.reasoning)); /* reasoning */
     if (g->chunk.failed) {
         (void)error_set(&err, E_TOO_LARGE, "the answer is larger than one message can be: GenerateStream gives it in pieces");
         fail(g, &err);
@@ -326,17 +327,18 @@ static int append_reply(struct buf *out, const Genloop__V1__GenerateReply *reply
 
 /*
  * A stream passes the replica's items on as they are. A whole answer is gathered as what they are one behind the other: packed messages put together are one message, whose lists go on
- * and of whose single fields the last stands; so the text, which is to grow, goes to its end.
+ * and of whose single fields the last stands; so the text and the reasoning, which are to grow, go to its end.
  */
 static int tell_message(struct candidate *c, const Genloop__V1__GenerateReply *reply, struct span item) {
     struct generation *g = c->generation;
     char *empty = (char *)(uintptr_t)protobuf_c_empty_string;
     if (reply->finish_reason[0]) span_copy(c->choice.finish_reason, sizeof c->choice.finish_reason, span_str(reply->finish_reason));
     if (!g->request.stream || keeps_text(g, c)) (void)buf_append_str(&c->choice.text, reply->text);
+    if (!g->request.stream) (void)buf_append_str(&c->choice.reasoning, reply->reasoning);
     Genloop__V1__GenerateReply piece = *reply; /* borrows */
     if (g->x->from_cache) piece.request_id = g->x->request_id; /* that of who was answered first is not his */
     if (!g->request.stream) {
-        piece.text = empty;
+        piece.text = piece.reasoning = empty;
         if (!reply->finish_reason[0]) piece.model = piece.replica = piece.request_id = empty;
         (void)append_reply(&g->chunk, &piece); /* what does not fit is told at the end */
         return 0;

@@ -40,6 +40,7 @@ static int check_lists(const Genloop__V1__GenerateRequest *m, struct error *err)
     if (m->n_logit_bias > LOGIT_BIAS_MAX) return error_set_param(err, E_INVALID, "logit_bias", "'logit_bias' must have at most %d tokens", LOGIT_BIAS_MAX);
     for (size_t i = 0; i < m->n_logit_bias; i++)
         if (!(m->logit_bias[i]->value >= -100 && m->logit_bias[i]->value <= 100)) return error_set_param(err, E_INVALID, "logit_bias", "'logit_bias' must lie between -100 and 100");
+    if (m->n_tools > TOOLS_MAX) return error_set_param(err, E_INVALID, "tools", "'tools' must have at most %d functions", TOOLS_MAX);
     if (m->n_messages > MESSAGES_MAX) return error_set_param(err, E_INVALID, "messages", "'messages' must have at most %d messages", MESSAGES_MAX);
     return 0;
 }
@@ -52,9 +53,7 @@ static int check_messages(struct generate_request *r, struct error *err) {
         size_t k = 0;
         while (k < 5 && strcmp(m->messages[i]->role, roles[k]) != 0) k++;
         (void)snprintf(param, sizeof param, "messages.%zu.role", i);
-        if (k == 5) return error_set_param(err, E_INVALID, param, "'%s' must be system, developer, user or assistant", param);
-        if (k == 1) m->messages[i]->role = (char *)"system";
-        if (k == 4) note_unsupported(r, param); /* without the call that it answers it would mean nothing */
+        if (k == 5) return error_set_param(err, E_INVALID, param, "'%s' must be system, developer, user, assistant or tool", param);
         (void)snprintf(param, sizeof param, "messages.%zu.name", i);
         if (strlen(m->messages[i]->name) > USER_MAX) return error_set_param(err, E_INVALID, param, "'%s' must have at most %d bytes", param, USER_MAX);
     }
@@ -73,6 +72,7 @@ int message_request_read(struct generate_request *r, struct arena *arena, struct
     if (m->model[0] && (code = check_length("model", m->model, REQUEST_MODEL_MAX, err)) < 0) return code;
     if ((code = check_length("user", m->user, USER_MAX, err)) < 0 || (code = check_length("session", m->session, SESSION_BYTES_MAX, err)) < 0) return code;
     if ((code = check_numbers(m, err)) < 0 || (code = check_lists(m, err)) < 0 || (code = check_messages(r, err)) < 0) return code;
+    if (m->tool_name[0] || strcmp(m->tool_choice, "required") == 0) note_unsupported(r, "tool_choice");
     r->n = m->n ? m->n : 1;
     r->best_of = r->n;
     r->echo = m->echo;

@@ -25,6 +25,7 @@ enum {
     USER_MAX = 512,
     SESSION_BYTES_MAX = 256,
     STOP_TOKENS_MAX = 64,
+    TOOLS_MAX = 128,                      /* OpenAI's own */
 };
 #define TOP_P_LEAST 1e-9 /* OpenAI takes 0: the most likely token alone, as any share below its probability */
 

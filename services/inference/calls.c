@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/random.h"
 #include "inference.h"
 #include "request.h"
 #include "wire/unpack.h"
@@ -31,6 +32,11 @@ struct positions {
     size_t count, tokens_capacity, logprobs_capacity;
 };
 
+/* A tool's call as it will be told; owned texts. */
+struct told_call {
+    char id[32], *name, *arguments;
+};
+
 struct call {
     struct call *next, **back;
     struct inference *inference;
@@ -42,6 +48,7 @@ struct call {
     char *request_id;
     uint32_t granted, produced; /* tokens */
     uint32_t piece;             /* tokens of an item, at least; it may have more */
+    bool one_tool_call, short_ids; /* short_ids: of nine letters and digits, as Mistral's templates want them */
     int64_t began_us, first_us, last_us;
     uint32_t tokens_told;
 
@@ -49,7 +56,12 @@ struct call {
     bool dirty;
 
     pthread_mutex_t lock; /* of what follows: gathered since the last flush */
-    struct buf text;
+    struct buf text, reasoning;
+    struct chat_parser *parser; /* NULL: all is text */
+    bool parsing;               /* something was pushed */
+    struct told_call *tool_calls;
+    size_t tool_call_count, tool_call_capacity;
+    uint32_t tool_calls_told;
     uint32_t *tokens;
     size_t token_count, token_capacity;
     struct positions prompt, answer;
@@ -127,9 +139,51 @@ static int gather_tokens(struct call *c, const struct engine_event *event) {
     return r;
 }
 
+static int on_text(void *arg, struct span text) { return append_text(&((struct call *)arg)->text, text); }
+static int on_reasoning(void *arg, struct span text) { return append_text(&((struct call *)arg)->reasoning, text); }
+
+static void make_id(const struct call *c, char id[32]) {
+    static const char letters[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01"; /* 64: each byte gives six bits */
+    uint8_t bytes[24];
+    size_t n = c->short_ids ? 9 : 24, at = 0;
+    random_bytes(bytes, sizeof bytes);
+    if (!c->short_ids) at = (size_t)snprintf(id, 32, "call_");
+    for (size_t i = 0; i < n; i++) id[at++] = letters[bytes[i] & 63];
+    id[at] = '\0';
+}
+
+static int on_tool_call(void *arg, uint32_t index, struct span name, struct span arguments) {
+    struct call *c = arg;
+    if (c->one_tool_call && index > 0) return 0;
+    if (array_reserve(&c->tool_calls, &c->tool_call_capacity, c->tool_call_count + 1, sizeof *c->tool_calls) != 0) return E_NOMEM;
+    struct told_call *t = &c->tool_calls[c->tool_call_count];
+    *t = (struct told_call){.name = span_dup(name), .arguments = span_dup(arguments)};
+    make_id(c, t->id);
+    c->tool_call_count++; /* also half made: it is freed with the others */
+    return t->name && t->arguments ? 0 : E_NOMEM;
+}
+
+static void forget_tool_calls(struct call *c) {
+    for (size_t i = 0; i < c->tool_call_count; i++) {
+        mem_free(c->tool_calls[i].name);
+        mem_free(c->tool_calls[i].arguments);
+    }
+    c->tool_calls_told += (uint32_t)c->tool_call_count;
+    c->tool_call_count = 0;
+}
+
+/* The answer's text: words, reasoning and calls. */
+static int gather_text(struct call *c, const struct engine_event *event) {
+    if (!c->parser) return append_text(&c->text, event->text);
+    if (!c->parsing && event->in_reasoning) chat_parser_begin_reasoning(c->parser);
+    c->parsing = true;
+    int r = chat_parser_push(c->parser, event->text);
+    return r == 0 && event->finish != ENGINE_RUNNING ? chat_parser_finish(c->parser) : r;
+}
+
 static int gather(struct call *c, const struct engine_event *event) {
     if (c->tokenize) return gather_tokens(c, event);
-    int r = append_text(&c->text, event->text);
+    int r = gather_text(c, event);
     if (r == 0 && c->token_count + event->token_count > GATHERED_MAX) r = E_TOO_LARGE;
     if (r == 0) r = array_reserve(&c->tokens, &c->token_capacity, c->token_count + event->token_count, sizeof *c->tokens);
     size_t with_text = event->token_count - (event->stop_token && event->token_count > 0); /* the token that ended it has no text, and no log-probability is shown */
@@ -206,6 +260,22 @@ static Genloop__V1__PositionLogprobs **pack_positions(struct call *c, struct are
     return out;
 }
 
+static int pack_tool_calls(struct call *c, struct arena *a, Genloop__V1__GenerateReply *r) {
+    if (c->tool_call_count == 0) return 0;
+    r->tool_calls = arena_calloc(a, c->tool_call_count, sizeof *r->tool_calls);
+    for (size_t i = 0; r->tool_calls && i < c->tool_call_count; i++) {
+        Genloop__V1__ToolCall *t = r->tool_calls[i] = arena_alloc(a, sizeof *t);
+        if (!t) return E_TOO_LARGE;
+        genloop__v1__tool_call__init(t);
+        t->id = c->tool_calls[i].id;
+        t->name = c->tool_calls[i].name;
+        t->arguments = c->tool_calls[i].arguments;
+        t->index = c->tool_calls_told + (uint32_t)i;
+        r->n_tool_calls++;
+    }
+    return r->tool_calls ? 0 : E_TOO_LARGE;
+}
+
 /* What the call has gathered, packed, in the arena; empty where there is no memory. Under the call's lock. */
 static int pack_reply(struct call *c, struct span *packed) {
     struct arena *a = &c->inference->arena;
@@ -220,8 +290,12 @@ static int pack_reply(struct call *c, struct span *packed) {
     r.model = c->model->name;
     r.replica = (char *)(uintptr_t)service_instance(c->inference->service);
     r.request_id = c->request_id;
+    const char *reasoning = buf_cstr(&c->reasoning);
+    r.reasoning = reasoning ? (char *)(uintptr_t)reasoning : no_text();
+    if (pack_tool_calls(c, a, &r) != 0) return E_TOO_LARGE;
     if (c->finish != ENGINE_RUNNING) {
-        r.finish_reason = (char *)(uintptr_t)engine_finish_name(c->finish);
+        bool called = c->finish == ENGINE_STOP && c->tool_calls_told + c->tool_call_count > 0;
+        r.finish_reason = (char *)(uintptr_t)(called ? "tool_calls" : engine_finish_name(c->finish));
         usage.prompt_tokens = c->usage.prompt_tokens;
         usage.completion_tokens = c->usage.completion_tokens;
         usage.cached_tokens = c->usage.cached_tokens;
@@ -266,6 +340,8 @@ static int pack_tokens(struct call *c, struct span *packed) {
 
 static void forget_gathered(struct call *c) {
     buf_clear(&c->text);
+    buf_clear(&c->reasoning);
+    forget_tool_calls(c);
     c->prompt_first += c->prompt.count;
     c->token_count = c->prompt.count = c->answer.count = 0;
 }
@@ -285,6 +361,10 @@ static void call_free(struct call *c) {
     pthread_mutex_unlock(&inf->dirty_lock);
     pthread_mutex_destroy(&c->lock);
     buf_fini(&c->text);
+    buf_fini(&c->reasoning);
+    chat_parser_free(c->parser);
+    forget_tool_calls(c);
+    mem_free(c->tool_calls);
     mem_free(c->tokens);
     positions_fini(&c->prompt);
     positions_fini(&c->answer);
@@ -329,7 +409,7 @@ static void flush(struct call *c) {
     struct span packed = SPAN("");
     bool waiting = false;
     pthread_mutex_lock(&c->lock);
-    bool over = c->finish != ENGINE_RUNNING, something = c->token_count >= c->piece || c->prompt.count > 0 || (c->piece == 1 && c->text.len > 0);
+    bool over = c->finish != ENGINE_RUNNING, something = c->token_count >= c->piece || c->prompt.count > 0 || (c->piece == 1 && (c->text.len > 0 || c->reasoning.len > 0 || c->tool_call_count > 0));
     if (c->prompt.count > 0 && c->prompt.count < PROMPT_HELD_MAX && c->usage.completion_tokens == 0) something = false;
     c->produced = c->usage.completion_tokens;
     if (c->reply && c->failed != 0) give_up(c, c->failed);
@@ -453,6 +533,7 @@ void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const
 
     pthread_mutex_init(&c->lock, NULL);
     buf_init(&c->text, TEXT_MAX);
+    buf_init(&c->reasoning, TEXT_MAX);
     c->inference = inf;
     c->model = model;
     c->stream = stream;
@@ -467,6 +548,13 @@ void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const
     inf->call_count++;
     model->calls++;
     if (!(c->request_id = span_dup(context->request_id))) result = error_set(&err, E_NOMEM, "no memory for a call");
+    struct chat_parser_options parsing;
+    if (result == 0 && message && request_parsing(message, engine_chat_template(model->engine), &inf->arena, &parsing)) {
+        const struct chat_sink sink = {c, on_text, on_reasoning, on_tool_call};
+        c->one_tool_call = message->one_tool_call;
+        c->short_ids = parsing.style == CHAT_STYLE_MISTRAL;
+        if (chat_parser_new(&parsing, &sink, &c->parser) != 0) result = error_set(&err, E_NOMEM, "no memory for a call");
+    }
     r.deadline_ms = context->deadline_ms > 0 ? clock_mono_ms() + context->deadline_ms : 0;
     if (stream) r.credit = c->granted = (uint32_t)bus_reply_credit_left(reply) * c->piece;
     if (result == 0) result = engine_submit(model->engine, &r, c, on_event, &c->id, &err);

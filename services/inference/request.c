@@ -1,5 +1,9 @@
 #include "request.h"
 
+#include "base/json.h"
+
+enum { CHAT_JSON_MAX = 48 << 20, TOOLS_MAX = 128 }; /* OpenAI takes so many tools */
+
 static int check_given_once(const Genloop__V1__GenerateRequest *m, struct error *err) {
     int given = (m->n_messages > 0) + (m->prompt[0] != 0) + (m->n_prompt_tokens > 0);
     if (given > 1) return error_set_param(err, E_INVALID, "prompt", "messages, prompt and prompt_tokens exclude each other");
@@ -14,6 +18,130 @@ static struct chat_message *chat_of(Genloop__V1__ChatMessage *const *messages, s
     struct chat_message *out = arena_calloc(arena, n + 1, sizeof *out);
     for (size_t i = 0; out && i < n; i++) out[i] = (struct chat_message){span_str(messages[i]->role), span_str(messages[i]->content)};
     return out;
+}
+
+/* Roles and texts alone: nearly all chats, and they need no JSON. */
+static bool is_plain(const Genloop__V1__GenerateRequest *m) {
+    bool plain = m->n_tools == 0 && !m->template_arguments[0];
+    for (size_t i = 0; plain && i < m->n_messages; i++) {
+        const Genloop__V1__ChatMessage *one = m->messages[i];
+        plain = one->n_tool_calls == 0 && !one->tool_call_id[0] && !one->reasoning[0] && !one->name[0] && strcmp(one->role, "tool") != 0 && strcmp(one->role, "developer") != 0;
+    }
+    return plain;
+}
+
+static bool tools_wanted(const Genloop__V1__GenerateRequest *m) { return m->n_tools > 0 && strcmp(m->tool_choice, "none") != 0; }
+
+static void write_message(struct json_out *w, const Genloop__V1__ChatMessage *m) {
+    json_object(w);
+    json_str(w, "role", m->role);
+    json_key(w, "content");
+    if (m->content[0] || m->n_tool_calls == 0) json_put_str(w, m->content);
+    else json_put_null(w);
+    if (m->name[0]) json_str(w, "name", m->name);
+    if (m->tool_call_id[0]) json_str(w, "tool_call_id", m->tool_call_id);
+    if (m->reasoning[0]) json_str(w, "reasoning_content", m->reasoning);
+    if (m->n_tool_calls > 0) {
+        json_key(w, "tool_calls");
+        json_array(w);
+        for (size_t i = 0; i < m->n_tool_calls; i++) {
+            json_object(w);
+            json_str(w, "id", m->tool_calls[i]->id);
+            json_str(w, "type", "function");
+            json_key(w, "function");
+            json_object(w);
+            json_str(w, "name", m->tool_calls[i]->name);
+            json_str(w, "arguments", m->tool_calls[i]->arguments);
+            json_object_end(w);
+            json_object_end(w);
+        }
+        json_array_end(w);
+    }
+    json_object_end(w);
+}
+
+/* A text that must be a JSON object, raw; "" is none. */
+static int write_object(struct json_out *w, const char *param, const char *key, const char *text, struct error *err) {
+    struct json *v = NULL;
+    struct error why = {0};
+    if (!text[0]) return 0;
+    int r = json_parse(span_str(text), &v, &why);
+    if (!r && json_type(v) != JSON_TYPE_OBJECT) r = error_set(&why, E_INVALID, "it is %s", json_type_name(v));
+    if (!r) {
+        json_key(w, key);
+        json_put_value(w, v);
+    }
+    json_free(v);
+    return r ? error_set_param(err, r, param, "'%s' must be a JSON object: %s", param, why.message) : 0;
+}
+
+static int write_tools(struct json_out *w, const Genloop__V1__GenerateRequest *m, struct error *err) {
+    int r = 0;
+    json_array(w);
+    for (size_t i = 0; r == 0 && i < m->n_tools; i++) {
+        const Genloop__V1__Tool *tool = m->tools[i];
+        if (!tool->name[0]) r = error_set_param(err, E_INVALID, "tools", "'tools': number %zu has no name", i);
+        json_object(w);
+        json_str(w, "type", "function");
+        json_key(w, "function");
+        json_object(w);
+        json_str(w, "name", tool->name);
+        if (tool->description[0]) json_str(w, "description", tool->description);
+        if (r == 0) r = write_object(w, "tools", "parameters", tool->parameters, err);
+        if (tool->strict) json_flag(w, "strict", true);
+        json_object_end(w);
+        json_object_end(w);
+    }
+    json_array_end(w);
+    return r;
+}
+
+/* The chat as the engine takes it. */
+static int write_chat(const Genloop__V1__GenerateRequest *m, struct arena *arena, struct span *out, struct error *err) {
+    struct buf text;
+    struct json_out w;
+    buf_init(&text, CHAT_JSON_MAX);
+    json_begin(&w, &text);
+    json_object(&w);
+    json_key(&w, "messages");
+    json_array(&w);
+    for (size_t i = 0; i < m->n_messages; i++) write_message(&w, m->messages[i]);
+    json_array_end(&w);
+    int r = 0;
+    if (tools_wanted(m)) {
+        json_key(&w, "tools");
+        r = write_tools(&w, m, err);
+    }
+    if (r == 0) r = write_object(&w, "chat_template_kwargs", "chat_template_kwargs", m->template_arguments, err);
+    json_object_end(&w);
+    if (r == 0 && text.failed) r = error_set(err, text.failed == E_FULL ? E_TOO_LARGE : text.failed, "the chat is too large");
+    if (r == 0 && !(*out = arena_span(arena, buf_span(&text))).data) r = error_set(err, E_NOMEM, "no memory for a request");
+    buf_fini(&text);
+    return r;
+}
+
+static int check_tools(const Genloop__V1__GenerateRequest *m, struct error *err) {
+    static const char *const words[] = {"", "auto", "none", "required"};
+    bool known = false, named = !m->tool_name[0];
+    for (size_t i = 0; i < 4; i++) known |= strcmp(m->tool_choice, words[i]) == 0;
+    if (!known) return error_set_param(err, E_INVALID, "tool_choice", "'tool_choice' must be auto, none or required");
+    for (size_t i = 0; i < m->n_tools; i++) named |= strcmp(m->tool_name, m->tools[i]->name) == 0;
+    if (!named) return error_set_param(err, E_INVALID, "tool_choice", "'tool_choice' names a function that is not among 'tools'");
+    if (m->n_tools > TOOLS_MAX) return error_set_param(err, E_INVALID, "tools", "at most %d tools are taken", TOOLS_MAX);
+    if (m->n_tools == 0 && strcmp(m->tool_choice, "required") == 0) return error_set_param(err, E_INVALID, "tool_choice", "'tool_choice' is given without 'tools'");
+    if (m->n_messages == 0 && (m->n_tools > 0 || m->template_arguments[0])) return error_set_param(err, E_INVALID, "tools", "tools and the template's arguments are for messages");
+    return 0;
+}
+
+bool request_parsing(const Genloop__V1__GenerateRequest *m, const struct chat_template *c, struct arena *arena, struct chat_parser_options *o) {
+    if (!c || m->n_messages == 0) return false;
+    struct span *names = arena_calloc(arena, m->n_tools + 1, sizeof *names);
+    *o = (struct chat_parser_options){.style = CHAT_STYLE_NONE, .reasoning = chat_template_reasons(c), .tools = names};
+    if (tools_wanted(m) && names) {
+        o->style = m->tool_name[0] || strcmp(m->tool_choice, "required") == 0 ? CHAT_STYLE_JSON : chat_template_style(c);
+        for (size_t i = 0; i < m->n_tools; i++) names[o->tool_count++] = span_str(m->tools[i]->name);
+    }
+    return o->reasoning || o->style != CHAT_STYLE_NONE;
 }
 
 int request_of_tokens(const Genloop__V1__TokenizeRequest *m, struct arena *arena, struct engine_request *out, struct error *err) {
@@ -37,6 +165,7 @@ int request_of_tokens(const Genloop__V1__TokenizeRequest *m, struct arena *arena
 int request_from_message(const Genloop__V1__GenerateRequest *m, struct arena *arena, struct engine_request *out, struct error *err) {
     struct engine_request r;
     int result = check_given_once(m, err);
+    if (result == 0) result = check_tools(m, err);
     if (result != 0) return result;
     engine_request_init(&r);
     struct chat_message *messages = chat_of(m->messages, m->n_messages, arena);
@@ -47,9 +176,12 @@ int request_from_message(const Genloop__V1__GenerateRequest *m, struct arena *ar
     if (m->n_prompt_tokens > 0) {
         r.tokens = m->prompt_tokens;
         r.token_count = m->n_prompt_tokens;
-    } else if (m->n_messages > 0) {
+    } else if (m->n_messages > 0 && is_plain(m)) {
         r.messages = messages;
         r.message_count = m->n_messages;
+    } else if (m->n_messages > 0) {
+        if ((result = write_chat(m, arena, &r.chat, err)) != 0) return result;
+        r.keep_special = tools_wanted(m);
     } else r.prompt = span_str(m->prompt);
 
     struct sampler_params *s = &r.sampling;

@@ -11,4 +11,7 @@ int request_from_message(const Genloop__V1__GenerateRequest *message, struct are
 /* The same of a TokenizeRequest: tokens_only. */
 int request_of_tokens(const Genloop__V1__TokenizeRequest *message, struct arena *arena, struct engine_request *r, struct error *err);
 
+/* How an answer to it is taken apart, of a chat; options->tools borrows from the message and the arena. False: it is all text. `c`: the model's template, NULL where it has none. */
+bool request_parsing(const Genloop__V1__GenerateRequest *message, const struct chat_template *c, struct arena *arena, struct chat_parser_options *options);
+
 #endif

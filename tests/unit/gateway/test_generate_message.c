@@ -64,7 +64,7 @@ static void test_cases(void **state) {
         {"temperature that is none", nan_temperature, false, E_INVALID, "temperature"}, {"max_tokens beyond", huge, false, E_INVALID, "max_tokens"}, {"max_tokens 0", no_tokens, false, E_INVALID, "max_tokens"},
         {"top_p", top_p, false, E_INVALID, "top_p"}, {"a penalty", penalty, false, E_INVALID, "frequency_penalty"}, {"repetition 0", no_repetition, false, E_INVALID, "repetition_penalty"},
         {"no model", no_model, false, E_INVALID, "model"}, {"nothing asked", no_prompt, false, E_INVALID, "prompt"}, {"prompt and messages", both, false, E_INVALID, "messages"},
-        {"a chat", chat, false, 0, ""}, {"a role that is none", role, false, E_INVALID, "messages.0.role"}, {"a tool's turn", tool, false, E_UNSUPPORTED, "messages.0.role"},
+        {"a chat", chat, false, 0, ""}, {"a role that is none", role, false, E_INVALID, "messages.0.role"}, {"a tool's turn", tool, false, 0, ""},
         {"tokens", tokens, false, 0, ""}, {"a stop string of nothing", empty_stop, false, E_INVALID, "stop"}, {"a stop string", one_stop, false, 0, ""},
         {"top_logprobs alone", top_logprobs, false, E_INVALID, "top_logprobs"}, {"21 of them", many_logprobs, false, E_INVALID, "top_logprobs"}, {"two choices in one reply", two, false, E_INVALID, "n"},
         {"two choices in a stream", two, true, 0, ""}, {"129 choices", too_many, true, E_INVALID, "n"}, {"priority", priority, false, E_INVALID, "priority"},

@@ -100,9 +100,9 @@ static void test_chat_only(void **state) {
         {"{'model':'m','messages':[{'role':'user','content':'a'},{'role':'assistant','content':'b'},{'role':'user','content':'c','mood':'bad'}]}", E_INVALID, "messages.2"},
         {"{'model':'m','messages':[{'role':'user','content':'a','tool_calls':[{}]}]}", E_INVALID, "messages.0.tool_calls"},
         {"{'model':'m','messages':[{'role':'assistant','tool_calls':[{'id':'1'}]}]}", E_INVALID, "messages.0.tool_calls"},
-        {"{'model':'m','messages':[{'role':'assistant','tool_calls':[{'id':'1','function':{'name':'f','arguments':'{}'}}]}]}", E_UNSUPPORTED, "messages.0.tool_calls"},
+        {"{'model':'m','messages':[{'role':'assistant','tool_calls':[{'id':'1','function':{'name':'f','arguments':'{}'}}]}]}", 0, ""},
         {"{'model':'m','messages':[{'role':'tool','content':'x'}]}", E_INVALID, "messages.0.tool_call_id"},
-        {"{'model':'m','messages':[{'role':'tool','tool_call_id':'1','content':'x'}]}", E_UNSUPPORTED, "messages.0.role"},
+        {"{'model':'m','messages':[{'role':'tool','tool_call_id':'1','content':'x'}]}", 0, ""},
         {"{'model':'m','messages':[{'role':'user','content':'x','name':7}]}", E_INVALID, "messages.0.name"},
         {"{" CHAT ",'max_tokens':1,'max_completion_tokens':1}", E_INVALID, "max_tokens"},
         {"{" CHAT ",'max_completion_tokens':0}", E_INVALID, "max_completion_tokens"},
@@ -111,7 +111,10 @@ static void test_chat_only(void **state) {
         {"{" CHAT ",'logprobs':true,'top_logprobs':21}", E_INVALID, "top_logprobs"},
         {"{" CHAT ",'top_logprobs':0}", E_INVALID, "top_logprobs"},
         {"{" CHAT ",'tools':[]}", 0, ""},
-        {"{" CHAT ",'tools':[{'type':'function','function':{'name':'f'}}]}", E_UNSUPPORTED, "tools"},
+        {"{" CHAT ",'tools':[{'type':'function','function':{'name':'f'}}]}", 0, ""},
+        {"{" CHAT ",'tools':[{'type':'function','function':{'name':'f'}}],'tool_choice':'none'}", 0, ""},
+        {"{" CHAT ",'chat_template_kwargs':{'enable_thinking':false}}", 0, ""},
+        {"{" CHAT ",'chat_template_kwargs':[]}", E_INVALID, "chat_template_kwargs"},
         {"{" CHAT ",'tools':[{'type':'function'}]}", E_INVALID, "tools"},
         {"{" CHAT ",'tools':[{'type':'function','function':{'name':'f','parameters':7}}]}", E_INVALID, "tools"},
         {"{" CHAT ",'tools':{}}", E_INVALID, "tools"},
@@ -222,7 +225,7 @@ static void test_every_field_arrives(void **state) {
     Genloop__V1__GenerateRequest *m = &r.message;
     assert_string_equal(m->model, "m@3");
     assert_int_equal(m->n_messages, 2);
-    assert_string_equal(m->messages[0]->role, "system");
+    assert_string_equal(m->messages[0]->role, "developer");
     assert_string_equal(m->messages[1]->content, "ab\xef\xbf\xbd"
                                                  "c");
     assert_string_equal(m->messages[1]->name, "ann");
@@ -306,9 +309,38 @@ static int tear_down(void **state) {
     return 0;
 }
 
+/* Tools, calls and their results go into the message whole. */
+static void test_tools_arrive(void **state) {
+    (void)state;
+    struct generate_request r;
+    struct error err;
+    assert_int_equal(read_request(true,
+                                  "{'model':'m','messages':[{'role':'user','content':'1+2?'},{'role':'assistant','content':null,'tool_calls':[{'id':'c1','type':'function','function':{'name':'add',"
+                                  "'arguments':'{\\\"a\\\":1}'}}]},{'role':'tool','tool_call_id':'c1','content':'3'},{'role':'assistant','content':'3','reasoning_content':'easy'}],"
+                                  "'tools':[{'type':'function','function':{'name':'add','description':'adds','parameters':{'type':'object'},'strict':true}},{'type':'function','function':{'name':'f'}}],"
+                                  "'tool_choice':'auto','parallel_tool_calls':false,'chat_template_kwargs':{'enable_thinking':false}}",
+                                  &r, &err),
+                     0);
+    const Genloop__V1__GenerateRequest *m = &r.message;
+    assert_int_equal(m->messages[1]->n_tool_calls, 1);
+    assert_string_equal(m->messages[1]->tool_calls[0]->id, "c1");
+    assert_string_equal(m->messages[1]->tool_calls[0]->name, "add");
+    assert_string_equal(m->messages[1]->tool_calls[0]->arguments, "{\"a\":1}");
+    assert_string_equal(m->messages[2]->tool_call_id, "c1");
+    assert_string_equal(m->messages[3]->reasoning, "easy");
+    assert_int_equal(m->n_tools, 2);
+    assert_string_equal(m->tools[0]->name, "add");
+    assert_string_equal(m->tools[0]->description, "adds");
+    assert_string_equal(m->tools[0]->parameters, "{\"type\":\"object\"}");
+    assert_true(m->tools[0]->strict && !m->tools[1]->strict && m->tools[1]->parameters[0] == 0);
+    assert_string_equal(m->tool_choice, "auto");
+    assert_true(m->one_tool_call);
+    assert_string_equal(m->template_arguments, "{\"enable_thinking\":false}");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ranges), cmocka_unit_test(test_chat_only), cmocka_unit_test(test_completion_only), cmocka_unit_test(test_every_field_arrives), cmocka_unit_test(test_large), cmocka_unit_test(test_without_memory),
+        cmocka_unit_test(test_ranges), cmocka_unit_test(test_chat_only), cmocka_unit_test(test_completion_only), cmocka_unit_test(test_every_field_arrives), cmocka_unit_test(test_tools_arrive), cmocka_unit_test(test_large), cmocka_unit_test(test_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, tear_down);
 }

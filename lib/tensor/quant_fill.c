@@ -7,7 +7,7 @@
 #include "base/alloc.h"
 #include "tensor/quant_internal.h"
 
-enum { BLOCK_BYTES_MAX = 34 /* Q8_0 */, F16_INFINITE = 0x7c00, BF16_INFINITE = 0x7f80 };
+enum { BLOCK_BYTES_MAX = 144 /* Q4_K */, F16_INFINITE = 0x7c00, BF16_INFINITE = 0x7f80 };
 
 enum packed_kind packed_kind_for(enum tensor_type type) {
     switch (type) {
@@ -45,18 +45,21 @@ static int fill_f32(const struct packed *w, float *panel, const void *const *row
     return bad == 0 ? 0 : E_RANGE;
 }
 
-static int fill_same_halves(const struct packed *w, uint16_t *panel, const void *const *rows) {
+/* Two rows at a time, those that share 32 bits of a column: half as many stores, which are what this takes. */
+static int fill_same_halves(const struct packed *w, uint32_t *panel, const void *const *rows) {
     uint16_t infinite = w->kind == PACKED_F16 ? F16_INFINITE : BF16_INFINITE;
-    bool bad = false;
+    size_t apart = w->kind == PACKED_F16 ? 1 : 16;
+    unsigned bad = 0;
     for (size_t k0 = 0; k0 < w->cols; k0 += 32) {
         size_t count = w->cols - k0 < 32 ? w->cols - k0 : 32;
-        for (size_t r = 0; r < PACKED_FLOAT_PANEL; r++) {
-            uint16_t line[32] = {0}, *to = panel + k0 * PACKED_FLOAT_PANEL + quant_half_place(w->kind, r);
-            if (rows[r]) memcpy(line, (const uint8_t *)rows[r] + k0 * sizeof *line, count * sizeof *line);
-            for (size_t k = 0; k < count; k++) {
-                bad |= (line[k] & infinite) == infinite;
-                to[k * PACKED_FLOAT_PANEL] = line[k];
-            }
+        for (size_t pair = 0; pair < PACKED_FLOAT_PANEL / 2; pair++) {
+            size_t r = w->kind == PACKED_F16 ? 2 * pair : pair / 16 * 32 + pair % 16;
+            uint16_t low[32] = {0}, high[32] = {0};
+            uint32_t *to = panel + k0 * (PACKED_FLOAT_PANEL / 2) + pair;
+            if (rows[r]) memcpy(low, (const uint8_t *)rows[r] + k0 * sizeof *low, count * sizeof *low);
+            if (rows[r + apart]) memcpy(high, (const uint8_t *)rows[r + apart] + k0 * sizeof *high, count * sizeof *high);
+            for (size_t k = 0; k < 32; k++) bad |= (unsigned)((low[k] & infinite) == infinite) | (unsigned)((high[k] & infinite) == infinite);
+            for (size_t k = 0; k < count; k++) to[k * (PACKED_FLOAT_PANEL / 2)] = (uint32_t)high[k] << 16 | low[k];
         }
     }
     return bad ? E_RANGE : 0;
@@ -92,6 +95,34 @@ static int fill_same_blocks(const struct packed *w, uint8_t *panel, enum tensor_
     return 0;
 }
 
+/* Q4_K's eight blocks of 32 have 4 bits, a scale and a minimum each, as q4m has: their products with d and dmin are rounded to f16, the bits move. */
+static int fill_q4_k(const struct packed *w, uint8_t *panel, const void *const *rows) {
+    enum { PARTS = TENSOR_BLOCK_MAX / QUANT_BLOCK };
+    static const uint8_t nothing[BLOCK_BYTES_MAX];
+    for (size_t r = 0; r < PACKED_BLOCK_PANEL; r++)
+        for (size_t b = 0; b < w->cols / TENSOR_BLOCK_MAX; b++) {
+            const uint8_t *from = rows[r] ? (const uint8_t *)rows[r] + b * tensor_block_bytes(TENSOR_Q4_K) : nothing, *scales = from + 4;
+            if (!finite_half(half_at(from)) || !finite_half(half_at(from + 2))) return E_RANGE;
+            float d = quant_f16_to_f32(half_at(from)), dmin = quant_f16_to_f32(half_at(from + 2));
+            for (size_t i = 0; i < PARTS; i++) {
+                uint8_t *block = panel + (b * PARTS + i) * QUANT_Q4M_BLOCK_SIZE, bytes[QUANT_BLOCK / 2];
+                const uint8_t *q = from + 16 + i / 2 * QUANT_BLOCK;
+                int scale = i < 4 ? scales[i] & 63 : (scales[i + 4] & 15) | (scales[i - 4] >> 6) << 4;
+                int minimum = i < 4 ? scales[i + 4] & 63 : scales[i + 4] >> 4 | (scales[i] >> 6) << 4;
+                uint16_t h = quant_f16_from_f32(d * (float)scale), m = quant_f16_from_f32(-dmin * (float)minimum);
+                if (!finite_half(h) || !finite_half(m)) return E_RANGE;
+                for (size_t k = 0; k < QUANT_BLOCK / 2; k++) {
+                    unsigned low = i % 2 ? q[k] >> 4 : q[k] & 15, high = i % 2 ? q[k + 16] >> 4 : q[k + 16] & 15;
+                    bytes[k] = (uint8_t)(low | high << 4);
+                }
+                for (size_t g = 0; g < 4; g++) put_four(block, g, r, bytes + 4 * g, 0);
+                put_half(block + QUANT_Q4_SCALES + 2 * r, h);
+                put_half(block + QUANT_Q4_MINIMA + 2 * r, m);
+            }
+        }
+    return 0;
+}
+
 /* --- through f32: up to 32 values of one row into their place in a panel's block --- */
 
 /* The least and the largest of a block; false where a value is not finite. */
@@ -107,9 +138,10 @@ static bool block_range(const float *x, size_t count, float *low, float *high) {
     return bad == 0; /* nan where a value is not finite */
 }
 
+/* To nearest even: what is added leaves no bits for a fraction. */
 static int whole_within(float v, int low, int high) {
-    v = rintf(v);
-    return v > (float)high ? high : v < (float)low ? low : (int)v;
+    v = v > (float)high ? (float)high : v < (float)low ? (float)low : v;
+    return (int)(v + 12582912.0f - 12582912.0f);
 }
 
 static int block_q8(uint8_t *block, size_t r, const float *x, size_t count) {
@@ -119,15 +151,18 @@ static int block_q8(uint8_t *block, size_t r, const float *x, size_t count) {
     if (max > 127.0f * 65504.0f) return E_RANGE;
     uint16_t h = quant_f16_from_f32(max / 127.0f);
     float scale = quant_f16_to_f32(h), inverse = scale > 0 ? 1.0f / scale : 0;
-    for (size_t k = 0; k < QUANT_BLOCK; k++)
-        block[(k / 4 * PACKED_BLOCK_PANEL + r) * 4 + k % 4] = (uint8_t)(128 + (k < count ? whole_within(x[k] * inverse, -127, 127) : 0));
+    uint8_t bytes[QUANT_BLOCK];
+    memset(bytes, 128, sizeof bytes);
+    for (size_t k = 0; k < count; k++) bytes[k] = (uint8_t)(128 + whole_within(x[k] * inverse, -127, 127));
+    for (size_t g = 0; g < QUANT_BLOCK / 4; g++) put_four(block, g, r, bytes + 4 * g, 0);
     put_half(block + QUANT_Q8_SCALES + 2 * r, h);
     return 0;
 }
 
-static void put_nibble(uint8_t *block, size_t r, size_t k, int q) {
-    uint8_t *at = &block[(k % 16 / 4 * PACKED_BLOCK_PANEL + r) * 4 + k % 4];
-    *at = (uint8_t)(k < 16 ? (*at & 0xf0) | q : (*at & 0x0f) | q << 4);
+static void put_nibbles(uint8_t *block, size_t r, const uint8_t q[QUANT_BLOCK]) {
+    uint8_t bytes[QUANT_BLOCK / 2];
+    for (size_t k = 0; k < QUANT_BLOCK / 2; k++) bytes[k] = (uint8_t)(q[k] | q[k + QUANT_BLOCK / 2] << 4);
+    for (size_t g = 0; g < 4; g++) put_four(block, g, r, bytes + 4 * g, 0);
 }
 
 /* Q4_0's way: the value of the largest magnitude becomes −8, so that all 16 steps are used. */
@@ -139,7 +174,10 @@ static int block_q4(uint8_t *block, size_t r, const float *x, size_t count) {
     uint16_t h = quant_f16_from_f32(scale);
     scale = quant_f16_to_f32(h);
     float inverse = scale != 0 ? 1.0f / scale : 0;
-    for (size_t k = 0; k < QUANT_BLOCK; k++) put_nibble(block, r, k, 8 + (k < count ? whole_within(x[k] * inverse, -8, 7) : 0));
+    uint8_t q[QUANT_BLOCK];
+    memset(q, 8, sizeof q);
+    for (size_t k = 0; k < count; k++) q[k] = (uint8_t)(8 + whole_within(x[k] * inverse, -8, 7));
+    put_nibbles(block, r, q);
     put_half(block + QUANT_Q4_SCALES + 2 * r, h);
     return 0;
 }
@@ -151,7 +189,9 @@ static int block_q4m(uint8_t *block, size_t r, const float *x, size_t count) {
     if (fabsf(low) > 65504.0f || (high - low) / 15.0f > 65504.0f) return E_RANGE;
     uint16_t h = quant_f16_from_f32((high - low) / 15.0f), m = quant_f16_from_f32(low);
     float scale = quant_f16_to_f32(h), minimum = quant_f16_to_f32(m), inverse = scale > 0 ? 1.0f / scale : 0;
-    for (size_t k = 0; k < QUANT_BLOCK; k++) put_nibble(block, r, k, k < count ? whole_within((x[k] - minimum) * inverse, 0, 15) : 0);
+    uint8_t q[QUANT_BLOCK] = {0};
+    for (size_t k = 0; k < count; k++) q[k] = (uint8_t)whole_within((x[k] - minimum) * inverse, 0, 15);
+    put_nibbles(block, r, q);
     put_half(block + QUANT_Q4_SCALES + 2 * r, h);
     put_half(block + QUANT_Q4_MINIMA + 2 * r, m);
     return 0;
@@ -204,8 +244,9 @@ int packed_fill(struct packed *w, size_t panel, enum tensor_type type, const voi
     ASSERT(panel < w->panels && type < TENSOR_TYPES && w->cols % tensor_block(type) == 0);
     uint8_t *at = w->data + panel * w->panel_size;
     if (type == TENSOR_F32 && w->kind == PACKED_F32) return fill_f32(w, (float *)(void *)at, rows);
-    if ((type == TENSOR_F16 && w->kind == PACKED_F16) || (type == TENSOR_BF16 && w->kind == PACKED_BF16)) return fill_same_halves(w, (uint16_t *)(void *)at, rows);
+    if ((type == TENSOR_F16 && w->kind == PACKED_F16) || (type == TENSOR_BF16 && w->kind == PACKED_BF16)) return fill_same_halves(w, (uint32_t *)(void *)at, rows);
     if ((type == TENSOR_Q8_0 && w->kind == PACKED_Q8) || (type == TENSOR_Q4_0 && w->kind == PACKED_Q4) || (type == TENSOR_Q4_1 && w->kind == PACKED_Q4M))
         return fill_same_blocks(w, at, type, rows);
+    if (type == TENSOR_Q4_K && w->kind == PACKED_Q4M) return fill_q4_k(w, at, rows);
     return fill_widened(w, at, type, rows);
 }

@@ -96,6 +96,73 @@ static void test_fields(void **state) {
     arena_fini(&a);
 }
 
+/* A chat with tools goes as JSON, and says how its answer is read. */
+static void test_tools(void **state) {
+    (void)state;
+    struct arena a;
+    arena_init(&a, 1 << 20);
+    Genloop__V1__GenerateRequest m;
+    Genloop__V1__ChatMessage asked, called, answered, *messages[] = {&asked, &called, &answered};
+    Genloop__V1__ToolCall call, *calls[] = {&call};
+    Genloop__V1__Tool tool, *tools[] = {&tool};
+    struct engine_request r;
+    struct error err = {0};
+    message_init(&m);
+    genloop__v1__chat_message__init(&asked);
+    genloop__v1__chat_message__init(&called);
+    genloop__v1__chat_message__init(&answered);
+    genloop__v1__tool_call__init(&call);
+    genloop__v1__tool__init(&tool);
+    asked.role = (char *)(uintptr_t)"user";
+    asked.content = (char *)(uintptr_t)"1+2?";
+    called.role = (char *)(uintptr_t)"assistant";
+    called.tool_calls = calls;
+    called.n_tool_calls = 1;
+    call.id = (char *)(uintptr_t)"c1";
+    call.name = (char *)(uintptr_t)"add";
+    call.arguments = (char *)(uintptr_t)"{}";
+    answered.role = (char *)(uintptr_t)"tool";
+    answered.tool_call_id = (char *)(uintptr_t)"c1";
+    answered.content = (char *)(uintptr_t)"3";
+    m.messages = messages;
+    m.n_messages = 3;
+    tool.name = (char *)(uintptr_t)"add";
+    tool.parameters = (char *)(uintptr_t)"{\"type\":\"object\"}";
+    m.tools = tools;
+    m.n_tools = 1;
+    m.template_arguments = (char *)(uintptr_t)"{\"enable_thinking\":false}";
+    assert_int_equal(request_from_message(&m, &a, &r, &err), 0);
+    assert_int_equal(r.message_count, 0);
+    assert_true(r.keep_special);
+    assert_true(span_eq_str(r.chat, "{\"messages\":[{\"role\":\"user\",\"content\":\"1+2?\"},{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"c1\",\"type\":\"function\",\"function\":"
+                                    "{\"name\":\"add\",\"arguments\":\"{}\"}}]},{\"role\":\"tool\",\"content\":\"3\",\"tool_call_id\":\"c1\"}],\"tools\":[{\"type\":\"function\",\"function\":"
+                                    "{\"name\":\"add\",\"parameters\":{\"type\":\"object\"}}}],\"chat_template_kwargs\":{\"enable_thinking\":false}}"));
+    struct chat_template *c = NULL;
+    struct chat_parser_options o;
+    assert_int_equal(chat_template_new("[TOOL_CALLS]", NULL, &c, NULL), 0);
+    assert_true(request_parsing(&m, c, &a, &o));
+    assert_int_equal(o.style, CHAT_STYLE_MISTRAL);
+    assert_true(o.tool_count == 1 && span_eq_str(o.tools[0], "add"));
+    m.tool_choice = (char *)(uintptr_t)"none"; /* neither told nor read */
+    assert_false(request_parsing(&m, c, &a, &o));
+    assert_int_equal(request_from_message(&m, &a, &r, &err), 0);
+    assert_true(!r.keep_special && span_find(r.chat, SPAN("\"tools\"")) < 0);
+    assert_false(request_parsing(&m, NULL, &a, &o));
+    chat_template_free(c);
+    static const struct {
+        const char *parameters, *choice, *name, *arguments, *param;
+    } bad[] = {{"[]", "", "", "", "tools"}, {"{", "", "", "", "tools"}, {"{}", "perhaps", "", "", "tool_choice"}, {"{}", "", "nope", "", "tool_choice"}, {"{}", "", "", "7", "chat_template_kwargs"}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        tool.parameters = (char *)(uintptr_t)bad[i].parameters;
+        m.tool_choice = (char *)(uintptr_t)bad[i].choice;
+        m.tool_name = (char *)(uintptr_t)bad[i].name;
+        m.template_arguments = (char *)(uintptr_t)bad[i].arguments;
+        assert_int_equal(request_from_message(&m, &a, &r, &err), E_INVALID);
+        assert_string_equal(err.param, bad[i].param);
+    }
+    arena_fini(&a);
+}
+
 /* The prompt is scored where it is echoed and log-probabilities are wanted: not for one of the two. */
 static void test_echo(void **state) {
     (void)state;
@@ -161,7 +228,7 @@ static void test_no_memory(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_defaults), cmocka_unit_test(test_fields), cmocka_unit_test(test_echo), cmocka_unit_test(test_refused),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_defaults), cmocka_unit_test(test_fields), cmocka_unit_test(test_tools), cmocka_unit_test(test_echo), cmocka_unit_test(test_refused),
                                        cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests_name("inference request", tests, NULL, NULL);
 }

@@ -6,12 +6,9 @@
 
 /* An option of the contract whose engine part is not built: said before anything is read. CLI_DONE, or what run should return. `options`: NULL-terminated. */
 int local_refuse(struct cli *c, const char *const *options);
-/* --model as a directory: E_UNSUPPORTED for a file (GGUF is not built), E_NOT_FOUND. */
+/* --model as a directory or a file: E_NOT_FOUND, E_INVALID for what is neither. */
 int local_model(const char *model, struct error *err);
 /* `train --local --recipe FILE --out DIR`: the row of `train` names these options, and calls this where --local is given. */
 int local_train(struct cli *c);
-
-struct cli;
-int run_compare(struct cli *c); /* compare.c: evaluate --weights */
 
 #endif

@@ -19,7 +19,7 @@ int local_refuse(struct cli *c, const char *const *options) {
 int local_model(const char *model, struct error *err) {
     struct stat st;
     if (stat(model, &st) != 0) return error_errno(err, errno, "--model: %s", model);
-    if (!S_ISDIR(st.st_mode)) return error_set(err, E_UNSUPPORTED, "--model: %s is a file; model directories are read (config.json, model.safetensors, tokenizer.json), GGUF is not built yet", model);
+    if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode)) return error_set(err, E_INVALID, "--model: %s is neither a model directory nor a GGUF file", model);
     return 0;
 }
 
@@ -33,7 +33,7 @@ static int run_run(struct cli *c) {
     o.model = cli_text(c, "--model");
     o.task = cli_text(c, "--task");
     bool logprobs = o.task && strcmp(o.task, "logprobs") == 0;
-    if (!o.model) return cli_usage(c, "--model is needed: a model directory");
+    if (!o.model) return cli_usage(c, "--model is needed: a model directory or a GGUF file");
     int code = local_refuse(c, later);
     if (code != CLI_DONE) return code;
     bool score = o.task && strcmp(o.task, "score") == 0, embed = o.task && strcmp(o.task, "embed") == 0;

@@ -97,17 +97,14 @@ static int do_line(struct tokenize *t, struct span text, bool *bad) {
     return t->out.failed;
 }
 
-/* DIR, or the path of a tokenizer.json. */
+/* DIR, a GGUF file, or the path of a tokenizer.json. */
 static int load(const char *model, struct model_dir *dir, struct error *err) {
     struct stat st;
     *dir = (struct model_dir){0};
     if (stat(model, &st) != 0) return error_errno(err, errno, "--model: %s", model);
-    if (!S_ISDIR(st.st_mode)) {
-        if (!span_ends(span_str(model), SPAN(".json"))) return error_set(err, E_UNSUPPORTED, "--model: %s is neither a directory nor a tokenizer.json; GGUF is not built yet", model);
-        return tokenizer_load(model, &dir->tokenizer, err);
-    }
+    if (!S_ISDIR(st.st_mode) && span_ends(span_str(model), SPAN(".json"))) return tokenizer_load(model, &dir->tokenizer, err);
     int r = model_dir_load(dir, model, MODEL_WEIGHTS_MAP, MODEL_DIR_NO_WEIGHTS | MODEL_DIR_NO_CONFIG, err);
-    return r == 0 && !dir->tokenizer ? error_set(err, E_NOT_FOUND, "--model: %s has no tokenizer.json", model) : r;
+    return r == 0 && !dir->tokenizer ? error_set(err, E_NOT_FOUND, "--model: %s has no tokenizer", model) : r;
 }
 
 static int run_tokenize(struct cli *c) {

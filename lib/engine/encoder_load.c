@@ -14,7 +14,7 @@ enum { PASS_ROWS_MIN = 128 };
 
 struct fill_job {
     struct packed *w;
-    const float *part[PARTS_MAX];
+    const struct model_view *part[PARTS_MAX]; /* of one type */
     size_t part_rows[PARTS_MAX], cols;
     _Atomic int result;
 };
@@ -26,9 +26,9 @@ static void fill_panel(void *arg, size_t panel, int thread) {
     for (size_t i = 0; i < width; i++) {
         size_t r = panel * width + i, part = 0;
         while (part < PARTS_MAX && r >= j->part_rows[part]) r -= j->part_rows[part++];
-        rows[i] = part < PARTS_MAX ? j->part[part] + r * j->cols : NULL;
+        rows[i] = part < PARTS_MAX ? model_view_row(j->part[part], (uint32_t)r) : NULL;
     }
-    int result = packed_fill(j->w, panel, TENSOR_F32, rows);
+    int result = packed_fill(j->w, panel, j->part[0]->type, rows);
     if (result != 0) atomic_store(&j->result, result);
 }
 
@@ -40,7 +40,8 @@ static int load_matrix(struct encoder *e, const enum model_role *roles, size_t n
     for (size_t i = 0; i < n; i++) {
         ptrdiff_t at = model_weights_find(weights, roles[i], layer);
         if (at < 0) return error_set(err, E_INVALID, "the model has no %s in layer %u", model_role_name(roles[i]), layer);
-        job.part[i] = weights->data[at];
+        job.part[i] = &weights->views[at];
+        if (job.part[i]->type != job.part[0]->type) return error_set(err, E_UNSUPPORTED, "%s of layer %u is stored in another type than what is computed with it", model_role_name(roles[i]), layer);
         job.part_rows[i] = weights->params[at].rows;
         job.cols = weights->params[at].cols;
         rows += job.part_rows[i];
@@ -85,7 +86,7 @@ static const float *load_vectors(struct encoder *e, const enum model_role *roles
         ptrdiff_t at = model_weights_find(weights, roles[i], layer);
         if (at < 0) continue;
         size_t size = model_param_size(&weights->params[at]);
-        if (e->vectors) memcpy(e->vectors + e->vectors_used, weights->data[at], size * sizeof(float));
+        if (e->vectors) model_view_to_f32(&weights->views[at], e->vectors + e->vectors_used);
         e->vectors_used += size;
         found++;
     }

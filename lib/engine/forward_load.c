@@ -10,7 +10,7 @@
 
 struct fill_job {
     struct packed *w;
-    const float *part[MATRIX_PARTS_MAX];
+    const struct model_view *part[MATRIX_PARTS_MAX]; /* of one type */
     size_t part_rows[MATRIX_PARTS_MAX], cols;
     _Atomic int result;
 };
@@ -22,9 +22,9 @@ static void fill_panel(void *arg, size_t panel, int thread) {
     for (size_t i = 0; i < width; i++) {
         size_t r = panel * width + i, part = 0;
         while (part < MATRIX_PARTS_MAX && r >= j->part_rows[part]) r -= j->part_rows[part++];
-        rows[i] = part < MATRIX_PARTS_MAX ? j->part[part] + r * j->cols : NULL;
+        rows[i] = part < MATRIX_PARTS_MAX ? model_view_row(j->part[part], (uint32_t)r) : NULL;
     }
-    int result = packed_fill(j->w, panel, TENSOR_F32, rows);
+    int result = packed_fill(j->w, panel, j->part[0]->type, rows);
     if (result != 0) atomic_store(&j->result, result);
 }
 
@@ -41,15 +41,16 @@ static int load_part(struct forward *f, struct matrix *m, struct fill_job *job, 
         if (r != 0) return r;
         pool_run(f->pool, job->w->panels, job, fill_panel);
         if (job->result != 0) return error_set(err, E_INVALID, "%s of layer %u has values that are not finite or too large", name, layer);
+        for (size_t i = 0; i < MATRIX_PARTS_MAX && job->part[i]; i++) model_view_release(job->part[i]);
     }
     f->memory_used = size;
     return 0;
 }
 
 /* The kind that a parameter is packed as. */
-static enum packed_kind kind_of(const struct forward *f) { return f->kind == PACKED_STORED ? PACKED_F32 : f->kind; }
+static enum packed_kind kind_of(const struct forward *f, enum tensor_type stored) { return f->kind == PACKED_STORED ? packed_kind_for(stored) : f->kind; }
 
-/* The parameters with these roles (each its index-th), one below the other; those of one kind as one part, unless each is wanted apart. plain: in f32 whatever
+/* The parameters with these roles (each its index-th), one below the other; those of one stored type as one part, unless each is wanted apart. plain: in f32 whatever
  * the others are. */
 static int load_indexed(struct forward *f, const struct model_weights *weights, const enum model_role *roles, size_t n, bool apart, bool plain,
                         uint32_t layer, uint32_t index, struct matrix *m, struct error *err) {
@@ -59,15 +60,16 @@ static int load_indexed(struct forward *f, const struct model_weights *weights, 
         struct fill_job job = {0};
         size_t count = 0;
         do {
-            ptrdiff_t at = model_weights_find(weights, roles[i], layer);
-            if (at < 0) return error_set(err, E_INVALID, "the model has no %s in layer %u", model_role_name(roles[i]), layer);
-            at += index;
-            job.part[count] = weights->data[at];
-            job.part_rows[count++] = weights->params[at].rows;
-            job.cols = weights->params[at].cols;
+            const struct model_view *v = model_weights_view(weights, roles[i], layer);
+            if (!v) return error_set(err, E_INVALID, "the model has no %s in layer %u", model_role_name(roles[i]), layer);
+            v += index;
+            if (count > 0 && v->type != job.part[0]->type) break;
+            job.part[count] = v;
+            job.part_rows[count++] = v->rows;
+            job.cols = v->cols;
             i++;
         } while (i < n && !apart);
-        r = load_part(f, m, &job, plain ? PACKED_F32 : kind_of(f), model_role_name(roles[i - count]), layer, err);
+        r = load_part(f, m, &job, plain ? PACKED_F32 : kind_of(f, job.part[0]->type), model_role_name(roles[i - count]), layer, err);
     }
     return r;
 }
@@ -121,13 +123,13 @@ static int load_matrices(struct forward *f, const struct model_weights *weights,
 static const float *load_vectors(struct forward *f, const struct model_weights *weights, const enum model_role *roles, const size_t *sizes, size_t n,
                                  uint32_t layer) {
     bool any = false;
-    for (size_t i = 0; i < n; i++) any |= model_weights_get(weights, roles[i], layer) != NULL;
+    for (size_t i = 0; i < n; i++) any |= model_weights_view(weights, roles[i], layer) != NULL;
     if (!any) return NULL;
     float *out = f->vectors + f->vectors_used;
     for (size_t i = 0; i < n; i++) {
-        const float *v = model_weights_get(weights, roles[i], layer);
-        ASSERT(f->vectors_used + sizes[i] <= f->vectors_size);
-        if (v) memcpy(f->vectors + f->vectors_used, v, sizes[i] * sizeof *v);
+        const struct model_view *v = model_weights_view(weights, roles[i], layer);
+        ASSERT(f->vectors_used + sizes[i] <= f->vectors_size && (!v || (size_t)v->rows * v->cols == sizes[i]));
+        if (v) model_view_to_f32(v, f->vectors + f->vectors_used);
         f->vectors_used += sizes[i];
     }
     return out;
@@ -144,7 +146,7 @@ static const float *load_heads(struct forward *f, const struct model_weights *we
     if (f->config.qk_norm == MODEL_QK_NORM_WIDE) return load_vector(f, weights, role, heads * D, layer);
     float *out = f->vectors + f->vectors_used;
     ASSERT(f->vectors_used + heads * D <= f->vectors_size);
-    for (uint32_t h = 0; h < heads; h++) memcpy(out + h * D, weights->data[at + h], D * sizeof *out);
+    for (uint32_t h = 0; h < heads; h++) model_view_to_f32(&weights->views[at + h], out + h * D);
     f->vectors_used += heads * D;
     return out;
 }

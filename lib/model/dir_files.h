@@ -6,6 +6,26 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "safetensors are little-endian and are used as they lie in the file");
 
+struct gguf;
+struct model_weights_index {
+    ptrdiff_t once[MODEL_ROLES];  /* -1: none */
+    ptrdiff_t *layers;            /* [layers, MODEL_ROLES] */
+    struct safetensors **files;   /* MODEL_WEIGHTS_MAP: what the views borrow from */
+    size_t file_count;
+    struct gguf *gguf;            /* owned likewise; NULL of a directory */
+    float **converted;            /* owned copies, one per tensor that is no view */
+    size_t converted_count, converted_capacity;
+};
+/* Everything but the numbers; *tensors is owned. What is made goes by model_weights_fini even where it fails. */
+int model_weights_layout(struct model_weights *w, const struct model_config *config, struct model_tensor **tensors, size_t *count, struct error *err);
+int model_weights_flat(struct model_weights *w, struct error *err); /* room for all numbers, and views of it */
+int model_weights_copy(struct model_weights *w, size_t floats, float **out, struct error *err); /* room that goes with w */
+void model_weights_put_f32(struct model_weights *w, size_t i, const float *data); /* params[i] is there */
+
+/* gguf_model.c: what the file says of itself, as config.json would; eos ids; the tokenizer and the chat template. */
+int model_config_from_gguf(const struct gguf *file, const char *path, struct model_config *c, struct error *err);
+int model_dir_load_gguf(struct model_dir *m, const char *path, enum model_weights_mode mode, unsigned flags, struct error *err);
+
 /* model.safetensors, or the shards that model.safetensors.index.json names. Returns owned in *files, even where it fails half-way. */
 int model_dir_open_shards(const char *dir, struct safetensors ***files, size_t *count, struct error *err);
 /* One safetensors file with all tensors of the model. */

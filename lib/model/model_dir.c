@@ -185,6 +185,13 @@ int model_dir_load(struct model_dir *out, const char *dir, enum model_weights_mo
     struct buf text;
     char path[PATH_MAX];
     bool found = false;
+    struct stat st;
+    if (stat(dir, &st) == 0 && S_ISREG(st.st_mode)) {
+        int r = model_dir_load_gguf(&m, dir, mode, flags, err);
+        if (r) model_dir_fini(&m);
+        else *out = m;
+        return r;
+    }
     buf_init(&text, MODEL_CONFIG_FILE_MAX);
     int r = join(path, dir, "config.json", err);
     bool bare = !r && (flags & MODEL_DIR_NO_CONFIG) && !file_exists(path);

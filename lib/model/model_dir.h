@@ -4,9 +4,11 @@
  * used: every tensor that the architecture has must be there with its shape, and none that it does not have. What is written appears whole or not at
  * all: a temporary directory beside the target, fsync, rename.
  *
- * struct model_weights holds the parameters by (role, layer), always [out, in] f32 (arch.h). Either one flat array of its own (the trainer: values,
- * gradients and moments are then three flat arrays of the same layout), or, with MODEL_WEIGHTS_MAP, views of the mapped file wherever the file holds f32 in
- * our layout, converted copies elsewhere (the engine: pages are shared between replicas of a machine). Read by any thread once loaded.
+ * A GGUF file is a model too (gguf.h): configuration, weights, tokenizer and chat template are in its metadata and tensors.
+ *
+ * struct model_weights holds the parameters by (role, layer), always [out, in] (arch.h). Either one flat array of f32 of its own (the trainer: values,
+ * gradients and moments are then three flat arrays of the same layout), or, with MODEL_WEIGHTS_MAP, views of the mapped file in the type that the file has
+ * (the engine packs from them row by row), f32 copies only of what files hold in another order. Read by any thread once loaded.
  */
 #ifndef GENLOOP_MODEL_MODEL_DIR_H
 #define GENLOOP_MODEL_MODEL_DIR_H
@@ -15,6 +17,7 @@
 #include "base/span.h"
 #include "model/arch.h"
 #include "model/safetensors.h"
+#include "tensor/dtype.h"
 #include "tokenizer/tokenizer.h"
 
 enum {
@@ -30,10 +33,29 @@ enum model_weights_mode {
     MODEL_WEIGHTS_MAP,  /* borrow from the mapping where possible; read-only */
 };
 
+/* A parameter as it is stored. */
+struct model_view {
+    enum tensor_type type;
+    const uint8_t *data;  /* borrowed from the mapping or from a copy of it; of any alignment */
+    size_t row_size;      /* bytes from a row to the next */
+    uint32_t rows, cols;
+    bool mapped;          /* lies in a mapped file */
+    uint32_t interleaved; /* 0, or the size of a head whose rows lie as (0, D/2), (1, D/2 + 1), …: llama's q and k in GGUF, for a rotation of neighbours */
+};
+/* Row r as arch.h counts them. */
+static inline const void *model_view_row(const struct model_view *v, uint32_t r) {
+    uint32_t D = v->interleaved, half = D / 2, i = D ? r % D : 0;
+    if (D) r = r - i + (i < half ? 2 * i : 2 * (i - half) + 1);
+    return v->data + (size_t)r * v->row_size;
+}
+/* All of it, [rows, cols]. */
+void model_view_to_f32(const struct model_view *v, float *out);
+
 struct model_weights {
     struct model_config config;
     struct model_param *params; /* owned; in the order of model_tensors, a fused tensor's parts one after another */
-    const float **data;         /* owned; data[i] is params[i]'s [rows, cols] */
+    struct model_view *views;   /* owned; views[i] is params[i] */
+    const float **data;         /* owned; data[i] is params[i]'s [rows, cols], NULL where it is not stored as f32 in that order */
     size_t param_count;
     float *flat;                /* MODEL_WEIGHTS_FLAT: all parameters at their offsets; else NULL */
     size_t flat_len;            /* floats */
@@ -46,7 +68,16 @@ int model_weights_new(struct model_weights *w, const struct model_config *config
 /* From DIR/model.safetensors or its shards. */
 int model_weights_load(struct model_weights *w, const struct model_config *config, const char *dir, enum model_weights_mode mode, struct error *err);
 void model_weights_fini(struct model_weights *w); /* safe on a zeroed struct and twice */
+/* The same from a GGUF file that the caller has opened; views borrow from it. E_INVALID names file and
+ * tensor. */
+struct gguf;
+int model_weights_load_gguf(struct model_weights *w, const struct model_config *config, const struct gguf *file, const char *path, enum model_weights_mode mode,
+                            struct error *err);
 /* The parameter, NULL where the architecture has none; LM_HEAD of a tied model is EMBED_TOKENS. */
+const struct model_view *model_weights_view(const struct model_weights *w, enum model_role role, uint32_t layer);
+/* It is packed: its pages of the file may go. Whoever reads it all the same reads it from the file again. */
+void model_view_release(const struct model_view *v);
+/* Its f32 values where that is how it is stored (always in a flat array), else NULL. */
 const float *model_weights_get(const struct model_weights *w, enum model_role role, uint32_t layer);
 /* Its index in params and data, -1 where there is none; LM_HEAD of a tied model is EMBED_TOKENS' index. */
 ptrdiff_t model_weights_find(const struct model_weights *w, enum model_role role, uint32_t layer);
@@ -59,7 +90,7 @@ struct model_generation {
     int64_t max_length;                             /* 0 where absent */
 };
 
-/* A loaded directory. */
+/* A loaded directory or GGUF file. */
 struct model_dir {
     struct model_config config;   /* eos_ids: of generation_config.json where that has some */
     struct model_weights weights;
@@ -69,6 +100,7 @@ struct model_dir {
 };
 /* MODEL_DIR_NO_WEIGHTS: configuration and tokenizer only. MODEL_DIR_NO_CONFIG: a tokenizer that came without a model is one too; config stays zeros then. */
 enum { MODEL_DIR_NO_WEIGHTS = 1, MODEL_DIR_NO_CONFIG = 2 };
+/* dir: a directory, or a file that begins as GGUF does. */
 int model_dir_load(struct model_dir *m, const char *dir, enum model_weights_mode mode, unsigned flags, struct error *err);
 void model_dir_fini(struct model_dir *m); /* safe on a zeroed struct and twice */
 

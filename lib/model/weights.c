@@ -2,19 +2,14 @@
  * Parameters by (role, layer), and the way between them and the tensors of a file: transposed ones, fused ones and other number types are undone here and
  * nowhere else.
  */
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "base/alloc.h"
 #include "base/file.h"
 #include "model/dir_files.h"
+#include "model/gguf.h"
 #include "model/model_dir.h"
-
-struct model_weights_index {
-    ptrdiff_t once[MODEL_ROLES];  /* -1: none */
-    ptrdiff_t *layers;            /* [layers, MODEL_ROLES] */
-    struct safetensors **files;   /* MODEL_WEIGHTS_MAP: what the views borrow from */
-    size_t file_count;
-    float **converted;            /* owned copies, one per tensor that is no view */
-    size_t converted_count, converted_capacity;
-};
 
 static int no_memory(struct error *err) { return error_set(err, E_NOMEM, "no memory for the model's weights"); }
 
@@ -23,6 +18,21 @@ ptrdiff_t model_weights_find(const struct model_weights *w, enum model_role role
     if (role >= MODEL_ROLES) return -1;
     if (!model_role_in_layer(role)) return w->index->once[role];
     return layer < w->config.layers ? w->index->layers[(size_t)layer * MODEL_ROLES + role] : -1;
+}
+
+const struct model_view *model_weights_view(const struct model_weights *w, enum model_role role, uint32_t layer) {
+    ptrdiff_t i = model_weights_find(w, role, layer);
+    return i < 0 ? NULL : &w->views[i];
+}
+
+void model_view_to_f32(const struct model_view *v, float *out) {
+    for (uint32_t r = 0; r < v->rows; r++) tensor_to_f32(v->type, model_view_row(v, r), v->cols, out + (size_t)r * v->cols);
+}
+
+void model_view_release(const struct model_view *v) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)v->data + page - 1) & ~(page - 1), to = ((uintptr_t)v->data + (size_t)v->rows * v->row_size) & ~(page - 1);
+    /* whole pages only, and only of a mapped file: private memory would read as zeros afterwards */
+    if (v->mapped && from < to) (void)madvise((void *)from, to - from, MADV_DONTNEED); /* NOLINT(performance-no-int-to-ptr) */
 }
 
 const float *model_weights_get(const struct model_weights *w, enum model_role role, uint32_t layer) {
@@ -35,29 +45,32 @@ void model_weights_fini(struct model_weights *w) {
     if (x) {
         for (size_t i = 0; i < x->converted_count; i++) mem_free(x->converted[i]);
         for (size_t i = 0; i < x->file_count; i++) safetensors_close(x->files[i]);
+        gguf_close(x->gguf);
         mem_free(x->converted);
         mem_free(x->files);
         mem_free(x->layers);
     }
     mem_free(x);
     mem_free(w->params);
+    mem_free(w->views);
     mem_free(w->data);
     mem_free(w->flat);
     *w = (struct model_weights){.params = NULL};
 }
 
 /* Everything but the numbers. */
-static int layout(struct model_weights *w, const struct model_config *config, struct model_tensor **tensors, size_t *count, struct error *err) {
+int model_weights_layout(struct model_weights *w, const struct model_config *config, struct model_tensor **tensors, size_t *count, struct error *err) {
     *w = (struct model_weights){.config = *config};
     int r = model_config_check(config, err);
     if (!r) r = model_tensors(config, tensors, count, &w->flat_len, err);
     if (r) return r;
     for (size_t i = 0; i < *count; i++) w->param_count += (*tensors)[i].part_count;
     w->params = mem_calloc(w->param_count, sizeof w->params[0]);
+    w->views = mem_calloc(w->param_count, sizeof w->views[0]);
     w->data = mem_calloc(w->param_count, sizeof w->data[0]);
     w->index = mem_zalloc(sizeof *w->index);
     if (w->index) w->index->layers = mem_calloc((size_t)config->layers * MODEL_ROLES, sizeof w->index->layers[0]);
-    if (!w->params || !w->data || !w->index || !w->index->layers) return no_memory(err);
+    if (!w->params || !w->views || !w->data || !w->index || !w->index->layers) return no_memory(err);
     for (size_t i = 0; i < MODEL_ROLES; i++) w->index->once[i] = -1;
     for (size_t i = 0; i < (size_t)config->layers * MODEL_ROLES; i++) w->index->layers[i] = -1;
     size_t n = 0;
@@ -72,10 +85,28 @@ static int layout(struct model_weights *w, const struct model_config *config, st
     return 0;
 }
 
-static int flat_new(struct model_weights *w, struct error *err) {
+void model_weights_put_f32(struct model_weights *w, size_t i, const float *data) {
+    const struct model_param *p = &w->params[i];
+    w->data[i] = data;
+    w->views[i] = (struct model_view){.type = TENSOR_F32, .data = (const uint8_t *)data, .row_size = p->cols * sizeof(float), .rows = p->rows, .cols = p->cols};
+}
+
+int model_weights_copy(struct model_weights *w, size_t floats, float **out, struct error *err) {
+    struct model_weights_index *x = w->index;
+    size_t bytes;
+    if (!size_mul(floats, sizeof(float), &bytes) || array_reserve(&x->converted, &x->converted_capacity, x->converted_count + 1, sizeof x->converted[0])) return no_memory(err);
+    float *copy = mem_alloc_aligned(bytes);
+    if (!copy) return no_memory(err);
+    x->converted[x->converted_count++] = copy;
+    w->converted_bytes += bytes;
+    *out = copy;
+    return 0;
+}
+
+int model_weights_flat(struct model_weights *w, struct error *err) {
     w->flat = mem_alloc_aligned(w->flat_len * sizeof(float)); /* model_tensors has checked the product */
     if (!w->flat) return error_set(err, E_NOMEM, "no memory for the model's %zu parameters", w->flat_len);
-    for (size_t i = 0; i < w->param_count; i++) w->data[i] = w->flat + w->params[i].offset;
+    for (size_t i = 0; i < w->param_count; i++) model_weights_put_f32(w, i, w->flat + w->params[i].offset);
     return 0;
 }
 
@@ -83,8 +114,8 @@ int model_weights_new(struct model_weights *w, const struct model_config *config
     struct model_tensor *tensors = NULL;
     struct model_weights made = {0};
     size_t count = 0;
-    int r = layout(&made, config, &tensors, &count, err);
-    if (!r) r = flat_new(&made, err);
+    int r = model_weights_layout(&made, config, &tensors, &count, err);
+    if (!r) r = model_weights_flat(&made, err);
     if (!r) memset(made.flat, 0, made.flat_len * sizeof(float));
     mem_free(tensors);
     if (r) model_weights_fini(&made);
@@ -183,24 +214,25 @@ static int take_tensor(struct model_weights *w, const struct model_tensor *t, si
         for (uint32_t k = 0; k < t->part_count; k++) dst[k] = w->flat + t->parts[k].offset;
         return convert(&w->config, t, v, dst, err);
     }
-    if (v->dtype == DTYPE_F32 && !t->transposed && t->fusing == MODEL_FUSED_STACKED && (uintptr_t)v->data % sizeof(float) == 0) {
-        const float *at = v->data;
+    bool floats = v->dtype == DTYPE_F32 || v->dtype == DTYPE_F16 || v->dtype == DTYPE_BF16;
+    if (floats && !t->transposed && t->fusing == MODEL_FUSED_STACKED) {
+        const uint8_t *at = v->data;
         for (uint32_t k = 0; k < t->part_count; k++) {
-            w->data[first + k] = at;
-            at += model_param_size(&t->parts[k]);
+            const struct model_param *p = &t->parts[k];
+            size_t row = p->cols * dtype_size(v->dtype);
+            w->views[first + k] = (struct model_view){.type = v->dtype == DTYPE_F32 ? TENSOR_F32 : v->dtype == DTYPE_F16 ? TENSOR_F16 : TENSOR_BF16,
+                                                      .data = at, .row_size = row, .rows = p->rows, .cols = p->cols, .mapped = true};
+            if (v->dtype == DTYPE_F32 && (uintptr_t)at % sizeof(float) == 0) w->data[first + k] = (const float *)(const void *)at;
+            at += row * p->rows;
         }
         return 0;
     }
-    struct model_weights_index *x = w->index;
-    if (array_reserve(&x->converted, &x->converted_capacity, x->converted_count + 1, sizeof x->converted[0])) return no_memory(err);
-    size_t bytes = (size_t)v->count * sizeof(float);
-    float *copy = mem_alloc_aligned(bytes);
-    if (!copy) return no_memory(err);
-    x->converted[x->converted_count++] = copy;
-    w->converted_bytes += bytes;
+    float *copy;
+    int r = model_weights_copy(w, (size_t)v->count, &copy, err);
+    if (r) return r;
     for (uint32_t k = 0; k < t->part_count; k++) {
         dst[k] = copy;
-        w->data[first + k] = copy;
+        model_weights_put_f32(w, first + k, copy);
         copy += model_param_size(&t->parts[k]);
     }
     return convert(&w->config, t, v, dst, err);
@@ -235,11 +267,11 @@ int model_weights_load(struct model_weights *w, const struct model_config *confi
     struct model_tensor *tensors = NULL;
     struct model_weights made = {0};
     size_t count = 0, first = 0;
-    int r = layout(&made, config, &tensors, &count, err);
+    int r = model_weights_layout(&made, config, &tensors, &count, err);
     if (!r) r = model_dir_open_shards(dir, &made.index->files, &made.index->file_count, err);
     if (!r) r = check_surplus(&made, tensors, count, dir, err);
     for (size_t i = 0; !r && i < count; i++) r = check_tensor(&made, &tensors[i], dir, err);
-    if (!r && mode == MODEL_WEIGHTS_FLAT) r = flat_new(&made, err);
+    if (!r && mode == MODEL_WEIGHTS_FLAT) r = model_weights_flat(&made, err);
     for (size_t i = 0; !r && i < count; i++) {
         r = take_tensor(&made, &tensors[i], first, mode, err);
         first += tensors[i].part_count;

@@ -11,4 +11,7 @@ int local_model(const char *model, struct error *err);
 /* `train --local --recipe FILE --out DIR`: the row of `train` names these options, and calls this where --local is given. */
 int local_train(struct cli *c);
 
+struct cli;
+int run_compare(struct cli *c); /* compare.c: evaluate --weights */
+
 #endif

@@ -7,6 +7,7 @@
 #include "gates/recompute.h"
 #include "genloop/v1/services.pb-c.h"
 #include "registry/trait.h"
+#include "local.h"
 #include "remote.h"
 #include "wire/protojson.h"
 
@@ -235,6 +236,11 @@ static int run_evaluate(struct cli *c) {
     struct json *job = NULL, *evaluation = NULL;
     char id[ID_TEXT_MAX], made[256], candidate[256];
     const char *trait = cli_text(c, "--trait");
+    if (cli_given(c, "--weights")) {
+        if (trait || cli_flag(c, "--wait") || cli_flag(c, "--recompute") || cli_given(c, "--id")) return cli_usage(c, "--weights compares the files of a model here: the other options are about a version of the platform");
+        return run_compare(c);
+    }
+    if (cli_given(c, "--text") || cli_given(c, "--threads")) return cli_usage(c, "--text and --threads go with --weights");
     if (cli_flag(c, "--recompute")) {
         if (trait || cli_flag(c, "--wait")) return cli_usage(c, "--recompute looks at an evaluation that is there: --wait and --trait make a new one");
         return run_recompute(c);
@@ -321,6 +327,9 @@ static const struct cli_option EVALUATE_OPTIONS[] = {
     {.name = "--trait", .kind = CLI_TEXT, .value = "TRAIT", .doc = "Count the share of a trait too: short, lists, numbers, or !NAME for its opposite"},
     {.name = "--recompute", .kind = CLI_FLAG, .doc = "Compute figures and verdict of the newest evaluation again, from its record, here"},
     {.name = "--id", .kind = CLI_TEXT, .value = "ID", .doc = "With --recompute: this evaluation"},
+    {.name = "--weights", .kind = CLI_TEXT, .value = "KIND,KIND,...", .doc = "MODEL is a model directory or a GGUF file: what these kinds of weights (f32, bf16, f16, q8, q4, q4m) cost against what is stored there"},
+    {.name = "--text", .kind = CLI_FILE, .value = "FILE", .doc = "With --weights: the text that is read; otherwise a short one that is built in"},
+    {.name = "--threads", .kind = CLI_INT, .value = "N", .doc = "With --weights; 0: all CPUs", .min = 0, .max = 1024},
     {0},
 };
 static const struct cli_option IMPROVE_OPTIONS[] = {
@@ -339,11 +348,13 @@ const struct verb VERBS_MODELS[] = {
     {.name = "models card", .operands = "MODEL", .operands_min = 1, .operands_max = 1, .summary = "Its model card, Markdown", .run = run_card},
     {.name = "models lineage", .operands = "MODEL", .operands_min = 1, .operands_max = 1, .summary = "Where it comes from: bases, datasets and jobs, back to the beginning", .json = true, .run = run_lineage},
     {.name = "evaluate", .operands = "MODEL", .operands_min = 1, .operands_max = 1, .summary = "Measure a version for the gates", .options = EVALUATE_OPTIONS, .json = true, .run = run_evaluate,
-     .help = "With --recompute nothing is measured: the signed evaluation and the record that it rests on are fetched, and every figure, gate and verdict is computed again on this machine.\n"
+     .help = "With --weights no platform is asked: the model is loaded here as it is stored and with each kind, reads the text, and perplexity, the share of equal first choices and the mean difference of log-probabilities are told.\n\n"
+             "With --recompute nothing is measured: the signed evaluation and the record that it rests on are fetched, and every figure, gate and verdict is computed again on this machine.\n"
              "The exit code is 0 where all of it came out as it was told.\n\n"
              "examples:\n"
              "  genloop evaluate guide@2 --wait\n"
-             "  genloop evaluate guide@2 --recompute"},
+             "  genloop evaluate guide@2 --recompute\n"
+             "  genloop evaluate SmolLM2-135M-Instruct/ --weights q8,q4m --text chapter.txt"},
     {.name = "improve", .operands = "MODEL", .operands_min = 1, .operands_max = 1, .summary = "Fine-tune on the judgements so far", .options = IMPROVE_OPTIONS, .json = true, .run = run_improve,
      .help = "Builds a set from what people said of the model's answers and trains its production version on it. What comes out is a candidate like any other.\n\n"
              "example: genloop improve guide --trait short --wait"},

@@ -376,7 +376,7 @@ static void expert_down_item(void *arg, size_t item, int thread) {
     size_t from = item / f->active_count * f->w_panels, to = from + f->w_panels < w->panels ? from + f->w_panels : w->panels;
     if (from < to)
         packed_multiply_rows(w, &f->expert_act_input, first, f->expert_first[e + 1] - first, from, to,
-                             &(struct packed_output){.y = f->expert_out + first * C, .stride = C});
+                             &(struct packed_output){.y = f->expert_out + first * C + from * packed_panel_rows(w->kind), .stride = C});
 }
 
 static void combine_row(struct forward *f, size_t row, int thread) {

@@ -1,5 +1,6 @@
 #include "tiny.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <unistd.h>
@@ -14,6 +15,48 @@
 static const char TEXT[] = "The engine takes rows of every running sequence. A row never depends on the rows beside it, and the cache is made of blocks. "
                            "naïve café, 東京 and emoji 🙂 are more than one byte each; the engine never cuts a character.";
 
+/* What each family does otherwise than the others, as small as it goes. */
+static void tiny_config(struct model_config *c, const char *arch) {
+    const struct model_arch *a = model_arch_find(span_str(arch));
+    assert_non_null(a);
+    bool grouped = a->mlp == MODEL_MLP_GATED, rope = a->positions == MODEL_POS_ROPE, free_heads = grouped && strcmp(arch, "stablelm") != 0;
+    model_config_default(c, a, 3, rope && !free_heads ? 56 : 52, 4, grouped ? 2 : 4, TINY_CONTEXT, TINY_VOCAB);
+    if (free_heads) c->head_dim = 18; /* no power of two, and not width / heads */
+    if (rope) c->rotary_dim = c->rotary_dim * 4 < 4 * c->head_dim && !free_heads ? 6 : c->head_dim;
+    c->attn_scale = (float)(1 / sqrt((double)c->head_dim));
+    if (c->experts) {
+        c->experts = 5;
+        c->experts_used = 2;
+        c->expert_ffn = 38;
+        if (strcmp(arch, "mixtral") == 0) c->ffn = c->expert_ffn;
+        else c->layer_flags[1] = 0; /* one layer with an MLP */
+    }
+    if (strcmp(arch, "mistral") == 0 || strncmp(arch, "gemma2", 6) == 0 || strncmp(arch, "gemma3", 6) == 0) {
+        bool all = strcmp(arch, "mistral") == 0;
+        c->window = 20;
+        for (uint32_t i = 0; i < 3; i++)
+            if (all || i != 1) c->layer_flags[i] = (uint8_t)(MODEL_LAYER_WINDOW | (c->rope_theta_local > 0 ? MODEL_LAYER_ROPE_LOCAL : 0));
+    }
+    if (strncmp(arch, "gemma2", 6) == 0) {
+        c->attn_softcap = 5;
+        c->logits_softcap = 10;
+    }
+    if (strcmp(arch, "granite") == 0) {
+        c->embed_scale = 3;
+        c->residual_scale = 0.4f;
+        c->logits_scale = 0.5f;
+    }
+    if (strcmp(arch, "opt") == 0) { /* as OPT 350M */
+        c->embed_width = 36;
+        c->norm_place = MODEL_NORM_POST;
+        c->no_final_norm = true;
+    }
+    if (strcmp(arch, "stablelm") == 0) { /* as StableLM 2 12B */
+        c->qk_norm = MODEL_QK_NORM_LAYERS;
+        c->norm_place = MODEL_NORM_PARALLEL;
+    }
+}
+
 void tiny_make(struct tiny *t, const char *arch, uint64_t seed) {
     struct error err;
     *t = (struct tiny){0};
@@ -25,12 +68,7 @@ void tiny_make(struct tiny *t, const char *arch, uint64_t seed) {
     tokenizer_trainer_free(trainer);
 
     struct model_config c;
-    model_config_default(&c, model_arch_find(span_str(arch)), 3, 52, 4, strcmp(arch, "llama") == 0 ? 2 : 4, TINY_CONTEXT, TINY_VOCAB);
-    if (strcmp(arch, "llama") == 0) c.head_dim = 18; /* no power of two, and not width / heads */
-    c.attn_scale = 0.25f;
-    if (strcmp(arch, "llama") != 0) c.attn_scale = 0.2773501f; /* 1/√13, as its family has it */
-    else c.attn_scale = 0.23570226f;                           /* 1/√18 */
-    c.rotary_dim = strcmp(arch, "llama") == 0 ? 18 : c.rotary_dim;
+    tiny_config(&c, arch);
     c.eos_ids[0] = tokenizer_find(t->tokenizer, SPAN(TOKENIZER_END_OF_TEXT));
     c.eos_count = 1;
     if (model_weights_new(&t->weights, &c, &err) != 0) fail_msg("weights: %s", err.message);
@@ -38,7 +76,7 @@ void tiny_make(struct tiny *t, const char *arch, uint64_t seed) {
     random_seed(&r, seed);
     for (size_t p = 0; p < t->weights.param_count; p++) {
         const struct model_param *param = &t->weights.params[p];
-        bool matrix = model_param_is_matrix(param), norm = !matrix && strstr(model_role_name(param->role), "norm_w");
+        bool matrix = model_param_is_matrix(param), norm = !matrix && c.arch->norm != MODEL_NORM_RMS_PLUS_ONE && strstr(model_role_name(param->role), "norm_w");
         for (size_t i = 0; i < model_param_size(param); i++)
             t->weights.flat[param->offset + i] = (float)(random_normal(&r) * (matrix ? 0.25 : 0.1)) + (norm ? 1.0f : 0.0f);
     }

@@ -103,7 +103,7 @@ static int put_scaling(struct json_out *w, const struct source *s, int64_t conte
         json_str(w, "rope_type", "longrope");
         r = put_factors(w, s, "short_factor", freqs ? "rope_freqs.weight" : "rope_factors_short.weight", (uint64_t)rotary / 2, err);
         if (!r) r = put_factors(w, s, "long_factor", freqs ? "rope_freqs.weight" : "rope_factors_long.weight", (uint64_t)rotary / 2, err);
-        json_num(w, "original_max_position_embeddings", freqs ? context : original);
+        original = freqs ? context : original;
         double attention = real(s, "rope.scaling.attn_factor", freqs ? 1 : 0);
         if (attention > 0) json_flt(w, "attention_factor", attention);
     } else if (span_eq_str(type, "linear") || span_eq_str(type, "yarn")) {
@@ -118,6 +118,7 @@ static int put_scaling(struct json_out *w, const struct source *s, int64_t conte
         }
     } else r = error_set(err, E_UNSUPPORTED, "%s: %s \"%.*s\" is not built", s->path, key, SPAN_ARG(span_sub(type, 0, 40)));
     json_object_end(w);
+    if (factors || freqs) json_num(w, "original_max_position_embeddings", original); /* not in rope_scaling: Phi-3's own default goes before that */
     return r;
 }
 

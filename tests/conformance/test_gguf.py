@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""GGUF files against transformers: the tiny models of the reference vectors as llama.cpp's converter would write them (its names, its metadata, q and k permuted for
+llama and granite, 1 added to Gemma's norms, experts stacked, NeoX' q, k and v apart), in F32, F16 and BF16, held to the reference logits and greedy tokens.
+
+    tests/conformance/test_gguf.py [--genloop build/bin/genloop] [--vectors DIR] [--only PATTERN]
+
+DIR as in test_models.py. The last line is `N passed, N failed, N skipped`; exit code 1 where something failed."""
+import argparse
+import fnmatch
+import json
+import math
+import os
+import re
+import struct
+import sys
+import tempfile
+
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SHARED = [os.path.join(ROOT, *up, "shared", "conformance") for up in ([], [".."], ["..", ".."])]
+ARCHS = {"llama": "llama", "mixtral": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "qwen3_moe": "qwen3moe", "gemma": "gemma", "gemma2": "gemma2", "gemma3_text": "gemma3",
+         "phi": "phi2", "phi3": "phi3", "gpt2": "gpt2", "gpt_neox": "gptneox", "stablelm": "stablelm", "olmo2": "olmo2", "granite": "granite"}
+NAMES = [  # of the file's tensors, without "model." and "transformer."
+    (r"(embed_tokens|embed_in|wte)\.(\w+)", r"token_embd.\2"), (r"wpe\.(\w+)", r"position_embd.\1"), (r"(norm|final_layernorm|final_layer_norm|ln_f)\.(\w+)", r"output_norm.\2"),
+    (r"(lm_head|embed_out)\.(\w+)", r"output.\2"), (r"layers\.(\d+)\.(input_layernorm|ln_1)\.(\w+)", r"blk.\1.attn_norm.\3"),
+    (r"layers\.(\d+)\.self_attn\.([qkv])_proj\.(\w+)", r"blk.\1.attn_\2.\3"), (r"layers\.(\d+)\.self_attn\.qkv_proj\.(\w+)", r"blk.\1.attn_qkv.\2"),
+    (r"layers\.(\d+)\.(attn\.c_attn|attention\.query_key_value)\.(\w+)", r"blk.\1.attn_qkv.\3"),
+    (r"layers\.(\d+)\.(self_attn\.o_proj|self_attn\.dense|attn\.c_proj|attention\.dense)\.(\w+)", r"blk.\1.attn_output.\3"),
+    (r"layers\.(\d+)\.self_attn\.([qk])_norm\.(\w+)", r"blk.\1.attn_\2_norm.\3"),
+    (r"layers\.(\d+)\.(pre_feedforward_layernorm|ln_2)\.(\w+)", r"blk.\1.ffn_norm.\3"), (r"layers\.(\d+)\.post_feedforward_layernorm\.(\w+)", r"blk.\1.post_ffw_norm.\2"),
+    (r"layers\.(\d+)\.mlp\.(gate|up|down)_proj\.(\w+)", r"blk.\1.ffn_\2.\3"), (r"layers\.(\d+)\.mlp\.gate_up_proj\.(\w+)", r"blk.\1.ffn_up.\2"),
+    (r"layers\.(\d+)\.mlp\.(fc1|c_fc|dense_h_to_4h)\.(\w+)", r"blk.\1.ffn_up.\3"), (r"layers\.(\d+)\.mlp\.(fc2|c_proj|dense_4h_to_h)\.(\w+)", r"blk.\1.ffn_down.\3"),
+    (r"layers\.(\d+)\.(block_sparse_moe|mlp)\.gate\.(\w+)", r"blk.\1.ffn_gate_inp.\3"),
+]
+EXPERT = r"layers\.(\d+)\.(?:block_sparse_moe|mlp)\.experts\.(\d+)\.(w1|w2|w3|gate_proj|up_proj|down_proj)\.weight"
+EXPERT_NAMES = {"w1": "gate", "w3": "up", "w2": "down", "gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
+
+
+def read_safetensors(path):
+    with open(path, "rb") as f:
+        head = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
+        data = f.read()
+    head.pop("__metadata__", None)
+    assert all(t["dtype"] == "F32" for t in head.values())
+    return {n: np.frombuffer(data[t["data_offsets"][0]:t["data_offsets"][1]], np.float32).reshape(t["shape"]) for n, t in head.items()}
+
+
+def permute(w, heads):
+    return w.reshape(heads, 2, w.shape[0] // heads // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
+
+
+def convert(config, tensors):
+    """Metadata and tensors, as convert_hf_to_gguf.py has them."""
+    kind = config["model_type"]
+    arch, heads = ARCHS[kind], config.get("num_attention_heads", config.get("n_head"))
+    kv_heads, width = config.get("num_key_value_heads") or heads, config.get("hidden_size", config.get("n_embd"))
+    head = config.get("head_dim") or width // heads
+    layers, context = config.get("num_hidden_layers", config.get("n_layer")), config.get("max_position_embeddings", config.get("n_positions"))
+    rope = config.get("rope_parameters") or {}
+    full = rope.get("full_attention", rope)
+    meta = {"block_count": layers, "context_length": context, "embedding_length": width, "attention.head_count": heads, "attention.head_count_kv": kv_heads,
+            "feed_forward_length": config.get("intermediate_size") or config.get("n_inner") or 4 * width}
+    for key in ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"):
+        if key in config:
+            meta["attention.layer_norm_rms_epsilon" if key == "rms_norm_eps" else "attention.layer_norm_epsilon"] = float(config[key])
+    out, experts = {}, {}
+    if full:
+        meta["rope.freq_base"] = float(full["rope_theta"])
+        meta["rope.dimension_count"] = int(head * full.get("partial_rotary_factor", 1))
+    if config.get("head_dim"):
+        meta["attention.key_length"] = meta["attention.value_length"] = head
+    if full.get("rope_type") in ("linear", "yarn"):
+        meta["rope.scaling.type"], meta["rope.scaling.factor"] = full["rope_type"], float(full["factor"])
+        if full["rope_type"] == "yarn":
+            meta["rope.scaling.original_context_length"] = full["original_max_position_embeddings"]
+    if full.get("rope_type") == "llama3":
+        low, high, n = full["original_max_position_embeddings"] / full["low_freq_factor"], full["original_max_position_embeddings"] / full["high_freq_factor"], head
+        factors = []
+        for i in range(0, n, 2):
+            wave = 2 * math.pi * full["rope_theta"] ** (i / n)
+            smooth = (full["original_max_position_embeddings"] / wave - full["low_freq_factor"]) / (full["high_freq_factor"] - full["low_freq_factor"])
+            factors.append(1 if wave < high else full["factor"] if wave > low else 1 / ((1 - smooth) / full["factor"] + smooth))
+        out["rope_freqs.weight"] = np.array(factors, np.float32)
+    if full.get("rope_type") == "longrope":
+        original = full["original_max_position_embeddings"]
+        meta["rope.scaling.original_context_length"] = original
+        meta["rope.scaling.attn_factor"] = math.sqrt(1 + math.log(context / original) / math.log(original))
+        for key in ("long", "short"):
+            out[f"rope_factors_{key}.weight"] = np.array(full[key + "_factor"], np.float32)
+    if config.get("sliding_window") and (kind.startswith("gemma") or kind == "phi3"):
+        meta["attention.sliding_window"] = config["sliding_window"]
+    for ours, theirs in (("attn_logit_softcapping",) * 2, ("final_logit_softcapping",) * 2, ("attention.scale", "attention_multiplier"), ("embedding_scale", "embedding_multiplier"),
+                         ("residual_scale", "residual_multiplier"), ("logit_scale", "logits_scaling")):
+        if config.get(theirs) is not None:
+            meta[ours] = float(config[theirs])
+    count = config.get("num_local_experts") or config.get("num_experts")
+    if count:
+        meta["expert_count"], meta["expert_used_count"] = count, config["num_experts_per_tok"]
+        if "moe_intermediate_size" in config:
+            meta["expert_feed_forward_length"] = config["moe_intermediate_size"]
+    if "use_parallel_residual" in config:
+        meta["use_parallel_residual"] = config["use_parallel_residual"]
+    for name, w in tensors.items():
+        name = re.sub(r"^(model|transformer|gpt_neox)\.", "", name).replace("h.", "layers.", 1) if kind == "gpt2" else re.sub(r"^(model|transformer|gpt_neox)\.", "", name)
+        m = re.fullmatch(EXPERT, name)
+        if m:
+            experts.setdefault((int(m[1]), EXPERT_NAMES[m[3]]), {})[int(m[2])] = w
+            continue
+        if name.endswith(("rotary_emb.inv_freq", "attn.bias", "attention.bias", "masked_bias")) and "c_attn" not in name:
+            continue
+        if kind == "gpt2" and re.search(r"(c_attn|c_proj|c_fc)\.weight$", name):
+            w = w.T
+        if kind == "gpt_neox" and "query_key_value" in name:
+            w = w.reshape(heads, 3, head, *w.shape[1:]).swapaxes(0, 1).reshape(w.shape)
+        if arch in ("llama", "granite") and re.search(r"self_attn\.[qk]_proj", name):
+            w = permute(w, heads if ".q_proj" in name else kv_heads)
+        if kind.startswith("gemma") and name.endswith("norm.weight"):
+            w = w + 1
+        m = re.fullmatch(r"layers\.(\d+)\.post_attention_layernorm\.(\w+)", name)
+        if m:
+            after = kind in ("gemma2", "gemma3_text", "olmo2")
+            target = f"blk.{m[1]}.{'post_attention_norm' if after else 'ffn_norm'}.{m[2]}"
+        else:
+            target = next((re.sub(pattern, to, name) for pattern, to in NAMES if re.fullmatch(pattern, name)), None)
+        assert target, name
+        out[target] = w
+    for (layer, part), rows in experts.items():
+        out[f"blk.{layer}.ffn_{part}_exps.weight"] = np.stack([rows[i] for i in range(count)])
+    values = {"general.architecture": arch, "tokenizer.ggml.model": "no_vocab"}
+    values.update({f"{arch}.{k}": v for k, v in meta.items()})
+    for key in ("bos", "eos"):
+        if isinstance(config.get(key + "_token_id"), int):
+            values[f"tokenizer.ggml.{key}_token_id"] = config[key + "_token_id"]
+    return values, out
+
+
+def text(s):
+    return struct.pack("<Q", len(s.encode())) + s.encode()
+
+
+def write_gguf(path, values, tensors, dtype):
+    head, data = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(values)), b""
+    for key, v in values.items():
+        kind, packed = (7, struct.pack("<?", v)) if isinstance(v, bool) else (4, struct.pack("<I", v)) if isinstance(v, int) else (6, struct.pack("<f", v)) if isinstance(v, float) else (8, text(v))
+        head += text(key) + struct.pack("<I", kind) + packed
+    for name, w in tensors.items():
+        kind, packed = 0, np.ascontiguousarray(w, np.float32)
+        if dtype != "F32" and w.ndim > 1:
+            kind = 1 if dtype == "F16" else 30
+            packed = packed.astype(np.float16) if kind == 1 else (packed.view(np.uint32) >> 16).astype(np.uint16)
+        head += text(name) + struct.pack("<I", w.ndim) + b"".join(struct.pack("<Q", n) for n in reversed(w.shape)) + struct.pack("<IQ", kind, len(data))
+        data += packed.tobytes() + b"\0" * (-packed.nbytes % 32)
+    with open(path, "wb") as f:
+        f.write(head + b"\0" * (-len(head) % 32) + data)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--genloop", default=os.path.join(ROOT, "build", "bin", "genloop"))
+    parser.add_argument("--vectors", default=os.environ.get("GENLOOP_CONFORMANCE") or next((d for d in SHARED if os.path.isdir(d)), SHARED[0]))
+    parser.add_argument("--only", default="*")
+    args = parser.parse_args()
+    for needed, what in ((os.path.join(args.vectors, "check.py"), "no reference vectors"), (args.genloop, "not built")):
+        if not os.path.exists(needed):
+            print(f"skip gguf: {needed}: {what}\n0 passed, 0 failed, 1 skipped")
+            return 0
+    sys.path.insert(0, args.vectors)
+    import check
+    models = os.path.join(args.vectors, "models")
+    with tempfile.TemporaryDirectory() as folder:
+        for family in sorted(os.listdir(models)):
+            with open(os.path.join(models, family, "config.json")) as f:
+                config = json.load(f)
+            if config["model_type"] not in ARCHS or not fnmatch.fnmatch(family, args.only):
+                continue
+            with open(os.path.join(models, family, "ref.json")) as f:
+                ref = json.load(f)
+            values, tensors = convert(config, read_safetensors(os.path.join(models, family, "model.safetensors")))
+            # halves round the weights: greedy tokens are then those of another model, and logits near
+            for dtype, tolerance in (("F32", 1e-3), ("F16", 1e-2), ("BF16", 1e-1)):
+                path = os.path.join(folder, f"{family}.{dtype}.gguf")
+                write_gguf(path, values, tensors, dtype)
+                try:
+                    check.report(*[(good, f"gguf {family} {dtype}", detail) for good, detail in [check.causal(args.genloop, path, ref, tolerance)]][0])
+                except Exception as problem:
+                    check.report(False, f"gguf {family} {dtype}", f"{type(problem).__name__}: {problem}")
+                os.remove(path)
+    print(f"{check.passed} passed, {check.failed} failed, 0 skipped")
+    return 1 if check.failed or not check.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -241,17 +241,28 @@ static int mark_answers(const struct chat_template *c, const struct tokenizer *t
     return r;
 }
 
-static int encode_plain(const struct tokenizer *t, const char *template_text, const struct chat_message *messages, size_t count, bool add_generation_prompt,
+static int encode_plain(const struct chat_template *c, const struct tokenizer *t, const struct chat_message *messages, size_t count, bool add_generation_prompt,
                         struct tokens *ids, uint8_t **mask, struct error *err) {
-    struct chat_template *c = NULL;
+    if (c->chatml) return encode_chatml(t, messages, count, add_generation_prompt, ids, mask, err);
     struct template_output output;
     template_output_init(&output);
-    int r = chat_template_new(template_text, t, &c, err);
-    if (!r) r = render_plain(c, messages, count, add_generation_prompt, &output, err);
+    int r = render_plain(c, messages, count, add_generation_prompt, &output, err);
     if (!r) r = encode_output(t, &output, ids, mask, err);
     if (!r && mask && !output.generated_count) r = mark_answers(c, t, messages, count, &output, ids, *mask, err);
     template_output_fini(&output);
-    chat_template_free(c);
+    return r;
+}
+
+int chat_template_encode(const struct chat_template *c, const struct tokenizer *t, const struct chat_message *messages, size_t count, bool add_generation_prompt,
+                         struct tokens *out, uint8_t **answers, struct error *err) {
+    struct tokens ids = {0};
+    uint8_t *mask = NULL;
+    int r = check("", messages, count, err);
+    if (!r) r = encode_plain(c, t, messages, count, add_generation_prompt, &ids, answers ? &mask : NULL, err);
+    if (!r) r = append(out, &ids, err);
+    if (!r && answers) *answers = mask;
+    else mem_free(mask);
+    tokens_fini(&ids);
     return r;
 }
 
@@ -289,14 +300,11 @@ int chat_render(const char *template_text, const struct chat_message *messages, 
 
 int tokenizer_encode_chat(const struct tokenizer *t, const char *template_text, const struct chat_message *messages, size_t count,
                           bool add_generation_prompt, struct tokens *out, uint8_t **answers, struct error *err) {
-    struct tokens ids = {0};
-    uint8_t *mask = NULL;
+    struct chat_template *c = NULL;
+    const struct chat_template ours = {.chatml = true}; /* needs no code */
     int r = check(template_text, messages, count, err);
-    if (!r) r = (is_chatml(template_text) ? encode_chatml(t, messages, count, add_generation_prompt, &ids, answers ? &mask : NULL, err)
-                                          : encode_plain(t, template_text, messages, count, add_generation_prompt, &ids, answers ? &mask : NULL, err));
-    if (!r) r = append(out, &ids, err);
-    if (!r && answers) *answers = mask;
-    else mem_free(mask);
-    tokens_fini(&ids);
+    if (!r && !is_chatml(template_text)) r = chat_template_new(template_text, t, &c, err);
+    if (!r) r = chat_template_encode(c ? c : &ours, t, messages, count, add_generation_prompt, out, answers, err);
+    chat_template_free(c);
     return r;
 }

@@ -62,6 +62,9 @@ int chat_template_prompt_plain(const struct chat_template *c, const struct token
 /* Appends the ids. `answers`, where not NULL, receives an owned array (mem_free) of one byte per appended id: 1 where the id is what supervised fine-tuning learns:
  * what the template puts within {% generation %}; where it has none, what an assistant's message adds to the prompt for it, to the special token that ends it
  * (ChatML: the content and the <|im_end|> behind it). */
+int chat_template_encode(const struct chat_template *c, const struct tokenizer *t, const struct chat_message *messages, size_t count, bool add_generation_prompt,
+                         struct tokens *out, uint8_t **answers, struct error *err);
+/* The same with the template's text, which is parsed each time where it is not ours: for a few chats. E_UNSUPPORTED: it is NULL. */
 int tokenizer_encode_chat(const struct tokenizer *t, const char *template_text, const struct chat_message *messages, size_t count,
                           bool add_generation_prompt, struct tokens *out, uint8_t **answers, struct error *err);
 

@@ -13,6 +13,7 @@ struct piece { /* a sequence */
 
 struct data {
     struct data_options options;
+    struct chat_template *chat_template; /* parsed at the first chat */
     struct file_map map; /* token file */
     const uint16_t *ids16;
     uint32_t *ids;
@@ -30,6 +31,7 @@ struct data {
 
 void data_close(struct data *d) {
     if (!d) return;
+    chat_template_free(d->chat_template);
     file_map_close(&d->map);
     mem_free(d->ids);
     mem_free(d->is_label);
@@ -143,8 +145,9 @@ static int add_chat(struct data *d, const struct turns *c, size_t from, struct e
     struct tokens ids = {0}, before = {0};
     uint8_t *answers = NULL;
     int r = need_tokenizer(d, err);
-    if (!r && from) r = tokenizer_encode_chat(d->options.tokenizer, d->options.chat_template, c->messages, from, false, &before, NULL, err);
-    if (!r) r = tokenizer_encode_chat(d->options.tokenizer, d->options.chat_template, c->messages, c->count, false, &ids, &answers, err);
+    if (!r && !d->chat_template) r = chat_template_new(d->options.chat_template, d->options.tokenizer, &d->chat_template, err);
+    if (!r && from) r = chat_template_encode(d->chat_template, d->options.tokenizer, c->messages, from, false, &before, NULL, err);
+    if (!r) r = chat_template_encode(d->chat_template, d->options.tokenizer, c->messages, c->count, false, &ids, &answers, err);
     for (size_t i = 0; !r && i < ids.len; i++) {
         if (ids.ids[i] >= d->options.vocab)
             r = error_set(err, E_INVALID, "the tokenizer gives id %u, the model's vocabulary has %u", ids.ids[i], d->options.vocab);

@@ -134,7 +134,7 @@ static int take_top_logprobs(struct generate_request *r, const char *name, const
 
 /* ---- known, not built: checked for form ---- */
 
-static int take_tools(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+int take_tools(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
     if (json_type(v) != JSON_TYPE_ARRAY) return wrong_type(name, "a list of tools", v, err);
     if (json_size(v) > TOOLS_MAX) return error_set_param(err, E_INVALID, name, "'tools' must have at most %d functions", TOOLS_MAX);
     for (size_t i = 0; i < json_size(v); i++) {
@@ -156,8 +156,7 @@ static char *json_in_arena(struct arena *arena, const struct json *v) {
     return out;
 }
 
-/* What may be called goes into the message, in order. */
-static int put_tools(struct generate_request *r, struct error *err) {
+int put_tools(struct generate_request *r, struct error *err) {
     size_t n = json_size(r->tools);
     Genloop__V1__Tool *list = arena_calloc(r->arena, n + 1, sizeof *list);
     r->message.tools = arena_calloc(r->arena, n + 1, sizeof *r->message.tools);
@@ -224,8 +223,7 @@ static int take_parallel_calls(struct generate_request *r, const char *name, con
     return code;
 }
 
-/* Further variables of the chat template, as vLLM takes them. */
-static int take_template_arguments(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+int take_template_arguments(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
     if (json_type(v) != JSON_TYPE_OBJECT) return wrong_type(name, "an object", v, err);
     return (r->message.template_arguments = json_in_arena(r->arena, v)) ? 0 : no_room(name, err);
 }

@@ -82,7 +82,11 @@ int take_text(struct generate_request *r, const char *name, const struct json *v
 char *text_in_arena(struct arena *arena, struct span s);
 int take_model(struct generate_request *r, const char *name, const struct json *v, struct error *err);
 int take_user(struct generate_request *r, const char *name, const struct json *v, struct error *err);
-int take_messages(struct generate_request *r, const char *name, const struct json *v, struct error *err); /* chat.c */
+int take_messages(struct generate_request *r, const char *name, const struct json *v, struct error *err); /* chat.c, as the next three */
+int take_tools(struct generate_request *r, const char *name, const struct json *v, struct error *err);   /* checks them; they are in r->tools */
+int put_tools(struct generate_request *r, struct error *err);                                             /* r->tools go into the message, in order */
+/* Further variables of the chat template, as vLLM takes them. */
+int take_template_arguments(struct generate_request *r, const char *name, const struct json *v, struct error *err);
 /* A list of token ids. */
 int take_tokens(struct generate_request *r, const char *name, const struct json *v, uint32_t **tokens, size_t *n, struct error *err);
 

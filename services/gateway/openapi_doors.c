@@ -56,7 +56,8 @@ const struct openapi_schema OPENAPI_SCHEMAS[] = {
     {"CompletionRequest", "prompt:any! echo:boolean best_of:integer logprobs:integer suffix:string " GENERATION},
     {"CompletionChoice", "index:integer! text:string! finish_reason:string!? logprobs:object?"},
     {"Completion", "id:string! object:=text_completion! created:integer! model:string! choices:[@CompletionChoice]! usage:@Usage"},
-    {"TokenizationRequest", "model:string! prompt:string messages:[@Message] add_special_tokens:boolean add_generation_prompt:boolean return_token_strs:boolean"},
+    {"TokenizationRequest", "model:string! prompt:string messages:[@Message] add_special_tokens:boolean add_generation_prompt:boolean return_token_strs:boolean tools:[@FunctionTool] "
+                            "chat_template_kwargs:object"},
     {"Tokenization", "count:integer! max_model_len:integer tokens:[integer]! token_strs:[string]?"},
     {"DetokenizationRequest", "model:string! tokens:[integer]!"},
     {"Detokenization", "prompt:string!"},

@@ -16,15 +16,9 @@ static int take_generation(struct generate_request *r, const char *name, const s
 }
 static int take_strings(struct generate_request *r, const char *name, const struct json *v, struct error *err) { return take_flag(name, v, &mine(r)->strings, err); }
 
-static int take_tools(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
-    if (json_type(v) != JSON_TYPE_ARRAY) return wrong_type(name, "a list of tools", v, err);
-    if (json_size(v) > 0) note_unsupported(r, name);
-    return 0;
-}
-
 static const struct parameter TOKENIZE_PARAMETERS[] = {
     {"model", take_model}, {"prompt", take_prompt}, {"messages", take_messages}, {"add_special_tokens", take_special}, {"add_generation_prompt", take_generation},
-    {"return_token_strs", take_strings}, {"tools", take_tools}, {"chat_template", take_unsupported}, {"chat_template_kwargs", take_unsupported}, {"user", take_user},
+    {"return_token_strs", take_strings}, {"tools", take_tools}, {"chat_template", take_unsupported}, {"chat_template_kwargs", take_template_arguments}, {"user", take_user},
 };
 
 int tokenize_request_read(struct tokenize_request *r, struct arena *arena, const struct json *body, struct error *err) {
@@ -38,7 +32,12 @@ int tokenize_request_read(struct tokenize_request *r, struct arena *arena, const
     if (chat && r->has_prompt) return error_set_param(err, E_INVALID, "messages", "'prompt' and 'messages' exclude each other");
     if (!chat && r->has_generation) return error_set_param(err, E_INVALID, "add_generation_prompt", "'add_generation_prompt' is for 'messages'");
     if (chat && r->has_special && r->special) note_unsupported(&r->base, "add_special_tokens"); /* what a chat begins with is the template's to say */
-    if ((code = parameters_finish(&r->base, err)) < 0) return code;
+    if (!chat && (json_size(r->base.tools) > 0 || r->base.message.template_arguments[0]))
+        return error_set_param(err, E_INVALID, json_size(r->base.tools) ? "tools" : "chat_template_kwargs", "'tools' and 'chat_template_kwargs' are for 'messages'");
+    if ((code = parameters_finish(&r->base, err)) < 0 || (code = put_tools(&r->base, err)) < 0) return code;
+    r->message.tools = r->base.message.tools;
+    r->message.n_tools = r->base.message.n_tools;
+    r->message.template_arguments = r->base.message.template_arguments;
     r->message.model = r->base.message.model;
     r->message.messages = r->base.message.messages;
     r->message.n_messages = r->base.message.n_messages;

@@ -150,10 +150,22 @@ int request_of_tokens(const Genloop__V1__TokenizeRequest *m, struct arena *arena
     engine_request_init(&r);
     r.tokens_only = true;
     if (m->n_messages > 0) {
-        r.messages = chat_of(m->messages, m->n_messages, arena);
-        r.message_count = m->n_messages;
+        Genloop__V1__GenerateRequest chat; /* borrows: the chat of a request that generates */
+        genloop__v1__generate_request__init(&chat);
+        chat.messages = m->messages;
+        chat.n_messages = m->n_messages;
+        chat.tools = m->tools;
+        chat.n_tools = m->n_tools;
+        chat.template_arguments = m->template_arguments;
         r.no_special = m->no_generation_prompt;
-        if (!r.messages) return error_set(err, E_NOMEM, "no memory for a request");
+        int result = check_tools(&chat, err);
+        if (result == 0 && !is_plain(&chat)) result = write_chat(&chat, arena, &r.chat, err);
+        if (result != 0) return result;
+        if (is_plain(&chat)) {
+            r.messages = chat_of(m->messages, m->n_messages, arena);
+            r.message_count = m->n_messages;
+            if (!r.messages) return error_set(err, E_NOMEM, "no memory for a request");
+        }
     } else {
         r.prompt = span_str(m->prompt);
         r.no_special = m->no_special;

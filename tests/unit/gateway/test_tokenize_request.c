@@ -22,7 +22,10 @@ static void test_requests(void **state) {
         {false, "{'model':'m','prompt':'a','add_generation_prompt':true}", "add_generation_prompt", E_INVALID},
         {false, "{'model':'m','prompt':'a','add_special_tokens':1}", "add_special_tokens", E_INVALID},
         {false, "{'model':'m','messages':[{'role':'user','content':'a'}],'add_special_tokens':true}", "add_special_tokens", E_UNSUPPORTED},
-        {false, "{'model':'m','messages':[{'role':'user','content':'a'}],'tools':[{}]}", "tools", E_UNSUPPORTED},
+        {false, "{'model':'m','messages':[{'role':'user','content':'a'}],'tools':[{}]}", "tools", E_INVALID},
+        {false, "{'model':'m','messages':[{'role':'user','content':'a'}],'tools':[{'type':'function','function':{'name':'f'}}],'chat_template_kwargs':{'x':1}}", "", 0},
+        {false, "{'model':'m','prompt':'a','tools':[{'type':'function','function':{'name':'f'}}]}", "tools", E_INVALID},
+        {false, "{'model':'m','prompt':'a','chat_template_kwargs':{'x':1}}", "chat_template_kwargs", E_INVALID},
         {false, "{'model':'m','prompt':'a','chat_template':'x','return_token_strs':'yes'}", "return_token_strs", E_INVALID}, /* what is wrong goes first */
         {false, "{'model':'m','prompt':'a','temperature':1}", "temperature", E_INVALID},
         {true, "{'model':'m','tokens':[1,2]}", "", 0},
@@ -47,7 +50,7 @@ static void test_requests(void **state) {
         CHECK(r == cases[i].code && strcmp(err.param, cases[i].param) == 0, "%s: %d \"%s\" %s", cases[i].body, r, err.param, err.message);
         if (i == 2) assert_true(t.message.no_special && t.message.strings && t.strings && strcmp(t.message.prompt, "a") == 0);
         if (i == 3) assert_true(t.message.no_generation_prompt && t.message.n_messages == 1 && !t.message.prompt[0]);
-        if (i == 16) assert_true(d.message.n_tokens == 2 && d.message.tokens[1] == 2 && strcmp(d.message.model, "m") == 0);
+        if (i == 19) assert_true(d.message.n_tokens == 2 && d.message.tokens[1] == 2 && strcmp(d.message.model, "m") == 0);
         json_free(body);
         arena_fini(&arena);
     }

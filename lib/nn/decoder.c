@@ -189,6 +189,16 @@ double nn_decoder_flops(const struct nn_decoder *d, uint32_t length) {
     return 2 * (c->layers * (attention + mlp + scores) + (double)c->width * c->vocab);
 }
 
+/* The stream of chance that a parameter's first values are drawn from: a number of its own for ever, whatever the order of the roles, so that a seed gives the same model in every release. */
+static const uint8_t STREAMS[MODEL_ROLES] = {
+    [MODEL_EMBED_TOKENS] = 0, [MODEL_EMBED_POSITIONS] = 1, [MODEL_FINAL_NORM_W] = 2, [MODEL_FINAL_NORM_B] = 3, [MODEL_LM_HEAD] = 4, [MODEL_ATTN_NORM_W] = 5, [MODEL_ATTN_NORM_B] = 6,
+    [MODEL_ATTN_Q_W] = 7, [MODEL_ATTN_Q_B] = 8, [MODEL_ATTN_K_W] = 9, [MODEL_ATTN_K_B] = 10, [MODEL_ATTN_V_W] = 11, [MODEL_ATTN_V_B] = 12, [MODEL_ATTN_Q_NORM_W] = 13,
+    [MODEL_ATTN_K_NORM_W] = 14, [MODEL_ATTN_O_W] = 15, [MODEL_ATTN_O_B] = 16, [MODEL_ATTN_POST_NORM_W] = 17, [MODEL_MLP_NORM_W] = 18, [MODEL_MLP_NORM_B] = 19, [MODEL_MLP_GATE_W] = 20,
+    [MODEL_MLP_GATE_B] = 21, [MODEL_MLP_UP_W] = 22, [MODEL_MLP_UP_B] = 23, [MODEL_MLP_DOWN_W] = 24, [MODEL_MLP_DOWN_B] = 25, [MODEL_MLP_POST_NORM_W] = 26, [MODEL_LM_HEAD_B] = 27,
+    [MODEL_EMBED_IN_W] = 28, [MODEL_EMBED_OUT_W] = 29, [MODEL_EMBED_TYPES] = 30, [MODEL_EMBED_NORM_W] = 31, [MODEL_EMBED_NORM_B] = 32, [MODEL_HEAD_DENSE_W] = 33, [MODEL_HEAD_DENSE_B] = 34,
+    [MODEL_HEAD_NORM_W] = 35, [MODEL_HEAD_OUT_W] = 36, [MODEL_HEAD_OUT_B] = 37, [MODEL_ROUTER_W] = 38, [MODEL_EXPERT_GATE_W] = 39, [MODEL_EXPERT_UP_W] = 40, [MODEL_EXPERT_DOWN_W] = 41,
+};
+
 void nn_decoder_init(const struct model_config *config, const struct model_param *params, size_t param_count, uint64_t seed, float *flat) {
     double deviation = config->initializer_range > 0 ? (double)config->initializer_range : 0.02;
     for (size_t i = 0; i < param_count; i++) {
@@ -202,7 +212,7 @@ void nn_decoder_init(const struct model_config *config, const struct model_param
         if (config->arch->positions == MODEL_POS_LEARNED && (p->role == MODEL_ATTN_O_W || p->role == MODEL_MLP_DOWN_W))
             scale /= sqrt(2.0 * config->layers); /* Radford et al. 2019, 2.3 */
         struct random random; /* one stream a parameter: the order of the list changes nothing */
-        random_seed2(&random, seed, ((uint64_t)p->role << 32) | p->layer);
+        random_seed2(&random, seed, ((uint64_t)STREAMS[p->role] << 32) | ((uint64_t)p->index << 16) | p->layer);
         for (size_t j = 0; j < n; j++) w[j] = matrix ? (float)(scale * random_normal(&random)) : norm_weight ? 1 : 0;
     }
 }

@@ -43,6 +43,9 @@ void request_free(struct request *q) {
     mem_free(q->messages);
     mem_free(q->bias);
     mem_free(q->stop_tokens);
+    mem_free(q->constraint);
+    mem_free(q->ends);
+    grammar_matcher_free(q->grammar);
     mem_free(q->tokens);
     sampler_counts_fini(&q->counts);
     stop_fini(&q->stop);
@@ -102,6 +105,8 @@ static int check(const struct engine *e, const struct engine_request *r, struct 
     if (!r->tokens && !e->dir.tokenizer)
         return error_set_param(err, E_UNSUPPORTED, "prompt", "the model has no tokenizer: give the prompt's tokens");
     if (r->stop_count > 0 && !e->dir.tokenizer) return error_set_param(err, E_UNSUPPORTED, "stop", "the model has no tokenizer: stop strings need one");
+    if (r->constraint != GRAMMAR_NONE && !e->dir.tokenizer)
+        return error_set_param(err, E_UNSUPPORTED, r->constraint_param ? r->constraint_param : "response_format", "the model has no tokenizer: a constraint needs one");
     return 0;
 }
 
@@ -115,6 +120,7 @@ static int copy_request(const struct engine *e, const struct engine_request *r, 
     q->given.stop = NULL;
     q->given.stop_tokens = NULL;
     q->given.sampling.bias = NULL;
+    q->given.constraint_text = (struct span){0};
     buf_init(&q->text, 64 << 20); /* an echoed prompt at most; a token's text is far below */
     buf_init(&q->raw, 64 << 20);
     int result = stop_init(&q->stop, r->stop, r->stop_count, err);
@@ -124,6 +130,8 @@ static int copy_request(const struct engine *e, const struct engine_request *r, 
     if (r->message_count > 0 && !r->tokens && copy_messages(q, r) != 0) goto out;
     if (!r->tokens && r->chat.data && !(q->chat = span_dup(r->chat))) goto out;
     if (!r->tokens && !r->chat.data && r->message_count == 0 && !(q->prompt = span_dup(r->prompt))) goto out;
+    if (r->constraint != GRAMMAR_NONE && !(q->constraint = span_dup(r->constraint_text))) goto out;
+    q->given.constraint_text = span_of(q->constraint, r->constraint_text.len);
     if (copy_array(&q->bias, r->sampling.bias, r->sampling.bias_count, sizeof *q->bias) != 0) goto out;
     if (copy_array(&q->stop_tokens, r->stop_tokens, r->stop_token_count, sizeof *q->stop_tokens) != 0) goto out;
     if (r->prompt_logprobs) {
@@ -234,6 +242,36 @@ static int make_chat(struct engine *e, struct request *q, struct tokens *ids, st
     return r;
 }
 
+static struct span token_text(void *arg, uint32_t id) {
+    const struct tokenizer *t = arg;
+    return id >= tokenizer_vocab_size(t) || tokenizer_is_special(t, id) ? SPAN("") : tokenizer_token_bytes(t, id);
+}
+
+/* What the answer must be, compiled, and the tokens that may end it. */
+static int make_grammar(struct engine *e, struct request *q, struct error *err) {
+    const char *param = q->given.constraint_param ? q->given.constraint_param : "response_format";
+    const struct model_config *c = &e->dir.config;
+    struct grammar *g = NULL;
+    int r = 0;
+    if (!e->vocab) r = grammar_vocab_new(&e->vocab, c->vocab, e->dir.tokenizer, token_text, err);
+    if (r == 0) r = grammar_compile(e->vocab, q->given.constraint, q->given.constraint_text, &g, err);
+    if (r == E_UNSUPPORTED || r == E_TOO_LARGE) r = E_INVALID; /* of the parameter, not of what we are */
+    if (r == E_INVALID) {
+        struct error said = *err;
+        return error_set_param(err, r, param, "'%s': %s", param, said.message);
+    }
+    if (r == 0) r = grammar_matcher_new(g, q->tokens_max, &q->grammar);
+    grammar_unref(g);
+    if (r == 0 && !(q->ends = mem_calloc(q->given.stop_token_count + c->eos_count + 2, sizeof *q->ends))) r = E_NOMEM;
+    if (r != 0) return error_set(err, r, "no memory for a request");
+    for (size_t i = 0; i < q->given.stop_token_count; i++) q->ends[q->end_count++] = q->stop_tokens[i];
+    if (q->given.ignore_eos) return 0;
+    for (uint32_t i = 0; i < c->eos_count; i++) q->ends[q->end_count++] = (uint32_t)c->eos_ids[i];
+    if (q->chat_stop) q->ends[q->end_count++] = e->im_end;
+    if (c->eos_count == 0 && tokenizer_eos(e->dir.tokenizer) != TOKEN_NONE) q->ends[q->end_count++] = tokenizer_eos(e->dir.tokenizer);
+    return 0;
+}
+
 /* The prompt's ids, and room for the whole answer: the token path allocates nothing. */
 static int make_tokens(struct engine *e, struct request *q, struct error *err) {
     struct tokens ids = {0};
@@ -283,6 +321,7 @@ static int make_tokens(struct engine *e, struct request *q, struct error *err) {
     for (size_t i = 0; i < n && r == 0; i++)
         if (all[i] >= e->dir.config.vocab) r = error_set(err, E_INVALID, "the tokenizer gives token %u, the model has %u", all[i], e->dir.config.vocab);
     if (r == 0 && q->counts_needed && (r = sampler_counts_prompt(&q->counts, all, n)) != 0) error_set(err, r, "no memory for a request");
+    if (r == 0 && q->given.constraint != GRAMMAR_NONE && q->tokens_max > 0) r = make_grammar(e, q, err);
     if (e->dir.tokenizer) detokenizer_init(&q->detokenizer, e->dir.tokenizer, !q->given.keep_special);
 out:
     tokens_fini(&ids);
@@ -433,6 +472,7 @@ void engine_free(struct engine *e) {
     kv_cache_fini(&e->kv);
     pool_free(e->pool);
     chat_template_free(e->chat_template);
+    grammar_vocab_free(e->vocab);
     model_dir_fini(&e->dir);
     pthread_cond_destroy(&e->intake_wake);
     pthread_cond_destroy(&e->step_wake);

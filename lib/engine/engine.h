@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "base/span.h"
+#include "engine/grammar.h"
 #include "engine/sampler.h"
 #include "engine/stop.h"
 #include "model/model_dir.h"
@@ -96,6 +97,9 @@ struct engine_request {
     uint32_t top_logits;  /* of the first new position: so many highest */
     int64_t deadline_ms;  /* of clock_mono_ms; 0: none */
     int32_t priority;     /* higher goes first */
+    enum grammar_kind constraint; /* what the answer must be (grammar.h); GRAMMAR_NONE: anything */
+    struct span constraint_text;
+    const char *constraint_param; /* what errors call it, borrowed for good; NULL: response_format */
     uint32_t credit;      /* tokens that may be produced before engine_grant; SCHEDULER_CREDIT_UNLIMITED (UINT32_MAX): no limit */
 };
 /* Sampling defaults of sampler_params_default, tokens_max −1, no limit of credit. */

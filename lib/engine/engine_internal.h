@@ -30,6 +30,7 @@ struct request {
     char **message_texts;
     struct sampler_bias *bias;
     uint32_t *stop_tokens;
+    char *constraint;
 
     /* under the lock: wishes of other threads */
     bool cancelled, arrived; /* arrived: at the engine's thread */
@@ -43,6 +44,9 @@ struct request {
     struct error failed; /* found at intake */
     struct sampler_counts counts;
     bool counts_needed;
+    struct grammar_matcher *grammar; /* NULL: the answer is free */
+    uint32_t *ends;                  /* with grammar: tokens that end the answer */
+    size_t end_count;
     struct detokenizer detokenizer;
     struct stop_matcher stop;
     struct buf text, raw; /* what the next event says; a token's text before the stop matcher */
@@ -77,6 +81,7 @@ struct engine {
     struct kv_cache kv;
     struct scheduler scheduler;
     uint32_t context, im_end;
+    struct grammar_vocab *vocab; /* the intake thread's: made when the first constraint comes */
     pthread_t intake_thread, step_thread;
     int threads_started;
 

@@ -192,8 +192,16 @@ static void sample_output(void *arg, size_t i, int thread) {
     }
     if (q->tokens_max == 0) return;
     if (q->given.logprobs) memcpy(s->raw, logits, s->vocab * sizeof *logits);
+    if (q->grammar && grammar_mask(q->grammar, q->ends, q->end_count, logits, s->vocab) == 0) {
+        o->token = GRAMMAR_END; /* nothing goes on and nothing may end it: a vocabulary that cannot say what is asked for */
+        return;
+    }
     o->result = sampler_draw(&q->given.sampling, &q->counts, q->len - q->prompt_len, logits, s, &o->token);
-    if (o->result == 0 && q->given.logprobs) {
+    if (o->result == 0 && q->grammar) {
+        o->token = grammar_hold(q->grammar, o->token);
+        if (o->token == GRAMMAR_END && q->end_count > 0) o->token = q->ends[0];
+    }
+    if (o->result == 0 && q->given.logprobs && o->token != GRAMMAR_END) {
         q->logprobs.top_count = q->given.top_logprobs;
         sampler_logprobs(s->raw, o->token, q->given.top_logprobs, s, &q->logprobs.logprob, q->logprobs.top);
     }
@@ -215,18 +223,28 @@ static void add_token(struct engine *e, const struct scheduler_item *item, struc
     struct error error = {0};
     bool ended = false, stopped = false, full = false;
     int r = o->result;
-    if (r != 0) error_set(&error, E_INTERNAL, "the model's output is not a number");
+    if (r == 0 && o->token == GRAMMAR_END) { /* without a token */
+        r = add_text(e, q, TOKEN_NONE, true, &stopped);
+        ended = true;
+        if (r != 0) error_set(&error, r, "no memory for an answer");
+    } else if (r != 0) error_set(&error, E_INTERNAL, "the model's output is not a number");
     else {
         q->tokens[q->len++] = o->token;
         full = q->len - q->prompt_len == q->tokens_max;
         ended = is_stop_token(e, q, o->token);
-        r = add_text(e, q, ended ? TOKEN_NONE : o->token, ended || full, &stopped);
+        bool whole = false;
+        if (q->grammar && !ended) {
+            if (grammar_accept(q->grammar, o->token) != 0) r = error_set(&error, E_INTERNAL, "a token that the constraint does not allow was chosen");
+            whole = grammar_must_end(q->grammar); /* nothing can follow: the answer needs no token to end it */
+        }
+        if (r == 0) r = add_text(e, q, ended ? TOKEN_NONE : o->token, ended || whole || full, &stopped);
         if (r == 0 && q->counts_needed) r = sampler_counts_add(&q->counts, o->token);
-        if (r != 0) error_set(&error, r, "no memory for an answer");
+        if (r != 0 && error.code == 0) error_set(&error, r, "no memory for an answer");
         event->tokens = &q->tokens[q->len - 1];
         event->token_count = 1;
         event->logprobs = q->given.logprobs ? &q->logprobs : NULL;
         event->stop_token = ended;
+        stopped |= whole;
         if (q->len == q->prompt_len + 1) {
             event->top_logits = q->top_logits;
             event->top_logit_count = q->top_logit_count;

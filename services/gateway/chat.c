@@ -183,21 +183,6 @@ static int take_tool_choice(struct generate_request *r, const char *name, const 
     return 0;
 }
 
-static int take_response_format(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
-    struct span type = json_string(json_get(v, "type"));
-    const struct json *schema = json_get(v, "json_schema");
-    if (json_type(v) != JSON_TYPE_OBJECT) return wrong_type(name, "an object", v, err);
-    if (span_eq_str(type, "text")) return 0;
-    if (span_eq_str(type, "json_schema")) {
-        if (json_string(json_get(schema, "name")).len == 0 || json_type(json_get(schema, "schema")) != JSON_TYPE_OBJECT)
-            return error_set_param(err, E_INVALID, "response_format.json_schema", "'response_format.json_schema' needs a name and a schema");
-    } else if (!span_eq_str(type, "json_object")) {
-        return error_set_param(err, E_INVALID, "response_format.type", "'response_format.type' must be text, json_object or json_schema");
-    }
-    note_unsupported(r, name);
-    return 0;
-}
-
 static int take_modalities(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
     if (json_type(v) != JSON_TYPE_ARRAY || json_size(v) == 0) return wrong_type(name, "a list", v, err);
     for (size_t i = 0; i < json_size(v); i++) {
@@ -259,7 +244,6 @@ static const struct parameter CHAT_PARAMETERS[] = {
     {"chat_template_kwargs", take_template_arguments},
     {"tools", take_tools},
     {"tool_choice", take_tool_choice},
-    {"response_format", take_response_format},
     {"modalities", take_modalities},
     {"store", take_only_false},
     {"metadata", take_object_unsupported},

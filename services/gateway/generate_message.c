@@ -29,6 +29,35 @@ static int check_numbers(Genloop__V1__GenerateRequest *m, struct error *err) {
     return 0;
 }
 
+static int check_texts(const char *name, const Genloop__V1__Texts *texts, size_t count_max, size_t size_max, struct error *err) {
+    if (texts->n_texts > count_max) return error_set_param(err, E_INVALID, name, "'%s' must have at most %zu strings", name, count_max);
+    for (size_t i = 0; i < texts->n_texts; i++) {
+        if (!texts->texts[i][0]) return error_set_param(err, E_INVALID, name, "'%s' has an empty string", name);
+        int r = check_length(name, texts->texts[i], size_max, err);
+        if (r < 0) return r;
+    }
+    return 0;
+}
+
+/* Its name is the field's, whatever the caller says: another could be a lie in an error. */
+static int check_constraint(Genloop__V1__GenerateRequest *m, struct error *err) {
+    m->constraint_param = (char *)"";
+    switch (m->constraint_case) {
+    case GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_JSON_SCHEMA: m->constraint_param = (char *)"json_schema"; return check_length("json_schema", m->json_schema, CONSTRAINT_BYTES_MAX, err);
+    case GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_JSON_OBJECT:
+        if (!m->json_object) m->constraint_case = GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT__NOT_SET;
+        m->constraint_param = (char *)"json_object";
+        return 0;
+    case GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_REGEX: m->constraint_param = (char *)"regex"; return check_length("regex", m->regex, CONSTRAINT_BYTES_MAX, err);
+    case GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_GRAMMAR: m->constraint_param = (char *)"grammar"; return check_length("grammar", m->grammar, CONSTRAINT_BYTES_MAX, err);
+    case GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_CHOICE:
+        m->constraint_param = (char *)"choice";
+        if (m->choice->n_texts == 0) return error_set_param(err, E_INVALID, "choice", "'choice' has nothing to choose from");
+        return check_texts("choice", m->choice, CHOICES_MAX, CONSTRAINT_BYTES_MAX, err);
+    default: return 0;
+    }
+}
+
 static int check_lists(const Genloop__V1__GenerateRequest *m, struct error *err) {
     int r = 0;
     if (m->n_stop > STOP_MAX) return error_set_param(err, E_INVALID, "stop", "'stop' must have at most %d strings", STOP_MAX);
@@ -71,7 +100,7 @@ int message_request_read(struct generate_request *r, struct arena *arena, struct
     int sources = (m->n_messages > 0) + (m->prompt[0] != 0) + (m->n_prompt_tokens > 0), code;
     if (m->model[0] && (code = check_length("model", m->model, REQUEST_MODEL_MAX, err)) < 0) return code;
     if ((code = check_length("user", m->user, USER_MAX, err)) < 0 || (code = check_length("session", m->session, SESSION_BYTES_MAX, err)) < 0) return code;
-    if ((code = check_numbers(m, err)) < 0 || (code = check_lists(m, err)) < 0 || (code = check_messages(r, err)) < 0) return code;
+    if ((code = check_constraint(m, err)) < 0 || (code = check_numbers(m, err)) < 0 || (code = check_lists(m, err)) < 0 || (code = check_messages(r, err)) < 0) return code;
     if (m->tool_name[0] || strcmp(m->tool_choice, "required") == 0) note_unsupported(r, "tool_choice");
     r->n = m->n ? m->n : 1;
     r->best_of = r->n;

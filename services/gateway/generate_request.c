@@ -58,6 +58,14 @@ int take_text(struct generate_request *r, const char *name, const struct json *v
     return 0;
 }
 
+char *json_text_in_arena(struct arena *arena, const struct json *v) {
+    struct buf text;
+    buf_init(&text, REQUEST_ARENA_MAX);
+    char *out = json_write(&text, v) == 0 ? text_in_arena(arena, buf_span(&text)) : NULL;
+    buf_fini(&text);
+    return out;
+}
+
 int take_tokens(struct generate_request *r, const char *name, const struct json *v, uint32_t **tokens, size_t *n, struct error *err) {
     size_t count = json_size(v);
     uint32_t *list = arena_calloc(r->arena, count ? count : 1, sizeof *list);
@@ -242,6 +250,113 @@ static int take_service_tier(struct generate_request *r, const char *name, const
     return 0;
 }
 
+static int take_texts(struct generate_request *r, const char *name, const struct json *v, size_t count_max, size_t size_max, Genloop__V1__Texts **out, struct error *err) {
+    if (json_type(v) != JSON_TYPE_ARRAY) return wrong_type(name, "a list of strings", v, err);
+    size_t n = json_size(v);
+    if (n > count_max) return error_set_param(err, E_INVALID, name, "'%s' must have at most %zu strings", name, count_max);
+    Genloop__V1__Texts *texts = arena_alloc(r->arena, sizeof *texts);
+    if (!texts) return no_memory(name, err);
+    genloop__v1__texts__init(texts);
+    if (!(texts->texts = arena_calloc(r->arena, n + 1, sizeof *texts->texts))) return no_memory(name, err);
+    for (size_t i = 0; i < n; i++) {
+        int code = take_text(r, name, json_at(v, i), size_max, &texts->texts[i], err);
+        if (code < 0) return code;
+        if (!texts->texts[i][0]) return error_set_param(err, E_INVALID, name, "'%s' has an empty string", name);
+    }
+    texts->n_texts = n;
+    *out = texts;
+    return 0;
+}
+
+/* ---- structured output ---- */
+
+/* One form is asked for, by whatever name; the schema, pattern or grammar itself is read by the replica, which says what is wrong with it. */
+static int set_constraint(struct generate_request *r, const char *name, Genloop__V1__GenerateRequest__ConstraintCase kind, struct error *err) {
+    if (r->message.constraint_case) return error_set_param(err, E_INVALID, name, "'%s' and '%s' both say what the answer must be: give one", r->message.constraint_param, name);
+    r->message.constraint_case = kind;
+    r->message.constraint_param = (char *)(uintptr_t)name; /* a row's name */
+    return 0;
+}
+
+static int take_schema(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+    char *text = json_type(v) == JSON_TYPE_STRING ? text_in_arena(r->arena, json_string(v)) : json_text_in_arena(r->arena, v);
+    if (!text) return no_memory(name, err);
+    if (strlen(text) > CONSTRAINT_BYTES_MAX) return error_set_param(err, E_INVALID, name, "'%s': the schema must have at most %d bytes", name, CONSTRAINT_BYTES_MAX);
+    int code = set_constraint(r, name, GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_JSON_SCHEMA, err);
+    if (code == 0) r->message.json_schema = text;
+    return code;
+}
+
+static int take_json_object(struct generate_request *r, const char *name, struct error *err) {
+    int code = set_constraint(r, name, GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_JSON_OBJECT, err);
+    if (code == 0) r->message.json_object = true;
+    return code;
+}
+
+static int take_guided_json(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+    if (json_type(v) != JSON_TYPE_OBJECT && json_type(v) != JSON_TYPE_STRING) return wrong_type(name, "a JSON schema", v, err);
+    return take_schema(r, name, v, err);
+}
+
+static int take_guided_regex(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+    char *text;
+    int code = take_text(r, name, v, CONSTRAINT_BYTES_MAX, &text, err);
+    if (code == 0) code = set_constraint(r, name, GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_REGEX, err);
+    if (code == 0) r->message.regex = text;
+    return code;
+}
+
+static int take_guided_grammar(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+    char *text;
+    int code = take_text(r, name, v, CONSTRAINT_BYTES_MAX, &text, err);
+    if (code == 0) code = set_constraint(r, name, GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_GRAMMAR, err);
+    if (code == 0) r->message.grammar = text;
+    return code;
+}
+
+static int take_guided_choice(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+    Genloop__V1__Texts *texts = NULL;
+    int code = take_texts(r, name, v, CHOICES_MAX, CONSTRAINT_BYTES_MAX, &texts, err);
+    if (code == 0 && texts->n_texts == 0) code = error_set_param(err, E_INVALID, name, "'%s' has nothing to choose from", name);
+    if (code == 0) code = set_constraint(r, name, GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_CHOICE, err);
+    if (code == 0) r->message.choice = texts;
+    return code;
+}
+
+/* vLLM's newer form of the guided_ parameters: {"json": …} and so on, one of them. */
+static int take_structured_outputs(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+    void *iterator = NULL;
+    struct span key;
+    const struct json *value;
+    int code = 0;
+    if (json_type(v) != JSON_TYPE_OBJECT) return wrong_type(name, "an object", v, err);
+    while (code == 0 && json_next(v, &iterator, &key, &value)) {
+        bool object = false;
+        if (json_is_null(value)) continue;
+        if (span_eq_str(key, "json")) code = take_guided_json(r, name, value, err);
+        else if (span_eq_str(key, "regex")) code = take_guided_regex(r, name, value, err);
+        else if (span_eq_str(key, "grammar")) code = take_guided_grammar(r, name, value, err);
+        else if (span_eq_str(key, "choice")) code = take_guided_choice(r, name, value, err);
+        else if (span_eq_str(key, "json_object")) {
+            code = take_flag(name, value, &object, err);
+            if (code == 0 && object) code = take_json_object(r, name, err);
+        } else code = error_set_param(err, E_INVALID, name, "'structured_outputs' has no '%.*s': it takes json, regex, grammar, choice or json_object", (int)(key.len < 64 ? key.len : 64), key.data);
+    }
+    return code;
+}
+
+static int take_response_format(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+    struct span type = json_string(json_get(v, "type"));
+    const struct json *schema = json_get(v, "json_schema");
+    if (json_type(v) != JSON_TYPE_OBJECT) return wrong_type(name, "an object", v, err);
+    if (span_eq_str(type, "text")) return 0;
+    if (span_eq_str(type, "json_object")) return take_json_object(r, name, err);
+    if (!span_eq_str(type, "json_schema")) return error_set_param(err, E_INVALID, "response_format.type", "'response_format.type' must be text, json_object or json_schema");
+    if (json_string(json_get(schema, "name")).len == 0 || json_type(json_get(schema, "schema")) != JSON_TYPE_OBJECT)
+        return error_set_param(err, E_INVALID, "response_format.json_schema", "'response_format.json_schema' needs a name and a schema");
+    return take_schema(r, name, json_get(schema, "schema"), err);
+}
+
 const struct parameter SHARED_PARAMETERS[] = {
     {"model", take_model},
     {"max_tokens", take_max_tokens},
@@ -252,6 +367,12 @@ const struct parameter SHARED_PARAMETERS[] = {
     {"frequency_penalty", take_frequency_penalty},
     {"presence_penalty", take_presence_penalty},
     {"repetition_penalty", take_repetition_penalty},
+    {"response_format", take_response_format},
+    {"guided_json", take_guided_json},
+    {"guided_regex", take_guided_regex},
+    {"guided_grammar", take_guided_grammar},
+    {"guided_choice", take_guided_choice},
+    {"structured_outputs", take_structured_outputs},
     {"seed", take_seed},
     {"n", take_n},
     {"stop", take_stop},

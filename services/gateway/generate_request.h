@@ -26,6 +26,8 @@ enum {
     SESSION_BYTES_MAX = 256,
     STOP_TOKENS_MAX = 64,
     TOOLS_MAX = 128,                      /* OpenAI's own */
+    CONSTRAINT_BYTES_MAX = 1 << 20,       /* the engine's grammars */
+    CHOICES_MAX = 4096,
 };
 #define TOP_P_LEAST 1e-9 /* OpenAI takes 0: the most likely token alone, as any share below its probability */
 
@@ -87,6 +89,8 @@ int take_tools(struct generate_request *r, const char *name, const struct json *
 int put_tools(struct generate_request *r, struct error *err);                                             /* r->tools go into the message, in order */
 /* Further variables of the chat template, as vLLM takes them. */
 int take_template_arguments(struct generate_request *r, const char *name, const struct json *v, struct error *err);
+/* A value as JSON text in the arena; NULL where it has no room. */
+char *json_text_in_arena(struct arena *arena, const struct json *v);
 /* A list of token ids. */
 int take_tokens(struct generate_request *r, const char *name, const struct json *v, uint32_t **tokens, size_t *n, struct error *err);
 

@@ -35,7 +35,8 @@ const size_t OPENAPI_DOORS_COUNT = sizeof OPENAPI_DOORS / sizeof *OPENAPI_DOORS;
 
 #define GENERATION                                                                                                                                                            \
     "model:string! max_tokens:integer temperature:number top_p:number top_k:integer min_p:number frequency_penalty:number presence_penalty:number repetition_penalty:number " \
-    "seed:integer n:integer stop:any stop_token_ids:[integer] ignore_eos:boolean logit_bias:object stream:boolean stream_options:@StreamOptions user:string"
+    "seed:integer n:integer stop:any stop_token_ids:[integer] ignore_eos:boolean logit_bias:object " \
+    "response_format:@ResponseFormat guided_json:object guided_regex:string guided_grammar:string guided_choice:[string] structured_outputs:@StructuredOutputs stream:boolean stream_options:@StreamOptions user:string"
 
 const struct openapi_schema OPENAPI_SCHEMAS[] = {
     {"Error", "error:@ErrorDetail!"},
@@ -50,6 +51,9 @@ const struct openapi_schema OPENAPI_SCHEMAS[] = {
     {"FunctionTool", "type:=function! function:@ToolFunction!"},
     {"ChatCompletionRequest", "messages:[@Message]! max_completion_tokens:integer logprobs:boolean top_logprobs:integer tools:[@FunctionTool] tool_choice:any parallel_tool_calls:boolean "
                               "chat_template_kwargs:object " GENERATION},
+    {"ResponseFormat", "type:text|json_object|json_schema! json_schema:@NamedSchema"},
+    {"NamedSchema", "name:string! description:string schema:object! strict:boolean?"},
+    {"StructuredOutputs", "json:object regex:string grammar:string choice:[string] json_object:boolean"},
     {"ChatChoice", "index:integer! message:@Message! finish_reason:string!? logprobs:object?"},
     {"Usage", "prompt_tokens:integer! completion_tokens:integer! total_tokens:integer!"},
     {"ChatCompletion", "id:string! object:=chat.completion! created:integer! model:string! choices:[@ChatChoice]! usage:@Usage"},

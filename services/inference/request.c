@@ -174,6 +174,33 @@ int request_of_tokens(const Genloop__V1__TokenizeRequest *m, struct arena *arena
     return 0;
 }
 
+/* What the answer must be, as the engine takes it. */
+static int constraint_of(const Genloop__V1__GenerateRequest *m, struct arena *arena, struct engine_request *r, struct error *err) {
+    static const char *const names[] = {"response_format", "guided_json", "guided_regex", "guided_grammar", "guided_choice", "structured_outputs", "json_schema", "json_object", "regex", "grammar", "choice"};
+    struct buf text;
+    struct json_out w;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(m->constraint_param, names[i]) == 0) r->constraint_param = names[i];
+    switch (m->constraint_case) {
+    case GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_JSON_SCHEMA: r->constraint = GRAMMAR_JSON_SCHEMA, r->constraint_text = span_str(m->json_schema); return 0;
+    case GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_JSON_OBJECT: r->constraint = m->json_object ? GRAMMAR_JSON_OBJECT : GRAMMAR_NONE; return 0;
+    case GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_REGEX: r->constraint = GRAMMAR_REGEX, r->constraint_text = span_str(m->regex); return 0;
+    case GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_GRAMMAR: r->constraint = GRAMMAR_GBNF, r->constraint_text = span_str(m->grammar); return 0;
+    case GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_CHOICE:
+        buf_init(&text, 4 * GRAMMAR_TEXT_MAX);
+        json_begin(&w, &text);
+        json_array(&w);
+        for (size_t i = 0; i < m->choice->n_texts; i++) json_put_str(&w, m->choice->texts[i]);
+        json_array_end(&w);
+        r->constraint = GRAMMAR_CHOICE;
+        r->constraint_text = arena_span(arena, buf_span(&text));
+        bool whole = !text.failed && r->constraint_text.data;
+        buf_fini(&text);
+        return whole ? 0 : error_set_param(err, E_INVALID, r->constraint_param ? r->constraint_param : "choice", "the texts to choose from are too large");
+    default: return 0;
+    }
+}
+
 int request_from_message(const Genloop__V1__GenerateRequest *m, struct arena *arena, struct engine_request *out, struct error *err) {
     struct engine_request r;
     int result = check_given_once(m, err);
@@ -212,6 +239,7 @@ int request_from_message(const Genloop__V1__GenerateRequest *m, struct arena *ar
     s->bias_count = m->n_logit_bias;
     for (size_t i = 0; i < m->n_stop; i++)
         if (m->stop[i][0]) stop[r.stop_count++] = span_str(m->stop[i]); /* an empty one, or one that began with a NUL, ends nothing */
+    if ((result = constraint_of(m, arena, &r, err)) != 0) return result;
     r.stop = stop;
     r.stop_tokens = m->stop_tokens;
     r.stop_token_count = m->n_stop_tokens;

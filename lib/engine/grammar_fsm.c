@@ -190,7 +190,7 @@ static void expand_set(struct subsets *s, struct grammar *g, struct letters *let
         }
     }
     if (b->failed) return;
-    qsort(letters->items, letters->len, sizeof *letters->items, compare_letters);
+    if (letters->len > 1) qsort(letters->items, letters->len, sizeof *letters->items, compare_letters);
     /* Bytes: between two borders all are alike. */
     for (uint32_t low = 0; low < 256 && bytes > 0 && !b->failed;) {
         size_t n = 0;

@@ -14,7 +14,7 @@
 enum { VIEW_MAX = 24, PROPERTIES_MAX = 1024, PATH_MAX = 256 };
 
 struct part {
-    const struct json *schema;
+    const struct json *schema, *root; /* root: what its $ref begin at: the document, or the part of it that has a $id (JSON Schema 2020-12, 8.2.1) */
     bool ref_done, all_done, any_done, one_done;
 };
 struct view {
@@ -23,12 +23,11 @@ struct view {
 };
 struct pending {
     uint32_t rule;
-    const struct json *schema;
+    const struct json *schema, *root;
     char path[PATH_MAX];
 };
 struct schema {
     struct builder *b;
-    const struct json *root;
     struct pending *pending;
     size_t pending_count, pending_capacity, next_name;
     char path[PATH_MAX];
@@ -49,11 +48,11 @@ static void path_pop(struct schema *s, size_t before) {
 static int fail(struct schema *s, int code, const char *what) { return builder_fail(s->b, code, "the schema at %s: %s", s->path, what); }
 static int fail_key(struct schema *s, int code, const char *key, const char *what) { return builder_fail(s->b, code, "the schema at %s: '%s' %s", s->path, key, what); }
 
-static bool view_add(struct schema *s, struct view *v, const struct json *schema) {
+static bool view_add(struct schema *s, struct view *v, const struct json *schema, const struct json *root) {
     if (json_type(schema) == JSON_TYPE_BOOL && json_bool(schema, false)) return true; /* true says nothing */
     if (json_type(schema) != JSON_TYPE_OBJECT && json_type(schema) != JSON_TYPE_BOOL) return (void)fail(s, E_INVALID, "a schema must be an object, true or false"), false;
     if (v->count == VIEW_MAX) return (void)builder_fail(s->b, E_TOO_LARGE, "the schema at %s: more than %d schemas hold at once", s->path, VIEW_MAX), false;
-    v->parts[v->count++] = (struct part){.schema = schema};
+    v->parts[v->count++] = (struct part){.schema = schema, .root = json_get(schema, "$id") ? schema : root};
     return true;
 }
 
@@ -495,9 +494,9 @@ static void collect_properties(struct schema *s, const struct view *v, struct pr
         for (size_t k = 0; k < *n; k++) {
             const struct json *own = json_get_span(properties, list[k].name);
             if (!builder_step(s->b, 1)) return;
-            if (own) view_add(s, &list[k].view, own);
+            if (own) view_add(s, &list[k].view, own, v->parts[i].root);
             else if (json_type(more) == JSON_TYPE_BOOL && !json_bool(more, true)) list[k].never = true;
-            else if (more) view_add(s, &list[k].view, more);
+            else if (more) view_add(s, &list[k].view, more, v->parts[i].root);
         }
     }
 }
@@ -513,7 +512,7 @@ static void build_object(struct schema *s, uint32_t from, const struct view *v, 
         if (!extra) continue;
         said = true;
         if (json_type(extra) == JSON_TYPE_BOOL && !json_bool(extra, true)) more = false;
-        else view_add(s, &others, extra);
+        else view_add(s, &others, extra, v->parts[i].root);
     }
     more = more && (said || !named);
     if (!named && more && others.count == 0) {
@@ -600,7 +599,7 @@ static void build_array(struct schema *s, uint32_t from, const struct view *v, u
         if (!rest) continue;
         said = true;
         if (json_type(rest) == JSON_TYPE_BOOL && !json_bool(rest, true)) more = false;
-        else view_add(s, &items, rest);
+        else view_add(s, &items, rest, v->parts[i].root);
     }
     if (named > GRAMMAR_REPEAT_MAX) builder_fail(b, E_TOO_LARGE, "the schema at %s: more than %d prefixItems", s->path, GRAMMAR_REPEAT_MAX);
     if (named > 0 && !said && min <= named) more = false; /* as with properties: none that is not named, where none is asked for */
@@ -616,8 +615,8 @@ static void build_array(struct schema *s, uint32_t from, const struct view *v, u
             for (size_t k = 0; k < v->count; k++) {
                 const struct json *prefix = json_get(v->parts[k].schema, "prefixItems"), *rest = json_get(v->parts[k].schema, "items");
                 if (json_type(rest) == JSON_TYPE_ARRAY) prefix = rest;
-                if (i < json_size(prefix)) view_add(s, &one, json_at(prefix, i));
-                else if (json_type(rest) == JSON_TYPE_OBJECT || json_type(rest) == JSON_TYPE_BOOL) view_add(s, &one, rest);
+                if (i < json_size(prefix)) view_add(s, &one, json_at(prefix, i), v->parts[k].root);
+                else if (json_type(rest) == JSON_TYPE_OBJECT || json_type(rest) == JSON_TYPE_BOOL) view_add(s, &one, rest, v->parts[k].root);
             }
             size_t before = path_push(s, SPAN("prefixItems"));
             after = build_view(s, value, &one, depth + 1);
@@ -646,8 +645,8 @@ static void build_array(struct schema *s, uint32_t from, const struct view *v, u
 static int hex_of(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; }
 
 /* "#/$defs/a~1b" → what it names. */
-static const struct json *resolve(struct schema *s, struct span ref) {
-    const struct json *at = s->root;
+static const struct json *resolve(struct schema *s, struct span ref, const struct json *root) {
+    const struct json *at = root;
     if (ref.len == 0 || ref.data[0] != '#') return (void)fail_key(s, E_UNSUPPORTED, "$ref", "to another document is not supported"), NULL;
     struct span rest = span_skip(ref, 1), token;
     if (rest.len > 0 && rest.data[0] != '/') return (void)fail_key(s, E_UNSUPPORTED, "$ref", "to an anchor is not supported: use #/$defs/…"), NULL;
@@ -673,7 +672,7 @@ static const struct json *resolve(struct schema *s, struct span ref) {
     return at;
 }
 
-static uint32_t reference_rule(struct schema *s, struct span ref, const struct json *target) {
+static uint32_t reference_rule(struct schema *s, struct span ref, const struct json *target, const struct json *root) {
     char name[128];
     bool made;
     (void)snprintf(name, sizeof name, "ref %p", (const void *)target);
@@ -681,7 +680,7 @@ static uint32_t reference_rule(struct schema *s, struct span ref, const struct j
     if (!made || s->b->failed) return rule;
     if (array_reserve(&s->pending, &s->pending_capacity, s->pending_count + 1, sizeof *s->pending) != 0) return (void)builder_fail(s->b, E_NOMEM, "no memory for a grammar"), 0;
     struct pending *p = &s->pending[s->pending_count++];
-    *p = (struct pending){.rule = rule, .schema = target};
+    *p = (struct pending){.rule = rule, .schema = target, .root = root};
     span_copy(p->path, sizeof p->path, ref);
     return rule;
 }
@@ -703,14 +702,14 @@ static bool gather(struct schema *s, struct view *v) {
         if (ref && !p->ref_done) {
             p->ref_done = true;
             if (json_type(ref) != JSON_TYPE_STRING) return (void)fail_key(s, E_INVALID, "$ref", "must be a string"), false;
-            const struct json *target = resolve(s, json_string(ref));
-            if (!target || !view_add(s, v, target)) return false;
+            const struct json *root = p->root, *target = resolve(s, json_string(ref), root);
+            if (!target || !view_add(s, v, target, root)) return false;
         }
         if (all && !p->all_done) {
             p->all_done = true;
             if (json_type(all) != JSON_TYPE_ARRAY || json_size(all) == 0) return (void)fail_key(s, E_INVALID, "allOf", "must be a list of schemas"), false;
             for (size_t k = 0; k < json_size(all); k++)
-                if (!view_add(s, v, json_at(all, k))) return false;
+                if (!view_add(s, v, json_at(all, k), p->root)) return false;
         }
     }
     return true;
@@ -737,8 +736,8 @@ static uint32_t build_view(struct schema *s, uint32_t from, const struct view *g
     if (v.count == 1 && json_get(v.parts[0].schema, "$ref") && !v.parts[0].ref_done && only_reference(v.parts[0].schema)) {
         const struct json *ref = json_get(v.parts[0].schema, "$ref");
         if (json_type(ref) != JSON_TYPE_STRING) return (void)fail_key(s, E_INVALID, "$ref", "must be a string"), 0;
-        const struct json *target = resolve(s, json_string(ref));
-        if (target) nfa_call(b, from, reference_rule(s, json_string(ref), target), to);
+        const struct json *root = v.parts[0].root, *target = resolve(s, json_string(ref), root);
+        if (target) nfa_call(b, from, reference_rule(s, json_string(ref), target, root), to);
         return to;
     }
     if (!gather(s, &v) || !check_keywords(s, &v)) return 0;
@@ -759,7 +758,7 @@ static uint32_t build_view(struct schema *s, uint32_t from, const struct view *g
                 bool alone = json_size(v.parts[i].schema) == 1 && v.count == 1;
                 size_t mark = path_push(s, span_str(index));
                 if (alone) each.count = 0;
-                if (view_add(s, &each, json_at(list, k))) nfa_free(b, build_view(s, from, &each, depth + 1), to);
+                if (view_add(s, &each, json_at(list, k), v.parts[i].root)) nfa_free(b, build_view(s, from, &each, depth + 1), to);
                 path_pop(s, mark);
             }
             path_pop(s, before);
@@ -817,10 +816,10 @@ void schema_build(struct builder *b, struct span text) {
         b->failed = E_INVALID;
         return;
     }
-    struct schema s = {.b = b, .root = root, .path = "#", .path_len = 1};
+    struct schema s = {.b = b, .path = "#", .path_len = 1};
     struct view v = {.count = 0};
     uint32_t rule = nfa_rule(b, SPAN("root"), NULL);
-    if (!b->failed && view_add(&s, &v, root)) {
+    if (!b->failed && view_add(&s, &v, root, root)) {
         b->rules[rule].defined = true;
         uint32_t end = build_view(&s, b->rules[rule].start, &v, 0);
         if (!b->failed) nfa_free(b, end, b->rules[rule].end);
@@ -830,7 +829,7 @@ void schema_build(struct builder *b, struct span text) {
         span_copy(s.path, sizeof s.path, span_str(p.path));
         s.path_len = strlen(s.path);
         v = (struct view){.count = 0};
-        if (!view_add(&s, &v, p.schema)) break;
+        if (!view_add(&s, &v, p.schema, p.root)) break;
         b->rules[p.rule].defined = true;
         uint32_t end = build_view(&s, b->rules[p.rule].start, &v, 0);
         if (!b->failed) nfa_free(b, end, b->rules[p.rule].end);

@@ -262,7 +262,6 @@ static int check_tools(struct generate_request *r, struct error *err) {
     if (json_size(r->tools) == 0) return free_to ? 0 : error_set_param(err, E_INVALID, "tool_choice", "'tool_choice' is given without 'tools'");
     for (size_t i = 0; !found && i < json_size(r->tools); i++) found = span_eq(wanted, json_string(json_get(json_get(json_at(r->tools, i), "function"), "name")));
     if (!found) return error_set_param(err, E_INVALID, "tool_choice", "'tool_choice' names a function that is not among 'tools'");
-    if (!free_to) note_unsupported(r, "tool_choice");
     if (wanted.len && !(r->message.tool_name = text_in_arena(r->arena, wanted))) return no_room("tool_choice", err);
     r->message.tool_choice = (char *)(wanted.len || span_eq_str(word, "required") ? "required" : span_eq_str(word, "none") ? "none" : "auto");
     return put_tools(r, err);

@@ -101,7 +101,6 @@ int message_request_read(struct generate_request *r, struct arena *arena, struct
     if (m->model[0] && (code = check_length("model", m->model, REQUEST_MODEL_MAX, err)) < 0) return code;
     if ((code = check_length("user", m->user, USER_MAX, err)) < 0 || (code = check_length("session", m->session, SESSION_BYTES_MAX, err)) < 0) return code;
     if ((code = check_constraint(m, err)) < 0 || (code = check_numbers(m, err)) < 0 || (code = check_lists(m, err)) < 0 || (code = check_messages(r, err)) < 0) return code;
-    if (m->tool_name[0] || strcmp(m->tool_choice, "required") == 0) note_unsupported(r, "tool_choice");
     r->n = m->n ? m->n : 1;
     r->best_of = r->n;
     r->echo = m->echo;

@@ -2,7 +2,7 @@
 
 #include "base/json.h"
 
-enum { CHAT_JSON_MAX = 48 << 20, TOOLS_MAX = 128 }; /* OpenAI takes so many tools */
+enum { CHAT_JSON_MAX = 48 << 20, TOOLS_MAX = 128, CALLS_REQUIRED_MAX = 8 }; /* OpenAI takes so many tools */
 
 static int check_given_once(const Genloop__V1__GenerateRequest *m, struct error *err) {
     int given = (m->n_messages > 0) + (m->prompt[0] != 0) + (m->n_prompt_tokens > 0);
@@ -31,6 +31,8 @@ static bool is_plain(const Genloop__V1__GenerateRequest *m) {
 }
 
 static bool tools_wanted(const Genloop__V1__GenerateRequest *m) { return m->n_tools > 0 && strcmp(m->tool_choice, "none") != 0; }
+
+static bool calls_required(const Genloop__V1__GenerateRequest *m) { return tools_wanted(m) && (m->tool_name[0] || strcmp(m->tool_choice, "required") == 0); }
 
 static void write_message(struct json_out *w, const Genloop__V1__ChatMessage *m) {
     json_object(w);
@@ -138,7 +140,7 @@ bool request_parsing(const Genloop__V1__GenerateRequest *m, const struct chat_te
     struct span *names = arena_calloc(arena, m->n_tools + 1, sizeof *names);
     *o = (struct chat_parser_options){.style = CHAT_STYLE_NONE, .reasoning = chat_template_reasons(c), .tools = names};
     if (tools_wanted(m) && names) {
-        o->style = m->tool_name[0] || strcmp(m->tool_choice, "required") == 0 ? CHAT_STYLE_JSON : chat_template_style(c);
+        o->style = calls_required(m) ? CHAT_STYLE_JSON : chat_template_style(c);
         for (size_t i = 0; i < m->n_tools; i++) names[o->tool_count++] = span_str(m->tools[i]->name);
     }
     return o->reasoning || o->style != CHAT_STYLE_NONE;
@@ -174,6 +176,68 @@ int request_of_tokens(const Genloop__V1__TokenizeRequest *m, struct arena *arena
     return 0;
 }
 
+/* Calls and nothing else, as CHAT_STYLE_JSON reads them: [{"name": …, "arguments": …}, …], each of a tool that was given. A tool's schema is a document of its own ($id), so that its references
+ * find what they mean. */
+static int calls_constraint(const Genloop__V1__GenerateRequest *m, struct arena *arena, struct engine_request *r, struct error *err) {
+    struct buf text;
+    struct json_out w;
+    int result = 0;
+    buf_init(&text, GRAMMAR_TEXT_MAX);
+    json_begin(&w, &text);
+    json_object(&w);
+    json_str(&w, "type", "array");
+    json_num(&w, "minItems", 1);
+    json_num(&w, "maxItems", m->one_tool_call || m->tool_name[0] ? 1 : CALLS_REQUIRED_MAX);
+    json_key(&w, "items");
+    json_object(&w);
+    json_key(&w, "anyOf");
+    json_array(&w);
+    for (size_t i = 0; i < m->n_tools && result == 0; i++) {
+        const Genloop__V1__Tool *tool = m->tools[i];
+        struct json *parameters = NULL;
+        if (m->tool_name[0] && strcmp(m->tool_name, tool->name) != 0) continue;
+        if (tool->parameters[0]) result = json_parse(span_str(tool->parameters), &parameters, err);
+        json_object(&w);
+        json_str(&w, "type", "object");
+        json_key(&w, "properties");
+        json_object(&w);
+        json_key(&w, "name");
+        json_object(&w);
+        json_str(&w, "const", tool->name);
+        json_object_end(&w);
+        json_key(&w, "arguments");
+        json_object(&w);
+        if (!json_get(parameters, "type") && !json_get(parameters, "$ref")) json_str(&w, "type", "object");
+        if (!json_get(parameters, "$id")) json_str(&w, "$id", tool->name);
+        void *iterator = NULL;
+        struct span key;
+        const struct json *value;
+        while (json_next(parameters, &iterator, &key, &value)) {
+            json_key_span(&w, key);
+            json_put_value(&w, value);
+        }
+        json_object_end(&w);
+        json_object_end(&w);
+        json_key(&w, "required");
+        json_array(&w);
+        json_put_str(&w, "name");
+        json_put_str(&w, "arguments");
+        json_array_end(&w);
+        json_flag(&w, "additionalProperties", false);
+        json_object_end(&w);
+        json_free(parameters);
+    }
+    json_array_end(&w);
+    json_object_end(&w);
+    json_object_end(&w);
+    if (result == 0 && text.failed) result = text.failed == E_NOMEM ? error_set(err, E_NOMEM, "no memory for a request") : error_set_param(err, E_INVALID, "tools", "'tools' are too large to be held to");
+    r->constraint = GRAMMAR_JSON_SCHEMA;
+    r->constraint_param = "tools";
+    r->constraint_text = arena_span(arena, buf_span(&text));
+    buf_fini(&text);
+    return result != 0 || r->constraint_text.data ? result : error_set(err, E_NOMEM, "no memory for a request");
+}
+
 /* What the answer must be, as the engine takes it. */
 static int constraint_of(const Genloop__V1__GenerateRequest *m, struct arena *arena, struct engine_request *r, struct error *err) {
     static const char *const names[] = {"response_format", "guided_json", "guided_regex", "guided_grammar", "guided_choice", "structured_outputs", "json_schema", "json_object", "regex", "grammar", "choice"};
@@ -181,6 +245,10 @@ static int constraint_of(const Genloop__V1__GenerateRequest *m, struct arena *ar
     struct json_out w;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(m->constraint_param, names[i]) == 0) r->constraint_param = names[i];
+    if (calls_required(m)) {
+        if (m->constraint_case) return error_set_param(err, E_INVALID, "tool_choice", "'tool_choice' that asks for a call leaves no room for '%s'", r->constraint_param ? r->constraint_param : "response_format");
+        return calls_constraint(m, arena, r, err);
+    }
     switch (m->constraint_case) {
     case GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_JSON_SCHEMA: r->constraint = GRAMMAR_JSON_SCHEMA, r->constraint_text = span_str(m->json_schema); return 0;
     case GENLOOP__V1__GENERATE_REQUEST__CONSTRAINT_JSON_OBJECT: r->constraint = m->json_object ? GRAMMAR_JSON_OBJECT : GRAMMAR_NONE; return 0;

@@ -154,6 +154,7 @@ static const struct language SCHEMAS[] = {
     {"{\"type\":\"string\",\"format\":\"ipv4\"}", {"\"255.0.10.1\""}, {"\"256.0.0.1\"", "\"1.2.3\"", "\"01.2.3.4\""}},
     {"{\"type\":\"string\",\"format\":\"email\"}", {"\"a.b@example.org\""}, {"\"a@\"", "\".a@b.c\""}},
     {"{\"type\":\"string\",\"format\":\"uri\"}", {"\"https://example.org:80/a/b\""}, {"\"example.org\""}},
+    {"{\"properties\":{\"a\":{\"$id\":\"in\",\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/x\"},\"minItems\":1,\"$defs\":{\"x\":{\"const\":1}}}},\"required\":[\"a\"],\"$defs\":{\"x\":{\"const\":2}}}", {"{\"a\": [1]}"}, {"{\"a\": [2]}"}},
     {"{}", {"1", "\"a\"", "[{\"a\": [null, true]}]", "{}"}, {"[1,2]", "tru"}},
     {"{\"properties\":{\"\xC3\xA9\\\"\":{\"enum\":[\"\xF0\x9F\x99\x82\"]}},\"required\":[\"\xC3\xA9\\\"\"]}", {"{\"\xC3\xA9\\\"\": \"\xF0\x9F\x99\x82\"}"}, {"{}"}},
 };
@@ -267,6 +268,7 @@ static void test_walks(void **state) {
     struct buf text;
     buf_init(&text, 1 << 20);
     for (size_t i = 0; i < sizeof SCHEMAS / sizeof *SCHEMAS; i++) {
+        if (strstr(SCHEMAS[i].text, "$id")) continue; /* the check below knows one document */
         struct grammar *g = compiled(GRAMMAR_JSON_SCHEMA, SCHEMAS[i].text);
         struct json *schema, *value;
         struct error err = {0};

@@ -192,8 +192,16 @@ int model_dir_load(struct model_dir *out, const char *dir, enum model_weights_mo
         else *out = m;
         return r;
     }
+    /* A directory whose weights are a GGUF file (an imported one: what stands beside it was taken from it, for whoever reads JSON) is that file. */
+    int r = join(path, dir, "model.gguf", err);
+    if (!r && file_exists(path)) {
+        r = model_dir_load_gguf(&m, path, mode, flags, err);
+        if (r) model_dir_fini(&m);
+        else *out = m;
+        return r;
+    }
     buf_init(&text, MODEL_CONFIG_FILE_MAX);
-    int r = join(path, dir, "config.json", err);
+    if (!r) r = join(path, dir, "config.json", err);
     bool bare = !r && (flags & MODEL_DIR_NO_CONFIG) && !file_exists(path);
     if (!r && !bare) r = file_read(path, &text, err);
     if (!r && !bare) {

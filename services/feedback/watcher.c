@@ -318,9 +318,11 @@ static void gather(void *arg) {
     w->n_versions = w->n_names = w->n_actions = 0;
     memset(&w->err, 0, sizeof w->err);
     holder_read(s->holder, w, look_at_registry);
-    struct rows jobs = {0}, measured = {0}, judged = {0}, wishes = {0};
+    struct rows jobs = {0}, imports = {0}, measured = {0}, judged = {0}, wishes = {0};
     int r = facts_each_job(&s->facts, GENLOOP__V1__JOB_KIND__JOB_KIND_TRAIN, GENLOOP__V1__JOB_STATE__JOB_STATE_SUCCEEDED, &jobs, collect, &w->err);
     look_at_rows(&jobs, r, w, look_at_job);
+    if (r == 0) r = facts_each_job(&s->facts, GENLOOP__V1__JOB_KIND__JOB_KIND_IMPORT, GENLOOP__V1__JOB_STATE__JOB_STATE_SUCCEEDED, &imports, collect, &w->err);
+    look_at_rows(&imports, r, w, look_at_job);
     if (r == 0) r = facts_each_unjudged(&s->facts, &measured, collect, &w->err);
     look_at_rows(&measured, r, w, look_at_measured);
     if (r == 0) r = facts_each_judged(&s->facts, &judged, collect, &w->err);

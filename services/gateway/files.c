@@ -50,7 +50,7 @@ void files_upload(struct exchange *x, const struct json *body) {
         .what = "file",
         .fields = 1u << UPLOAD_PURPOSE | 1u << UPLOAD_ANCHOR | 1u << UPLOAD_SECONDS,
         .required = UPLOAD_PURPOSE,
-        .remedy = "fine-tune or batch",
+        .remedy = "fine-tune, batch or model",
         .form_only = true,
         .answer = answer_file,
     };

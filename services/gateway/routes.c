@@ -87,7 +87,7 @@ const struct route ROUTES[] = {
     {"GET", "/v1/monitoring", SCOPE_OPERATOR, BODY_NONE, unbuilt_call, "What the monitors say. Not built yet.", &UNBUILT_MONITORING},
     {"POST", "/v1/feedback", SCOPE_CLIENT, BODY_JSON, feedback_submit, "Judge an answer: thumb, rating, preference or correction.", NULL},
     {"GET", "/v1/feedback", SCOPE_OPERATOR, BODY_NONE, relay_call, "Judgements, newest first, without what people wrote.", &LIST_FEEDBACK},
-    {"POST", "/v1/files", SCOPE_CLIENT, BODY_STREAM, files_upload, "Upload a file: a form with the parts file and purpose (fine-tune, batch).", NULL},
+    {"POST", "/v1/files", SCOPE_CLIENT, BODY_STREAM, files_upload, "Upload a file: a form with the parts file and purpose (fine-tune, batch, model).", NULL},
     {"GET", "/v1/files", SCOPE_CLIENT, BODY_NONE, files_list, "Files, newest first: ?purpose=&after=&limit=&order=.", NULL},
     {"GET", "/v1/files/{file_id}", SCOPE_CLIENT, BODY_NONE, files_get, "A file.", NULL},
     {"DELETE", "/v1/files/{file_id}", SCOPE_CLIENT, BODY_NONE, files_delete, "Delete a file.", NULL},

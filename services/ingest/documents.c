@@ -109,7 +109,12 @@ static void upload_free(struct upload *u) {
     mem_free(u);
 }
 
-static int64_t upload_max(const struct upload *u) { return u->file ? u->in->settings->file_max : u->in->settings->document_max; }
+static int64_t upload_max(const struct upload *u) {
+    const struct ingest_settings *s = u->in->settings;
+    if (!u->file) return s->document_max;
+    bool model = u->header && u->header->header && strcmp(u->header->header->purpose, FILE_PURPOSE_MODEL) == 0;
+    return model ? s->model_file_max : s->file_max;
+}
 
 /* Ends the call as soon as no thread works on it; the last step of every upload. */
 static void finish(struct upload *u) {

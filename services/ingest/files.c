@@ -25,12 +25,12 @@ static bool id_valid(const char *id) {
 static int check_purpose(const char *purpose, struct error *err) {
     static const char *const later[] = {"assistants", "vision", "user_data", "evals", "responses"};
     static const char *const outputs[] = {"fine-tune-results", "batch_output", "assistants_output"};
-    if (!strcmp(purpose, "fine-tune") || !strcmp(purpose, "batch")) return 0;
+    if (!strcmp(purpose, "fine-tune") || !strcmp(purpose, "batch") || !strcmp(purpose, FILE_PURPOSE_MODEL)) return 0;
     for (size_t i = 0; i < sizeof later / sizeof *later; i++)
-        if (!strcmp(purpose, later[i])) return error_set_param(err, E_UNSUPPORTED, "purpose", "'purpose' %s is known, but not built yet: there are fine-tune and batch", purpose);
+        if (!strcmp(purpose, later[i])) return error_set_param(err, E_UNSUPPORTED, "purpose", "'purpose' %s is known, but not built yet: there are fine-tune, batch and model", purpose);
     for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
-        if (!strcmp(purpose, outputs[i])) return error_set_param(err, E_INVALID, "purpose", "'purpose' %s is of files that the platform makes: upload with fine-tune or batch", purpose);
-    return error_set_param(err, E_INVALID, "purpose", "'%.64s' is not one of ['fine-tune', 'batch'] - 'purpose'", purpose);
+        if (!strcmp(purpose, outputs[i])) return error_set_param(err, E_INVALID, "purpose", "'purpose' %s is of files that the platform makes: upload with fine-tune, batch or model", purpose);
+    return error_set_param(err, E_INVALID, "purpose", "'%.64s' is not one of ['fine-tune', 'batch', 'model'] - 'purpose'", purpose);
 }
 
 int file_header_check(const Genloop__V1__UploadHeader *h, bool whole, struct error *err) {
@@ -41,7 +41,7 @@ int file_header_check(const Genloop__V1__UploadHeader *h, bool whole, struct err
     if (h->id[0] && !id_valid(h->id)) return error_set_param(err, E_INVALID, "id", "a file's id is \"file-\" and at most %d letters, digits, '-' and '_'", FILE_ID_MAX - 5);
     if (h->expires_after_s && (h->expires_after_s < FILE_EXPIRES_MIN_S || h->expires_after_s > FILE_EXPIRES_MAX_S))
         return error_set_param(err, E_INVALID, "expires_after", "'expires_after[seconds]' must lie between %d (an hour) and %d (30 days)", FILE_EXPIRES_MIN_S, FILE_EXPIRES_MAX_S);
-    if (!h->purpose[0]) return whole ? error_set_param(err, E_INVALID, "purpose", "'purpose' is required: fine-tune or batch") : 0;
+    if (!h->purpose[0]) return whole ? error_set_param(err, E_INVALID, "purpose", "'purpose' is required: fine-tune, batch or model") : 0;
     return check_purpose(h->purpose, err);
 }
 
@@ -110,15 +110,16 @@ int file_upload_read(struct ingest *in, struct span tenant, const Genloop__V1__U
     buf_init(&u->packed, EVENT_VALUE_MAX);
     memcpy(sha256, ref->sha256, sizeof sha256);
     int r = owner ? 0 : error_set(err, E_NOMEM, "no memory for a file");
-    if (!r && ref->size) r = store_map(in->store, ref->sha256, &map, err);
-    if (!r) r = file_check(span_of(map.data, map.len), train, &facts, err);
+    bool rows = strcmp(h->purpose, FILE_PURPOSE_MODEL) != 0; /* a model is checked whole when all its files are there: by the job that imports it */
+    if (!r && ref->size && rows) r = store_map(in->store, ref->sha256, &map, err);
+    if (!r && rows) r = file_check(span_of(map.data, map.len), train, &facts, err);
     file_map_close(&map);
     if (r < 0) goto out;
     if (h->id[0]) span_copy(id, FILE_ID_MAX + 1, span_str(h->id));
     else make_id(id);
     content.sha256 = sha256;
     content.size_bytes = ref->size;
-    content.media_type = (char *)(uintptr_t)(h->media_type[0] ? h->media_type : "application/jsonl");
+    content.media_type = (char *)(uintptr_t)(h->media_type[0] ? h->media_type : rows ? "application/jsonl" : "application/octet-stream");
     file.id = id;
     file.tenant = owner;
     file.filename = (char *)(uintptr_t)(h->source[0] ? h->source : "file.jsonl");

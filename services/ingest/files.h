@@ -9,6 +9,7 @@
 
 #include "services/ingest/ingest.h"
 
+#define FILE_PURPOSE_MODEL "model" /* a file of a model that is imported */
 enum {
     FILE_ID_MAX = 64,
     FILE_NAME_MAX = 1024,

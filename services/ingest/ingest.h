@@ -29,6 +29,7 @@ struct ingest_settings {
     int64_t threads;          /* of extraction and encoding; 0: as many as CPUs */
     int64_t document_max;     /* bytes of one document */
     int64_t file_max;         /* bytes of one file */
+    int64_t model_file_max;   /* bytes of one file of purpose model */
     int64_t vocab;            /* of tokenizers that are trained */
     double held_out;          /* share of documents */
 };

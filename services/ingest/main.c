@@ -8,6 +8,7 @@ static const struct config_row rows[] = {
     {"ingest", "threads", CONFIG_INT, offsetof(struct ingest_settings, threads), "0", 0, 256, "Threads that clean and encode documents; 0: as many as CPUs."},
     {"ingest", "document_max", CONFIG_BYTES, offsetof(struct ingest_settings, document_max), "64MiB", 1024, 1099511627776.0, "The largest document."},
     {"ingest", "file_max", CONFIG_BYTES, offsetof(struct ingest_settings, file_max), "512MiB", 1024, 1099511627776.0, "The largest file of /v1/files."},
+    {"ingest", "model_file_max", CONFIG_BYTES, offsetof(struct ingest_settings, model_file_max), "64GiB", 1024, 1099511627776.0, "The largest file of purpose model: one file of a model that is imported."},
     {"ingest", "vocab", CONFIG_INT, offsetof(struct ingest_settings, vocab), "4096", 512, 262144, "Ids of a tokenizer that is trained where the build names no number."},
     {"ingest", "held_out", CONFIG_REAL, offsetof(struct ingest_settings, held_out), "0.05", 0, 0.5, "Share of documents that is held out where the build names none."},
 };

@@ -255,6 +255,20 @@ static int create_evaluation(struct creation *c, Genloop__V1__Job *job, struct b
     return r ? error_set(err, r, "no memory for a job") : 0;
 }
 
+/* ---- an import ---- */
+
+/* The files are looked for now, so that who forgot to send one is told at once; what is in them the job finds out. */
+static int create_import(struct creation *c, Genloop__V1__Job *job, struct buf *out, struct error *err) {
+    const Genloop__V1__ImportSpec *s = c->request->import_spec;
+    for (size_t i = 0; i < s->n_files; i++)
+        if (!store_has(c->t->store, s->files[i]->content->sha256))
+            return error_set_param(err, E_NOT_FOUND, "import_spec.files", "%s (sha256 %s) is not in the store: send it to /v1/files with purpose model first", s->files[i]->name, s->files[i]->content->sha256);
+    job->kind = GENLOOP__V1__JOB_KIND__JOB_KIND_IMPORT;
+    job->model = c->request->model;
+    job->import_spec = c->request->import_spec;
+    return write_job(c->t, c->asker, job, out, err);
+}
+
 int create_job(struct trainer *t, const struct create_context *context, const Genloop__V1__CreateJobRequest *q, struct buf *out, struct error *err) {
     struct creation c = {.t = t, .asker = context, .request = q, .recipe = mem_zalloc(sizeof *c.recipe)};
     Genloop__V1__Job job = GENLOOP__V1__JOB__INIT, *there = NULL;
@@ -286,7 +300,7 @@ int create_job(struct trainer *t, const struct create_context *context, const Ge
     job.event_time_ms = job.created_time_ms = clock_wall_ms();
     job.actor = &actor;
     job.reason = q->reason;
-    r = q->kind == GENLOOP__V1__JOB_KIND__JOB_KIND_EVALUATE ? create_evaluation(&c, &job, out, err) : create_training(&c, &job, out, err);
+    r = q->kind == GENLOOP__V1__JOB_KIND__JOB_KIND_EVALUATE ? create_evaluation(&c, &job, out, err) : q->kind == GENLOOP__V1__JOB_KIND__JOB_KIND_IMPORT ? create_import(&c, &job, out, err) : create_training(&c, &job, out, err);
     mem_free(tenant);
 out:
     if (there) record_free(&there->base);

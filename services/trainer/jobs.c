@@ -28,7 +28,7 @@ bool job_ended(Genloop__V1__JobState state) { return state == JOB_STATE(SUCCEEDE
 int job_check(const Genloop__V1__Job *e, struct span key, struct error *err) {
     if (!job_id_valid(span_str(e->id)) || !span_eq(key, span_str(e->id))) return error_set(err, E_INVALID, "a Job needs its key as id");
     if (e->state < JOB_STATE(QUEUED) || e->state > JOB_STATE(CANCELLED)) return error_set(err, E_INVALID, "a Job needs a state that is known");
-    if (e->kind != GENLOOP__V1__JOB_KIND__JOB_KIND_TRAIN && e->kind != GENLOOP__V1__JOB_KIND__JOB_KIND_EVALUATE) return error_set(err, E_INVALID, "a Job needs a kind that is known");
+    if (e->kind < GENLOOP__V1__JOB_KIND__JOB_KIND_TRAIN || e->kind > GENLOOP__V1__JOB_KIND__JOB_KIND_IMPORT) return error_set(err, E_INVALID, "a Job needs a kind that is known");
     if (e->created_time_ms <= 0) return error_set(err, E_INVALID, "a Job needs the time of its creation");
     return 0;
 }

@@ -114,15 +114,50 @@ static int check_fine_tuning(const Genloop__V1__CreateJobRequest *q, struct trai
     return 0;
 }
 
+/* A name of a model directory's file: one path component that is no hidden file. */
+static bool import_name_valid(const char *name) {
+    size_t len = strlen(name);
+    if (!len || len > REQUEST_IMPORT_NAME_MAX || name[0] == '.') return false;
+    for (const char *c = name; *c; c++)
+        if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') || *c == '.' || *c == '_' || *c == '-')) return false;
+    return true;
+}
+
+static int check_import(const Genloop__V1__CreateJobRequest *q, struct error *err) {
+    const Genloop__V1__ImportSpec *s = q->import_spec;
+    uint8_t digest[32];
+    const char *extra = q->recipe[0] ? "recipe" : q->preset[0] ? "preset" : q->dataset[0] ? "dataset" : q->base_model[0] ? "base_model" : q->evaluate ? "evaluate" : q->fine_tuning ? "fine_tuning" : q->dry_run ? "dry_run" : NULL;
+    if (extra) return error_set_param(err, E_INVALID, extra, "%s does not go with an import: `import_spec` says it all", extra);
+    if (!model_name_valid(span_str(q->model)))
+        return error_set_param(err, E_INVALID, "model", "model: name the model that comes out: at most %d letters, digits, '.', '_' and '-', beginning with a letter or a digit; its version is counted for it",
+                               MODEL_NAME_MAX - 1);
+    if (!s || !s->n_files) return error_set_param(err, E_INVALID, "import_spec", "import_spec is missing: which files the model has");
+    if (s->n_files > REQUEST_IMPORT_FILES_MAX) return error_set_param(err, E_TOO_LARGE, "import_spec.files", "a model has at most %d files, not %zu", REQUEST_IMPORT_FILES_MAX, s->n_files);
+    if (strlen(s->source) > REQUEST_IMPORT_SOURCE_MAX || !span_is_utf8(span_str(s->source)))
+        return error_set_param(err, E_INVALID, "import_spec.source", "import_spec.source has at most %d bytes of UTF-8", REQUEST_IMPORT_SOURCE_MAX);
+    for (size_t i = 0; i < s->n_files; i++) {
+        const Genloop__V1__ImportFile *f = s->files[i];
+        if (!import_name_valid(f->name))
+            return error_set_param(err, E_INVALID, "import_spec.files.name", "\"%.64s\" is no name of a model's file: letters, digits, '.', '_' and '-', not beginning with '.'", f->name);
+        for (size_t k = 0; k < i; k++)
+            if (!strcmp(s->files[k]->name, f->name)) return error_set_param(err, E_INVALID, "import_spec.files.name", "%s is there twice", f->name);
+        if (!f->content || strlen(f->content->sha256) != 64 || hex_decode(span_str(f->content->sha256), digest))
+            return error_set_param(err, E_INVALID, "import_spec.files.content", "%s needs the sha256 of its content", f->name);
+    }
+    return 0;
+}
+
 int request_check(const Genloop__V1__CreateJobRequest *q, struct train_recipe *recipe, struct error *err) {
     if (q->id[0] && !job_id_valid(span_str(q->id)))
         return error_set_param(err, E_INVALID, "id", "id: at most %d letters, digits, '-', '_' and '.', not beginning with '.'", JOB_ID_MAX);
     if (strlen(q->reason) > JOB_REASON_MAX || !span_is_utf8(span_str(q->reason))) return error_set_param(err, E_INVALID, "reason", "a reason has at most %d bytes of UTF-8", JOB_REASON_MAX);
+    if (q->import_spec && q->kind != GENLOOP__V1__JOB_KIND__JOB_KIND_IMPORT) return error_set_param(err, E_INVALID, "import_spec", "import_spec belongs to a job of kind JOB_KIND_IMPORT");
     switch (q->kind) {
     case GENLOOP__V1__JOB_KIND__JOB_KIND_UNSPECIFIED:
     case GENLOOP__V1__JOB_KIND__JOB_KIND_TRAIN: return q->fine_tuning ? check_fine_tuning(q, recipe, err) : check_training(q, recipe, err);
     case GENLOOP__V1__JOB_KIND__JOB_KIND_EVALUATE:
         return q->fine_tuning ? error_set_param(err, E_INVALID, "fine_tuning", "fine_tuning belongs to a job of kind JOB_KIND_TRAIN") : check_evaluation(q, err);
-    default: return error_set_param(err, E_INVALID, "kind", "kind must be JOB_KIND_TRAIN or JOB_KIND_EVALUATE");
+    case GENLOOP__V1__JOB_KIND__JOB_KIND_IMPORT: return check_import(q, err);
+    default: return error_set_param(err, E_INVALID, "kind", "kind must be JOB_KIND_TRAIN, JOB_KIND_EVALUATE or JOB_KIND_IMPORT");
     }
 }

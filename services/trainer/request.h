@@ -8,6 +8,7 @@
 enum {
     REQUEST_RECIPE_MAX = 64 * 1024,      /* a recipe is a page; it travels in every record of its job */
     REQUEST_DATASET_NAME_MAX = 128,
+    REQUEST_IMPORT_FILES_MAX = 1100, REQUEST_IMPORT_NAME_MAX = 200, REQUEST_IMPORT_SOURCE_MAX = 512, /* MODEL_SHARDS_MAX, and what stands beside them */
     REQUEST_DOCUMENTS_MAX = 20000, REQUEST_PROMPTS_MAX = 20000, REQUEST_SAMPLE_TOKENS_MAX = 4096, /* what a record of an evaluation may hold */
 };
 

@@ -226,12 +226,11 @@ static enum outcome run_job(struct trainer *t, Genloop__V1__Job *known, int *tri
     } else if ((r = work_begin(&run.work, &why)) != 0) {
         out = ended(&run, r, tries, &why);
     } else {
-        bool evaluates = known->kind == GENLOOP__V1__JOB_KIND__JOB_KIND_EVALUATE;
         log_info("trainer.begin", "job %s, attempt %u", known->id, run.job->attempts);
         metric_set(t->runner->busy, 1);
         metric_add(t->runner->attempts, 1);
         run.saved_ms = clock_mono_ms();
-        r = evaluates ? evaluate_job(&run, &why) : train_job(&run, &why);
+        r = known->kind == GENLOOP__V1__JOB_KIND__JOB_KIND_EVALUATE ? evaluate_job(&run, &why) : known->kind == GENLOOP__V1__JOB_KIND__JOB_KIND_IMPORT ? import_job(&run, &why) : train_job(&run, &why);
         work_end(&run.work);
         metric_set(t->runner->busy, 0);
         metric_set(runner_metrics.tokens_per_second, 0);

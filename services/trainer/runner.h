@@ -40,10 +40,11 @@ struct run_end {
 };
 int run_succeed(struct run *run, const struct run_end *end, struct error *err);
 
-/* ---- train_job.c, evaluate_job.c ---- */
+/* ---- train_job.c, evaluate_job.c, import_job.c ---- */
 /* To the end of the job, or E_ABORTED, E_CANCELLED where run_look said so. Anything else is a failure; which of them are worth another try the runner knows. */
 int train_job(struct run *run, struct error *err);
 int evaluate_job(struct run *run, struct error *err);
+int import_job(struct run *run, struct error *err);
 
 /* Metrics: counted by both. */
 struct runner_metrics {

@@ -147,7 +147,55 @@ static void test_presets(void **state) {
     mem_free(recipe);
 }
 
+static void test_import(void **state) {
+    (void)state;
+    char digest[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+    const struct {
+        const char *name, *model, *file, *second, *sha256, *recipe, *source;
+        int r;
+        const char *param;
+    } cases[] = {
+        {"a directory", "m", "config.json", "model.safetensors", digest, "", "hf:a/b", 0, ""},
+        {"no model", "", "config.json", "model.gguf", digest, "", "", E_INVALID, "model"},
+        {"a path", "m", "a/config.json", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
+        {"a hidden file", "m", ".config", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
+        {"the folder above", "m", "..", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
+        {"a name twice", "m", "model.gguf", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
+        {"no digest", "m", "config.json", "model.gguf", "00", "", "", E_INVALID, "import_spec.files.content"},
+        {"a recipe", "m", "config.json", "model.gguf", digest, "objective: sft", "", E_INVALID, "recipe"},
+        {"a source that is no text", "m", "config.json", "model.gguf", digest, "", "\xff", E_INVALID, "import_spec.source"},
+    };
+    struct train_recipe *recipe = mem_zalloc(sizeof *recipe);
+    assert_non_null(recipe);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Genloop__V1__CreateJobRequest q = GENLOOP__V1__CREATE_JOB_REQUEST__INIT;
+        Genloop__V1__ImportSpec spec = GENLOOP__V1__IMPORT_SPEC__INIT;
+        Genloop__V1__ImportFile files[2] = {GENLOOP__V1__IMPORT_FILE__INIT, GENLOOP__V1__IMPORT_FILE__INIT}, *list[] = {&files[0], &files[1]};
+        Genloop__V1__ObjectRef content = GENLOOP__V1__OBJECT_REF__INIT;
+        struct error err = {0};
+        content.sha256 = TEXT(cases[i].sha256);
+        files[0].name = TEXT(cases[i].file);
+        files[1].name = TEXT(cases[i].second);
+        files[0].content = files[1].content = &content;
+        spec.files = list;
+        spec.n_files = 2;
+        spec.source = TEXT(cases[i].source);
+        q.kind = GENLOOP__V1__JOB_KIND__JOB_KIND_IMPORT;
+        q.model = TEXT(cases[i].model);
+        q.recipe = TEXT(cases[i].recipe);
+        q.import_spec = &spec;
+        int r = request_check(&q, recipe, &err);
+        if (r != cases[i].r || strcmp(err.param, cases[i].param)) fail_msg("%s: %d %s: %s", cases[i].name, r, err.param, err.message);
+        q.kind = GENLOOP__V1__JOB_KIND__JOB_KIND_TRAIN; /* files belong to an import alone */
+        assert_int_equal(request_check(&q, recipe, NULL), E_INVALID);
+        q.kind = GENLOOP__V1__JOB_KIND__JOB_KIND_IMPORT;
+        spec.n_files = 0;
+        assert_int_equal(request_check(&q, recipe, NULL), E_INVALID);
+    }
+    mem_free(recipe);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_training), cmocka_unit_test(test_evaluation), cmocka_unit_test(test_presets)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_import), cmocka_unit_test(test_training), cmocka_unit_test(test_evaluation), cmocka_unit_test(test_presets)};
     return cmocka_run_group_tests_name("request", tests, NULL, NULL);
 }

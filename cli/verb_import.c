@@ -1,0 +1,240 @@
+/*
+ * import: a model from elsewhere. It is looked through here, as far as its files' heads go, so that what cannot be read is not sent; its files go up as /v1/files of purpose model, and a job of the
+ * trainer loads it whole and makes a candidate of it. What is a candidate passes the same gates as a model that was trained here.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "base/random.h"
+#include "base/sha256.h"
+#include "hub.h"
+#include "model/model_dir.h"
+#include "remote.h"
+
+enum { FILES_MAX = 1100, PIECE = 1 << 20 };
+
+struct import_file {
+    char name[256], path[HUB_PATH_MAX + 256], sha256[SHA256_HEX_MAX];
+    uint64_t size;
+};
+struct import {
+    struct remote x;
+    struct import_file *files;
+    size_t n, next;
+    uint64_t bytes;
+    bool gguf;
+    char dir[HUB_PATH_MAX], source[512];
+    struct progress bar;
+};
+
+/* What belongs to a model among what lies in its folder. */
+static bool belongs(const char *name) {
+    static const char *const ends[] = {".json", ".safetensors", ".jinja"};
+    struct span s = span_str(name);
+    if (s.data[0] == '.') return false;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (span_ends(s, span_str(ends[i]))) return true;
+    return span_eq_str(s, "README.md") || span_starts(s, SPAN("LICENSE")) || span_eq_str(s, "model.gguf");
+}
+
+static int add(struct import *m, const char *path, const char *name) {
+    struct stat st;
+    if (stat(path, &st) != 0) return error_errno(&m->x.err, errno, "%s", path);
+    if (!S_ISREG(st.st_mode)) return 0;
+    if (st.st_size == 0) return 0; /* says nothing, and an upload of nothing is refused */
+    if (m->n == FILES_MAX) return error_set(&m->x.err, E_TOO_LARGE, "%s: a model has at most %d files", m->dir, FILES_MAX);
+    struct import_file *f = &m->files[m->n++];
+    span_copy(f->name, sizeof f->name, span_str(name));
+    span_copy(f->path, sizeof f->path, span_str(path));
+    f->size = (uint64_t)st.st_size;
+    m->bytes += f->size;
+    m->gguf |= !strcmp(name, "model.gguf");
+    return 0;
+}
+
+static int add_entry(void *arg, const char *name) {
+    struct import *m = arg;
+    char path[HUB_PATH_MAX + 256];
+    if (!belongs(name) || strlen(name) >= 200) return 0;
+    (void)snprintf(path, sizeof path, "%s/%s", m->dir, name);
+    return add(m, path, name);
+}
+
+static void on_fetched(void *arg, const char *file, uint64_t done, uint64_t total) {
+    struct import *m = arg;
+    if (!m->bar.open) progress_begin(&m->bar, "fetched", total, "B");
+    progress_set(&m->bar, done, file);
+}
+
+/* From where it is to a folder or a file on this machine, and from there to the list of its files. */
+static int find(struct import *m, const char *what) {
+    struct error *err = &m->x.err;
+    char path[HUB_PATH_MAX];
+    struct stat st;
+    int r = 0;
+    (void)snprintf(m->source, sizeof m->source, "%s", what);
+    span_copy(path, sizeof path, span_str(what));
+    if (span_starts(span_str(what), SPAN("hf:"))) {
+        struct hub_ref ref;
+        char cache[HUB_PATH_MAX];
+        struct hub_progress progress = {m, on_fetched};
+        r = hub_ref_parse(span_str(what + 3), &ref, err);
+        if (r == 0) r = hub_cache(cache, err);
+        if (r == 0) r = hub_get(&ref, cache, &progress, path, err);
+        progress_end(&m->bar, r == 0);
+        if (r != 0) return r;
+    }
+    if (stat(path, &st) != 0) return error_errno(err, errno, "%s", path);
+    span_copy(m->dir, sizeof m->dir, span_str(path));
+    if (S_ISDIR(st.st_mode)) r = dir_list(path, m, add_entry, err);
+    else r = add(m, path, "model.gguf");
+    if (r == 0 && m->n == 0) r = error_set(err, E_NOT_FOUND, "%s has no file of a model", path);
+    return r;
+}
+
+static int look_through(struct import *m) {
+    struct model_dir dir = {0};
+    int r = model_dir_load(&dir, m->dir, MODEL_WEIGHTS_MAP, 0, &m->x.err);
+    if (r == 0 && dir.config.arch->kind != MODEL_DECODER) r = error_set(&m->x.err, E_UNSUPPORTED, "%s: a %s model generates no text: what is imported must", m->dir, dir.config.arch->name);
+    if (r == 0 && !dir.tokenizer) r = error_set(&m->x.err, E_INVALID, "%s has no tokenizer", m->dir);
+    model_dir_fini(&dir);
+    return r;
+}
+
+static int digest(struct import *m) {
+    uint64_t done = 0;
+    int r = 0;
+    progress_begin(&m->bar, "read", m->bytes, "B");
+    for (size_t i = 0; r == 0 && i < m->n; i++) {
+        struct import_file *f = &m->files[i];
+        struct file_map map;
+        struct sha256 h;
+        uint8_t raw[SHA256_SIZE];
+        r = file_map_open(&map, f->path, &m->x.err);
+        if (r != 0) break;
+        sha256_init(&h);
+        for (size_t at = 0; at < map.len; at += PIECE) {
+            size_t n = map.len - at < PIECE ? map.len - at : PIECE;
+            sha256_update(&h, (const uint8_t *)map.data + at, n);
+            progress_set(&m->bar, done += n, NULL);
+        }
+        sha256_final(&h, raw);
+        hex_encode(raw, sizeof raw, f->sha256);
+        file_map_close(&map);
+    }
+    progress_end(&m->bar, r == 0);
+    return r;
+}
+
+static bool next_upload(void *arg, struct client_request *q) {
+    struct import *m = arg;
+    if (m->next == m->n) return false;
+    struct import_file *f = &m->files[m->next++];
+    *q = (struct client_request){.method = "POST", .path = "/v1/files", .file = f->path, .purpose = "model", .again = true, .arg = f};
+    return true;
+}
+
+static int upload_done(void *arg, const struct client_request *q, int r, const struct json *answer, const struct error *err) {
+    struct import *m = arg;
+    const struct import_file *f = q->arg;
+    (void)answer;
+    if (r == 0) return 0;
+    m->x.err = *err;
+    (void)error_prefix(&m->x.err, "%s", f->name);
+    return r;
+}
+
+static void upload_tick(void *arg, uint64_t sent) { progress_set(&((struct import *)arg)->bar, sent, NULL); }
+
+static int upload(struct import *m) {
+    const struct client_batch batch = {m, next_upload, upload_done, upload_tick};
+    progress_begin(&m->bar, "sent", m->bytes, "B");
+    int r = client_batch(m->x.client, 2, &batch, &m->x.err);
+    progress_end(&m->bar, r == 0);
+    return r;
+}
+
+static int ask(struct import *m, const char *name, const char *reason, char job[256]) {
+    char id[ID_TEXT_MAX];
+    remote_path(&m->x, "/v1/admin/jobs");
+    struct json_out w = remote_body(&m->x);
+    json_str(&w, "id", id_make(id));
+    json_str(&w, "model", name);
+    json_str(&w, "kind", "JOB_KIND_IMPORT");
+    char said[640];
+    (void)snprintf(said, sizeof said, "imported from %.600s", m->source);
+    json_str(&w, "reason", reason ? reason : said);
+    json_key(&w, "import_spec");
+    json_object(&w);
+    json_str(&w, "source", m->source);
+    json_key(&w, "files");
+    json_array(&w);
+    for (size_t i = 0; i < m->n; i++) {
+        json_object(&w);
+        json_str(&w, "name", m->files[i].name);
+        json_key(&w, "content");
+        json_object(&w);
+        json_str(&w, "sha256", m->files[i].sha256);
+        json_num(&w, "size_bytes", (int64_t)m->files[i].size);
+        json_object_end(&w);
+        json_object_end(&w);
+    }
+    json_array_end(&w);
+    json_object_end(&w);
+    json_object_end(&w);
+    int r = remote_call(&m->x, "POST", true);
+    if (r == 0) span_copy(job, 256, json_string(json_get(m->x.answer, "id")));
+    return r;
+}
+
+static int run_import(struct cli *c) {
+    char id[256] = "", version[256] = "";
+    struct json *job = NULL;
+    if (!cli_text(c, "--name")) return cli_usage(c, "--name MODEL is missing: what comes out is a version of it");
+    struct import *m = mem_zalloc(sizeof *m);
+    if (!m) return cli_failf(c, "no memory");
+    int r = remote_open(&m->x, c);
+    m->files = mem_calloc(FILES_MAX, sizeof *m->files);
+    if (r == 0 && !m->files) r = error_set(&m->x.err, E_NOMEM, "no memory for a list of files");
+    if (r == 0) r = find(m, cli_operand(c, 0));
+    if (r == 0) r = look_through(m);
+    if (r == 0) r = digest(m);
+    if (r == 0) r = upload(m);
+    if (r == 0) r = ask(m, cli_text(c, "--name"), cli_text(c, "--reason"), id);
+    if (r == 0) r = remote_watch_job(&m->x, id, &job);
+    if (r == 0) r = remote_version_of_job(&m->x, id, version);
+    if (job && cli_json(c)) {
+        json_object(&m->x.json);
+        json_key(&m->x.json, "job");
+        json_put_value(&m->x.json, job);
+        json_str(&m->x.json, "version", version[0] ? version : NULL);
+        json_object_end(&m->x.json);
+    } else if (version[0]) {
+        (void)buf_printf(&m->x.out, "%s is there: a candidate, which the gates measure as they measure every version. Then:\n  genloop models show %s\n  genloop approve %s --reason TEXT\n  genloop promote %s --reason TEXT\n",
+                         version, version, version, version);
+    }
+    json_free(job);
+    int code = remote_close(&m->x, r);
+    mem_free(m->files);
+    mem_free(m);
+    return code;
+}
+
+static const struct cli_option OPTIONS[] = {
+    {.name = "--name", .kind = CLI_TEXT, .value = "MODEL", .doc = "What comes out is a new version of MODEL (needed)"},
+    {.name = "--reason", .kind = CLI_TEXT, .value = "TEXT", .doc = "Why, for the records; otherwise where it came from"},
+    {0},
+};
+const struct verb VERBS_IMPORT[] = {
+    {.name = "import", .operands = "DIR|FILE|hf:ORG/NAME[@REVISION][:FILE]", .operands_min = 1, .operands_max = 1, .summary = "A model from elsewhere becomes a candidate", .options = OPTIONS, .json = true, .run = run_import,
+     .help = "DIR is a model directory as Hugging Face has them (config.json, model.safetensors or its shards, tokenizer.json), FILE one in GGUF. hf: fetches from the hub by $HF_ENDPOINT and $HF_TOKEN, goes on where\n"
+             "a download was cut off, and keeps the files in $GENLOOP_HUB_CACHE (default ~/.cache/genloop/hub). The files go to the platform, which loads the model whole and takes a step with it before it is a version.\n"
+             "The gates then measure it on held-out texts of the newest data set, as a first version or against the name's version in production; a person approves.\n\n"
+             "examples:\n"
+             "  genloop import SmolLM2-135M-Instruct.Q4_1.gguf --name smol\n"
+             "  genloop import hf:HuggingFaceTB/SmolLM2-135M-Instruct --name smol"},
+    {0},
+};

@@ -1,0 +1,120 @@
+/*
+ * An import: a model's files, which are in the store, are laid out as a directory, loaded whole as a replica would, and asked for a token; then the directory is an object and the job's output, of
+ * which services/feedback makes a candidate. Of a GGUF file config.json, tokenizer.json and tokenizer_config.json are written beside it, for all that reads them. Killed, it is done again.
+ */
+#include <math.h>
+#include <stdio.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "engine/engine.h"
+#include "model/model_dir.h"
+#include "services/trainer/runner.h"
+
+enum { TEXT_MAX = 256 << 20, CONTEXT_TRIED = 256, LOGITS_TRIED = 20 };
+
+static int lay_out(struct run *run, const char *dir, bool *gguf, struct error *err) {
+    const Genloop__V1__ImportSpec *s = run->job->import_spec;
+    char path[WORK_PATH_MAX + 256];
+    int r = dir_remove(dir, err);
+    if (!r) r = dir_make(dir, err);
+    for (size_t i = 0; !r && i < s->n_files; i++) {
+        snprintf(path, sizeof path, "%s/%.200s", dir, s->files[i]->name);
+        r = store_link(run->t->store, s->files[i]->content->sha256, path, err);
+        *gguf |= !strcmp(s->files[i]->name, "model.gguf");
+    }
+    return r;
+}
+
+static int write_text(const char *dir, const char *name, int made, struct buf *text, struct error *err) {
+    char path[WORK_PATH_MAX + 256];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    if (made || text->failed) return error_set(err, E_NOMEM, "no memory for %s", name);
+    int r = file_exists(path) ? 0 : file_write(path, buf_span(text), 0644, err);
+    buf_clear(text);
+    return r;
+}
+
+/* What the file says of itself, as files. */
+static int write_beside(const char *dir, struct error *err) {
+    struct model_dir m = {0};
+    struct buf text;
+    buf_init(&text, TEXT_MAX);
+    int r = model_dir_load(&m, dir, MODEL_WEIGHTS_MAP, MODEL_DIR_NO_WEIGHTS, err);
+    if (!r) r = write_text(dir, "config.json", model_config_write(&m.config, &text), &text, err);
+    if (!r && m.tokenizer) r = write_text(dir, "tokenizer.json", tokenizer_write(m.tokenizer, &text), &text, err);
+    if (!r && m.tokenizer) r = write_text(dir, "tokenizer_config.json", tokenizer_write_config(m.tokenizer, m.chat_template, m.config.context, &text), &text, err);
+    model_dir_fini(&m);
+    buf_fini(&text);
+    return r;
+}
+
+/* Loads it as a replica does, which packs every weight, and takes one step. */
+static int try_model(struct run *run, const char *dir, double *parameters, struct error *err) {
+    struct engine *e = NULL;
+    struct engine_options options = {.threads = (int)run->t->settings->threads, .sequences_max = 1, .context = CONTEXT_TRIED};
+    struct engine_request request;
+    struct engine_result result = {0};
+    uint32_t first = 0;
+    int r = engine_new(&e, dir, &options, err);
+    if (r) return r;
+    *parameters = (double)model_config_param_count(engine_model(e));
+    if (!engine_tokenizer(e)) r = error_set(err, E_INVALID, "the model has no tokenizer: texts cannot be asked of it");
+    if (!r && engine_tokenizer(e) && tokenizer_bos(engine_tokenizer(e)) != TOKEN_NONE) first = tokenizer_bos(engine_tokenizer(e));
+    engine_request_init(&request);
+    request.tokens = &first;
+    request.token_count = 1;
+    request.tokens_max = 1;
+    request.top_logits = LOGITS_TRIED;
+    request.ignore_eos = true;
+    request.sampling.temperature = 0;
+    if (!r) r = engine_generate_batch(e, &request, 1, &result, err);
+    if (!r && result.error.code) {
+        r = result.error.code;
+        if (err) *err = result.error;
+    }
+    for (size_t i = 0; !r && i < result.top_logit_count; i++)
+        if (!isfinite(result.top_logits[i].logit)) r = error_set(err, E_INVALID, "the model computes what is no number");
+    engine_result_fini(&result);
+    engine_free(e);
+    return r;
+}
+
+int import_job(struct run *run, struct error *err) {
+    char dir[WORK_PATH_MAX];
+    bool gguf = false;
+    double parameters = 0;
+    struct object_ref ref;
+    Genloop__V1__ObjectRef output = GENLOOP__V1__OBJECT_REF__INIT;
+    Genloop__V1__Figure figure = GENLOOP__V1__FIGURE__INIT, *figures[] = {&figure};
+    if (!run->job->import_spec) return error_set(err, E_INVALID, "job %s has no word on what to import", run->job->id);
+    run_tell(run, &(struct run_progress){.step = 0, .steps = 3, .phase = "load"});
+    int r = work_path(&run->work, "model", dir, err);
+    if (!r) r = lay_out(run, dir, &gguf, err);
+    if (!r && gguf) r = write_beside(dir, err);
+    if (!r && run_look(run) != JOB_GO_ON) r = error_set(err, E_ABORTED, "the import was stopped");
+    if (!r) run_tell(run, &(struct run_progress){.step = 1, .steps = 3, .phase = "evaluate"});
+    if (!r) r = try_model(run, dir, &parameters, err);
+    if (!r && run_look(run) != JOB_GO_ON) r = error_set(err, E_ABORTED, "the import was stopped");
+    if (!r) run_tell(run, &(struct run_progress){.step = 2, .steps = 3, .phase = "write"});
+    if (!r) r = store_put_dir(run->t->store, dir, &ref, err);
+    if (r) {
+        if (err) { /* the job's folder says nothing to who asked */
+            struct span text = span_str(err->message), found = span_str(dir);
+            ptrdiff_t at = span_find(text, found);
+            if (at >= 0) {
+                struct error said = *err;
+                size_t rest = (size_t)at + found.len + (err->message[(size_t)at + found.len] == '/');
+                (void)error_set(err, r, "%.*s%s", (int)at, said.message, said.message + rest);
+            }
+        }
+        return r;
+    }
+    output.sha256 = ref.sha256;
+    output.size_bytes = ref.size;
+    output.media_type = (char *)(uintptr_t) "application/json";
+    figure.name = (char *)(uintptr_t) "parameters";
+    figure.value = figure.low = figure.high = parameters;
+    figure.samples = 1;
+    return run_succeed(run, &(struct run_end){.figures = figures, .n_figures = 1, .output = &output, .step = 3}, err);
+}

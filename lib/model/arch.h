@@ -1,8 +1,8 @@
 /*
- * What a transformer is, as plain data. A row of the table in arch.c (struct model_arch) says how a family is put together; struct
+ * What a transformer is, as plain data. A row of the tables in arch_decoders.c and arch_encoders.c (struct model_arch) says how a family is put together; struct
  * model_config holds the numbers of one model of it. The trainer builds its tape and the engine plans its fused steps from these
  * two alone, and both name parameters by (role, layer), never by a file's names: a family that is not here yet is a new row, not
- * new code beside this. To add one: a row in arch.c with its rules (file name, role, dimensions), its keys of config.json in config.c,
+ * new code beside this. To add one: a row there with its rules (file name, role, dimensions), its keys of config.json in config.c and config_decoders.c,
  * a case in tests/unit/model; a new enum value only where the family does something that none before it did.
  *
  * Layout of every parameter as trainer and engine see it: f32, row-major, matrices [out, in] (y = x · Wᵀ + b), embeddings [vocab, width],

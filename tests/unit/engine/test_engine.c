@@ -156,9 +156,10 @@ static void test_invariance(void **state) {
     };
     static uint32_t prompts[REQUESTS][LONGEST];
     for (size_t m = 0; m < FAMILIES; m++)
-        for (int kind = 0; kind < 3; kind++) {
+        for (int kind = 0; kind < (m < 2 ? 3 : 2); kind++) { /* the cache is the same for all families: two of them meet it in each way */
+            size_t count = m < 2 ? REQUESTS : REQUESTS / 2;
             struct engine_request requests[REQUESTS];
-            for (size_t i = 0; i < REQUESTS; i++) {
+            for (size_t i = 0; i < count; i++) {
                 size_t n = 1 + i * 37 % LONGEST;
                 random_tokens(prompts[i], n, 100 + i);
                 requests[i] = request(prompts[i], n, 5 + (int64_t)(i * 7 % 40));
@@ -172,17 +173,18 @@ static void test_invariance(void **state) {
             enum packed_kind weights = kind == 1 ? PACKED_Q8 : PACKED_F32;
             struct engine_result alone[REQUESTS], got[REQUESTS];
             struct engine *e = start(&families[m], (struct engine_options){.threads = 1, .weights = weights, .kv_half = kind == 2});
-            for (size_t i = 0; i < REQUESTS; i++) alone[i] = one(e, &requests[i]);
+            for (size_t i = 0; i < count; i++) alone[i] = one(e, &requests[i]);
             engine_free(e);
             for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+                if (m >= 2 && w % 3 == 0) continue;
                 struct engine_options o = ways[w].options;
                 o.weights = weights;
                 o.kv_half = kind == 2;
                 e = start(&families[m], o);
-                if (ways[w].together) assert_int_equal(engine_generate_batch(e, requests, REQUESTS, got, NULL), 0);
+                if (ways[w].together) assert_int_equal(engine_generate_batch(e, requests, count, got, NULL), 0);
                 else
-                    for (size_t i = 0; i < REQUESTS; i++) got[i] = one(e, &requests[i]);
-                for (size_t i = 0; i < REQUESTS; i++) {
+                    for (size_t i = 0; i < count; i++) got[i] = one(e, &requests[i]);
+                for (size_t i = 0; i < count; i++) {
                     assert_int_equal(got[i].error.code, 0);
                     char name[96];
                     snprintf(name, sizeof name, "%s, kind %d, request %zu, %s", names[m], kind, i, ways[w].name);
@@ -195,7 +197,7 @@ static void test_invariance(void **state) {
                 assert_int_equal(s.running + s.queued, 0);
                 engine_free(e);
             }
-            for (size_t i = 0; i < REQUESTS; i++) engine_result_fini(&alone[i]);
+            for (size_t i = 0; i < count; i++) engine_result_fini(&alone[i]);
         }
 }
 

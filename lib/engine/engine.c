@@ -27,7 +27,7 @@ bool engine_has_chat(const struct engine *e) { return e->chat_template != NULL; 
 const struct chat_template *engine_chat_template(const struct engine *e) { return e->chat_template; }
 uint32_t engine_context(const struct engine *e) { return e->context; }
 void engine_get_weights(const struct engine *e, struct engine_weights *w) {
-    *w = (struct engine_weights){.size = forward_weights_size(e->forward), .kind = forward_weights_kind(e->forward)};
+    *w = (struct engine_weights){.size = forward_read_size(e->forward), .kind = forward_weights_kind(e->forward)};
     forward_multiply_adds(e->forward, &w->multiply_adds, &w->multiply_adds_logits);
 }
 size_t engine_memory(const struct engine *e) { return forward_weights_size(e->forward) + e->kv.data_size; }

@@ -92,8 +92,7 @@ static void embed_row(struct forward *f, size_t row, int thread) {
     uint32_t token;
     row_position(f, row, &token);
     float *x = (f->embed_in.parts ? f->h : f->x) + row * E;
-    if (f->embed) memcpy(x, f->embed + token * E, E * sizeof *x);
-    else packed_get_row(&f->head.part[0], token, x);
+    packed_get_row(f->embed.parts ? &f->embed.part[0] : &f->head.part[0], token, x);
     if (f->embed_scale != 1)
         for (size_t c = 0; c < E; c++) x[c] *= f->embed_scale;
     if (f->embed_in.parts) packed_input_row(&f->input, row);
@@ -557,6 +556,7 @@ void forward_logits(struct forward *f, size_t first, size_t count, float *logits
 
 const float *forward_hidden(const struct forward *f) { return f->out; }
 size_t forward_weights_size(const struct forward *f) { return f->memory_size; }
+size_t forward_read_size(const struct forward *f) { return f->memory_size - (f->embed.parts ? f->embed.part[0].panels * f->embed.part[0].panel_size : 0); }
 
 static size_t elements(const struct matrix *m) {
     size_t n = 0;

@@ -40,7 +40,8 @@ struct forward {
     const float *head_bias;
     struct matrix *experts; /* what the layers' point into */
     bool branch_apart;      /* what attention and MLP add is normed or scaled first: it is made in h */
-    const float *embed, *embed_positions; /* embed NULL: rows of head */
+    struct matrix embed; /* no parts: rows of head */
+    const float *embed_positions;
     float embed_scale;
     float *inv_freq[MODEL_ROPE_KINDS]; /* [rotary_dim / 2], NULL: no such kind */
     uint32_t rope_tables;              /* of a row: the global one, the local one */

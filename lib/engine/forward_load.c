@@ -94,6 +94,18 @@ static int load_experts(struct forward *f, const struct model_weights *weights, 
     return r;
 }
 
+/* Rows are looked up, never multiplied: as they are stored, whatever the matrices are turned into. */
+static int load_embeddings(struct forward *f, const struct model_weights *weights, struct error *err) {
+    const struct model_view *v = model_weights_view(weights, MODEL_EMBED_TOKENS, 0);
+    if (!v) return error_set(err, E_INVALID, "the model has no token embeddings");
+    struct fill_job job = {.part = {v}, .part_rows = {v->rows}, .cols = v->cols};
+    bool blocks = f->blocks;
+    f->embed.parts = 0;
+    int r = load_part(f, &f->embed, &job, packed_kind_for(v->type), model_role_name(MODEL_EMBED_TOKENS), 0, err);
+    f->blocks = blocks;
+    return r;
+}
+
 static int load_matrices(struct forward *f, const struct model_weights *weights, struct error *err) {
     static const enum model_role qkv[] = {MODEL_ATTN_Q_W, MODEL_ATTN_K_W, MODEL_ATTN_V_W}, o[] = {MODEL_ATTN_O_W},
                                  gate_up[] = {MODEL_MLP_GATE_W, MODEL_MLP_UP_W}, down[] = {MODEL_MLP_DOWN_W}, head[] = {MODEL_LM_HEAD},
@@ -116,6 +128,7 @@ static int load_matrices(struct forward *f, const struct model_weights *weights,
         if (r == 0) r = load_matrix(f, weights, embed_in, 1, false, 0, &f->embed_in, err);
         if (r == 0) r = load_matrix(f, weights, embed_out, 1, false, 0, &f->embed_out, err);
     }
+    if (r == 0 && !f->config.tie_embeddings) r = load_embeddings(f, weights, err);
     return r != 0 ? r : load_matrix(f, weights, head, 1, false, 0, &f->head, err);
 }
 
@@ -169,11 +182,10 @@ static int load_small(struct forward *f, const struct model_weights *weights, st
     const struct model_config *c = &f->config;
     size_t C = c->width, D = c->head_dim, q = c->heads * D, k = c->kv_heads * D;
     size_t per_layer = 8 * C + 2 * q + 3 * k + 2 * (size_t)c->ffn; /* six norm vectors, two biases; norms and biases of q and k, bias of v; of gate and up */
-    size_t embed_size = c->tie_embeddings ? 0 : (size_t)c->vocab * c->embed_width;
     size_t positions_size = c->arch->positions == MODEL_POS_LEARNED ? ((size_t)c->context + c->arch->positions_before) * C : 0;
-    f->vectors_size = c->layers * per_layer + 2 * C + embed_size + positions_size + c->vocab + MODEL_ROPE_KINDS * (size_t)c->rotary_dim;
+    f->vectors_size = c->layers * per_layer + 2 * C + positions_size + c->vocab + MODEL_ROPE_KINDS * (size_t)c->rotary_dim;
     f->vectors = quant_map(f->vectors_size * sizeof(float));
-    if (!f->vectors) return error_set(err, E_NOMEM, "no memory for %zu MiB of embeddings", f->vectors_size * sizeof(float) >> 20);
+    if (!f->vectors) return error_set(err, E_NOMEM, "no memory for %zu MiB of norms and biases", f->vectors_size * sizeof(float) >> 20);
     for (uint32_t i = 0; i < c->layers; i++) {
         struct layer *l = &f->layers[i];
         l->attn_norm = load_norm(f, weights, MODEL_ATTN_NORM_W, i);
@@ -204,8 +216,6 @@ static int load_small(struct forward *f, const struct model_weights *weights, st
     f->final_norm = load_norm(f, weights, MODEL_FINAL_NORM_W, 0);
     if (!f->final_norm.weight && !c->no_final_norm) return error_set(err, E_INVALID, "the model has no final norm");
     plus_one(f, f->final_norm.weight, C);
-    if (!c->tie_embeddings && !(f->embed = load_vector(f, weights, MODEL_EMBED_TOKENS, embed_size, 0)))
-        return error_set(err, E_INVALID, "the model has no token embeddings");
     if (positions_size && !(f->embed_positions = load_vector(f, weights, MODEL_EMBED_POSITIONS, positions_size, 0)))
         return error_set(err, E_INVALID, "the model has no position embeddings");
     f->head_bias = load_vector(f, weights, MODEL_LM_HEAD_B, c->vocab, 0);

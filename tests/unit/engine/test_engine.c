@@ -137,6 +137,17 @@ static void test_trainer_refuses(void **state) {
         int r = nn_decoder_new(&d, &w->config, w->params, w->param_count, 16, &err);
         if (r != E_UNSUPPORTED || !strstr(err.message, cases[i].arch) || !strstr(err.message, cases[i].says)) fail_msg("%s: %d %s", cases[i].arch, r, err.message);
     }
+    struct tiny mistral; /* with a window, and without */
+    struct error err = {0};
+    struct nn_decoder *d = NULL;
+    tiny_make(&mistral, "mistral", 9);
+    struct model_config open = mistral.weights.config;
+    assert_int_equal(nn_decoder_new(&d, &mistral.weights.config, mistral.weights.params, mistral.weights.param_count, 16, &err), E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "window"));
+    open.window = 0;
+    assert_int_equal(nn_decoder_new(&d, &open, mistral.weights.params, mistral.weights.param_count, 16, &err), 0);
+    nn_decoder_free(d);
+    tiny_remove(&mistral);
 }
 
 /* Another cut of the prompt, another number of threads, other company: the same bits. */

@@ -20,16 +20,14 @@ int bpe_index(struct bpe *m, struct arena *arena) {
     size_t slots = 16;
     while (slots < (size_t)m->merge_count * 2) slots *= 2;
     m->mask = slots - 1;
-    m->keys = arena_calloc(arena, slots, sizeof m->keys[0]);
-    m->ranks = arena_calloc(arena, slots, sizeof m->ranks[0]);
-    if (!m->keys || !m->ranks) return E_NOMEM;
+    m->slots = arena_calloc(arena, slots, sizeof m->slots[0]);
+    if (!m->slots) return E_NOMEM;
     for (uint32_t rank = 0; rank < m->merge_count; rank++) {
         uint64_t key = ((uint64_t)m->merges[rank].left << 32 | m->merges[rank].right) + 1;
         size_t i = mix(key) & m->mask;
-        while (m->keys[i] && m->keys[i] != key) i = (i + 1) & m->mask;
+        while (m->slots[i].key && m->slots[i].key != key) i = (i + 1) & m->mask;
         /* A pair that is listed twice has its last rank, as in the reference implementation's map. */
-        m->keys[i] = key;
-        m->ranks[i] = rank;
+        m->slots[i] = (struct bpe_slot){key, rank};
     }
     return 0;
 }
@@ -37,8 +35,8 @@ int bpe_index(struct bpe *m, struct arena *arena) {
 /* UINT32_MAX where the pair is never merged. */
 static inline uint32_t rank_of(const struct bpe *m, uint32_t left, uint32_t right) {
     uint64_t key = ((uint64_t)left << 32 | right) + 1;
-    for (size_t i = mix(key) & m->mask; m->keys[i]; i = (i + 1) & m->mask)
-        if (m->keys[i] == key) return m->ranks[i];
+    for (size_t i = mix(key) & m->mask; m->slots[i].key; i = (i + 1) & m->mask)
+        if (m->slots[i].key == key) return m->slots[i].rank;
     return UINT32_MAX;
 }
 
@@ -241,18 +239,25 @@ void bpe_find_cut(struct tokenizer *t) {
     for (unsigned b = 0; b < 256; b++) bytes &= t->byte_ids[b] != TOKEN_NONE;
     if (t->unk == TOKEN_NONE && !bytes) return; /* characters may be left out, and what stands around them meets */
     for (uint32_t i = 0; i < m->merge_count; i++)
-        if (span_starts(t->entries[m->merges[i].right].bytes, bar) && !span_ends(t->entries[m->merges[i].left].bytes, bar)) return;
+        if (span_starts(t->entries[m->merges[i].right].bytes, bar)) {
+            struct span left = t->entries[m->merges[i].left].bytes;
+            if (left.len && !span_ends(left, bar)) m->crossed[(uint8_t)left.data[left.len - 1]] = true;
+        }
     m->cut = true;
 }
 
-size_t bpe_cut_word(struct span text, size_t at) {
+size_t bpe_cut_word(const struct bpe *m, struct span text, size_t at) {
     size_t i = at;
     while (i + 3 <= text.len && memcmp(text.data + i, lower_bar, 3) == 0) i += 3;
     while (i < text.len) {
         const char *p = memchr(text.data + i, lower_bar[0], text.len - i);
         if (!p) break;
         i = (size_t)(p - text.data);
-        if (i + 3 <= text.len && memcmp(p, lower_bar, 3) == 0) return i;
+        if (i + 3 <= text.len && memcmp(p, lower_bar, 3) == 0) {
+            if (!m->crossed[(uint8_t)text.data[i - 1]]) return i;
+            while (i + 3 <= text.len && memcmp(text.data + i, lower_bar, 3) == 0) i += 3;
+            continue;
+        }
         i++;
     }
     return text.len;

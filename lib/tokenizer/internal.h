@@ -219,13 +219,16 @@ struct bpe_merge {
 struct bpe {
     struct bpe_merge *merges; /* by rank */
     uint32_t merge_count;
-    uint64_t *keys; /* open addressing: left << 32 | right + 1; 0 is free */
-    uint32_t *ranks;
+    struct bpe_slot {
+        uint64_t key; /* left << 32 | right + 1; 0 is free */
+        uint32_t rank;
+    } *slots; /* open addressing */
     size_t mask;
     uint32_t bytes[256]; /* id of each byte's token (of each ASCII character's, where the text is not byte-level), TOKEN_NONE where the vocabulary has none */
     bool ignore_merges, fuse_unk;
     struct span prefix, suffix; /* continuing_subword_prefix, end_of_word_suffix */
-    bool cut; /* no merge goes over the border before a U+2581 that follows another character: words may be cut there */
+    bool cut; /* no merge goes over the border before a U+2581 that follows another character: words may be cut there, */
+    bool crossed[256]; /* but for those behind these bytes */
 };
 struct bpe_scratch;
 int bpe_index(struct bpe *m, struct arena *arena); /* from merges */
@@ -234,7 +237,7 @@ struct bpe_scratch *bpe_scratch_new(void);
 void bpe_scratch_free(struct bpe_scratch *s);
 int bpe_encode_word(const struct tokenizer *t, struct bpe_scratch *s, struct span word, struct tokens *out, bool offsets, uint32_t base, struct error *err);
 /* The next word of a stretch that may be cut, from `at`. */
-size_t bpe_cut_word(struct span text, size_t at);
+size_t bpe_cut_word(const struct bpe *m, struct span text, size_t at);
 
 /* Tokens by their bytes, a byte a step. */
 enum { TRIE_NODES_MAX = 1 << 24 };

@@ -89,11 +89,29 @@ class Tools:
         return f"{name}({arguments})"
 
     def answered(self):
-        call = self.chat(tools=[TOOL]).choices[0].message
+        first = self.chat(tools=[TOOL])
+        call = first.choices[0].message
         turns = [{"role": "user", "content": ASK}, call.model_dump(exclude_none=True) | {"content": None}, {"role": "tool", "tool_call_id": call.tool_calls[0].id, "content": "rain"}]
-        c = self.chat(turns, tools=[TOOL]).choices[0]
-        expect(c.message.content and not c.message.tool_calls, f"after the result: {short(c, 200)}")
-        return repr(short(c.message.content, 40))
+        then = self.chat(turns, tools=[TOOL])
+        grown = then.usage.prompt_tokens - first.usage.prompt_tokens
+        expect(grown > 10, f"call and result are {grown} tokens of the prompt")
+        status, _, body = self.p.client.raw("POST", "/v1/tokenize", {"model": self.model, "messages": [{**t, "content": t["content"]} for t in turns], "tools": [TOOL]})
+        equal((status, json.loads(body)["count"]), (200, then.usage.prompt_tokens), "the same by /v1/tokenize")
+        return f"{grown} tokens more, then {short(then.choices[0].message.content, 40)!r}"
+
+    def required(self):
+        other = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}}}
+        seen = []
+        for choice in ("required", {"type": "function", "function": {"name": "add"}}):
+            c = self.o.chat.completions.create(model="talker@1", messages=[{"role": "user", "content": ASK}], max_tokens=300, temperature=1, seed=3, tools=[TOOL, other], tool_choice=choice,
+                                               parallel_tool_calls=False).choices[0]
+            equal(c.finish_reason, "tool_calls", f"{choice}: {short(c, 200)}")
+            call = c.message.tool_calls[0].function
+            arguments = json.loads(call.arguments)
+            expect(len(c.message.tool_calls) == 1 and (isinstance(arguments["city"], str) if call.name == "weather" else isinstance(arguments["a"], int)), f"{choice}: {call}")
+            seen.append(call.name)
+        equal(seen[1], "add", "the one that was named")
+        return "a model that knows nothing of tools calls them all the same"
 
     def text_without_tools(self):
         for more in ({}, {"tools": [TOOL], "tool_choice": "none"}, {"tools": [{"type": "function", "function": {"name": "another"}}]}):
@@ -112,7 +130,7 @@ def main():
     with Platform(config={"gates": EASY_GATES}) as p:
         t = Tools(p)
         learnt = suite.run("a_model_that_calls", t.learnt)
-        for check in ("called", "streamed", "answered", "text_without_tools"):
+        for check in ("called", "streamed", "answered", "required", "text_without_tools"):
             suite.run(check, getattr(t, check), needs=[learnt])
         if suite.failed:
             p.tell_errors()

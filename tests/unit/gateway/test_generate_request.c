@@ -114,6 +114,8 @@ static void test_chat_only(void **state) {
         {"{" CHAT ",'tools':[{'type':'function','function':{'name':'f'}}]}", 0, ""},
         {"{" CHAT ",'tools':[{'type':'function','function':{'name':'f'}}],'tool_choice':'none'}", 0, ""},
         {"{" CHAT ",'chat_template_kwargs':{'enable_thinking':false}}", 0, ""},
+        {"{" CHAT ",'tools':[{'type':'function','function':{'name':'f'}}],'tool_choice':'required'}", 0, ""},
+        {"{" CHAT ",'tools':[{'type':'function','function':{'name':'f'}}],'tool_choice':{'type':'function','function':{'name':'f'}}}", 0, ""},
         {"{" CHAT ",'chat_template_kwargs':[]}", E_INVALID, "chat_template_kwargs"},
         {"{" CHAT ",'tools':[{'type':'function'}]}", E_INVALID, "tools"},
         {"{" CHAT ",'tools':[{'type':'function','function':{'name':'f','parameters':7}}]}", E_INVALID, "tools"},

@@ -143,6 +143,14 @@ static void test_tools(void **state) {
     assert_true(request_parsing(&m, c, &a, &o));
     assert_int_equal(o.style, CHAT_STYLE_MISTRAL);
     assert_true(o.tool_count == 1 && span_eq_str(o.tools[0], "add"));
+    assert_int_equal(r.constraint, GRAMMAR_NONE);
+    m.tool_choice = (char *)(uintptr_t)"required"; /* held to calls, and read as such */
+    m.one_tool_call = true;
+    assert_true(request_parsing(&m, c, &a, &o));
+    assert_int_equal(o.style, CHAT_STYLE_JSON);
+    assert_int_equal(request_from_message(&m, &a, &r, &err), 0);
+    assert_int_equal(r.constraint, GRAMMAR_JSON_SCHEMA);
+    assert_true(span_find(r.constraint_text, SPAN("\"const\":\"add\"")) > 0 && span_find(r.constraint_text, SPAN("\"maxItems\":1,")) > 0);
     m.tool_choice = (char *)(uintptr_t)"none"; /* neither told nor read */
     assert_false(request_parsing(&m, c, &a, &o));
     assert_int_equal(request_from_message(&m, &a, &r, &err), 0);

@@ -222,6 +222,17 @@ int model_dir_load(struct model_dir *out, const char *dir, enum model_weights_mo
     return r;
 }
 
+int model_dir_config(const char *dir, struct model_config *config, struct error *err) {
+    struct buf text;
+    char path[PATH_MAX];
+    buf_init(&text, MODEL_CONFIG_FILE_MAX);
+    int r = join(path, dir, "config.json", err);
+    if (!r) r = file_read(path, &text, err);
+    if (!r && (r = model_config_parse(buf_span(&text), config, err)) != 0) error_prefix(err, "%s", path);
+    buf_fini(&text);
+    return r;
+}
+
 void model_dir_fini(struct model_dir *m) {
     model_weights_fini(&m->weights);
     tokenizer_free(m->tokenizer);

@@ -102,6 +102,8 @@ struct model_dir {
 enum { MODEL_DIR_NO_WEIGHTS = 1, MODEL_DIR_NO_CONFIG = 2 };
 /* dir: a directory, or a file that begins as GGUF does. */
 int model_dir_load(struct model_dir *m, const char *dir, enum model_weights_mode mode, unsigned flags, struct error *err);
+/* Its config.json alone. */
+int model_dir_config(const char *dir, struct model_config *config, struct error *err);
 void model_dir_fini(struct model_dir *m); /* safe on a zeroed struct and twice */
 
 /* What is written. Borrowed for the call. */

@@ -57,6 +57,8 @@ void grpc_relay(struct exchange *x, const struct json *body);
 void grpc_uplink(struct exchange *x, const struct json *body);
 void grpc_not_built(struct exchange *x, const struct json *body);
 void generation_call(struct exchange *x, const struct json *body); /* generate.c */
+void embed_call(struct exchange *x, const struct json *body);      /* encode.c */
+void rerank_call(struct exchange *x, const struct json *body);
 /* The messages of a client's stream. None of the three is called again once the exchange has ended. */
 enum grpc_taken { GRPC_TAKEN, GRPC_HELD, GRPC_ENDED };
 struct grpc_stream {

@@ -27,8 +27,8 @@
 const struct grpc_method GRPC_METHODS[] = {
     METHOD("Generation/Generate", SCOPE_CLIENT, generation_call, NULL, generate_request, generate_reply, UNARY),
     METHOD("Generation/GenerateStream", SCOPE_CLIENT, generation_call, NULL, generate_request, generate_reply, SERVER),
-    METHOD("Generation/Embed", SCOPE_CLIENT, grpc_not_built, NULL, embed_request, embed_reply, UNARY),
-    METHOD("Generation/Rerank", SCOPE_CLIENT, grpc_not_built, NULL, rerank_request, rerank_reply, UNARY),
+    METHOD("Generation/Embed", SCOPE_CLIENT, embed_call, NULL, embed_request, embed_reply, UNARY),
+    METHOD("Generation/Rerank", SCOPE_CLIENT, rerank_call, NULL, rerank_request, rerank_reply, UNARY),
     METHOD("Generation/GenerateImage", SCOPE_CLIENT, grpc_not_built, NULL, generate_image_request, generate_image_reply, UNARY),
     METHOD("Generation/GenerateTable", SCOPE_CLIENT, grpc_not_built, NULL, generate_table_request, generate_table_reply, SERVER),
     METHOD("Generation/GenerateAudio", SCOPE_CLIENT, grpc_not_built, NULL, generate_audio_request, generate_audio_reply, SERVER),

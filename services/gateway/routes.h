@@ -12,6 +12,11 @@ void chat_create(struct exchange *x, const struct json *body);       /* generate
 void completion_create(struct exchange *x, const struct json *body);
 void tokenize_create(struct exchange *x, const struct json *body);   /* tokenize.c */
 void detokenize_create(struct exchange *x, const struct json *body);
+void embeddings_create(struct exchange *x, const struct json *body); /* encode.c */
+void rerank_create(struct exchange *x, const struct json *body);
+void score_create(struct exchange *x, const struct json *body);
+void classify_create(struct exchange *x, const struct json *body);
+void moderations_create(struct exchange *x, const struct json *body);
 void models_list(struct exchange *x, const struct json *body);       /* models.c */
 void models_get(struct exchange *x, const struct json *body);
 void feedback_submit(struct exchange *x, const struct json *body);   /* feedback.c */

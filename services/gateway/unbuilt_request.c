@@ -159,16 +159,16 @@ static const struct unbuilt_field responses[] = {
 };
 DOOR(RESPONSES, "responses", responses, true);
 
-static const struct unbuilt_field embeddings[] = {MODEL, NEEDS("input", INPUT), WORD("encoding_format", "float", "base64"), INTEGER("dimensions", 1, 65536), USER};
+static const struct unbuilt_field embeddings[] = {MODEL, NEEDS("input", INPUT), WORD("encoding_format", "float", "base64"), INTEGER("dimensions", 1, 65536), MAY("truncate", FLAG), USER};
 DOOR(EMBEDDINGS, "embeddings", embeddings, true);
 
-static const struct unbuilt_field rerank[] = {MODEL, NEEDS("query", TEXT), NEEDS("documents", DOCUMENTS), INTEGER("top_n", 1, UNBUILT_INPUTS_MAX), MAY("return_documents", FLAG), USER};
+static const struct unbuilt_field rerank[] = {MODEL, NEEDS("query", TEXT), NEEDS("documents", DOCUMENTS), INTEGER("top_n", 1, UNBUILT_INPUTS_MAX), MAY("return_documents", FLAG), MAY("truncate", FLAG), USER};
 DOOR(RERANK, "reranking", rerank, true);
 
-static const struct unbuilt_field score[] = {MODEL, NEEDS("text_1", TEXTS), NEEDS("text_2", TEXTS), USER};
+static const struct unbuilt_field score[] = {MODEL, NEEDS("text_1", TEXTS), NEEDS("text_2", TEXTS), MAY("truncate", FLAG), USER};
 DOOR(SCORE, "scoring", score, true);
 
-static const struct unbuilt_field classify[] = {MODEL, NEEDS("input", TEXTS), USER};
+static const struct unbuilt_field classify[] = {MODEL, NEEDS("input", INPUT), MAY("truncate", FLAG), USER};
 DOOR(CLASSIFY, "classification", classify, true);
 
 static const struct unbuilt_field messages[] = {

@@ -1,6 +1,6 @@
 /*
  * Doors whose part of the engine is not built yet: what their requests look like, as tables. A request that is wrong hears so first; a right one hears what is missing, once its model is known to be
- * there. Pure. When a door is built its table goes, and its handler reads the request itself.
+ * there. Pure. When a door is built its handler reads the request itself; those of encoders (encode_request.c) go on being checked by their tables.
  */
 #ifndef GATEWAY_UNBUILT_REQUEST_H
 #define GATEWAY_UNBUILT_REQUEST_H

@@ -38,6 +38,7 @@ struct told_call {
 };
 
 struct call {
+    struct call_kind kind; /* first */
     struct call *next, **back;
     struct inference *inference;
     struct model *model;
@@ -454,7 +455,7 @@ void calls_flush(void *arg) {
 
 /* --- the bus --- */
 
-static void refuse(struct bus_reply *reply, int code, const struct error *err) {
+void calls_refuse(struct bus_reply *reply, int code, const struct error *err) {
     metric_add(refused, 1);
     bus_reply_end(reply, code, err, SPAN(""));
 }
@@ -471,7 +472,7 @@ static void detokenize(struct inference *inf, struct bus_reply *reply, const str
     if (!m) r = error_set(&err, E_INVALID, "the request is no DetokenizeRequest");
     else if (m->n_tokens > DETOKENIZED_MAX) r = error_set_param(&err, E_INVALID, "tokens", "%zu tokens, at most %d are taken", m->n_tokens, DETOKENIZED_MAX);
     if (r == 0) r = models_find(inf, span_str(m->model), span_hash(side), &model, &err);
-    const struct tokenizer *t = r == 0 ? engine_tokenizer(model->engine) : NULL;
+    const struct tokenizer *t = r != 0 ? NULL : model->engine ? engine_tokenizer(model->engine) : encoder_tokenizer(embedder_encoder(model->embedder));
     if (r == 0 && !t) r = error_set_param(&err, E_UNSUPPORTED, "model", "%s has no tokenizer", model->name);
     for (size_t i = 0; r == 0 && i < m->n_tokens; i++)
         if (m->tokens[i] >= tokenizer_vocab_size(t)) r = error_set_param(&err, E_INVALID, "tokens", "token %u is beyond the vocabulary of %u", m->tokens[i], tokenizer_vocab_size(t));
@@ -492,7 +493,7 @@ static void detokenize(struct inference *inf, struct bus_reply *reply, const str
         buf_fini(&whole);
     }
     if (r == 0) bus_reply_end(reply, 0, NULL, packed);
-    else refuse(reply, err.code, &err);
+    else calls_refuse(reply, err.code, &err);
     if (m) genloop__v1__detokenize_request__free_unpacked(m, NULL);
     buf_fini(&text);
     arena_clear(&inf->arena);
@@ -522,12 +523,16 @@ void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const
         detokenize(inf, reply, context, request);
         return;
     }
+    if (span_eq_str(method, "Generation/Encode") && !service_draining(inf->service)) {
+        encode_on_call(inf, reply, context, request, call_arg);
+        return;
+    }
     if (!stream && !tokenize && !span_eq_str(method, "Generation/Generate"))
         result = error_set(&err, E_UNSUPPORTED, "%.*s is not built yet", method.len < 64 ? (int)method.len : 64, method.data);
     else if (service_draining(inf->service)) result = error_set(&err, E_UNAVAILABLE, "%s is draining", service_instance(inf->service));
     else result = read_request(inf, tokenize, request, &message, &tokens, &r, &err);
     struct span side = !span_empty(context->session) ? context->session : context->request_id;
-    if (result == 0) result = models_find(inf, span_str(tokenize ? tokens->model : message->model), span_hash(side), &model, &err);
+    if (result == 0) result = models_find_kind(inf, span_str(tokenize ? tokens->model : message->model), span_hash(side), false, &model, &err);
     if (result == 0 && !(c = mem_zalloc(sizeof *c))) result = error_set(&err, E_NOMEM, "no memory for a call");
     if (result != 0) goto out;
 
@@ -565,7 +570,7 @@ void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const
     c->reply = reply;
     *call_arg = c;
 out:
-    if (result != 0) refuse(reply, result, &err);
+    if (result != 0) calls_refuse(reply, result, &err);
     if (message) genloop__v1__generate_request__free_unpacked(message, NULL);
     if (tokens) genloop__v1__tokenize_request__free_unpacked(tokens, NULL);
     arena_clear(&inf->arena);
@@ -574,13 +579,17 @@ out:
 void calls_on_credit(void *call_arg, struct bus_reply *reply) {
     struct call *c = call_arg;
     (void)reply;
-    if (c) flush(c);
+    if (c && !c->kind.encode) flush(c); /* what an encoder answers is one item, which needs none */
 }
 
 void calls_on_cancel(void *call_arg, struct bus_reply *reply, int code) {
     struct call *c = call_arg;
     bus_reply_end(reply, code, NULL, SPAN(""));
     if (!c) return;
+    if (c->kind.encode) {
+        encode_on_cancel(call_arg);
+        return;
+    }
     c->reply = NULL;
     engine_cancel(c->model->engine, c->id);
 }

@@ -2,6 +2,7 @@
  * A replica. What it is made of, each a file:
  *   models.c    desired state (the registry's released versions) against what is loaded; loading and freeing on workers
  *   request.c   a GenerateRequest as the engine's request: pure
+ *   encode.c    calls to encoders: from a model's embedder to replies
  *   calls.c     the bus' calls: from the engine's events to replies, with credit, cancel and deadline
  * All of it is on the loop's thread, but the follower's own (lib/registry) and the engine's callback in calls.c.
  */
@@ -12,6 +13,7 @@
 
 #include "base/arena.h"
 #include "base/metrics.h"
+#include "engine/embedder.h"
 #include "engine/engine.h"
 #include "registry/fold.h"
 #include "registry/follow.h"
@@ -25,6 +27,11 @@ struct inference_settings {
 
 struct model;
 struct call;
+struct encode_call;
+/* The first member of both, by which what the bus hands back is told apart. */
+struct call_kind {
+    bool encode;
+};
 
 struct inference {
     struct service *service;
@@ -44,6 +51,8 @@ struct inference {
     pthread_mutex_t dirty_lock; /* of the next two: calls about which an engine has said something since the last flush */
     struct call *dirty;
     bool posted;
+    struct encode_call *encoded; /* under the same lock: calls that have their answer */
+    bool encoded_posted;
     struct arena arena; /* of one reply */
 };
 
@@ -58,6 +67,7 @@ struct model {
     bool wanted, freeing, remove_files;
     struct engine *engine;            /* READY and LEAVING */
     struct engine *loaded;            /* LOADING: the worker's */
+    struct embedder *embedder, *loaded_embedder; /* the same of an encoder, which has no engine */
     uint32_t calls;                   /* open on it */
     int threads;                      /* of its engine, of which inference.share compute */
     struct error error;               /* FAILED, and what the worker met */
@@ -70,6 +80,8 @@ void models_reconcile(struct inference *inf);
 void models_share(struct inference *inf);
 /* The model that a request means; E_NOT_FOUND, E_UNAVAILABLE while it loads. hash: of what should stay on one side of a canary. */
 int models_find(struct inference *inf, struct span name, uint64_t hash, struct model **m, struct error *err);
+/* The same, of a model that generates (encoder false) or of one that embeds; E_UNSUPPORTED where it is the other. */
+int models_find_kind(struct inference *inf, struct span name, uint64_t hash, bool encoder, struct model **m, struct error *err);
 bool models_settled(const struct inference *inf); /* everything wanted is loaded, or has failed */
 void models_report(struct inference *inf, bool now); /* load into heartbeats, and metrics */
 void models_free(struct inference *inf); /* at stop, the bus being closed: ends what runs, and the calls with it */
@@ -80,5 +92,11 @@ void calls_on_credit(void *call_arg, struct bus_reply *reply);
 void calls_on_cancel(void *call_arg, struct bus_reply *reply, int code);
 void calls_flush(void *inference); /* tells what the engines have said since */
 void calls_init_metrics(void);
+void calls_refuse(struct bus_reply *reply, int code, const struct error *err);
+
+/* --- encode.c --- */
+void encode_on_call(struct inference *inf, struct bus_reply *reply, const struct bus_context *context, struct span request, void **call_arg);
+void encode_on_cancel(struct encode_call *c);
+void encode_flush(void *inference); /* tells what the embedders have answered since */
 
 #endif

@@ -69,6 +69,7 @@ static void on_tick(void *arg) {
     models_share(inf);
     if (inf->fold) models_reconcile(inf);
     calls_flush(inf);
+    encode_flush(inf);
     models_report(inf, false);
 }
 

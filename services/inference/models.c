@@ -32,6 +32,13 @@ static const char *directory(const struct model *m, char *out, size_t size) {
     return service_path(m->inference->service, relative, out, size);
 }
 
+/* What its config.json says; of a directory that has none, or one that is not understood, the engine says what is wrong. */
+static bool is_encoder(const char *dir) {
+    struct model_config config;
+    struct error err;
+    return model_dir_config(dir, &config, &err) == 0 && config.arch->kind == MODEL_ENCODER;
+}
+
 static void load_model(void *arg) {
     struct model *m = arg;
     const struct inference_settings *s = m->inference->settings;
@@ -50,7 +57,10 @@ static void load_model(void *arg) {
                                .step_rows_mixed = (uint32_t)s->step_tokens_mixed,
                                .kv_half = strcmp(s->kv_type, "f16") == 0};
     if (r == 0) r = packed_kind_find(s->weights, &o.weights, &m->error);
-    if (r == 0) r = engine_new(&m->loaded, dir, &o, &m->error);
+    if (r == 0 && is_encoder(dir)) {
+        struct embedder_options e = {.threads = m->threads, .queue_max = (uint32_t)s->queue, .weights = o.weights};
+        r = embedder_new(&m->loaded_embedder, dir, &e, &m->error);
+    } else if (r == 0) r = engine_new(&m->loaded, dir, &o, &m->error);
     m->result = r;
 }
 
@@ -59,6 +69,8 @@ static void free_engine(void *arg) {
     char dir[4096];
     engine_free(m->engine);
     m->engine = NULL;
+    embedder_free(m->embedder);
+    m->embedder = NULL;
     /* The store has it still. A neighbour that was just about to read it fails, and lays it out again. */
     if (m->remove_files) (void)dir_remove(directory(m, dir, sizeof dir), NULL);
 }
@@ -86,6 +98,11 @@ static int share_of_cores(struct inference *inf) {
     return share > 0 ? share : 1;
 }
 
+static void set_threads(struct model *m, int threads) {
+    if (m->engine) engine_set_threads(m->engine, threads);
+    if (m->embedder) embedder_set_threads(m->embedder, threads);
+}
+
 /* Neighbours come and go: an engine has a thread for every core that may become its own, and as many of them work as are. */
 void models_share(struct inference *inf) {
     int share = share_of_cores(inf);
@@ -93,7 +110,7 @@ void models_share(struct inference *inf) {
     if (inf->share) log_info("models.share", "%d threads", share);
     inf->share = share;
     for (struct model *m = inf->models; m; m = m->next)
-        if (m->engine && !m->freeing && m->stage != MODEL_LOADING) engine_set_threads(m->engine, share);
+        if (!m->freeing && m->stage != MODEL_LOADING) set_threads(m, share);
 }
 
 static void start_loading(struct model *m) {
@@ -114,6 +131,7 @@ static void drop(struct model *m) {
     while (*at != m) at = &(*at)->next;
     *at = m->next;
     engine_free(m->engine);
+    embedder_free(m->embedder);
     mem_free(m);
 }
 
@@ -123,15 +141,17 @@ static void on_loaded(void *arg) {
     inf->working--;
     m->engine = m->loaded;
     m->loaded = NULL;
+    m->embedder = m->loaded_embedder;
+    m->loaded_embedder = NULL;
     if (inf->stopped) {
         drop(m);
         return;
     }
     if (m->result == 0) {
         m->stage = MODEL_READY;
-        engine_set_threads(m->engine, inf->share);
+        set_threads(m, inf->share);
         m->retry_delay_ms = 0;
-        log_info("model.ready", "%s, %zu MiB with its cache", m->name, engine_memory(m->engine) >> 20);
+        log_info("model.ready", "%s, %zu MiB%s", m->name, (m->engine ? engine_memory(m->engine) : encoder_memory(embedder_encoder(m->embedder))) >> 20, m->engine ? " with its cache" : " with its activations");
     } else {
         m->stage = MODEL_FAILED;
         m->retry_delay_ms = m->retry_delay_ms ? m->retry_delay_ms * 2 : RETRY_FIRST_MS;
@@ -192,6 +212,8 @@ static bool files_are_its_own(const struct inference *inf, const struct model *m
     return true;
 }
 
+static bool holds_model(const struct model *m) { return m->engine || m->embedder; }
+
 void models_reconcile(struct inference *inf) {
     if (inf->stopped) return;
     int64_t now = clock_mono_ms();
@@ -199,7 +221,7 @@ void models_reconcile(struct inference *inf) {
     want_released(inf);
     for (struct model **at = &inf->models; *at;) {
         struct model *m = *at;
-        if (m->wanted && m->stage == MODEL_LEAVING && !m->freeing && m->engine) {
+        if (m->wanted && m->stage == MODEL_LEAVING && !m->freeing && holds_model(m)) {
             m->stage = MODEL_READY; /* wanted again before it was gone */
             changed = true;
         } else if (m->wanted && m->stage == MODEL_FAILED && !m->freeing && m->retry_at_ms <= now && !service_draining(inf->service)) start_loading(m);
@@ -207,12 +229,12 @@ void models_reconcile(struct inference *inf) {
             m->stage = MODEL_LEAVING;
             changed = true;
         }
-        if (m->stage == MODEL_LEAVING && m->calls == 0 && !m->freeing && m->engine) {
+        if (m->stage == MODEL_LEAVING && m->calls == 0 && !m->freeing && holds_model(m)) {
             m->remove_files = files_are_its_own(inf, m);
             m->freeing = loop_work(service_loop(inf->service), free_engine, on_freed, m) == 0;
             inf->working += m->freeing;
         }
-        bool gone = !m->wanted && !m->freeing && !m->engine && m->stage != MODEL_LOADING;
+        bool gone = !m->wanted && !m->freeing && !holds_model(m) && m->stage != MODEL_LOADING;
         if (gone) {
             *at = m->next;
             mem_free(m);
@@ -239,6 +261,16 @@ int models_find(struct inference *inf, struct span name, uint64_t hash, struct m
     struct model *m = find_exact(inf, full);
     if (!m || m->stage == MODEL_LOADING || m->stage == MODEL_LEAVING) return error_set(err, E_UNAVAILABLE, "model %s is being loaded", full);
     if (m->stage == MODEL_FAILED) return error_set(err, E_UNAVAILABLE, "model %s cannot be loaded here: %s", full, m->error.message);
+    *out = m;
+    return 0;
+}
+
+int models_find_kind(struct inference *inf, struct span name, uint64_t hash, bool encoder, struct model **out, struct error *err) {
+    struct model *m;
+    int r = models_find(inf, name, hash, &m, err);
+    if (r != 0) return r;
+    if (encoder && !m->embedder) return error_set_param(err, E_UNSUPPORTED, "model", "%s generates text; embeddings, scores and classes are for encoders", m->name);
+    if (!encoder && !m->engine) return error_set_param(err, E_UNSUPPORTED, "model", "%s is an encoder: it embeds, ranks or classifies, and generates no text", m->name);
     *out = m;
     return 0;
 }
@@ -281,7 +313,14 @@ void models_report(struct inference *inf, bool now) {
             (void)snprintf(at, MODEL_FULL_NAME_MAX + ERROR_MESSAGE_MAX + 2, "%s: %s", m->name, m->error.message);
             load.failed[load.n_failed++] = at;
         }
-        if (m->freeing || m->stage == MODEL_LOADING || !m->engine) continue;
+        if (m->freeing || m->stage == MODEL_LOADING) continue;
+        if (m->embedder) {
+            struct embedder_stats s;
+            embedder_get_stats(m->embedder, &s);
+            sum.running += s.waiting; /* all of them have their turns */
+            sum.prompt_tokens += s.tokens;
+        }
+        if (!m->engine) continue;
         struct engine_stats s;
         engine_get_stats(m->engine, &s);
         sum.queued += s.queued;
@@ -335,8 +374,11 @@ void models_free(struct inference *inf) {
         if (m->stage != MODEL_LOADING && !m->freeing) {
             engine_free(m->engine); /* tells every request its last */
             m->engine = NULL;
+            embedder_free(m->embedder);
+            m->embedder = NULL;
         }
     calls_flush(inf);
+    encode_flush(inf);
     for (struct model *m = inf->models, *next; m; m = next) {
         next = m->next;
         if (m->stage != MODEL_LOADING && !m->freeing) drop(m); /* the others when their worker comes back: the loop waits for it */

@@ -1,5 +1,6 @@
 /* Encoders: a text alone equals the text in company, bit for bit, on any number of threads; pooling; what is refused; the files beside the weights. */
 #include <math.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/random.h"
-#include "engine/encoder.h"
+#include "engine/embedder.h"
 
 enum { VOCAB = 96, WIDTH = 48, LABELS = 3, CONTEXT = 200, TEXTS = 60 };
 
@@ -208,7 +209,183 @@ static void test_settings(void **state) {
     }
 }
 
+/* --- the embedder --- */
+
+struct outcome {
+    pthread_mutex_t lock;
+    pthread_cond_t told;
+    bool over;
+    int code;
+    char param[64];
+    size_t rows, cols;
+    uint64_t tokens;
+    float values[TEXTS * WIDTH];
+};
+static void on_answer(void *arg, const struct embedder_answer *a) {
+    struct outcome *o = arg;
+    pthread_mutex_lock(&o->lock);
+    o->code = a->error ? a->error->code : 0;
+    if (a->error) span_copy(o->param, sizeof o->param, span_str(a->error->param));
+    o->rows = a->rows;
+    o->cols = a->cols;
+    o->tokens = a->tokens;
+    assert_true(a->rows * a->cols <= TEXTS * WIDTH);
+    if (a->rows) memcpy(o->values, a->values, a->rows * a->cols * sizeof(float));
+    o->over = true;
+    pthread_cond_signal(&o->told);
+    pthread_mutex_unlock(&o->lock);
+}
+static void outcome_init(struct outcome *o) {
+    memset(o, 0, sizeof *o);
+    pthread_mutex_init(&o->lock, NULL);
+    pthread_cond_init(&o->told, NULL);
+}
+static void outcome_wait(struct outcome *o) {
+    pthread_mutex_lock(&o->lock);
+    while (!o->over) pthread_cond_wait(&o->told, &o->lock);
+    pthread_mutex_unlock(&o->lock);
+}
+
+static void test_embedder(void **state) {
+    (void)state;
+    enum { REQUESTS = 24 };
+    static struct batch b;
+    static struct outcome o[REQUESTS];
+    struct encoder *reference = make("bert", 0, PACKED_F32, 1);
+    struct embedder *e = NULL;
+    struct error err = {0};
+    uint64_t id[REQUESTS];
+    fill(&b, reference, 3);
+    for (size_t i = 0; i < TEXTS; i++) {
+        b.texts[i].types = NULL; /* ids come without */
+        b.texts[i].pooling = ENCODER_MEAN;
+        b.texts[i].normalize = true;
+    }
+    encoder_run(reference, b.texts, TEXTS);
+    assert_int_equal(embedder_new_from(&e, make("bert", 0, PACKED_F32, 2), 0, &err), 0);
+    for (size_t k = 0; k < REQUESTS; k++) { /* all at once, of one to 24 texts */
+        struct embedder_input in[REQUESTS];
+        for (size_t i = 0; i <= k; i++) in[i] = (struct embedder_input){.tokens = b.ids[(k + i) % TEXTS], .token_count = b.texts[(k + i) % TEXTS].count};
+        struct embedder_request r = {.task = EMBEDDER_EMBED, .inputs = in, .count = k + 1, .dimensions = k == 5 ? 7 : 0};
+        outcome_init(&o[k]);
+        if (embedder_submit(e, &r, &o[k], on_answer, &id[k], &err) != 0) fail_msg("%s", err.message);
+    }
+    for (size_t k = 0; k < REQUESTS; k++) {
+        outcome_wait(&o[k]);
+        assert_int_equal(o[k].code, 0);
+        assert_int_equal(o[k].rows, k + 1);
+        assert_int_equal(o[k].cols, k == 5 ? 7 : WIDTH);
+        for (size_t i = 0; i <= k; i++) {
+            const float *want = b.out[(k + i) % TEXTS];
+            if (k != 5) assert_memory_equal(o[k].values + i * WIDTH, want, WIDTH * sizeof(float));
+            double length = 0;
+            for (size_t c = 0; c < 7; c++) length += (double)want[c] * (double)want[c];
+            for (size_t c = 0; k == 5 && c < 7; c++) assert_true(fabs((double)o[k].values[i * 7 + c] - (double)want[c] / sqrt(length)) < 1e-6);
+        }
+    }
+    /* what is wrong: at once, or once the tokens are looked at; a neighbour's fault is nobody else's */
+    uint32_t ids[] = {1, VOCAB};
+    struct embedder_input bad = {.tokens = ids, .token_count = 2}, text = {.text = SPAN("a")}, long_one = {.tokens = b.ids[0], .token_count = CONTEXT + 1};
+    struct embedder_request r = {.task = EMBEDDER_EMBED, .inputs = &bad, .count = 1};
+    outcome_init(&o[0]);
+    assert_int_equal(embedder_submit(e, &r, &o[0], on_answer, &id[0], &err), 0);
+    outcome_wait(&o[0]);
+    assert_int_equal(o[0].code, E_INVALID);
+    assert_string_equal(o[0].param, "input");
+    r.dimensions = WIDTH + 1;
+    assert_int_equal(embedder_submit(e, &r, &o[0], on_answer, &id[0], &err), E_INVALID);
+    assert_string_equal(err.param, "dimensions");
+    r.dimensions = 0;
+    r.inputs = &text;
+    assert_int_equal(embedder_submit(e, &r, &o[0], on_answer, &id[0], &err), E_UNSUPPORTED); /* no tokenizer */
+    r.task = EMBEDDER_CLASSIFY;
+    assert_int_equal(embedder_submit(e, &r, &o[0], on_answer, &id[0], &err), E_UNSUPPORTED); /* no classifier */
+    r.task = EMBEDDER_EMBED;
+    r.count = 0;
+    assert_int_equal(embedder_submit(e, &r, &o[0], on_answer, &id[0], &err), E_INVALID);
+    r = (struct embedder_request){.task = EMBEDDER_EMBED, .inputs = &long_one, .count = 1};
+    b.ids[1][0] = 1; /* what lies behind b.ids[0] is read as its token CONTEXT + 1 */
+    outcome_init(&o[0]);
+    assert_int_equal(embedder_submit(e, &r, &o[0], on_answer, &id[0], &err), 0);
+    outcome_wait(&o[0]);
+    assert_int_equal(o[0].code, E_RANGE);
+    /* cancelled, late, and let go: every request has its one answer */
+    struct embedder_input many[TEXTS];
+    for (size_t i = 0; i < TEXTS; i++) many[i] = (struct embedder_input){.tokens = b.ids[0], .token_count = CONTEXT};
+    for (size_t k = 0; k < REQUESTS; k++) {
+        r = (struct embedder_request){.task = EMBEDDER_EMBED, .inputs = many, .count = TEXTS, .deadline_ms = k == 1 ? 1 : 0};
+        outcome_init(&o[k]);
+        assert_int_equal(embedder_submit(e, &r, &o[k], on_answer, &id[k], &err), 0);
+        if (k % 2 == 0) embedder_cancel(e, id[k]);
+    }
+    outcome_wait(&o[1]);
+    assert_int_equal(o[1].code, E_DEADLINE);
+    embedder_free(e);
+    for (size_t k = 0; k < REQUESTS; k++) {
+        outcome_wait(&o[k]);
+        assert_true(o[k].code == 0 || o[k].code == E_CANCELLED || k == 1);
+    }
+    encoder_free(reference);
+}
+
+/* Holds the embedder's thread until it may go on. */
+struct gate {
+    pthread_mutex_t lock;
+    pthread_cond_t moved;
+    bool reached, open;
+};
+static void on_answer_held(void *arg, const struct embedder_answer *a) {
+    struct gate *g = arg;
+    (void)a;
+    pthread_mutex_lock(&g->lock);
+    g->reached = true;
+    pthread_cond_broadcast(&g->moved);
+    while (!g->open) pthread_cond_wait(&g->moved, &g->lock);
+    pthread_mutex_unlock(&g->lock);
+}
+
+static void test_embedder_is_full(void **state) {
+    (void)state;
+    enum { QUEUE = 128 };
+    static struct outcome o[QUEUE];
+    struct gate gate = {.reached = false};
+    struct embedder *e = NULL;
+    struct error err = {0};
+    struct embedder_stats s;
+    uint32_t ids[] = {1, 2};
+    uint64_t id;
+    struct embedder_input one = {.tokens = ids, .token_count = 2};
+    struct embedder_request r = {.task = EMBEDDER_EMBED, .inputs = &one, .count = 1};
+    pthread_mutex_init(&gate.lock, NULL);
+    pthread_cond_init(&gate.moved, NULL);
+    assert_int_equal(embedder_new_from(&e, make("bert", 0, PACKED_F32, 1), QUEUE, &err), 0);
+    assert_int_equal(embedder_submit(e, &r, &gate, on_answer_held, &id, &err), 0);
+    pthread_mutex_lock(&gate.lock);
+    while (!gate.reached) pthread_cond_wait(&gate.moved, &gate.lock);
+    pthread_mutex_unlock(&gate.lock);
+    for (size_t n = 0; n < QUEUE; n++) {
+        outcome_init(&o[n]);
+        assert_int_equal(embedder_submit(e, &r, &o[n], on_answer, &id, &err), 0);
+    }
+    assert_int_equal(embedder_submit(e, &r, &o[0], on_answer, &id, &err), E_FULL);
+    embedder_get_stats(e, &s);
+    assert_int_equal(s.waiting, QUEUE);
+    assert_true(s.bytes > 0);
+    pthread_mutex_lock(&gate.lock);
+    gate.open = true;
+    pthread_cond_broadcast(&gate.moved);
+    pthread_mutex_unlock(&gate.lock);
+    for (size_t i = 0; i < QUEUE; i++) {
+        outcome_wait(&o[i]);
+        assert_int_equal(o[i].code, 0);
+    }
+    embedder_get_stats(e, &s);
+    assert_int_equal(s.texts, QUEUE + 1);
+    embedder_free(e);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_alone_as_in_company), cmocka_unit_test(test_pooling), cmocka_unit_test(test_refused), cmocka_unit_test(test_probabilities), cmocka_unit_test(test_settings)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_alone_as_in_company), cmocka_unit_test(test_pooling), cmocka_unit_test(test_refused), cmocka_unit_test(test_probabilities), cmocka_unit_test(test_settings),
+                                       cmocka_unit_test(test_embedder), cmocka_unit_test(test_embedder_is_full)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

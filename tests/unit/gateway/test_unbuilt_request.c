@@ -45,6 +45,7 @@ static void test_requests(void **state) {
         {&UNBUILT_SCORE, "{'model':'m','text_1':'a','text_2':[1]}", "text_2", E_INVALID},
         {&UNBUILT_CLASSIFY, "{'model':'m','input':'a'}", "", 0},
         {&UNBUILT_CLASSIFY, "{'model':'m','input':{}}", "input", E_INVALID},
+        {&UNBUILT_CLASSIFY, "{'model':'m','input':'a','truncate':1}", "truncate", E_INVALID},
         {&UNBUILT_MESSAGES, "{'model':'m','max_tokens':9,'messages':[{'role':'user','content':'a'}],'system':'be brief'}", "", 0},
         {&UNBUILT_MESSAGES, "{'model':'m','messages':[{'role':'user','content':'a'}]}", "max_tokens", E_INVALID},
         {&UNBUILT_MESSAGES, "{'model':'m','max_tokens':9,'messages':[]}", "messages", E_INVALID},

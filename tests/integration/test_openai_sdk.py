@@ -245,7 +245,8 @@ class Sdk:
     def errors(self):
         cases = [(openai.NotFoundError, dict(model="nobody", messages=ASK)), (openai.BadRequestError, dict(model="production", messages=ASK, temperature=9)),
                  (openai.BadRequestError, dict(model="production", messages=[])), (openai.BadRequestError, dict(model="production", messages=ASK, extra_body={"nonsense": 1})),
-                 (openai.BadRequestError, dict(model="production", messages=ASK, tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]))]
+                 (openai.BadRequestError, dict(model="production", messages=ASK, tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+                                               tool_choice={"type": "function", "function": {"name": "another"}}))]
         for kind, request in cases:
             try:
                 self.o.chat.completions.create(**request)

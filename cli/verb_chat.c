@@ -213,7 +213,13 @@ static int converse(struct talk *k) {
     return r;
 }
 
+static const char *model_of(struct cli *c) {
+    const char *named = cli_operand(c, 0) ? cli_operand(c, 0) : cli_text(c, "--model");
+    return named ? named : "production";
+}
+
 static int run_chat(struct cli *c) {
+    if (cli_operand(c, 0) && cli_given(c, "--model")) return cli_usage(c, "the model is named twice: %s, and by --model", cli_operand(c, 0));
     struct talk *k = mem_zalloc(sizeof *k);
     const char *prompt = cli_text(c, "--prompt");
     if (!k) return cli_failf(c, "no memory");
@@ -225,7 +231,7 @@ static int run_chat(struct cli *c) {
     buf_init(&k->text, TEXT_MAX);
     k->json = cli_json(c);
     k->terminal = output_is_terminal(stdin) && output_is_terminal(stdout);
-    const char *model = cli_operand(c, 0) ? cli_operand(c, 0) : "production";
+    const char *model = model_of(c);
     if (r == 0 && (!replace(&k->model, span_str(model)) || !replace(&k->preamble, span_str(cli_text(c, "--system") ? cli_text(c, "--system") : "")))) r = error_set(&k->x.err, E_NOMEM, "no memory");
     if (r == 0 && prompt) {
         r = add_turn(k, "user", span_str(prompt));
@@ -257,6 +263,7 @@ static int read_prompt(struct talk *k, struct buf *prompt) {
 }
 
 static int run_complete(struct cli *c) {
+    if (cli_operand(c, 0) && cli_given(c, "--model")) return cli_usage(c, "the model is named twice: %s, and by --model", cli_operand(c, 0));
     struct talk *k = mem_zalloc(sizeof *k);
     struct buf prompt;
     if (!k) return cli_failf(c, "no memory");
@@ -269,7 +276,7 @@ static int run_complete(struct cli *c) {
     if (r == 0) {
         remote_path(&k->x, "/v1/completions");
         struct json_out w = remote_body(&k->x);
-        json_str(&w, "model", cli_operand(c, 0) ? cli_operand(c, 0) : "production");
+        json_str(&w, "model", model_of(c));
         json_span(&w, "prompt", buf_span(&prompt));
         put_sampling(c, &w);
         json_object_end(&w);
@@ -291,12 +298,14 @@ static int run_complete(struct cli *c) {
         .name = "--stop", .kind = CLI_TEXT, .value = "TEXT", .doc = "End before this text", .repeat = true                                                  \
     }
 static const struct cli_option CHAT_OPTIONS[] = {
+    {.name = "--model", .kind = CLI_TEXT, .value = "MODEL", .doc = "The same as the operand"},
     {.name = "--prompt", .kind = CLI_TEXT, .value = "TEXT", .doc = "One question, one answer, no conversation", .letter = 'p'},
     {.name = "--system", .kind = CLI_TEXT, .value = "TEXT", .doc = "What the model is told before all else"},
     SAMPLING,
     {0},
 };
-static const struct cli_option COMPLETE_OPTIONS[] = {{.name = "--prompt", .kind = CLI_TEXT, .value = "TEXT", .doc = "How does this go on? Otherwise standard input is read", .letter = 'p'}, SAMPLING, {0}};
+static const struct cli_option COMPLETE_OPTIONS[] = {{.name = "--model", .kind = CLI_TEXT, .value = "MODEL", .doc = "The same as the operand"},
+                                                      {.name = "--prompt", .kind = CLI_TEXT, .value = "TEXT", .doc = "How does this go on? Otherwise standard input is read", .letter = 'p'}, SAMPLING, {0}};
 
 const struct verb VERBS_CHAT[] = {
     {.name = "chat", .operands = "[MODEL]", .operands_max = 1, .summary = "Talk to a model", .options = CHAT_OPTIONS, .json = true, .run = run_chat,

@@ -303,7 +303,8 @@ static int find_view(const struct model_weights *w, const struct gguf *g, const 
         t = gguf_tensor_find(g, span_str(name));
         gate_in_up = fused;
     }
-    if (!t) return error_set(err, E_INVALID, "%s lacks the tensor %s", path, name);
+    if (!t && model_role_in_layer(p->role)) return error_set(err, E_INVALID, "%s lacks the tensor blk.%u.%s", path, p->layer, at->name);
+    if (!t) return error_set(err, E_INVALID, "%s lacks the tensor %s", path, at->name);
     uint64_t before = (uint64_t)p->index * p->rows, all = 0;
     bool vector = p->rows == 1 && p->role != MODEL_ATTN_Q_NORM_W && p->role != MODEL_ATTN_K_NORM_W;
     if (gate_in_up) fused_place(&w->config, p, &before, &all);

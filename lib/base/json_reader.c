@@ -1,6 +1,9 @@
 #include "base/json_reader.h"
 
-void json_reader_init(struct json_reader *r, struct span text) { *r = (struct json_reader){text.data, text.data, text.data + text.len, false}; }
+void json_reader_init(struct json_reader *r, struct span text) {
+    const char *begin = text.data ? text.data : "";
+    *r = (struct json_reader){begin, begin, begin + text.len, false};
+}
 
 static void blank(struct json_reader *r) {
     while (r->at < r->end && (*r->at == ' ' || *r->at == '\n' || *r->at == '\r' || *r->at == '\t')) r->at++;

@@ -154,6 +154,8 @@ static void test_split_covers(void **state) {
 
 static void test_alphabet(void **state) {
     (void)state;
+    assert_true(char_is_punctuation('!') && char_is_punctuation(0x3001) && char_is_punctuation(0x2E42));
+    assert_false(char_is_punctuation('a') || char_is_punctuation(0x2E43) || char_is_punctuation(0x20AC)); /* since Unicode 9; a symbol */
     bool seen[256] = {false};
     uint32_t last = 0;
     for (unsigned i = 0; i < 256; i++) {
@@ -482,6 +484,7 @@ static void test_hostile(void **state) {
         {"something behind", "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}} x", E_INVALID, "nothing more"},
         {"no vocabulary", WITH_MODEL("{\"type\":\"BPE\",\"merges\":[]}"), E_INVALID, "vocab"},
         {"vocabulary is a list", WITH_MODEL("{\"type\":\"BPE\",\"vocab\":[1],\"merges\":[]}"), E_INVALID, "vocab"},
+        {"no merges, and none of any type", WITH_MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":null}"), E_INVALID, "merges"},
         {"no merges", WITH_MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":0}}"), E_INVALID, "merges"},
         {"empty vocabulary", WITH_MODEL("{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}"), E_INVALID, "empty"},
         {"negative id", WITH_MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}"), E_INVALID, "out of range"},

@@ -46,6 +46,8 @@ void request_free(struct request *q) {
     mem_free(q->constraint);
     mem_free(q->ends);
     grammar_matcher_free(q->grammar);
+    mem_free(q->breakers);
+    mem_free(q->runs);
     mem_free(q->tokens);
     sampler_counts_fini(&q->counts);
     stop_fini(&q->stop);
@@ -110,6 +112,24 @@ static int check(const struct engine *e, const struct engine_request *r, struct 
     return 0;
 }
 
+static bool has_breaker(struct span text, const struct span *breakers, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (span_find(text, breakers[i]) >= 0) return true;
+    return false;
+}
+
+/* The tokens that end what DRY compares. */
+static int make_breakers(const struct engine *e, struct request *q, const struct engine_request *r) {
+    static const struct span usual[] = {{"\n", 1}, {":", 1}, {"\"", 1}, {"*", 1}};
+    const struct span *breakers = r->dry_breakers ? r->dry_breakers : usual;
+    size_t n = r->dry_breakers ? r->dry_breaker_count : 4;
+    uint32_t vocab = e->dir.config.vocab;
+    if (!(q->breakers = mem_calloc(vocab / 64 + 1, sizeof *q->breakers))) return E_NOMEM;
+    for (uint32_t t = 0; e->dir.tokenizer && t < vocab && t < tokenizer_vocab_size(e->dir.tokenizer); t++)
+        if (has_breaker(tokenizer_token_bytes(e->dir.tokenizer, t), breakers, n)) q->breakers[t / 64] |= 1ull << (t % 64);
+    return 0;
+}
+
 static int copy_request(const struct engine *e, const struct engine_request *r, struct request **out, struct error *err) {
     struct request *q = mem_zalloc(sizeof *q);
     if (!q) return error_set(err, E_NOMEM, "no memory for a request");
@@ -121,6 +141,9 @@ static int copy_request(const struct engine *e, const struct engine_request *r, 
     q->given.stop_tokens = NULL;
     q->given.sampling.bias = NULL;
     q->given.constraint_text = (struct span){0};
+    q->given.dry_breakers = NULL;
+    q->memory.mu = 2 * r->sampling.mirostat_tau;
+    q->given.sampling.memory = &q->memory;
     buf_init(&q->text, 64 << 20); /* an echoed prompt at most; a token's text is far below */
     buf_init(&q->raw, 64 << 20);
     int result = stop_init(&q->stop, r->stop, r->stop_count, err);
@@ -132,6 +155,7 @@ static int copy_request(const struct engine *e, const struct engine_request *r, 
     if (!r->tokens && !r->chat.data && r->message_count == 0 && !(q->prompt = span_dup(r->prompt))) goto out;
     if (r->constraint != GRAMMAR_NONE && !(q->constraint = span_dup(r->constraint_text))) goto out;
     q->given.constraint_text = span_of(q->constraint, r->constraint_text.len);
+    if (r->sampling.dry_multiplier != 0 && make_breakers(e, q, r) != 0) goto out;
     if (copy_array(&q->bias, r->sampling.bias, r->sampling.bias_count, sizeof *q->bias) != 0) goto out;
     if (copy_array(&q->stop_tokens, r->stop_tokens, r->stop_token_count, sizeof *q->stop_tokens) != 0) goto out;
     if (r->prompt_logprobs) {
@@ -321,6 +345,13 @@ static int make_tokens(struct engine *e, struct request *q, struct error *err) {
     for (size_t i = 0; i < n && r == 0; i++)
         if (all[i] >= e->dir.config.vocab) r = error_set(err, E_INVALID, "the tokenizer gives token %u, the model has %u", all[i], e->dir.config.vocab);
     if (r == 0 && q->counts_needed && (r = sampler_counts_prompt(&q->counts, all, n)) != 0) error_set(err, r, "no memory for a request");
+    if (r == 0 && q->breakers) {
+        if (!(q->runs = mem_calloc(n + q->tokens_max, sizeof *q->runs))) r = error_set(err, E_NOMEM, "no memory for a request");
+        q->memory.tokens = q->tokens;
+        q->memory.prompt = q->prompt_len;
+        q->memory.breakers = q->breakers;
+        q->memory.runs = q->runs;
+    }
     if (r == 0 && q->given.constraint != GRAMMAR_NONE && q->tokens_max > 0) r = make_grammar(e, q, err);
     if (e->dir.tokenizer) detokenizer_init(&q->detokenizer, e->dir.tokenizer, !q->given.keep_special);
 out:

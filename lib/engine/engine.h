@@ -82,6 +82,8 @@ struct engine_request {
     int64_t tokens_max; /* −1: what the context leaves; 0: compute the prompt only. More than the context leaves is cut to it */
     struct sampler_params sampling;
     bool seed_set; /* else the engine draws one */
+    const struct span *dry_breakers; /* NULL: newline, ":", "\"" and "*". A token whose text has one of them ends what DRY compares */
+    size_t dry_breaker_count;
     const struct span *stop;
     size_t stop_count;
     const uint32_t *stop_tokens;

@@ -44,6 +44,9 @@ struct request {
     struct error failed; /* found at intake */
     struct sampler_counts counts;
     bool counts_needed;
+    struct sampler_memory memory;
+    uint64_t *breakers; /* DRY: a bit for each token; with it the room that it needs */
+    uint32_t *runs;
     struct grammar_matcher *grammar; /* NULL: the answer is free */
     uint32_t *ends;                  /* with grammar: tokens that end the answer */
     size_t end_count;

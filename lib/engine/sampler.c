@@ -7,7 +7,7 @@
 #include "tensor/kernels.h"
 
 void sampler_params_default(struct sampler_params *p) {
-    *p = (struct sampler_params){.temperature = 1, .top_p = 1, .repetition_penalty = 1};
+    *p = (struct sampler_params){.temperature = 1, .top_p = 1, .repetition_penalty = 1, .typical_p = 1, .dry_base = 1.75, .dry_allowed_length = 2, .xtc_threshold = 0.1, .mirostat_tau = 5, .mirostat_eta = 0.1};
 }
 
 int sampler_params_check(const struct sampler_params *p, uint32_t vocab, struct error *err) {
@@ -19,11 +19,20 @@ int sampler_params_check(const struct sampler_params *p, uint32_t vocab, struct 
         {"min_p", p->min_p, 0, 1},
         {"frequency_penalty", p->frequency_penalty, -2, 2},
         {"presence_penalty", p->presence_penalty, -2, 2},
+        {"top_n_sigma", p->top_n_sigma, -1, 1000},
+        {"dry_multiplier", p->dry_multiplier, 0, 100},
+        {"dry_base", p->dry_base, 1, 100},
+        {"xtc_probability", p->xtc_probability, 0, 1},
+        {"xtc_threshold", p->xtc_threshold, 0, 1},
+        {"mirostat", p->mirostat, 0, 2},
+        {"mirostat_tau", p->mirostat_tau, 0, 100},
+        {"mirostat_eta", p->mirostat_eta, 0, 1},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (!(rows[i].value >= rows[i].min && rows[i].value <= rows[i].max))
             return error_set_param(err, E_INVALID, rows[i].name, "%s must be between %g and %g", rows[i].name, rows[i].min, rows[i].max);
     if (!(p->top_p > 0 && p->top_p <= 1)) return error_set_param(err, E_INVALID, "top_p", "top_p must be above 0 and at most 1");
+    if (!(p->typical_p > 0 && p->typical_p <= 1)) return error_set_param(err, E_INVALID, "typical_p", "typical_p must be above 0 and at most 1");
     if (!(p->repetition_penalty > 0 && p->repetition_penalty <= 10))
         return error_set_param(err, E_INVALID, "repetition_penalty", "repetition_penalty must be above 0 and at most 10");
     if (p->bias_count > SAMPLER_BIAS_MAX)
@@ -230,16 +239,179 @@ static double weights_of(const struct sampler_candidate *c, size_t n, float max,
     return total;
 }
 
+/* How far the end of the text agrees with the text before each place, by the Z algorithm on the text read backwards (Gusfield 1997): runs[i] of the place i + 1 tokens before the end. */
+static void apply_dry(const struct sampler_params *p, uint64_t n, float *logits, struct sampler_scratch *s) {
+    const struct sampler_memory *m = p->memory;
+    if (!m || !m->tokens || p->dry_multiplier == 0) return;
+    size_t len = m->prompt + n, most = 0, left = 0, right = 0;
+    const uint32_t *end = m->tokens + len; /* end[-1 - i] is the i-th from behind */
+    while (most < len && !(end[-1 - (ptrdiff_t)most] < s->vocab && m->breakers[end[-1 - (ptrdiff_t)most] / 64] >> (end[-1 - (ptrdiff_t)most] % 64) & 1)) most++;
+    if (len < 2 || most == 0) return;
+    for (size_t i = 1; i < len; i++) {
+        size_t z = i < right ? (m->runs[i - left] < right - i ? m->runs[i - left] : right - i) : 0;
+        while (i + z < len && end[-1 - (ptrdiff_t)z] == end[-1 - (ptrdiff_t)(i + z)]) z++;
+        if (i + z > right) {
+            left = i;
+            right = i + z;
+        }
+        m->runs[i] = (uint32_t)z;
+    }
+    /* What followed each run, end[-i], would make it one longer: of several the longest counts. values holds it meanwhile. */
+    for (size_t i = 1; i < len; i++)
+        if (end[-(ptrdiff_t)i] < s->vocab) s->values[end[-(ptrdiff_t)i]] = 0;
+    for (size_t i = 1; i < len; i++) {
+        size_t run = m->runs[i] < most ? m->runs[i] : most;
+        uint32_t next = end[-(ptrdiff_t)i];
+        if (next < s->vocab && (float)run > s->values[next]) s->values[next] = (float)run;
+    }
+    for (size_t i = 1; i < len; i++) {
+        uint32_t next = end[-(ptrdiff_t)i];
+        if (next >= s->vocab || s->values[next] < 1 || s->values[next] < (float)p->dry_allowed_length) continue;
+        double power = (double)s->values[next] - p->dry_allowed_length;
+        double penalty = p->dry_multiplier * pow(p->dry_base, power);
+        logits[next] -= (float)(penalty < 1e6 ? penalty : 1e6);
+        s->values[next] = 0; /* once */
+    }
+}
+
+/* Candidates [0, *len) by what they are from `keys` in place of their logits, as many as have `share` of the weight; the logits come back. Sorted as far as needed. */
+static size_t keep_share(struct sampler_candidate *c, size_t len, double share, const float *logits, float max, double temperature, struct sampler_scratch *s) {
+    double total = 0, sum = 0;
+    size_t kept = 0, sorted = 0;
+    for (size_t i = 0; i < len; i++) total += exp((double)(logits[c[i].token] - max) / temperature);
+    while (kept < len && sum < share * total) {
+        if (kept == sorted) {
+            sorted = sorted == 0 ? 256 : sorted * 4;
+            if (sorted > len) sorted = len;
+            sort_first(c, len, sorted);
+        }
+        sum += exp((double)(logits[c[kept++].token] - max) / temperature);
+    }
+    for (size_t i = 0; i < kept; i++) c[i].logit = logits[c[i].token];
+    (void)s;
+    return kept;
+}
+
+static size_t keep_typical(struct sampler_candidate *c, size_t len, double share, const float *logits, float max, double temperature, struct sampler_scratch *s) {
+    double total = weights_of(c, len, max, temperature, s->values), entropy = 0, log_total = log(total);
+    for (size_t i = 0; i < len; i++)
+        if (s->values[i] > 0) entropy += (double)s->values[i] / total * (log_total - (double)(c[i].logit - max) / temperature);
+    for (size_t i = 0; i < len; i++) c[i].logit = (float)-fabs(log_total - (double)(c[i].logit - max) / temperature - entropy);
+    return keep_share(c, len, share, logits, max, temperature, s);
+}
+
+/* Of those at or above the threshold all but the last of the order go. */
+static size_t exclude_top(struct sampler_candidate *c, size_t len, double threshold, float *values, double total) {
+    size_t above = 0, least = 0, n = 0;
+    for (size_t i = 0; i < len; i++) {
+        if ((double)values[i] < threshold * total) continue;
+        if (above++ == 0 || before(c[least], c[i])) least = i;
+    }
+    if (above < 2) return len;
+    for (size_t i = 0; i < len; i++) {
+        if ((double)values[i] >= threshold * total && i != least) continue;
+        c[n] = c[i];
+        values[n++] = values[i];
+    }
+    return n;
+}
+
+/* How many of the most likely candidates mirostat leaves; the candidates are sorted that far. Surprises are in bits. */
+static size_t keep_surprise(const struct sampler_params *p, struct sampler_candidate *c, size_t len, float max, struct sampler_scratch *s) {
+    double mu = p->memory->mu;
+    size_t kept = 0;
+    if (p->mirostat == 1) { /* Zipf's exponent of the hundred most likely, and from it how many have a mean surprise of mu */
+        size_t m = len < 100 ? len : 100;
+        double above = 0, below = 0;
+        sort_first(c, len, m);
+        for (size_t i = 0; i + 1 < m; i++) {
+            double t = log((double)(i + 2) / (double)(i + 1)), b = (double)(c[i].logit - c[i + 1].logit) / p->temperature;
+            above += t * b;
+            below += t * t;
+        }
+        double exponent = below > 0 ? above / below : 1, e = exponent - 1;
+        if (fabs(e) < 1e-6) e = 1e-6;
+        double k = exponent > 1e-6 ? pow(e * exp2(mu) / (1 - pow((double)len, -e)), 1 / exponent) : (double)len;
+        kept = !(k >= 1) ? 1 : k >= (double)len ? len : (size_t)k;
+        sort_first(c, len, kept);
+        return kept;
+    }
+    double total = weights_of(c, len, max, p->temperature, s->values);
+    float least = (float)((double)max + p->temperature * (log(total) - mu * log(2))); /* −log2(w / total) ≤ mu */
+    for (size_t i = 0; i < len; i++)
+        if (c[i].logit >= least || c[i].logit == max) {
+            struct sampler_candidate t = c[kept];
+            c[kept++] = c[i];
+            c[i] = t;
+        }
+    return kept;
+}
+
+/* The way with all that is not common. Candidates without masked ones; what is left of them is drawn from in their order. */
+static uint32_t draw_filtered(const struct sampler_params *p, uint64_t n, const float *logits, float max, struct sampler_scratch *s) {
+    struct sampler_candidate *c = s->candidates;
+    size_t len = 0;
+    for (uint32_t i = 0; i < s->vocab; i++)
+        if (logits[i] > SAMPLER_MASKED) c[len++] = (struct sampler_candidate){logits[i], i};
+    if (p->mirostat > 0 && p->memory) len = keep_surprise(p, c, len, max, s);
+    else {
+        if (p->top_n_sigma > 0) {
+            double sum = 0, squares = 0;
+            size_t kept = 0;
+            for (size_t i = 0; i < len; i++) sum += (double)c[i].logit;
+            double mean = sum / (double)len;
+            for (size_t i = 0; i < len; i++) squares += ((double)c[i].logit - mean) * ((double)c[i].logit - mean);
+            double least = (double)max - p->top_n_sigma * sqrt(squares / (double)len);
+            for (size_t i = 0; i < len; i++)
+                if ((double)c[i].logit >= least) c[kept++] = c[i];
+            len = kept;
+        }
+        if (p->top_k > 0 && p->top_k < len) {
+            sort_first(c, len, p->top_k);
+            len = p->top_k;
+        }
+        if (p->typical_p < 1) len = keep_typical(c, len, p->typical_p, logits, max, p->temperature, s);
+        if (p->top_p < 1) len = keep_share(c, len, p->top_p, logits, max, p->temperature, s);
+    }
+    double total = weights_of(c, len, max, p->temperature, s->values);
+    if (p->mirostat == 0) {
+        size_t kept = 0;
+        double highest = 0;
+        for (size_t i = 0; i < len; i++) highest = (double)s->values[i] > highest ? (double)s->values[i] : highest;
+        total = 0;
+        for (size_t i = 0; i < len; i++) {
+            if ((double)s->values[i] < p->min_p * highest) continue;
+            total += (double)s->values[i];
+            c[kept] = c[i];
+            s->values[kept++] = s->values[i];
+        }
+        len = kept;
+        if (p->xtc_probability > 0 && chance(p->seed ^ 0x5854435854435854u, n) < p->xtc_probability) {
+            len = exclude_top(c, len, p->xtc_threshold, s->values, total);
+            total = 0;
+            for (size_t i = 0; i < len; i++) total += (double)s->values[i];
+        }
+    }
+    size_t at = pick(s->values, len, total, chance(p->seed, n));
+    if (p->mirostat > 0 && p->memory) p->memory->mu -= p->mirostat_eta * (-log2((double)s->values[at] / total) - p->mirostat_tau);
+    return c[at].token;
+}
+
 int sampler_draw(const struct sampler_params *p, const struct sampler_counts *counts, uint64_t n, float *logits, struct sampler_scratch *s,
                  uint32_t *token) {
     uint32_t V = s->vocab;
     apply_penalties(p, counts, logits, V);
+    apply_dry(p, n, logits, s);
     float bad = 0;
     for (uint32_t i = 0; i < V; i++) bad += logits[i] * 0; /* nan where a logit is nan or infinite */
     float max = kernels()->max(logits, V);
     if (bad != 0 || !isfinite(max)) return E_RANGE; /* nan != 0 */
     if (p->temperature == 0 || p->top_k == 1) {
         *token = sampler_argmax(logits, V);
+        return 0;
+    }
+    if (p->mirostat > 0 || p->top_n_sigma > 0 || p->typical_p < 1 || p->xtc_probability > 0) {
+        *token = draw_filtered(p, n, logits, max, s);
         return 0;
     }
     double u = chance(p->seed, n);

@@ -1,9 +1,14 @@
 /*
  * From logits to a token: a pure core. The order is the one of vLLM and of Hugging Face's processors:
- *     logit_bias → repetition, frequency and presence penalty → temperature → top-k → top-p → min-p → draw
+ *     logit_bias → repetition, frequency and presence penalty → DRY → temperature → top-nσ → top-k → typical-p → top-p → min-p → XTC → draw
+ * or, with mirostat, behind the temperature mirostat alone, as llama.cpp has it.
  * Penalties: repetition (Keskar et al. 2019) divides positive and multiplies negative logits of tokens in prompt or answer; frequency and
  * presence (OpenAI) count the answer's tokens only. top-p is taken of the distribution that top-k leaves, min-p of what top-p leaves
  * relative to its most likely token. Equal logits are ordered by id, lowest first, everywhere; temperature 0 is the first of that order.
+ * DRY (p-e-w 2024) takes multiplier · base^(n − allowed_length) from the logit of a token that would make a run of n tokens, at least allowed_length, come again; a run does not reach over a
+ * token whose text has a breaker. top-nσ (Tang et al. 2024) keeps logits within n standard deviations of the highest. typical-p (Meister et al. 2023) keeps the tokens whose surprise is nearest to
+ * the entropy. XTC (p-e-w 2024): with its probability, of the tokens at or above the threshold all but the least likely go. Mirostat (Basu et al. 2021) holds the surprise near tau.
+ * Logits at or below SAMPLER_MASKED belong to tokens that may not come (grammar.h), and count nowhere.
  *
  * Chance is counter-based: the draw for the n-th token of a request is a function of (seed, n) alone, so that the same request gives the
  * same tokens whatever ran beside it and however often it was interrupted.
@@ -40,6 +45,24 @@ struct sampler_params {
     uint64_t seed;
     const struct sampler_bias *bias; /* borrowed */
     size_t bias_count;
+    double typical_p;          /* 1: all */
+    double top_n_sigma;        /* 0 and below: all */
+    double dry_multiplier, dry_base; /* multiplier 0: none */
+    uint32_t dry_allowed_length;
+    double xtc_probability, xtc_threshold; /* probability 0: none */
+    uint32_t mirostat;         /* 0: none, 1, 2 */
+    double mirostat_tau, mirostat_eta;
+    struct sampler_memory *memory; /* borrowed; what DRY and mirostat need, NULL without them */
+};
+#define SAMPLER_MASKED (-1e29f)
+
+/* What a request's draws remember. */
+struct sampler_memory {
+    double mu;                /* mirostat: the surprise that is allowed, in bits; 2 tau at first */
+    const uint32_t *tokens;   /* DRY: prompt and answer; the n-th draw sees prompt + n of them */
+    uint32_t prompt;
+    const uint64_t *breakers; /* a bit for each token of the vocabulary */
+    uint32_t *runs;           /* room for a number each */
 };
 /* Temperature 1 and nothing else: the model's own distribution. */
 void sampler_params_default(struct sampler_params *p);

@@ -22,6 +22,8 @@ static int check_numbers(Genloop__V1__GenerateRequest *m, struct error *err) {
     CHECK_RANGE(top_p, TOP_P_SET_TOP_P, 0, 1)
     if (m->top_p_set_case && m->top_p < TOP_P_LEAST) m->top_p = TOP_P_LEAST;
     if (m->max_tokens_set_case && (m->max_tokens < 1 || m->max_tokens > MAX_TOKENS_MAX)) return error_set_param(err, E_INVALID, "max_tokens", "'max_tokens' must lie between 1 and %d", MAX_TOKENS_MAX);
+    if (m->mirostat > 2) return error_set_param(err, E_INVALID, "mirostat", "'mirostat' must be 0, 1 or 2");
+    if (m->dry_allowed_length_set_case && m->dry_allowed_length > MAX_TOKENS_MAX) return error_set_param(err, E_INVALID, "dry_allowed_length", "'dry_allowed_length' must be at most %d", MAX_TOKENS_MAX);
     if (m->n > N_MAX) return error_set_param(err, E_INVALID, "n", "'n' must be at most %d", N_MAX);
     if (m->priority < -100 || m->priority > 100) return error_set_param(err, E_INVALID, "priority", "'priority' must lie between -100 and 100");
     if (m->top_logprobs > TOP_LOGPROBS_MAX) return error_set_param(err, E_INVALID, "top_logprobs", "'top_logprobs' must be at most %d", TOP_LOGPROBS_MAX);
@@ -70,6 +72,7 @@ static int check_lists(const Genloop__V1__GenerateRequest *m, struct error *err)
     for (size_t i = 0; i < m->n_logit_bias; i++)
         if (!(m->logit_bias[i]->value >= -100 && m->logit_bias[i]->value <= 100)) return error_set_param(err, E_INVALID, "logit_bias", "'logit_bias' must lie between -100 and 100");
     if (m->n_tools > TOOLS_MAX) return error_set_param(err, E_INVALID, "tools", "'tools' must have at most %d functions", TOOLS_MAX);
+    if (m->dry_sequence_breakers && (r = check_texts("dry_sequence_breakers", m->dry_sequence_breakers, BREAKERS_MAX, BREAKER_BYTES_MAX, err)) < 0) return r;
     if (m->n_messages > MESSAGES_MAX) return error_set_param(err, E_INVALID, "messages", "'messages' must have at most %d messages", MESSAGES_MAX);
     return 0;
 }

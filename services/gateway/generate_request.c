@@ -250,6 +250,24 @@ static int take_service_tier(struct generate_request *r, const char *name, const
     return 0;
 }
 
+/* ---- samplers ---- */
+
+static int take_mirostat(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+    int64_t n;
+    int code = take_integer(name, v, 0, 2, &n, err);
+    if (code == 0) r->message.mirostat = (uint32_t)n;
+    return code;
+}
+
+static int take_dry_allowed_length(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+    int64_t n;
+    int code = take_integer(name, v, 0, MAX_TOKENS_MAX, &n, err);
+    if (code < 0) return code;
+    r->message.dry_allowed_length_set_case = GENLOOP__V1__GENERATE_REQUEST__DRY_ALLOWED_LENGTH_SET_DRY_ALLOWED_LENGTH;
+    r->message.dry_allowed_length = (uint32_t)n;
+    return 0;
+}
+
 static int take_texts(struct generate_request *r, const char *name, const struct json *v, size_t count_max, size_t size_max, Genloop__V1__Texts **out, struct error *err) {
     if (json_type(v) != JSON_TYPE_ARRAY) return wrong_type(name, "a list of strings", v, err);
     size_t n = json_size(v);
@@ -266,6 +284,10 @@ static int take_texts(struct generate_request *r, const char *name, const struct
     texts->n_texts = n;
     *out = texts;
     return 0;
+}
+
+static int take_dry_sequence_breakers(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+    return take_texts(r, name, v, BREAKERS_MAX, BREAKER_BYTES_MAX, &r->message.dry_sequence_breakers, err);
 }
 
 /* ---- structured output ---- */
@@ -367,6 +389,17 @@ const struct parameter SHARED_PARAMETERS[] = {
     {"frequency_penalty", take_frequency_penalty},
     {"presence_penalty", take_presence_penalty},
     {"repetition_penalty", take_repetition_penalty},
+    {"typical_p", take_typical_p},
+    {"top_n_sigma", take_top_n_sigma},
+    {"dry_multiplier", take_dry_multiplier},
+    {"dry_base", take_dry_base},
+    {"dry_allowed_length", take_dry_allowed_length},
+    {"dry_sequence_breakers", take_dry_sequence_breakers},
+    {"xtc_probability", take_xtc_probability},
+    {"xtc_threshold", take_xtc_threshold},
+    {"mirostat", take_mirostat},
+    {"mirostat_tau", take_mirostat_tau},
+    {"mirostat_eta", take_mirostat_eta},
     {"response_format", take_response_format},
     {"guided_json", take_guided_json},
     {"guided_regex", take_guided_regex},

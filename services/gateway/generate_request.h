@@ -28,6 +28,7 @@ enum {
     TOOLS_MAX = 128,                      /* OpenAI's own */
     CONSTRAINT_BYTES_MAX = 1 << 20,       /* the engine's grammars */
     CHOICES_MAX = 4096,
+    BREAKERS_MAX = 64, BREAKER_BYTES_MAX = 64, /* a breaker is a word or a sign */
 };
 #define TOP_P_LEAST 1e-9 /* OpenAI takes 0: the most likely token alone, as any share below its probability */
 
@@ -37,7 +38,15 @@ enum {
     X(min_p, MIN_P_SET_MIN_P, 0, 1)                                      \
     X(frequency_penalty, FREQUENCY_PENALTY_SET_FREQUENCY_PENALTY, -2, 2) \
     X(presence_penalty, PRESENCE_PENALTY_SET_PRESENCE_PENALTY, -2, 2)    \
-    X(repetition_penalty, REPETITION_PENALTY_SET_REPETITION_PENALTY, 0.01, 2) /* it divides: 0 has no meaning */
+    X(repetition_penalty, REPETITION_PENALTY_SET_REPETITION_PENALTY, 0.01, 2) /* it divides: 0 has no meaning */ \
+    X(typical_p, TYPICAL_P_SET_TYPICAL_P, 0.001, 1)                      \
+    X(top_n_sigma, TOP_N_SIGMA_SET_TOP_N_SIGMA, -1, 1000) /* llama.cpp writes "off" as -1 */ \
+    X(dry_multiplier, DRY_MULTIPLIER_SET_DRY_MULTIPLIER, 0, 100)         \
+    X(dry_base, DRY_BASE_SET_DRY_BASE, 1, 100)                           \
+    X(xtc_probability, XTC_PROBABILITY_SET_XTC_PROBABILITY, 0, 1)        \
+    X(xtc_threshold, XTC_THRESHOLD_SET_XTC_THRESHOLD, 0, 1)              \
+    X(mirostat_tau, MIROSTAT_TAU_SET_MIROSTAT_TAU, 0, 100)               \
+    X(mirostat_eta, MIROSTAT_ETA_SET_MIROSTAT_ETA, 0, 1)
 
 struct prompt {
     const char *text; /* or, where NULL: */

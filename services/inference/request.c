@@ -299,6 +299,23 @@ int request_from_message(const Genloop__V1__GenerateRequest *m, struct arena *ar
     if (m->frequency_penalty_set_case) s->frequency_penalty = m->frequency_penalty;
     if (m->presence_penalty_set_case) s->presence_penalty = m->presence_penalty;
     if (m->repetition_penalty_set_case) s->repetition_penalty = m->repetition_penalty;
+    if (m->typical_p_set_case) s->typical_p = m->typical_p;
+    if (m->top_n_sigma_set_case) s->top_n_sigma = m->top_n_sigma;
+    if (m->dry_multiplier_set_case) s->dry_multiplier = m->dry_multiplier;
+    if (m->dry_base_set_case) s->dry_base = m->dry_base;
+    if (m->dry_allowed_length_set_case) s->dry_allowed_length = m->dry_allowed_length;
+    if (m->xtc_probability_set_case) s->xtc_probability = m->xtc_probability;
+    if (m->xtc_threshold_set_case) s->xtc_threshold = m->xtc_threshold;
+    s->mirostat = m->mirostat;
+    if (m->mirostat_tau_set_case) s->mirostat_tau = m->mirostat_tau;
+    if (m->mirostat_eta_set_case) s->mirostat_eta = m->mirostat_eta;
+    if (m->dry_sequence_breakers) {
+        struct span *breakers = arena_calloc(arena, m->dry_sequence_breakers->n_texts + 1, sizeof *breakers);
+        if (!breakers) return error_set(err, E_NOMEM, "no memory for a request");
+        for (size_t i = 0; i < m->dry_sequence_breakers->n_texts; i++) breakers[i] = span_str(m->dry_sequence_breakers->texts[i]);
+        r.dry_breakers = breakers;
+        r.dry_breaker_count = m->dry_sequence_breakers->n_texts;
+    }
     s->top_k = m->top_k;
     s->seed = m->seed_set_case ? m->seed : 0;
     r.seed_set = m->seed_set_case != 0;

@@ -212,10 +212,28 @@ static void test_refused(void **state) {
     struct error err;
     struct sampler_params p;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        p = (struct sampler_params){.temperature = cases[i].temperature, .top_p = cases[i].top_p, .min_p = cases[i].min_p,
-                                    .frequency_penalty = cases[i].frequency, .presence_penalty = cases[i].presence, .repetition_penalty = cases[i].repetition};
+        sampler_params_default(&p);
+        p.temperature = cases[i].temperature, p.top_p = cases[i].top_p, p.min_p = cases[i].min_p;
+        p.frequency_penalty = cases[i].frequency, p.presence_penalty = cases[i].presence, p.repetition_penalty = cases[i].repetition;
         assert_int_equal(sampler_params_check(&p, V, &err), E_INVALID);
         assert_string_equal(err.param, cases[i].param);
+    }
+    static const struct {
+        const char *param;
+        size_t at;
+        double value;
+    } more[] = {
+        {"typical_p", offsetof(struct sampler_params, typical_p), 0},           {"typical_p", offsetof(struct sampler_params, typical_p), 1.1},
+        {"top_n_sigma", offsetof(struct sampler_params, top_n_sigma), NAN},     {"dry_multiplier", offsetof(struct sampler_params, dry_multiplier), -1},
+        {"dry_base", offsetof(struct sampler_params, dry_base), 0.5},           {"xtc_probability", offsetof(struct sampler_params, xtc_probability), 1.5},
+        {"xtc_threshold", offsetof(struct sampler_params, xtc_threshold), -0.1}, {"mirostat_tau", offsetof(struct sampler_params, mirostat_tau), -1},
+        {"mirostat_eta", offsetof(struct sampler_params, mirostat_eta), 2},
+    };
+    for (size_t i = 0; i < sizeof more / sizeof *more; i++) {
+        sampler_params_default(&p);
+        memcpy((char *)&p + more[i].at, &more[i].value, sizeof(double));
+        assert_int_equal(sampler_params_check(&p, V, &err), E_INVALID);
+        assert_string_equal(err.param, more[i].param);
     }
     sampler_params_default(&p);
     assert_int_equal(sampler_params_check(&p, V, &err), 0);
@@ -230,10 +248,179 @@ static void test_refused(void **state) {
     assert_int_equal(token, 77);
 }
 
+/* --- against naive ones --- */
+
+static const float STEPS[V] = {3, 2, 1, 0, -1, -2};
+
+static uint32_t draw_of(const float *from, const struct sampler_params *p, uint64_t n) {
+    float logits[V];
+    memcpy(logits, from, sizeof logits);
+    uint32_t token = 99;
+    assert_int_equal(sampler_draw(p, NULL, n, logits, &scratch, &token), 0);
+    return token;
+}
+
+static void probabilities(const float *logits, double temperature, double *out) {
+    double total = 0;
+    for (int i = 0; i < V; i++) total += out[i] = exp((double)logits[i] / temperature);
+    for (int i = 0; i < V; i++) out[i] /= total;
+}
+
+/* Shares of draws against a distribution that the test makes: five deviations. */
+static void check_distribution(const char *name, const float *logits, const struct sampler_params *p, const double *want) {
+    uint32_t count[V] = {0};
+    double total = 0;
+    for (int i = 0; i < V; i++) total += want[i];
+    for (uint64_t n = 0; n < DRAWS; n++) count[draw_of(logits, p, n)]++;
+    for (int i = 0; i < V; i++) {
+        double share = want[i] / total, got = (double)count[i] / DRAWS;
+        if (fabs(got - share) > 5 * sqrt(share * (1 - share) / DRAWS) + 1e-9) fail_msg("%s: token %d has %.4f, wanted %.4f", name, i, got, share);
+    }
+}
+
+static void test_top_n_sigma(void **state) {
+    (void)state;
+    struct sampler_params p;
+    double w[V], mean = 0.5, deviation = sqrt(35.0 / 12);
+    for (double n = 0.5; n < 4; n += 0.5) {
+        sampler_params_default(&p);
+        p.top_n_sigma = n;
+        p.temperature = 1.3;
+        (void)mean;
+        probabilities(STEPS, 1.3, w);
+        for (int i = 0; i < V; i++)
+            if ((double)STEPS[i] < 3 - n * deviation) w[i] = 0;
+        check_distribution("top_n_sigma", STEPS, &p, w);
+    }
+}
+
+static void test_typical(void **state) {
+    (void)state;
+    struct sampler_params p;
+    static const double shares[] = {0.1, 0.3, 0.6, 0.9};
+    for (size_t k = 0; k < 4; k++) {
+        double w[V], entropy = 0, sum = 0;
+        bool kept[V] = {false};
+        sampler_params_default(&p);
+        p.typical_p = shares[k];
+        probabilities(STEPS, 1, w);
+        for (int i = 0; i < V; i++) entropy -= w[i] * log(w[i]);
+        while (sum < shares[k]) { /* the nearest to the entropy, one after the other */
+            int best = -1;
+            for (int i = 0; i < V; i++)
+                if (!kept[i] && (best < 0 || fabs(-log(w[i]) - entropy) < fabs(-log(w[best]) - entropy))) best = i;
+            kept[best] = true;
+            sum += w[best];
+        }
+        for (int i = 0; i < V; i++)
+            if (!kept[i]) w[i] = 0;
+        check_distribution("typical_p", STEPS, &p, w);
+    }
+}
+
+static void test_xtc(void **state) {
+    (void)state;
+    struct sampler_params p;
+    double w[V], without[V], rest = 0;
+    sampler_params_default(&p);
+    p.xtc_probability = 0.4;
+    p.xtc_threshold = 0.08;
+    probabilities(STEPS, 1, w); /* 0.63, 0.23, 0.09, 0.03, … : the first two go, the third is the least at the threshold */
+    memcpy(without, w, sizeof w);
+    without[0] = without[1] = 0;
+    for (int i = 0; i < V; i++) rest += without[i];
+    for (int i = 0; i < V; i++) w[i] = 0.6 * w[i] + 0.4 * without[i] / rest;
+    check_distribution("xtc", STEPS, &p, w);
+    p.xtc_threshold = 0.5; /* one alone stays */
+    probabilities(STEPS, 1, w);
+    check_distribution("xtc of one", STEPS, &p, w);
+}
+
+/* Runs by comparing every place with the end. */
+static void test_dry(void **state) {
+    (void)state;
+    static const uint64_t breakers[1] = {1u << 5};
+    struct random r;
+    random_seed(&r, 7);
+    for (int round = 0; round < 300; round++) {
+        uint32_t tokens[24], runs[24], len = (uint32_t)random_below(&r, 24);
+        for (uint32_t i = 0; i < len; i++) tokens[i] = (uint32_t)random_below(&r, round % 2 ? 3 : V);
+        struct sampler_memory m = {.tokens = tokens, .prompt = len, .breakers = breakers, .runs = runs};
+        struct sampler_params p;
+        sampler_params_default(&p);
+        p.temperature = 0;
+        p.memory = &m;
+        p.dry_multiplier = 0.8;
+        double want[V];
+        uint32_t longest[V] = {0};
+        for (uint32_t at = 0; at + 1 < len; at++) { /* a run that ends at `at`, and the end of the text */
+            uint32_t run = 0;
+            while (run <= at && tokens[at - run] == tokens[len - 1 - run] && tokens[at - run] != 5) run++;
+            if (run > longest[tokens[at + 1]]) longest[tokens[at + 1]] = run;
+        }
+        for (int i = 0; i < V; i++) want[i] = (double)LOGITS[i] - (longest[i] >= 2 ? 0.8 * pow(1.75, longest[i] - 2.0) : 0);
+        float logits[V];
+        uint32_t token;
+        memcpy(logits, LOGITS, sizeof logits);
+        assert_int_equal(sampler_draw(&p, NULL, 0, logits, &scratch, &token), 0);
+        for (int i = 0; i < V; i++)
+            if (fabs((double)logits[i] - want[i]) > 1e-4) fail_msg("round %d: token %d has %.4f, wanted %.4f", round, i, (double)logits[i], want[i]);
+    }
+}
+
+static void test_mirostat(void **state) {
+    (void)state;
+    double w[V];
+    probabilities(STEPS, 1, w);
+    for (uint32_t kind = 1; kind <= 2; kind++) {
+        struct sampler_params p;
+        struct sampler_memory m = {.mu = 4};
+        double sum = 0;
+        sampler_params_default(&p);
+        p.memory = &m;
+        p.mirostat = kind;
+        p.mirostat_tau = 1;
+        p.mirostat_eta = 0.05;
+        for (uint64_t n = 0; n < 4000; n++) {
+            double before = m.mu, kept = 0, allowed = 0;
+            uint32_t token = draw_of(STEPS, &p, n);
+            for (int i = 0; i < V; i++)
+                if (i == 0 || -log2(w[i]) <= before) allowed += w[i];
+            if (kind == 2) { /* the rule, step by step */
+                assert_true(token == 0 || -log2(w[token]) <= before + 1e-6);
+                kept = before - 0.05 * (-log2(w[token] / allowed) - 1);
+                if (fabs(kept - m.mu) > 1e-5) fail_msg("mu is %.6f, wanted %.6f", m.mu, kept);
+            }
+            if (n >= 1000) sum += -log2(w[token]);
+        }
+        assert_true(isfinite(m.mu));
+        if (kind == 2 && fabs(sum / 3000 - 1) > 0.5) fail_msg("mirostat %u: a mean surprise of %.3f bits", kind, sum / 3000);
+    }
+}
+
+static void test_masked(void **state) {
+    (void)state;
+    struct sampler_params p[6];
+    struct sampler_memory m = {.mu = 10};
+    float logits[V] = {5, -1e30f, 1, -1e30f, -1e30f, 0};
+    for (int i = 0; i < 6; i++) sampler_params_default(&p[i]);
+    p[1].typical_p = 0.99;
+    p[2].top_n_sigma = 2;
+    p[3].xtc_probability = 1;
+    p[4].mirostat = 2, p[4].memory = &m;
+    p[5].top_k = 5, p[5].top_p = 0.999;
+    for (int i = 0; i < 6; i++)
+        for (uint64_t n = 0; n < 500; n++) {
+            uint32_t token = draw_of(logits, &p[i], n);
+            if (token != 0 && token != 2 && token != 5) fail_msg("case %d draws %u, which is masked", i, token);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shares),   cmocka_unit_test(test_greedy_and_seeds), cmocka_unit_test(test_penalties_and_bias),
         cmocka_unit_test(test_logprobs), cmocka_unit_test(test_top_of_many),      cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_top_n_sigma), cmocka_unit_test(test_typical), cmocka_unit_test(test_xtc), cmocka_unit_test(test_dry), cmocka_unit_test(test_mirostat), cmocka_unit_test(test_masked),
     };
     return cmocka_run_group_tests_name("sampler", tests, set_up, tear_down);
 }

@@ -7,7 +7,7 @@
 #include "base/random.h"
 #include "engine/engine_internal.h"
 
-enum { KV_BYTES_DEFAULT_MAX = 1 << 30, STEP_ROWS_DEFAULT = 256, STEP_ROWS_MIXED_DEFAULT = 64, PROMPT_BYTES_MAX = 16 << 20 };
+enum { KV_BYTES_DEFAULT_MAX = 1 << 30, STEP_ROWS_DEFAULT = 256, STEP_ROWS_MIXED_DEFAULT = 64, PROMPT_BYTES_MAX = 16 << 20, WARM_ROWS = 8 };
 
 void engine_request_init(struct engine_request *r) {
     *r = (struct engine_request){.tokens_max = -1, .credit = SCHEDULER_CREDIT_UNLIMITED};
@@ -144,6 +144,8 @@ static int copy_request(const struct engine *e, const struct engine_request *r, 
     q->given.dry_breakers = NULL;
     q->memory.mu = 2 * r->sampling.mirostat_tau;
     q->given.sampling.memory = &q->memory;
+    q->given.scope = (struct span){0};
+    sha256_of(r->scope, q->scope);
     buf_init(&q->text, 64 << 20); /* an echoed prompt at most; a token's text is far below */
     buf_init(&q->raw, 64 << 20);
     int result = stop_init(&q->stop, r->stop, r->stop_count, err);
@@ -175,6 +177,7 @@ static int copy_request(const struct engine *e, const struct engine_request *r, 
     q->given.prompt = span_of(q->prompt, q->prompt ? r->prompt.len : 0);
     q->given.chat = span_of(q->chat, q->chat ? r->chat.len : 0);
     q->prompt_len = (uint32_t)r->token_count;
+    draft_record_init(&q->draft);
     if (!r->seed_set) random_bytes(&q->given.sampling.seed, sizeof q->given.sampling.seed);
     q->counts_needed = r->sampling.repetition_penalty != 1 || r->sampling.frequency_penalty != 0 || r->sampling.presence_penalty != 0;
     *out = q;
@@ -223,6 +226,7 @@ void engine_cancel(struct engine *e, uint64_t id) {
     struct request *q = find_live(e, id);
     if (q) {
         q->cancelled = true;
+        if (q->in_chunk) atomic_store(&e->give_up, true);
         e->wishes = true;
         pthread_cond_signal(&e->step_wake);
     }
@@ -399,6 +403,7 @@ static int make_tables(struct engine *e, struct error *err) {
 
     struct scheduler_config config = {.sequences_max = o->sequences_max, .queue_max = o->queue_max + o->sequences_max, .step_rows = o->step_rows,
                                       .step_rows_mixed = o->step_rows_mixed, .blocks = (uint32_t)blocks, .context = e->context};
+    random_bytes(&config.seed, sizeof config.seed);
     int r = scheduler_init(&e->scheduler, &config, err);
     if (r == 0) r = kv_cache_init(&e->kv, &shape, (uint32_t)blocks, err);
     if (r == 0) r = forward_new(&e->forward, &e->dir.weights, o->weights, o->step_rows, e->context, e->pool, err);
@@ -420,6 +425,19 @@ static int make_tables(struct engine *e, struct error *err) {
     for (int i = 0; i < threads; i++)
         if (sampler_scratch_init(&e->scratch[i], c->vocab) != 0) return error_set(err, E_NOMEM, "no memory for an engine");
     e->stats.kv_blocks_free = e->stats.kv_blocks_total = (uint32_t)blocks;
+    return 0;
+}
+
+/* One small step before anything is asked of it: the first request meets memory that is there, and a model that computes no numbers is found now. What it leaves in the first
+ * block is written over by whoever gets that. */
+static int warm_up(struct engine *e, struct error *err) {
+    uint32_t tokens[WARM_ROWS] = {0}, block = 0, rows = e->options.step_rows < WARM_ROWS ? e->options.step_rows : WARM_ROWS;
+    if (rows > e->context) rows = e->context;
+    struct forward_item item = {.tokens = tokens, .count = rows, .outputs = 1, .blocks = &block};
+    if (!forward_step(e->forward, &e->kv, &item, 1)) return error_set(err, E_INTERNAL, "the first step was given up");
+    forward_logits(e->forward, 0, 1, e->logits);
+    for (uint32_t i = 0; i < e->dir.config.vocab; i++)
+        if (!isfinite(e->logits[i])) return error_set(err, E_INVALID, "the model's output is not a number: its weights are damaged, or too large for their type");
     return 0;
 }
 
@@ -459,6 +477,7 @@ int engine_new_from(struct engine **out, struct model_dir *dir, const struct eng
     e->pool = pool_new(o->threads);
     if (!e->pool) r = error_set(err, E_NOMEM, "no threads for an engine");
     if (r == 0) r = make_tables(e, err);
+    if (r == 0) r = warm_up(e, err);
     if (r == 0 && pthread_create(&e->intake_thread, NULL, engine_intake_main, e) == 0) {
         e->threads_started = 1;
         if (pthread_create(&e->step_thread, NULL, engine_step_main, e) == 0) e->threads_started = 2;
@@ -482,6 +501,7 @@ void engine_free(struct engine *e) {
     if (!e) return;
     pthread_mutex_lock(&e->lock);
     e->stopping = true;
+    atomic_store(&e->give_up, true);
     pthread_cond_broadcast(&e->intake_wake);
     pthread_cond_broadcast(&e->step_wake);
     pthread_mutex_unlock(&e->lock);

@@ -34,6 +34,11 @@ enum {
     ENGINE_TOKENS_MAX = 1 << 20,     /* max_tokens above it are refused: the contract's number */
 };
 
+enum engine_guessing {
+    ENGINE_GUESS_OFF,
+    ENGINE_GUESS_LOOKUP, /* prompt lookup (draft.h), while it pays */
+    ENGINE_GUESS_ALWAYS, /* prompt lookup, whatever it costs: for tests and measurements */
+};
 struct engine_options {
     int threads;             /* 0: all CPUs that this process may use */
     size_t kv_bytes;         /* of the KV cache; 0: what sequences_max full contexts take, at most 1 GiB */
@@ -44,6 +49,7 @@ struct engine_options {
     uint32_t step_rows_mixed; /* prompt tokens of a step while something does; 0: 64 */
     enum packed_kind weights; /* PACKED_STORED: as the model has them; else turned into that kind when loaded */
     bool kv_half;            /* keys and values in f16 */
+    enum engine_guessing guessing;
 };
 
 /* Loads a model directory and starts the threads. Blocks while it loads. Errors of model_dir_load and forward_new. */
@@ -92,13 +98,15 @@ struct engine_request {
     bool tokens_only;     /* nothing is computed: the one event has the prompt's tokens, which may be more than the context holds */
     bool no_special;      /* of a text: nothing is added to it; of a chat: no answer is begun */
     bool keep_special;    /* special tokens are told as text, but for the one that ends the answer: calls of tools are marked by them */
+    bool no_guesses;      /* no speculative decoding, whatever the engine's options say; the tokens are the same */
     bool echo;            /* the prompt's text is the first of the answer's */
     bool logprobs;
     uint32_t top_logprobs;
     bool prompt_logprobs; /* of each prompt token after the first; with top_logprobs the most likely ones too */
     uint32_t top_logits;  /* of the first new position: so many highest */
     int64_t deadline_ms;  /* of clock_mono_ms; 0: none */
-    int32_t priority;     /* higher goes first */
+    int32_t priority;     /* higher goes first, and takes the place of lower ones that run: those go on later, at the token where they stood */
+    struct span scope;    /* those of the same scope share the keys and values of common prefixes: the tenant. Copied */
     enum grammar_kind constraint; /* what the answer must be (grammar.h); GRAMMAR_NONE: anything */
     struct span constraint_text;
     const char *constraint_param; /* what errors call it, borrowed for good; NULL: response_format */
@@ -118,7 +126,8 @@ enum engine_finish {
 const char *engine_finish_name(enum engine_finish f); /* "stop", "length", …; "" while it runs */
 
 struct engine_usage {
-    uint32_t prompt_tokens, completion_tokens, cached_tokens;
+    uint32_t prompt_tokens, completion_tokens;
+    uint32_t cached_tokens; /* of the prompt: another request of the same scope had computed them */
 };
 struct engine_logprobs {
     float logprob;
@@ -161,7 +170,9 @@ struct engine_stats {
     uint64_t queued_tokens;        /* what the queued ones may take */
     uint32_t kv_blocks_free, kv_blocks_total;
     double tokens_per_second;      /* produced, of about the last second; 0 when idle */
-    uint64_t prompt_tokens, completion_tokens, cached_tokens, steps, requests; /* since the start */
+    uint64_t prompt_tokens, completion_tokens, cached_tokens, steps, requests, preempted; /* since the start; prompt_tokens: computed */
+    uint64_t guessed, guessed_right; /* tokens, likewise: speculative decoding */
+    uint32_t kv_blocks_cached;     /* of the free ones: with prefixes that somebody may want again */
 };
 void engine_get_stats(struct engine *e, struct engine_stats *s);
 

@@ -11,6 +11,8 @@
 #include <stdatomic.h>
 
 #include "base/pool.h"
+#include "base/sha256.h"
+#include "engine/draft.h"
 #include "engine/engine.h"
 #include "engine/forward.h"
 #include "engine/scheduler.h"
@@ -34,11 +36,15 @@ struct request {
 
     /* under the lock: wishes of other threads */
     bool cancelled, arrived; /* arrived: at the engine's thread */
+    bool in_chunk;           /* rows of its prompt are being computed: where it leaves, the step is given up */
     uint64_t granted;
 
     /* the sequence */
     uint32_t *tokens; /* prompt and answer */
     uint32_t prompt_len, len, tokens_max;
+    uint32_t cached;     /* of the prompt: taken from the prefix cache */
+    uint32_t scored;     /* prompt_logprobs: positions before it have been told */
+    uint8_t scope[SHA256_SIZE]; /* digest of engine_request.scope */
     bool chat_stop; /* the end of a chat's turn ends it too */
     bool in_reasoning;
     struct error failed; /* found at intake */
@@ -50,6 +56,8 @@ struct request {
     struct grammar_matcher *grammar; /* NULL: the answer is free */
     uint32_t *ends;                  /* with grammar: tokens that end the answer */
     size_t end_count;
+    struct draft_record draft;
+    uint32_t guesses[SCHEDULER_DRAFT_MAX]; /* of the step in hand; also behind the tokens, where a step reads them */
     struct detokenizer detokenizer;
     struct stop_matcher stop;
     struct buf text, raw; /* what the next event says; a token's text before the stop matcher */
@@ -100,6 +108,9 @@ struct engine {
     struct engine_stats stats;
 
     /* the engine's thread */
+    atomic_bool give_up;      /* set by others: who a step's chunk is for has left */
+    bool gave_up;             /* the last step was: the next one is not, so that whoever comes and goes cannot stop the others */
+    int64_t step_deadline_ms; /* of those that have a chunk in it */
     struct request **slots; /* [sequences_max] */
     struct request **gone;  /* [live_max] cancelled ones, for a moment */
     struct request **queued; /* [live_max] waiting in the scheduler */
@@ -108,6 +119,8 @@ struct engine {
     struct output *outputs; /* [step rows] */
     float *logits;          /* [ENGINE_LOGITS_ROWS, vocab] */
     struct sampler_scratch *scratch; /* per thread */
+    struct draft_costs costs;
+    uint64_t guessed, guessed_right, unpublished; /* unpublished: tokens of right guesses that the figures do not have yet */
     int64_t rate_from_us;
     uint64_t rate_tokens;
 };

@@ -6,7 +6,10 @@
 #include "base/clock.h"
 #include "engine/engine_internal.h"
 
-enum { RATE_WINDOW_US = 1000000 };
+enum {
+    RATE_WINDOW_US = 1000000,
+    GUESSING_MAX = 8, /* sequences: of more the products are no longer bound by memory, and a row costs what it costs */
+};
 
 /* --- telling --- */
 
@@ -14,9 +17,25 @@ static void tell(struct request *q, struct engine_event *event) {
     event->id = q->id;
     event->text = buf_span(&q->text);
     event->in_reasoning = q->in_reasoning;
-    event->usage = (struct engine_usage){q->prompt_len, q->len - q->prompt_len, 0};
+    event->usage = (struct engine_usage){q->prompt_len, q->len - q->prompt_len, q->cached};
     q->on_event(q->arg, event);
     buf_clear(&q->text);
+}
+
+/* Under the lock: what others may read of the scheduler. */
+static void publish(struct engine *e) {
+    const struct scheduler *s = &e->scheduler;
+    e->running = s->running;
+    e->stats.queued_tokens = s->queued_tokens;
+    e->stats.kv_blocks_free = prefix_cache_available(&s->cache);
+    e->stats.kv_blocks_cached = s->cache.idle;
+    e->stats.cached_tokens = s->cached_tokens;
+    e->stats.preempted = s->preempted;
+    e->stats.guessed = e->guessed;
+    e->stats.guessed_right = e->guessed_right;
+    e->stats.completion_tokens += e->unpublished;
+    e->rate_tokens += e->unpublished;
+    e->unpublished = 0;
 }
 
 static void forget(struct engine *e, struct request *q) {
@@ -33,9 +52,7 @@ static void forget(struct engine *e, struct request *q) {
     uint32_t i = 0;
     while (e->live[i] != q) i++;
     e->live[i] = e->live[--e->live_count];
-    e->running = e->scheduler.running;
-    e->stats.queued_tokens = e->scheduler.queued_tokens;
-    e->stats.kv_blocks_free = e->scheduler.blocks.free_count;
+    publish(e);
     pthread_mutex_unlock(&e->lock);
 }
 
@@ -100,13 +117,27 @@ static void apply_grants(struct engine *e) {
     pthread_mutex_unlock(&e->lock);
 }
 
+/* Positions are turned differently where the prompt is long (LongRoPE). */
+static bool long_context(const struct engine *e, const struct request *q) {
+    return e->dir.config.rope_scaling == MODEL_ROPE_LONGROPE && q->prompt_len > e->dir.config.rope_original_context;
+}
+
+/* Who may share a prefix: those of one scope, whose tokens have the same keys. 128 bits of SHA-256: nobody finds another scope with the same. */
+static struct prefix_salt salt_of(const struct engine *e, const struct request *q) {
+    struct prefix_salt salt;
+    memcpy(&salt, q->scope, sizeof salt);
+    salt.words[0] ^= long_context(e, q);
+    return salt;
+}
+
 static void receive(struct engine *e, struct request *in) {
     while (in) {
         struct request *q = in;
         in = q->next;
         q->next = NULL;
         struct scheduler_request r = {.id = q->id, .priority = q->given.priority, .prompt = q->prompt_len, .tokens_max = q->tokens_max,
-                                      .deadline_ms = q->given.deadline_ms, .credit = q->given.credit};
+                                      .deadline_ms = q->given.deadline_ms, .credit = q->given.credit, .tokens = q->tokens, .salt = salt_of(e, q),
+                                      .whole = q->given.prompt_logprobs};
         if (q->failed.code == 0 && q->given.tokens_only) {
             finish(e, q, &(struct engine_event){.prompt_tokens = q->tokens}, ENGINE_STOP, NULL);
             continue;
@@ -127,9 +158,18 @@ static struct request *find_arrived(struct engine *e, uint64_t id) {
     return e->slots[scheduler_find(&e->scheduler, id)];
 }
 
+static bool admit_or_preempt(struct engine *e, uint32_t *slot) {
+    while (!scheduler_admit(&e->scheduler, slot)) {
+        if (!scheduler_preempt(&e->scheduler, slot)) return false;
+        e->queued[e->queued_count++] = e->slots[*slot]; /* all of it stays where it is: it goes on as if nothing had been */
+        e->slots[*slot] = NULL;
+    }
+    return true;
+}
+
 static void admit(struct engine *e) {
     uint32_t slot;
-    while (scheduler_admit(&e->scheduler, &slot)) {
+    while (admit_or_preempt(e, &slot)) {
         struct request *q = NULL;
         for (uint32_t i = 0; i < e->queued_count && !q; i++)
             if (e->queued[i]->id == e->scheduler.slots[slot].request.id) {
@@ -219,7 +259,8 @@ static int add_text(struct engine *e, struct request *q, uint32_t token, bool la
     return r;
 }
 
-static void add_token(struct engine *e, const struct scheduler_item *item, struct request *q, const struct output *o, struct engine_event *event) {
+/* more: the next row was computed from this token, and the item goes on with it. True: the request is over, and gone. */
+static bool add_token(struct engine *e, const struct scheduler_item *item, struct request *q, const struct output *o, struct engine_event *event, bool more, uint32_t *produced) {
     struct error error = {0};
     bool ended = false, stopped = false, full = false;
     int r = o->result;
@@ -251,9 +292,30 @@ static void add_token(struct engine *e, const struct scheduler_item *item, struc
         }
     }
     bool over = r != 0 || ended || stopped || full;
-    scheduler_computed(&e->scheduler, item, !over);
+    *produced += !over;
+    if (over || !more) scheduler_computed(&e->scheduler, item, *produced);
     if (!over) tell(q, event);
     else finish(e, q, event, r != 0 ? ENGINE_ERROR : ended || stopped ? ENGINE_STOP : ENGINE_LENGTH, r != 0 ? &error : NULL);
+    return over;
+}
+
+/* The token that was sampled, and as long as the guesses come out the ones behind it: each is drawn as it would have been in a step of its own. */
+static void add_tokens(struct engine *e, const struct scheduler_item *item, struct request *q, struct output *o, struct engine_event *event) {
+    struct sample_phase phase = {e, e->outputs};
+    uint32_t produced = 0;
+    for (;; o++) {
+        bool bet = produced < item->draft, right = bet && o->result == 0 && o->token == q->guesses[produced];
+        if (bet) {
+            draft_learn(&q->draft, 1, right);
+            e->guessed_right += right;
+            e->guessed++;
+        }
+        e->unpublished += produced > 0;
+        if (add_token(e, item, q, o, event, right, &produced) || !right) return;
+        *event = (struct engine_event){0};
+        o[1].sample = true;
+        sample_output(&phase, (size_t)(o + 1 - e->outputs), 0);
+    }
 }
 
 static void report(struct engine *e, const struct scheduler_plan *plan, size_t output_count) {
@@ -262,31 +324,87 @@ static void report(struct engine *e, const struct scheduler_plan *plan, size_t o
         const struct scheduler_item *item = &plan->items[i];
         struct request *q = e->slots[item->slot];
         struct engine_event event = {0};
-        const struct output *sampled = NULL;
+        struct output *sampled = NULL;
         for (; at < output_count && e->outputs[at].item == i; at++) {
-            const struct output *o = &e->outputs[at];
+            struct output *o = &e->outputs[at];
             if (o->score) {
                 if (event.prompt_count == 0) event.prompt_first = o->position + 1;
                 q->prompt_logprobs[event.prompt_count] = o->logprob;
                 q->prompt_argmax[event.prompt_count++] = o->token;
+                q->scored = o->position + 1;
             } else if (o->sample) sampled = o;
         }
         if (event.prompt_count > 0) {
             event.prompt_logprobs = q->prompt_logprobs;
             event.prompt_argmax = q->prompt_argmax;
-            event.prompt_tops = q->prompt_tops; /* a chunk of the prompt has an output for each of its rows, from its first on */
+            event.prompt_tops = q->prompt_tops; /* by row: what was told before is not among them */
             event.prompt_tokens = q->tokens;
         }
         if (sampled && q->tokens_max > 0) {
-            add_token(e, item, q, sampled, &event);
+            add_tokens(e, item, q, sampled, &event);
             continue;
         }
-        scheduler_computed(&e->scheduler, item, false);
+        scheduler_computed(&e->scheduler, item, 0);
         if (item->sample && q->tokens_max == 0) { /* only the prompt was asked for */
             event.top_logits = q->top_logits;
             event.top_logit_count = q->top_logit_count;
             finish(e, q, &event, ENGINE_LENGTH, NULL);
         } else if (event.prompt_count > 0) tell(q, &event);
+    }
+}
+
+/* A chunk of a prompt can take long, and whoever it is for may leave meanwhile. */
+static bool on_layer(void *arg) {
+    struct engine *e = arg;
+    return atomic_load_explicit(&e->give_up, memory_order_relaxed) || (e->step_deadline_ms != 0 && clock_mono_ms() >= e->step_deadline_ms);
+}
+
+/* False: given up. What had been written of it is written again, the same. */
+static bool compute_rows(struct engine *e, const struct scheduler_plan *plan) {
+    bool may_give_up = false;
+    e->step_deadline_ms = 0;
+    pthread_mutex_lock(&e->lock);
+    atomic_store(&e->give_up, false);
+    for (uint32_t i = 0; i < plan->count && !e->gave_up; i++) {
+        struct request *q = e->slots[plan->items[i].slot];
+        q->in_chunk = plan->items[i].count - plan->items[i].draft > 1;
+        if (!q->in_chunk) continue;
+        may_give_up = true;
+        if (q->cancelled) atomic_store(&e->give_up, true);
+        int64_t deadline = q->given.deadline_ms;
+        if (deadline != 0 && (e->step_deadline_ms == 0 || deadline < e->step_deadline_ms)) e->step_deadline_ms = deadline;
+    }
+    pthread_mutex_unlock(&e->lock);
+    forward_on_layer(e->forward, e, may_give_up ? on_layer : NULL);
+    e->gave_up = !forward_step(e->forward, &e->kv, e->items, plan->count);
+    pthread_mutex_lock(&e->lock);
+    for (uint32_t i = 0; i < plan->count; i++) e->slots[plan->items[i].slot]->in_chunk = false;
+    pthread_mutex_unlock(&e->lock);
+    return !e->gave_up;
+}
+
+/* Guesses for the sequences that decode, while no prompt waits for the rows: all of their logits fit at once. */
+static void guess(struct engine *e) {
+    const struct scheduler *s = &e->scheduler;
+    uint32_t rows = 0;
+    if (e->options.guessing == ENGINE_GUESS_OFF) return;
+    for (uint32_t i = 0; i < s->running; i++) {
+        const struct scheduler_sequence *q = &s->slots[s->by_age[i]];
+        if (q->request.credit == 0) continue;
+        if (q->length - q->done > 1 || q->done < q->request.prompt) return;
+        rows++;
+    }
+    if (rows == 0 || rows > GUESSING_MAX) return;
+    uint32_t each = ENGINE_LOGITS_ROWS / rows - 1;
+    for (uint32_t i = 0; i < s->running; i++) {
+        uint32_t slot = s->by_age[i], max = scheduler_draft_max(s, slot);
+        struct request *q = e->slots[slot];
+        if (q->given.no_guesses) continue;
+        uint32_t n = draft_lookup(q->tokens, q->len, max < each ? max : each, q->guesses);
+        if (e->options.guessing == ENGINE_GUESS_LOOKUP) n = draft_worth(&q->draft, &e->costs, rows, n);
+        memcpy(q->tokens + q->len, q->guesses, n * sizeof *q->tokens); /* there is room: they are fewer than may still come */
+        e->scheduler.slots[slot].draft = n;
+        rows += n;
     }
 }
 
@@ -298,17 +416,22 @@ static void compute(struct engine *e, const struct scheduler_plan *plan) {
         struct request *q = e->slots[item->slot];
         struct forward_item *f = &e->items[i];
         bool sample = item->sample && (q->tokens_max > 0 || q->given.top_logits > 0);
-        *f = (struct forward_item){.tokens = q->tokens + item->start, .start = item->start, .count = item->count,
-                                   .long_context = e->dir.config.rope_scaling == MODEL_ROPE_LONGROPE && q->prompt_len > e->dir.config.rope_original_context,
-                                   .outputs = q->given.prompt_logprobs && item->start < q->prompt_len ? item->count : sample,
+        uint32_t end = item->start + item->count, from = sample ? end - 1 - item->draft : end;
+        if (q->given.prompt_logprobs) { /* from where none was told yet: a preempted one computes its prompt again */
+            uint32_t unscored = q->scored > item->start ? q->scored : item->start;
+            if (unscored + 1 < q->prompt_len && unscored < from) from = unscored;
+        }
+        *f = (struct forward_item){.tokens = q->tokens + item->start, .start = item->start, .count = item->count, .outputs = end - from, .long_context = long_context(e, q),
                                    .blocks = e->scheduler.slots[item->slot].blocks};
-        for (uint32_t p = item->start + item->count - f->outputs; p < item->start + item->count; p++)
-            e->outputs[outputs++] = (struct output){.request = q, .item = i, .position = p, .row = p - item->start, .score = q->given.prompt_logprobs && p + 1 < q->prompt_len,
-                                                    .sample = sample && p + 1 == item->start + item->count};
+        for (uint32_t p = from; p < end; p++)
+            e->outputs[outputs++] = (struct output){.request = q, .item = i, .position = p, .row = p - from, .score = q->given.prompt_logprobs && p + 1 < q->prompt_len,
+                                                    .sample = sample && p + 1 == end - item->draft};
         sampled += sample && q->tokens_max > 0;
         if (item->start < q->prompt_len) prompt += item->count;
+        q->cached = e->scheduler.slots[item->slot].cached;
     }
-    forward_step(e->forward, &e->kv, e->items, plan->count);
+    int64_t began_us = clock_mono_us();
+    if (!compute_rows(e, plan)) return;
     for (size_t from = 0; from < outputs; from += ENGINE_LOGITS_ROWS) {
         size_t n = outputs - from < ENGINE_LOGITS_ROWS ? outputs - from : ENGINE_LOGITS_ROWS;
         forward_logits(e->forward, from, n, e->logits);
@@ -320,9 +443,7 @@ static void compute(struct engine *e, const struct scheduler_plan *plan) {
     e->stats.steps++;
     e->stats.prompt_tokens += prompt;
     e->stats.completion_tokens += sampled;
-    e->running = e->scheduler.running;
-    e->stats.queued_tokens = e->scheduler.queued_tokens;
-    e->stats.kv_blocks_free = e->scheduler.blocks.free_count;
+    publish(e);
     int64_t now = clock_mono_us();
     e->rate_tokens += sampled;
     if (now - e->rate_from_us >= RATE_WINDOW_US) {
@@ -331,6 +452,8 @@ static void compute(struct engine *e, const struct scheduler_plan *plan) {
         e->rate_tokens = 0;
     }
     pthread_mutex_unlock(&e->lock);
+    scheduler_timed(&e->scheduler, plan, (double)(now - began_us));
+    if (prompt == 0) draft_costs_add(&e->costs, plan->rows, (double)(now - began_us));
     report(e, plan, outputs);
 }
 
@@ -362,6 +485,7 @@ void *engine_step_main(void *arg) {
             finish_early(e, find_arrived(e, id), ENGINE_DEADLINE, E_DEADLINE, "the deadline has passed");
         admit(e);
         struct scheduler_plan plan;
+        guess(e);
         scheduler_plan(&e->scheduler, &plan);
         idle = plan.count == 0;
         if (!idle) compute(e, &plan);

@@ -477,7 +477,12 @@ static void run_layer(struct forward *f, uint32_t index) {
     else if (behind) each_row(f, R, mlp_behind_row);
 }
 
-void forward_step(struct forward *f, struct kv_cache *kv, const struct forward_item *items, size_t n) {
+void forward_on_layer(struct forward *f, void *arg, bool (*fn)(void *arg)) {
+    f->on_layer_arg = arg;
+    f->on_layer = fn;
+}
+
+bool forward_step(struct forward *f, struct kv_cache *kv, const struct forward_item *items, size_t n) {
     size_t C = f->config.width, rows = 0, tiles = 0;
     for (size_t i = 0; i < n; i++) {
         ASSERT(items[i].count > 0 && items[i].outputs <= items[i].count && items[i].start + items[i].count <= f->context &&
@@ -497,9 +502,12 @@ void forward_step(struct forward *f, struct kv_cache *kv, const struct forward_i
     f->item_count = n;
     f->rows = rows;
     f->outputs = 0;
-    if (rows == 0) return;
+    if (rows == 0) return true;
     embed(f);
-    for (uint32_t i = 0; i < f->config.layers; i++) run_layer(f, i);
+    for (uint32_t i = 0; i < f->config.layers; i++) {
+        if (f->on_layer && f->on_layer(f->on_layer_arg)) return false;
+        run_layer(f, i);
+    }
     size_t row = 0;
     for (size_t i = 0; i < n; i++) {
         row += items[i].count;
@@ -509,6 +517,7 @@ void forward_step(struct forward *f, struct kv_cache *kv, const struct forward_i
             else memcpy(out, f->x + r * C, C * sizeof *out);
         }
     }
+    return true;
 }
 
 enum { LOGITS_PIECE = 8192 }; /* logits that one thread scales and caps at a time: about 20 µs */

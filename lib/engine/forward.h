@@ -31,8 +31,11 @@ struct forward;
 int forward_new(struct forward **f, const struct model_weights *weights, enum packed_kind kind, uint32_t rows_max, uint32_t context, struct pool *pool,
                 struct error *err);
 void forward_free(struct forward *f);
-/* All rows of the items, at most rows_max; ids are below the vocabulary. The cache has the model's shape. */
-void forward_step(struct forward *f, struct kv_cache *kv, const struct forward_item *items, size_t n);
+/* All rows of the items, at most rows_max; ids are below the vocabulary. The cache has the model's shape. False: given up between two layers, as
+ * forward_on_layer asked; the rows' keys and values are to be computed again. */
+bool forward_step(struct forward *f, struct kv_cache *kv, const struct forward_item *items, size_t n);
+/* Asked before each layer of a step, on the caller's thread: true gives the step up. fn NULL: nobody is asked. */
+void forward_on_layer(struct forward *f, void *arg, bool (*fn)(void *arg));
 /* Logits [count, vocab] of the last step's wanted rows from `first` on (counted over all items in order), after the model's own scaling. */
 void forward_logits(struct forward *f, size_t first, size_t count, float *logits);
 /* The wanted rows themselves after the final norm, [outputs, width]. Borrowed until the next step. */

@@ -64,6 +64,8 @@ struct forward {
     uint32_t active_count;
     size_t slots;
     uint32_t outputs;
+    void *on_layer_arg;
+    bool (*on_layer)(void *arg);
     /* the step in hand */
     struct kv_cache *kv;
     const struct forward_item *items;

@@ -9,15 +9,14 @@ int scheduler_init(struct scheduler *s, const struct scheduler_config *config, s
         config->queue_max > SCHEDULER_QUEUE_MAX || config->step_rows < config->sequences_max || config->step_rows_mixed == 0 || config->context == 0)
         return error_set(err, E_RANGE, "scheduler: %u sequences, %u queued, %u rows of a step, %u tokens of context", config->sequences_max,
                          config->queue_max, config->step_rows, config->context);
-    int r = kv_blocks_init(&n.blocks, config->blocks);
+    int r = prefix_cache_init(&n.cache, config->blocks, config->seed);
     if (r != 0) return error_set(err, r, "no KV cache of %u blocks", config->blocks);
     n.slots = mem_calloc(config->sequences_max, sizeof *n.slots);
     n.tables = mem_calloc((size_t)config->sequences_max * table, sizeof *n.tables);
-    n.queue = mem_calloc(config->queue_max, sizeof *n.queue);
-    n.queue_order = mem_calloc(config->queue_max, sizeof *n.queue_order);
+    n.queue = mem_calloc((size_t)config->queue_max + config->sequences_max, sizeof *n.queue);
     n.by_age = mem_calloc(config->sequences_max, sizeof *n.by_age);
     n.items = mem_calloc(config->sequences_max, sizeof *n.items);
-    if (!n.slots || !n.tables || !n.queue || !n.queue_order || !n.by_age || !n.items) {
+    if (!n.slots || !n.tables || !n.queue || !n.by_age || !n.items) {
         scheduler_fini(&n);
         return error_set(err, E_NOMEM, "no memory for a scheduler");
     }
@@ -27,11 +26,10 @@ int scheduler_init(struct scheduler *s, const struct scheduler_config *config, s
 }
 
 void scheduler_fini(struct scheduler *s) {
-    kv_blocks_fini(&s->blocks);
+    prefix_cache_fini(&s->cache);
     mem_free(s->slots);
     mem_free(s->tables);
     mem_free(s->queue);
-    mem_free(s->queue_order);
     mem_free(s->by_age);
     mem_free(s->items);
     *s = (struct scheduler){0};
@@ -48,19 +46,18 @@ int scheduler_submit(struct scheduler *s, const struct scheduler_request *r, str
     if (r->prompt == 0) return error_set(err, E_RANGE, "the prompt has no tokens");
     if (tokens_of(r) > s->config.context)
         return error_set(err, E_RANGE, "%u prompt tokens and %u to generate are beyond the context of %u", r->prompt, r->tokens_max, s->config.context);
-    if (blocks_of(r) > s->blocks.total)
+    if (blocks_of(r) > s->cache.blocks.total)
         return error_set(err, E_RANGE, "%llu tokens are more than the KV cache of %u tokens holds; ask for fewer",
-                         (unsigned long long)tokens_of(r), s->blocks.total * KV_BLOCK_TOKENS);
-    if (s->queued == s->config.queue_max) return error_set(err, E_FULL, "%u requests are waiting already", s->queued);
-    s->queue[s->queued] = *r;
-    s->queue_order[s->queued++] = s->next_order++;
+                         (unsigned long long)tokens_of(r), s->cache.blocks.total * KV_BLOCK_TOKENS);
+    if (s->queued >= s->config.queue_max) return error_set(err, E_FULL, "%u requests are waiting already", s->queued);
+    s->queue[s->queued++] = (struct scheduler_waiting){.request = *r, .order = s->next_order++, .length = r->prompt};
     s->queued_tokens += tokens_of(r);
     return 0;
 }
 
 static ptrdiff_t find_queued(const struct scheduler *s, uint64_t id) {
     for (uint32_t i = 0; i < s->queued; i++)
-        if (s->queue[i].id == id) return i;
+        if (s->queue[i].request.id == id) return i;
     return -1;
 }
 
@@ -71,10 +68,20 @@ uint32_t scheduler_find(const struct scheduler *s, uint64_t id) {
 }
 
 static void unqueue(struct scheduler *s, uint32_t index) {
-    s->queued_tokens -= tokens_of(&s->queue[index]);
+    s->queued_tokens -= tokens_of(&s->queue[index].request);
     s->queued--;
     s->queue[index] = s->queue[s->queued];
-    s->queue_order[index] = s->queue_order[s->queued];
+}
+
+/* Slot and blocks are free. */
+static void leave(struct scheduler *s, uint32_t at) {
+    struct scheduler_sequence *q = &s->slots[at];
+    prefix_cache_release(&s->cache, q->blocks, q->block_count);
+    q->state = SCHEDULER_FREE;
+    q->block_count = 0;
+    uint32_t i = 0;
+    while (s->by_age[i] != at) i++;
+    for (s->running--; i < s->running; i++) s->by_age[i] = s->by_age[i + 1];
 }
 
 int scheduler_remove(struct scheduler *s, uint64_t id, uint32_t *slot) {
@@ -86,13 +93,7 @@ int scheduler_remove(struct scheduler *s, uint64_t id, uint32_t *slot) {
     }
     uint32_t at = scheduler_find(s, id);
     if (at == UINT32_MAX) return E_NOT_FOUND;
-    struct scheduler_sequence *q = &s->slots[at];
-    kv_blocks_unref(&s->blocks, q->blocks, q->block_count);
-    q->state = SCHEDULER_FREE;
-    q->block_count = 0;
-    uint32_t i = 0;
-    while (s->by_age[i] != at) i++;
-    for (s->running--; i < s->running; i++) s->by_age[i] = s->by_age[i + 1];
+    leave(s, at);
     if (slot) *slot = at;
     return 0;
 }
@@ -101,15 +102,15 @@ int scheduler_grant(struct scheduler *s, uint64_t id, uint32_t tokens) {
     ptrdiff_t queued = find_queued(s, id);
     uint32_t at = queued >= 0 ? UINT32_MAX : scheduler_find(s, id);
     if (queued < 0 && at == UINT32_MAX) return E_NOT_FOUND;
-    uint32_t *credit = queued >= 0 ? &s->queue[queued].credit : &s->slots[at].request.credit;
+    uint32_t *credit = queued >= 0 ? &s->queue[queued].request.credit : &s->slots[at].request.credit;
     *credit = *credit > SCHEDULER_CREDIT_UNLIMITED - tokens ? SCHEDULER_CREDIT_UNLIMITED : *credit + tokens;
     return 0;
 }
 
 bool scheduler_expired(const struct scheduler *s, int64_t now_ms, uint64_t *id) {
     for (uint32_t i = 0; i < s->queued; i++)
-        if (s->queue[i].deadline_ms != 0 && s->queue[i].deadline_ms <= now_ms) {
-            *id = s->queue[i].id;
+        if (s->queue[i].request.deadline_ms != 0 && s->queue[i].request.deadline_ms <= now_ms) {
+            *id = s->queue[i].request.id;
             return true;
         }
     for (uint32_t i = 0; i < s->running; i++) {
@@ -125,70 +126,196 @@ bool scheduler_expired(const struct scheduler *s, int64_t now_ms, uint64_t *id) 
 int64_t scheduler_next_deadline(const struct scheduler *s) {
     int64_t next = 0;
     for (uint32_t i = 0; i < s->queued + s->running; i++) {
-        int64_t d = i < s->queued ? s->queue[i].deadline_ms : s->slots[s->by_age[i - s->queued]].request.deadline_ms;
+        int64_t d = i < s->queued ? s->queue[i].request.deadline_ms : s->slots[s->by_age[i - s->queued]].request.deadline_ms;
         if (d != 0 && (next == 0 || d < next)) next = d;
     }
     return next;
 }
 
+/* The more important, of equals the one that came first. */
+static uint32_t head_of(const struct scheduler *s) {
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < s->queued; i++) {
+        int32_t is = s->queue[i].request.priority, than = s->queue[best].request.priority;
+        if (is > than || (is == than && s->queue[i].order < s->queue[best].order)) best = i;
+    }
+    return best;
+}
+
+/* --- the prefix cache --- */
+
+static uint32_t find_next(struct scheduler *s, const struct scheduler_request *r, const uint32_t *blocks, uint32_t known) {
+    return prefix_cache_find(&s->cache, known ? blocks[known - 1] : PREFIX_NONE, r->salt, r->tokens + known * KV_BLOCK_TOKENS);
+}
+
+/* The last known token is always computed: its output is what is wanted. */
+static bool may_share(const struct scheduler_request *r, uint32_t length, uint32_t known) {
+    return r->tokens && !r->whole && (known + 1) * KV_BLOCK_TOKENS < length;
+}
+
+static void count_cached(struct scheduler *s, struct scheduler_sequence *q, uint32_t before) {
+    if (q->length != q->request.prompt) return; /* it was preempted: what it had computed once is no hit */
+    q->cached += q->done - before;
+    s->cached_tokens += q->done - before;
+}
+
+/* What became known since, while others computed. */
+static void share_more(struct scheduler *s, struct scheduler_sequence *q) {
+    uint32_t before = q->done;
+    while (q->done == q->known * KV_BLOCK_TOKENS && may_share(&q->request, q->length, q->known)) {
+        uint32_t block = find_next(s, &q->request, q->blocks, q->known);
+        if (block == PREFIX_NONE) break;
+        prefix_cache_release(&s->cache, &q->blocks[q->known], 1);
+        q->blocks[q->known++] = block;
+        q->done += KV_BLOCK_TOKENS;
+    }
+    count_cached(s, q, before);
+}
+
+static void make_known(struct scheduler *s, struct scheduler_sequence *q) {
+    for (; q->request.tokens && (q->known + 1) * KV_BLOCK_TOKENS <= q->done; q->known++)
+        q->blocks[q->known] = prefix_cache_add(&s->cache, q->known ? q->blocks[q->known - 1] : PREFIX_NONE, q->request.salt,
+                                               q->request.tokens + q->known * KV_BLOCK_TOKENS, q->blocks[q->known]);
+}
+
+/* --- admission --- */
+
 bool scheduler_admit(struct scheduler *s, uint32_t *slot) {
     if (s->queued == 0 || s->running == s->config.sequences_max) return false;
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < s->queued; i++)
-        if (s->queue[i].priority > s->queue[best].priority ||
-            (s->queue[i].priority == s->queue[best].priority && s->queue_order[i] < s->queue_order[best]))
-            best = i;
-    uint32_t at = 0;
+    uint32_t best = head_of(s), at = 0, known = 0;
+    const struct scheduler_waiting *w = &s->queue[best];
     while (s->slots[at].state != SCHEDULER_FREE) at++;
     struct scheduler_sequence *q = &s->slots[at];
-    uint32_t blocks = blocks_of(&s->queue[best]);
-    if (kv_blocks_alloc(&s->blocks, blocks, q->blocks) != 0) return false;
+    uint32_t blocks = blocks_of(&w->request);
+    for (; may_share(&w->request, w->length, known); known++)
+        if ((q->blocks[known] = find_next(s, &w->request, q->blocks, known)) == PREFIX_NONE) break;
+    if (prefix_cache_alloc(&s->cache, blocks - known, q->blocks + known) != 0) {
+        prefix_cache_release(&s->cache, q->blocks, known);
+        return false;
+    }
     q->state = SCHEDULER_RUNNING;
-    q->request = s->queue[best];
-    q->order = s->queue_order[best];
-    q->length = q->request.prompt;
-    q->done = 0;
+    q->request = w->request;
+    q->order = w->order;
+    q->length = w->length;
+    q->cached = w->cached;
+    q->done = known * KV_BLOCK_TOKENS;
+    q->known = known;
+    q->draft = 0;
     q->block_count = blocks;
+    count_cached(s, q, 0);
     s->by_age[s->running++] = at;
     unqueue(s, best);
     *slot = at;
     return true;
 }
 
+/* Blocks that nobody else holds; what victims share among themselves is not counted, so that nobody gives way in vain. */
+static uint32_t blocks_alone(const struct scheduler *s, const struct scheduler_sequence *q) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < q->block_count; i++) n += s->cache.blocks.refs[q->blocks[i]] == 1 + (i < q->known);
+    return n;
+}
+
+bool scheduler_preempt(struct scheduler *s, uint32_t *slot) {
+    if (s->queued == 0) return false;
+    const struct scheduler_request *head = &s->queue[head_of(s)].request;
+    uint32_t victim = UINT32_MAX, room = prefix_cache_available(&s->cache);
+    for (uint32_t i = 0; i < s->running; i++) {
+        uint32_t at = s->by_age[i];
+        const struct scheduler_sequence *q = &s->slots[at], *v = victim == UINT32_MAX ? NULL : &s->slots[victim];
+        if (q->request.priority >= head->priority) continue;
+        room += blocks_alone(s, q);
+        if (!v || q->request.priority < v->request.priority || (q->request.priority == v->request.priority && q->order > v->order)) victim = at;
+    }
+    if (victim == UINT32_MAX || room < blocks_of(head)) return false;
+    struct scheduler_sequence *q = &s->slots[victim];
+    s->queue[s->queued++] = (struct scheduler_waiting){.request = q->request, .order = q->order, .length = q->length, .cached = q->cached};
+    s->queued_tokens += tokens_of(&q->request);
+    s->preempted++;
+    leave(s, victim);
+    *slot = victim;
+    return true;
+}
+
+/* --- steps --- */
+
+static bool decodes(const struct scheduler_sequence *q) { return q->done >= q->request.prompt && q->length - q->done == 1; }
+
+uint32_t scheduler_draft_max(const struct scheduler *s, uint32_t slot) {
+    const struct scheduler_sequence *q = &s->slots[slot];
+    if (q->state != SCHEDULER_RUNNING || !decodes(q) || q->request.credit == 0) return 0;
+    uint32_t left = q->request.prompt + q->request.tokens_max - q->length; /* tokens that may still come; ≥ 1 */
+    uint32_t max = left < q->request.credit ? left : q->request.credit;
+    max -= max > 0;
+    return max < SCHEDULER_DRAFT_MAX ? max : SCHEDULER_DRAFT_MAX;
+}
+
+void scheduler_timed(struct scheduler *s, const struct scheduler_plan *plan, double us) {
+    uint32_t decode_rows = 0;
+    for (uint32_t i = 0; i < plan->count; i++)
+        if (plan->items[i].sample && plan->items[i].count == 1 + plan->items[i].draft) decode_rows += plan->items[i].count;
+    uint32_t prompt_rows = plan->rows - decode_rows;
+    if (prompt_rows == 0) s->decode_us = s->decode_us == 0 ? us : s->decode_us + (us - s->decode_us) / 8;
+    else {
+        double row = (us - (decode_rows ? s->decode_us : 0)) / prompt_rows;
+        if (row > 0) s->prompt_row_us = s->prompt_row_us == 0 ? row : s->prompt_row_us + (row - s->prompt_row_us) / 8;
+    }
+}
+
+/* Prompt rows of a step in which something decodes, `prompts` waiting for theirs. */
+static uint32_t mixed_rows(const struct scheduler *s, uint32_t prompts) {
+    uint32_t max = s->config.step_rows_mixed;
+    if (s->decode_us == 0 || s->prompt_row_us == 0) return max;
+    double rows = prompts * s->decode_us / s->prompt_row_us;
+    if (rows < SCHEDULER_PACED_ROWS_MIN) rows = SCHEDULER_PACED_ROWS_MIN;
+    return rows < max ? (uint32_t)rows : max;
+}
+
 void scheduler_plan(struct scheduler *s, struct scheduler_plan *plan) {
     *plan = (struct scheduler_plan){.items = s->items};
+    uint32_t prompts = 0, room = s->config.step_rows - s->running; /* for guesses: every sequence has its row first */
     for (uint32_t i = 0; i < s->running; i++) {
-        const struct scheduler_sequence *q = &s->slots[s->by_age[i]];
-        if (q->done < q->request.prompt || q->request.credit == 0) continue;
-        s->items[plan->count++] = (struct scheduler_item){s->by_age[i], q->request.id, q->done, q->length - q->done, true};
-        plan->rows += q->length - q->done;
+        struct scheduler_sequence *q = &s->slots[s->by_age[i]];
+        uint32_t draft = q->draft < room ? q->draft : room;
+        q->draft = 0;
+        if (!decodes(q)) prompts++;
+        else if (q->request.credit > 0) {
+            s->items[plan->count++] = (struct scheduler_item){s->by_age[i], q->request.id, q->done, 1 + draft, draft, true};
+            plan->rows += 1 + draft;
+            room -= draft;
+        }
     }
-    uint32_t budget = s->config.step_rows - plan->rows;
-    if (plan->count > 0 && budget > s->config.step_rows_mixed) budget = s->config.step_rows_mixed;
+    uint32_t budget = s->config.step_rows - plan->rows, mixed = mixed_rows(s, prompts);
+    if (plan->count > 0 && budget > mixed) budget = mixed;
     for (uint32_t i = 0; i < s->running && budget > 0; i++) {
-        const struct scheduler_sequence *q = &s->slots[s->by_age[i]];
-        if (q->done >= q->request.prompt) continue;
+        struct scheduler_sequence *q = &s->slots[s->by_age[i]];
+        if (decodes(q)) continue;
+        share_more(s, q);
         uint32_t left = q->length - q->done;
         /* Without credit the last row waits: its token could not be given to anyone. A prompt that is only scored produces none. */
         bool may_sample = q->request.credit > 0 || q->request.tokens_max == 0;
         uint32_t count = left - !may_sample;
         if (count > budget) count = budget;
         if (count == 0) continue;
-        s->items[plan->count++] = (struct scheduler_item){s->by_age[i], q->request.id, q->done, count, count == left};
+        s->items[plan->count++] = (struct scheduler_item){s->by_age[i], q->request.id, q->done, count, 0, count == left};
         plan->rows += count;
         budget -= count;
     }
 }
 
-void scheduler_computed(struct scheduler *s, const struct scheduler_item *item, bool produced) {
+void scheduler_computed(struct scheduler *s, const struct scheduler_item *item, uint32_t produced) {
     struct scheduler_sequence *q = &s->slots[item->slot];
     ASSERT(q->state == SCHEDULER_RUNNING && q->request.id == item->id && q->done == item->start);
-    q->done += item->count;
-    if (!produced) return;
-    ASSERT(item->sample && q->done == q->length && q->length < q->request.prompt + q->request.tokens_max);
-    q->length++;
+    ASSERT(produced <= 1 + item->draft);
+    q->done += item->count - item->draft + (produced > 0 ? produced - 1 : 0);
+    if (produced > 0) {
+        ASSERT(item->sample && q->length + produced <= q->request.prompt + q->request.tokens_max);
+        q->length += produced;
+        ASSERT(q->done + 1 == q->length);
+    }
+    make_known(s, q);
     if (q->request.credit != SCHEDULER_CREDIT_UNLIMITED) {
-        ASSERT(q->request.credit > 0);
-        q->request.credit--;
+        ASSERT(q->request.credit >= produced);
+        q->request.credit -= produced;
     }
 }

@@ -561,6 +561,7 @@ void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const
         if (chat_parser_new(&parsing, &sink, &c->parser) != 0) result = error_set(&err, E_NOMEM, "no memory for a call");
     }
     r.deadline_ms = context->deadline_ms > 0 ? clock_mono_ms() + context->deadline_ms : 0;
+    r.scope = context->tenant; /* whose prefixes it may share */
     if (stream) r.credit = c->granted = (uint32_t)bus_reply_credit_left(reply) * c->piece;
     if (result == 0) result = engine_submit(model->engine, &r, c, on_event, &c->id, &err);
     if (result != 0) {

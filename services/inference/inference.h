@@ -22,7 +22,7 @@
 struct inference_settings {
     struct service_settings shared;
     int64_t threads, sequences, queue, kv_cache, context, step_tokens, step_tokens_mixed;
-    char *weights, *kv_type;
+    char *weights, *kv_type, *speculation;
 };
 
 struct model;

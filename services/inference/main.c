@@ -18,6 +18,7 @@ static const struct config_row ROWS[] = {
     ROW(step_tokens_mixed, CONFIG_INT, "64", 1, 4096, "Prompt tokens of a step beside running streams: what they wait for at most."),
     ROW(weights, CONFIG_STRING, "stored", 0, 0, "stored: as the model has them; f32, bf16, f16, q8, q4 or q4m: turned into that when loaded."),
     ROW(kv_type, CONFIG_STRING, "f32", 0, 0, "f32 or f16: of keys and values."),
+    ROW(speculation, CONFIG_STRING, "lookup", 0, 0, "off, or lookup: tokens are guessed from what stood in the same place before, while it pays; answers are the same."),
 };
 
 static struct inference self; /* one per process: what was posted to the loop may come late */
@@ -82,6 +83,8 @@ static int start(struct service *s, void **arg, struct error *err) {
     struct error why;
     if (packed_kind_find(set->weights, &(enum packed_kind){0}, &why) != 0) return error_set(err, E_INVALID, "inference.weights: %s", why.message);
     if (strcmp(set->kv_type, "f32") != 0 && strcmp(set->kv_type, "f16") != 0) return error_set(err, E_INVALID, "inference.kv_type: \"%s\" is neither f32 nor f16", set->kv_type);
+    if (strcmp(set->speculation, "off") != 0 && strcmp(set->speculation, "lookup") != 0)
+        return error_set(err, E_INVALID, "inference.speculation: \"%s\" is neither off nor lookup", set->speculation);
     pthread_mutex_init(&inf->dirty_lock, NULL);
     arena_init(&inf->arena, ARENA_MAX);
     calls_init_metrics();

@@ -55,7 +55,8 @@ static void load_model(void *arg) {
                                .context = (uint32_t)s->context,
                                .step_rows = (uint32_t)s->step_tokens,
                                .step_rows_mixed = (uint32_t)s->step_tokens_mixed,
-                               .kv_half = strcmp(s->kv_type, "f16") == 0};
+                               .kv_half = strcmp(s->kv_type, "f16") == 0,
+                               .guessing = strcmp(s->speculation, "lookup") == 0 ? ENGINE_GUESS_LOOKUP : ENGINE_GUESS_OFF};
     if (r == 0) r = packed_kind_find(s->weights, &o.weights, &m->error);
     if (r == 0 && is_encoder(dir)) {
         struct embedder_options e = {.threads = m->threads, .queue_max = (uint32_t)s->queue, .weights = o.weights};
@@ -278,14 +279,15 @@ int models_find_kind(struct inference *inf, struct span name, uint64_t hash, boo
 /* --- telling --- */
 
 void models_report(struct inference *inf, bool now) {
-    static struct metric *queued, *running, *queued_tokens, *blocks_free, *blocks_total, *rate, *loaded, *threads;
-    static struct metric *prompt_tokens, *completion_tokens, *cached_tokens;
-    static double told_prompt, told_completion, told_cached;
+    static struct metric *queued, *running, *queued_tokens, *blocks_free, *blocks_cached, *blocks_total, *rate, *loaded, *threads;
+    static struct metric *prompt_tokens, *completion_tokens, *cached_tokens, *preempted, *guessed, *guessed_right;
+    static double told_prompt, told_completion, told_cached, told_preempted, told_guessed, told_right;
     if (!queued) {
         queued = metric_gauge("genloop_inference_queued_requests", "", "Requests that wait for a slot.");
         running = metric_gauge("genloop_inference_running_requests", "", "Sequences in the running batch.");
         queued_tokens = metric_gauge("genloop_inference_queued_tokens", "", "Tokens that queued requests may take.");
         blocks_free = metric_gauge("genloop_inference_kv_blocks_free", "", "KV blocks that no sequence holds.");
+        blocks_cached = metric_gauge("genloop_inference_kv_blocks_cached", "", "Of the free KV blocks: those that hold a prefix which a request may take up again.");
         blocks_total = metric_gauge("genloop_inference_kv_blocks", "", "KV blocks in all.");
         rate = metric_gauge("genloop_inference_tokens_per_second", "", "Tokens produced in about the last second.");
         threads = metric_gauge("genloop_inference_threads", "", "Threads that compute per model: this replica's share of the machine's cores.");
@@ -293,6 +295,9 @@ void models_report(struct inference *inf, bool now) {
         prompt_tokens = metric_counter("genloop_inference_prompt_tokens_total", "", "Prompt tokens computed.");
         completion_tokens = metric_counter("genloop_inference_completion_tokens_total", "", "Tokens produced.");
         cached_tokens = metric_counter("genloop_inference_prefix_hit_tokens_total", "", "Prompt tokens taken from the prefix cache.");
+        guessed = metric_counter("genloop_inference_guessed_tokens_total", "", "Tokens that were computed as guesses of what comes next (speculative decoding).");
+        guessed_right = metric_counter("genloop_inference_guessed_right_tokens_total", "", "Of the guesses: those that came out, and cost no step of their own.");
+        preempted = metric_counter("genloop_inference_preemptions_total", "", "Sequences that gave way to a request of higher priority, to go on later.");
     }
     struct engine_stats sum = {0};
     Genloop__V1__ReplicaLoad load;
@@ -327,6 +332,10 @@ void models_report(struct inference *inf, bool now) {
         sum.running += s.running;
         sum.queued_tokens += s.queued_tokens;
         sum.kv_blocks_free += s.kv_blocks_free;
+        sum.kv_blocks_cached += s.kv_blocks_cached;
+        sum.preempted += s.preempted;
+        sum.guessed += s.guessed;
+        sum.guessed_right += s.guessed_right;
         sum.kv_blocks_total += s.kv_blocks_total;
         sum.tokens_per_second += s.tokens_per_second;
         sum.prompt_tokens += s.prompt_tokens;
@@ -344,6 +353,7 @@ void models_report(struct inference *inf, bool now) {
     metric_set(running, sum.running);
     metric_set(queued_tokens, (double)sum.queued_tokens);
     metric_set(blocks_free, sum.kv_blocks_free);
+    metric_set(blocks_cached, sum.kv_blocks_cached);
     metric_set(blocks_total, sum.kv_blocks_total);
     metric_set(rate, sum.tokens_per_second);
     metric_set(loaded, (double)load.n_models);
@@ -351,6 +361,12 @@ void models_report(struct inference *inf, bool now) {
     if ((double)sum.prompt_tokens > told_prompt) metric_add(prompt_tokens, (double)sum.prompt_tokens - told_prompt);
     if ((double)sum.completion_tokens > told_completion) metric_add(completion_tokens, (double)sum.completion_tokens - told_completion);
     if ((double)sum.cached_tokens > told_cached) metric_add(cached_tokens, (double)sum.cached_tokens - told_cached);
+    if ((double)sum.preempted > told_preempted) metric_add(preempted, (double)sum.preempted - told_preempted);
+    if ((double)sum.guessed > told_guessed) metric_add(guessed, (double)sum.guessed - told_guessed);
+    if ((double)sum.guessed_right > told_right) metric_add(guessed_right, (double)sum.guessed_right - told_right);
+    told_preempted = (double)sum.preempted;
+    told_guessed = (double)sum.guessed;
+    told_right = (double)sum.guessed_right;
     told_prompt = (double)sum.prompt_tokens;
     told_completion = (double)sum.completion_tokens;
     told_cached = (double)sum.cached_tokens;

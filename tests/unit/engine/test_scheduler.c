@@ -12,7 +12,7 @@
 
 static struct scheduler make(uint32_t sequences, uint32_t queue, uint32_t rows, uint32_t mixed, uint32_t blocks, uint32_t context) {
     struct scheduler s;
-    struct scheduler_config c = {sequences, queue, rows, mixed, blocks, context};
+    struct scheduler_config c = {sequences, queue, rows, mixed, blocks, context, 1};
     assert_int_equal(scheduler_init(&s, &c, NULL), 0);
     return s;
 }
@@ -31,7 +31,7 @@ static struct scheduler_plan step(struct scheduler *s) {
     for (uint32_t i = 0; i < p.count; i++) {
         struct scheduler_sequence *q = &s->slots[p.items[i].slot];
         bool last = p.items[i].sample && q->length + 1 >= q->request.prompt + q->request.tokens_max;
-        scheduler_computed(s, &p.items[i], p.items[i].sample && !last);
+        scheduler_computed(s, &p.items[i], p.items[i].sample && !last && q->request.tokens_max > 0);
     }
     return p;
 }
@@ -68,16 +68,16 @@ static void test_reservation_and_order(void **state) {
     assert_int_equal(s.queued_tokens, 81 + 100 + 10 + 10);
     assert_int_equal(admit(&s), 4);
     assert_int_equal(admit(&s), 1);
-    assert_int_equal(s.blocks.free_count, 4);
+    assert_int_equal(s.cache.blocks.free_count, 4);
     assert_int_equal(admit(&s), 0);
     assert_int_equal(scheduler_remove(&s, 1, NULL), 0);
     assert_int_equal(admit(&s), 2);
     assert_int_equal(admit(&s), 3);
-    assert_int_equal(s.blocks.free_count, 1);
+    assert_int_equal(s.cache.blocks.free_count, 1);
     assert_int_equal(s.queued_tokens, 0);
     assert_int_equal(scheduler_remove(&s, 99, NULL), E_NOT_FOUND);
     for (uint64_t id = 2; id <= 4; id++) assert_int_equal(scheduler_remove(&s, id, NULL), 0);
-    assert_int_equal(s.blocks.free_count, 10);
+    assert_int_equal(s.cache.blocks.free_count, 10);
     scheduler_fini(&s);
 }
 
@@ -96,7 +96,7 @@ static void test_refusals(void **state) {
     assert_int_equal(admit(&s), 1);
     assert_int_equal(submit(&s, 4, 4, 4, 0, 1), 0);
     scheduler_fini(&s);
-    struct scheduler_config bad = {8, 8, 4, 4, 10, 100}; /* a step smaller than its decodes */
+    struct scheduler_config bad = {8, 8, 4, 4, 10, 100, 1}; /* a step smaller than its decodes */
     assert_int_equal(scheduler_init(&s, &bad, &err), E_RANGE);
 }
 
@@ -234,9 +234,9 @@ static void simulate(uint64_t seed) {
                 used[q->blocks[b]] = true;
             }
         }
-        assert_int_equal(held + s.blocks.free_count, blocks);
+        assert_int_equal(held + s.cache.blocks.free_count, blocks);
     }
-    assert_int_equal(s.blocks.free_count, blocks);
+    assert_int_equal(s.cache.blocks.free_count, blocks);
     assert_int_equal(s.queued_tokens, 0);
     scheduler_fini(&s);
 }
@@ -246,9 +246,201 @@ static void test_simulation(void **state) {
     for (uint64_t seed = 1; seed <= 300; seed++) simulate(seed);
 }
 
+/* With prefixes in common, priorities that push others out, and guesses: whatever a row is computed on top of is what its own sequence would have computed,
+ * each job's tokens come once each and in order, and nothing is lost. A cell of a block holds the digest of salt and tokens up to it, as keys and values do. */
+static void simulate_sharing(uint64_t seed) {
+    enum { JOBS = 80, LONGEST = 128, BLOCKS_MAX = 48 };
+    struct random r;
+    random_seed(&r, seed);
+    uint32_t sequences = 1 + (uint32_t)random_below(&r, 6), rows = sequences + (uint32_t)random_below(&r, 40), mixed = 1 + (uint32_t)random_below(&r, 16);
+    uint32_t blocks = 8 + (uint32_t)random_below(&r, BLOCKS_MAX - 8);
+    struct scheduler s = make(sequences, JOBS, rows, mixed, blocks, LONGEST);
+    static uint64_t cells[BLOCKS_MAX][KV_BLOCK_TOKENS];
+    static struct job {
+        uint32_t tokens[LONGEST];
+        uint64_t digest[LONGEST]; /* of the right answer too: what comes after the prompt is known beforehand here */
+        uint32_t prompt, max, produced;
+        bool here, over;
+    } jobs[JOBS + 1];
+    memset(jobs, 0, sizeof jobs);
+    uint32_t submitted = 0, over = 0, preempted = 0;
+    for (uint32_t turn = 0; over < JOBS; turn++) {
+        if (turn > 100000) fail_msg("seed %llu: does not end", (unsigned long long)seed);
+        while (submitted < JOBS && random_below(&r, 3) != 0) {
+            struct job *j = &jobs[++submitted];
+            uint64_t salt = random_below(&r, 2), base = random_below(&r, 3), differs = random_below(&r, LONGEST), h = salt;
+            for (uint32_t i = 0; i < LONGEST; i++) {
+                j->tokens[i] = (uint32_t)(base * 1000 + i + (i >= differs ? submitted * 7919 : 0));
+                j->digest[i] = h = h * 6364136223846793005u + j->tokens[i] + 1;
+            }
+            j->prompt = 1 + (uint32_t)random_below(&r, 90);
+            j->max = (uint32_t)random_below(&r, 30);
+            struct scheduler_request q = {.id = submitted, .priority = (int32_t)random_below(&r, 3), .prompt = j->prompt, .tokens_max = j->max, .credit = (uint32_t)random_below(&r, 4),
+                                          .tokens = j->tokens, .salt = {{salt, 0}}, .whole = random_below(&r, 5) == 0};
+            j->here = scheduler_submit(&s, &q, NULL) == 0;
+            j->over = !j->here;
+            over += j->over;
+        }
+        for (uint32_t slot;;) {
+            while (scheduler_admit(&s, &slot)) {}
+            if (!scheduler_preempt(&s, &slot)) break;
+            preempted++;
+        }
+        assert_int_equal(s.preempted, preempted);
+        for (uint32_t i = 0; i < 3; i++) {
+            uint64_t id = 1 + random_below(&r, JOBS);
+            if (!jobs[id].here) continue;
+            if (random_below(&r, 40) == 0) {
+                assert_int_equal(scheduler_remove(&s, id, NULL), 0);
+                jobs[id].here = false;
+                over++;
+            } else assert_int_equal(scheduler_grant(&s, id, (uint32_t)random_below(&r, 5)), 0);
+        }
+        for (uint32_t i = 0; i < s.running; i++) {
+            struct scheduler_sequence *q = &s.slots[s.by_age[i]];
+            q->draft = (uint32_t)random_below(&r, 1 + scheduler_draft_max(&s, s.by_age[i]));
+        }
+        struct scheduler_plan p;
+        scheduler_plan(&s, &p);
+        assert_true(p.rows <= rows);
+        for (uint32_t i = 0; i < p.count; i++) { /* all of a step reads and writes together: what one writes no other may hold */
+            struct scheduler_sequence *q = &s.slots[p.items[i].slot];
+            for (uint32_t t = p.items[i].start; t < p.items[i].start + p.items[i].count; t++) {
+                assert_true(t / KV_BLOCK_TOKENS < q->block_count);
+                assert_int_equal(s.cache.blocks.refs[q->blocks[t / KV_BLOCK_TOKENS]], 1);
+                bool wrong = p.items[i].draft && t > p.items[i].start && random_below(&r, 3) == 0;
+                cells[q->blocks[t / KV_BLOCK_TOKENS]][t % KV_BLOCK_TOKENS] = wrong ? 0 : jobs[p.items[i].id].digest[t];
+            }
+        }
+        for (uint32_t i = 0; i < p.count; i++) {
+            struct scheduler_item it = p.items[i];
+            struct scheduler_sequence *q = &s.slots[it.slot];
+            struct job *j = &jobs[it.id];
+            uint32_t produced = 0;
+            for (uint32_t t = 0; t < it.start + it.count - it.draft; t++)
+                if (cells[q->blocks[t / KV_BLOCK_TOKENS]][t % KV_BLOCK_TOKENS] != j->digest[t]) fail_msg("seed %llu: job %llu stands on another's token %u", (unsigned long long)seed, (unsigned long long)it.id, t);
+            bool ends = it.sample && j->max == 0;
+            if (it.sample && j->max > 0) {
+                assert_int_equal(it.start + it.count - it.draft, j->prompt + j->produced);
+                for (uint32_t row = it.start + it.count - it.draft - 1;; row++) { /* a guess is true where its row was computed from the right token */
+                    j->produced++;
+                    produced++;
+                    if (j->produced == j->max || random_below(&r, 60) == 0) ends = true;
+                    uint32_t next = row + 1;
+                    if (ends || next >= it.start + it.count || cells[q->blocks[next / KV_BLOCK_TOKENS]][next % KV_BLOCK_TOKENS] != j->digest[next]) break;
+                }
+            }
+            scheduler_computed(&s, &it, produced - (ends && produced > 0));
+            if (!ends) continue;
+            assert_int_equal(scheduler_remove(&s, it.id, NULL), 0);
+            j->here = false;
+            over++;
+        }
+        uint32_t free = s.cache.blocks.free_count, idle = s.cache.idle, held = 0;
+        for (uint32_t b = 0; b < blocks; b++) held += s.cache.blocks.refs[b] > 0;
+        assert_int_equal(free + held, blocks);
+        assert_true(idle <= held);
+        if (s.running == 0) assert_int_equal(free + idle, blocks);
+    }
+    assert_int_equal(prefix_cache_available(&s.cache), blocks);
+    assert_int_equal(s.queued_tokens, 0);
+    scheduler_fini(&s);
+}
+
+static void test_simulation_of_sharing(void **state) {
+    (void)state;
+    for (uint64_t seed = 1; seed <= 400; seed++) simulate_sharing(seed);
+}
+
+static void test_sharing(void **state) {
+    (void)state;
+    struct scheduler s = make(4, 8, 64, 32, 100, 200);
+    uint32_t tokens[200];
+    for (uint32_t i = 0; i < 200; i++) tokens[i] = i;
+    struct scheduler_request q = {.id = 1, .prompt = 100, .tokens_max = 10, .credit = 9, .tokens = tokens};
+    assert_int_equal(scheduler_submit(&s, &q, NULL), 0);
+    q.id = 2;
+    assert_int_equal(scheduler_submit(&s, &q, NULL), 0);
+    assert_int_equal(admit(&s), 1);
+    assert_int_equal(admit(&s), 2);
+    struct scheduler_plan p = step(&s); /* both came at once: the first computes */
+    assert_int_equal(p.count, 1);
+    p = step(&s); /* the second takes what is there, and computes beside it */
+    assert_int_equal(p.items[0].id, 1);
+    assert_int_equal(p.items[0].count, 36);
+    assert_int_equal(p.items[1].start, 64);
+    assert_int_equal(p.items[1].count, 28);
+    assert_int_equal(s.slots[p.items[1].slot].cached, 64);
+    q.id = 3;
+    assert_int_equal(scheduler_submit(&s, &q, NULL), 0);
+    uint32_t before = s.cache.blocks.free_count;
+    assert_int_equal(admit(&s), 3); /* at admission: six blocks are there, of seven */
+    assert_int_equal(before - s.cache.blocks.free_count, 1);
+    q.id = 4;
+    q.whole = true;
+    assert_int_equal(scheduler_submit(&s, &q, NULL), 0);
+    assert_int_equal(admit(&s), 4);
+    assert_int_equal(s.slots[scheduler_find(&s, 4)].done, 0);
+    assert_int_equal(s.cached_tokens, 64 + 96);
+    scheduler_fini(&s);
+}
+
+static void test_preemption(void **state) {
+    (void)state;
+    struct scheduler s = make(3, 8, 64, 32, 10, 160);
+    uint32_t slot;
+    assert_int_equal(submit(&s, 1, 60, 5, 1, 9), 0); /* 4 blocks */
+    assert_int_equal(submit(&s, 2, 60, 5, 0, 9), 0); /* 4 */
+    assert_int_equal(submit(&s, 3, 20, 5, 0, 9), 0); /* 2 */
+    for (int i = 0; i < 3; i++) assert_true(admit(&s) != 0);
+    step(&s);
+    assert_int_equal(submit(&s, 4, 10, 5, 0, 9), 0);
+    assert_false(scheduler_admit(&s, &slot));
+    assert_false(scheduler_preempt(&s, &slot)); /* nobody gives way to his equal */
+    assert_int_equal(submit(&s, 5, 150, 5, 1, 9), 0);
+    assert_false(scheduler_preempt(&s, &slot)); /* ten blocks: more than all that is below it */
+    assert_int_equal(scheduler_remove(&s, 5, NULL), 0);
+    assert_int_equal(submit(&s, 6, 80, 5, 1, 9), 0); /* 6: both must go, the younger first */
+    assert_true(scheduler_preempt(&s, &slot));
+    assert_int_equal(s.slots[slot].request.id, 3);
+    assert_int_equal(admit(&s), 0);
+    assert_true(scheduler_preempt(&s, &slot));
+    assert_int_equal(s.slots[slot].request.id, 2);
+    assert_int_equal(admit(&s), 6);
+    assert_false(scheduler_preempt(&s, &slot));
+    assert_int_equal(s.queued, 3);
+    assert_int_equal(scheduler_remove(&s, 6, NULL), 0);
+    assert_int_equal(admit(&s), 2); /* in the order in which they came */
+    assert_int_equal(admit(&s), 3);
+    scheduler_fini(&s);
+}
+
+/* One prompt beside streams takes no longer than they do; several may, up to the setting. */
+static void test_pace(void **state) {
+    (void)state;
+    struct scheduler s = make(8, 8, 256, 64, 400, 800);
+    assert_int_equal(submit(&s, 1, 4, 400, 0, SCHEDULER_CREDIT_UNLIMITED), 0);
+    assert_int_equal(admit(&s), 1);
+    struct scheduler_plan p = step(&s);
+    scheduler_timed(&s, &p, 4000); /* a row of a prompt: 1 ms */
+    p = step(&s);
+    scheduler_timed(&s, &p, 20000); /* a stream's step: 20 ms */
+    assert_int_equal(submit(&s, 2, 700, 4, 0, SCHEDULER_CREDIT_UNLIMITED), 0);
+    assert_int_equal(admit(&s), 2);
+    assert_int_equal(step(&s).items[1].count, 20);
+    for (uint64_t id = 3; id <= 4; id++) {
+        assert_int_equal(submit(&s, id, 300, 4, 0, SCHEDULER_CREDIT_UNLIMITED), 0);
+        assert_int_equal(admit(&s), id);
+    }
+    assert_int_equal(step(&s).items[1].count, 60);
+    for (int i = 0; i < 60; i++) scheduler_timed(&s, &(struct scheduler_plan){.items = &(struct scheduler_item){.count = 1, .sample = true}, .count = 1, .rows = 1}, 10);
+    assert_int_equal(step(&s).items[1].count, SCHEDULER_PACED_ROWS_MIN);
+    scheduler_fini(&s);
+}
+
 static void test_no_memory(void **state) {
     (void)state;
-    struct scheduler_config c = {4, 8, 16, 4, 100, 200};
+    struct scheduler_config c = {4, 8, 16, 4, 100, 200, 1};
     for (uint64_t n = 1;; n++) {
         struct scheduler s = {0};
         alloc_fail_at(n);
@@ -266,7 +458,8 @@ static void test_no_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chunks), cmocka_unit_test(test_reservation_and_order), cmocka_unit_test(test_refusals), cmocka_unit_test(test_credit),
-        cmocka_unit_test(test_deadlines), cmocka_unit_test(test_simulation), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_deadlines), cmocka_unit_test(test_simulation), cmocka_unit_test(test_simulation_of_sharing),
+        cmocka_unit_test(test_sharing), cmocka_unit_test(test_preemption), cmocka_unit_test(test_pace), cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("scheduler", tests, NULL, NULL);
 }

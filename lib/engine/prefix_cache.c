@@ -1,0 +1,143 @@
+#include "engine/prefix_cache.h"
+
+#include "base/alloc.h"
+
+struct prefix_node {
+    uint32_t parent, next; /* next: in the bucket */
+    uint32_t older, newer; /* in the list of idle ones */
+    uint32_t children;
+    bool known, idle;
+    struct prefix_salt salt; /* of a first block; zero of the others, whose parent says it */
+    uint32_t tokens[KV_BLOCK_TOKENS];
+};
+
+int prefix_cache_init(struct prefix_cache *c, uint32_t blocks, uint64_t seed) {
+    struct prefix_cache n = {.seed = seed, .oldest = PREFIX_NONE, .newest = PREFIX_NONE};
+    int r = kv_blocks_init(&n.blocks, blocks);
+    if (r != 0) return r;
+    uint32_t buckets = 16;
+    while (buckets < blocks) buckets *= 2; /* blocks ≤ KV_BLOCKS_MAX */
+    n.bucket_mask = buckets - 1;
+    n.nodes = mem_calloc(blocks, sizeof *n.nodes);
+    n.buckets = mem_calloc(buckets, sizeof *n.buckets);
+    if (!n.nodes || !n.buckets) {
+        prefix_cache_fini(&n);
+        return E_NOMEM;
+    }
+    for (uint32_t i = 0; i < buckets; i++) n.buckets[i] = PREFIX_NONE;
+    *c = n;
+    return 0;
+}
+
+void prefix_cache_fini(struct prefix_cache *c) {
+    kv_blocks_fini(&c->blocks);
+    mem_free(c->nodes);
+    mem_free(c->buckets);
+    *c = (struct prefix_cache){0};
+}
+
+static uint64_t mix(uint64_t h, uint64_t v) { /* splitmix64's, over the running value */
+    h = (h ^ v) + UINT64_C(0x9e3779b97f4a7c15);
+    h = (h ^ (h >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    h = (h ^ (h >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return h ^ (h >> 31);
+}
+
+static uint32_t *bucket_of(const struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens) {
+    uint64_t h = mix(c->seed, parent);
+    h = mix(mix(h, salt.words[0]), salt.words[1]);
+    for (uint32_t i = 0; i < KV_BLOCK_TOKENS; i += 2) h = mix(h, (uint64_t)tokens[i] << 32 | tokens[i + 1]);
+    return &c->buckets[h & c->bucket_mask];
+}
+
+static struct prefix_salt own_salt(uint32_t parent, struct prefix_salt salt) { return parent == PREFIX_NONE ? salt : (struct prefix_salt){{0, 0}}; }
+
+/* The place that holds its number, or the end of the bucket. */
+static uint32_t *lookup(const struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens) {
+    salt = own_salt(parent, salt);
+    uint32_t *at = bucket_of(c, parent, salt, tokens);
+    for (; *at != PREFIX_NONE; at = &c->nodes[*at].next) {
+        const struct prefix_node *n = &c->nodes[*at];
+        if (n->parent == parent && n->salt.words[0] == salt.words[0] && n->salt.words[1] == salt.words[1] && memcmp(n->tokens, tokens, sizeof n->tokens) == 0)
+            break;
+    }
+    return at;
+}
+
+static void leave_idle(struct prefix_cache *c, uint32_t block) {
+    struct prefix_node *n = &c->nodes[block];
+    if (n->older != PREFIX_NONE) c->nodes[n->older].newer = n->newer;
+    else c->oldest = n->newer;
+    if (n->newer != PREFIX_NONE) c->nodes[n->newer].older = n->older;
+    else c->newest = n->older;
+    n->idle = false;
+    c->idle--;
+}
+
+static void become_idle(struct prefix_cache *c, uint32_t block) {
+    struct prefix_node *n = &c->nodes[block];
+    n->older = c->newest;
+    n->newer = PREFIX_NONE;
+    if (c->newest != PREFIX_NONE) c->nodes[c->newest].newer = block;
+    else c->oldest = block;
+    c->newest = block;
+    n->idle = true;
+    c->idle++;
+}
+
+static void evict(struct prefix_cache *c, uint32_t block) {
+    struct prefix_node *n = &c->nodes[block];
+    ASSERT(n->idle && n->children == 0);
+    leave_idle(c, block);
+    uint32_t *at = lookup(c, n->parent, n->salt, n->tokens);
+    ASSERT(*at == block);
+    *at = n->next;
+    if (n->parent != PREFIX_NONE) c->nodes[n->parent].children--;
+    n->known = false;
+    c->known--;
+    c->evicted++;
+    kv_blocks_unref(&c->blocks, &block, 1);
+}
+
+int prefix_cache_alloc(struct prefix_cache *c, uint32_t n, uint32_t *out) {
+    if (n > prefix_cache_available(c)) return E_FULL;
+    while (c->blocks.free_count < n) evict(c, c->oldest);
+    return kv_blocks_alloc(&c->blocks, n, out);
+}
+
+static uint32_t hold(struct prefix_cache *c, uint32_t block) {
+    if (c->nodes[block].idle) leave_idle(c, block);
+    kv_blocks_ref(&c->blocks, &block, 1);
+    return block;
+}
+
+uint32_t prefix_cache_find(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens) {
+    uint32_t block = *lookup(c, parent, salt, tokens);
+    return block == PREFIX_NONE ? PREFIX_NONE : hold(c, block);
+}
+
+uint32_t prefix_cache_add(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t block) {
+    uint32_t *at = lookup(c, parent, salt, tokens);
+    ASSERT(parent == PREFIX_NONE || (c->nodes[parent].known && !c->nodes[parent].idle));
+    ASSERT(!c->nodes[block].known);
+    if (*at != PREFIX_NONE) {
+        uint32_t held = hold(c, *at);
+        kv_blocks_unref(&c->blocks, &block, 1);
+        return held;
+    }
+    struct prefix_node *n = &c->nodes[block];
+    *n = (struct prefix_node){.parent = parent, .next = PREFIX_NONE, .older = PREFIX_NONE, .newer = PREFIX_NONE, .known = true, .salt = own_salt(parent, salt)};
+    memcpy(n->tokens, tokens, sizeof n->tokens);
+    *at = block;
+    if (parent != PREFIX_NONE) c->nodes[parent].children++;
+    c->known++;
+    kv_blocks_ref(&c->blocks, &block, 1);
+    return block;
+}
+
+void prefix_cache_release(struct prefix_cache *c, const uint32_t *blocks, uint32_t n) {
+    for (uint32_t i = n; i-- > 0;) {
+        kv_blocks_unref(&c->blocks, &blocks[i], 1);
+        if (c->nodes[blocks[i]].known && c->blocks.refs[blocks[i]] == 1) become_idle(c, blocks[i]);
+    }
+}

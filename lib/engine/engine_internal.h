@@ -45,6 +45,7 @@ struct request {
     uint32_t cached;     /* of the prompt: taken from the prefix cache */
     uint32_t scored;     /* prompt_logprobs: positions before it have been told */
     uint8_t scope[SHA256_SIZE]; /* digest of engine_request.scope */
+    bool long_context; /* as which it is computed: LongRoPE */
     bool chat_stop; /* the end of a chat's turn ends it too */
     bool in_reasoning;
     struct error failed; /* found at intake */

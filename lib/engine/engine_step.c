@@ -117,9 +117,9 @@ static void apply_grants(struct engine *e) {
     pthread_mutex_unlock(&e->lock);
 }
 
-/* Positions are turned differently where the prompt is long (LongRoPE). */
+/* Positions are turned differently where a sequence is long (LongRoPE), all of them: one that grows beyond the border is computed again (restart_long). */
 static bool long_context(const struct engine *e, const struct request *q) {
-    return e->dir.config.rope_scaling == MODEL_ROPE_LONGROPE && q->prompt_len > e->dir.config.rope_original_context;
+    return e->dir.config.rope_scaling == MODEL_ROPE_LONGROPE && q->len > e->dir.config.rope_original_context;
 }
 
 /* Who may share a prefix: those of one scope, whose tokens have the same keys. 128 bits of SHA-256: nobody finds another scope with the same. */
@@ -142,6 +142,7 @@ static void receive(struct engine *e, struct request *in) {
             finish(e, q, &(struct engine_event){.prompt_tokens = q->tokens}, ENGINE_STOP, NULL);
             continue;
         }
+        q->long_context = long_context(e, q);
         if (q->failed.code == 0) scheduler_submit(&e->scheduler, &r, &q->failed);
         if (q->failed.code == 0) {
             e->queued[e->queued_count++] = q;
@@ -165,6 +166,19 @@ static bool admit_or_preempt(struct engine *e, uint32_t *slot) {
         e->slots[*slot] = NULL;
     }
     return true;
+}
+
+/* Those that have just become long: what they had computed was turned otherwise, and so was what they share. */
+static void restart_long(struct engine *e) {
+    if (e->dir.config.rope_scaling != MODEL_ROPE_LONGROPE) return;
+    for (uint32_t slot = 0; slot < e->scheduler.config.sequences_max; slot++) {
+        struct request *q = e->slots[slot];
+        if (!q || q->long_context == long_context(e, q)) continue;
+        q->long_context = true;
+        scheduler_restart(&e->scheduler, slot, salt_of(e, q));
+        e->queued[e->queued_count++] = q; /* as a preempted one */
+        e->slots[slot] = NULL;
+    }
 }
 
 static void admit(struct engine *e) {
@@ -400,6 +414,8 @@ static void guess(struct engine *e) {
         uint32_t slot = s->by_age[i], max = scheduler_draft_max(s, slot);
         struct request *q = e->slots[slot];
         if (q->given.no_guesses) continue;
+        uint32_t border = e->dir.config.rope_original_context; /* a guess beyond it would be the short sequence's */
+        if (e->dir.config.rope_scaling == MODEL_ROPE_LONGROPE && q->len <= border && border - q->len < max) max = border - q->len;
         uint32_t n = draft_lookup(q->tokens, q->len, max < each ? max : each, q->guesses);
         if (e->options.guessing == ENGINE_GUESS_LOOKUP) n = draft_worth(&q->draft, &e->costs, rows, n);
         memcpy(q->tokens + q->len, q->guesses, n * sizeof *q->tokens); /* there is room: they are fewer than may still come */
@@ -483,6 +499,7 @@ void *engine_step_main(void *arg) {
         uint64_t id;
         while (scheduler_expired(&e->scheduler, clock_mono_ms(), &id))
             finish_early(e, find_arrived(e, id), ENGINE_DEADLINE, E_DEADLINE, "the deadline has passed");
+        restart_long(e);
         admit(e);
         struct scheduler_plan plan;
         guess(e);

@@ -237,6 +237,15 @@ bool scheduler_preempt(struct scheduler *s, uint32_t *slot) {
     return true;
 }
 
+void scheduler_restart(struct scheduler *s, uint32_t slot, struct prefix_salt salt) {
+    struct scheduler_sequence *q = &s->slots[slot];
+    struct scheduler_waiting *w = &s->queue[s->queued++];
+    *w = (struct scheduler_waiting){.request = q->request, .order = q->order, .length = q->length, .cached = q->cached};
+    w->request.salt = salt;
+    s->queued_tokens += tokens_of(&q->request);
+    leave(s, slot);
+}
+
 /* --- steps --- */
 
 static bool decodes(const struct scheduler_sequence *q) { return q->done >= q->request.prompt && q->length - q->done == 1; }

@@ -124,6 +124,8 @@ int64_t scheduler_next_deadline(const struct scheduler *s);
 bool scheduler_admit(struct scheduler *s, uint32_t *slot);
 /* Queues the sequence of *slot again, where the head of the queue is more important and would fit if such as this one gave way. */
 bool scheduler_preempt(struct scheduler *s, uint32_t *slot);
+/* Queues the sequence of a slot again, to be computed from its first token on with others to share with: what it had computed holds no longer. */
+void scheduler_restart(struct scheduler *s, uint32_t slot, struct prefix_salt salt);
 /* How many guesses the sequence of a slot could have in the next step; 0 where it does not decode. */
 uint32_t scheduler_draft_max(const struct scheduler *s, uint32_t slot);
 /* The next step; count 0: nothing can go on. The items are then to be computed, and each reported by scheduler_computed. */

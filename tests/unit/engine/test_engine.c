@@ -21,7 +21,7 @@
 #include "tiny.h"
 
 /* One for each thing that a family may do to a row. */
-static const char *const names[] = {"llama", "gpt2", "qwen3_moe", "mixtral", "gemma2", "gemma3_text", "opt", "stablelm", "olmo2", "granite"};
+static const char *const names[] = {"llama", "gpt2", "qwen3_moe", "mixtral", "gemma2", "gemma3_text", "opt", "stablelm", "olmo2", "granite", "phi3"};
 enum { FAMILIES = sizeof names / sizeof *names };
 static struct tiny families[FAMILIES], llama, gpt2;
 
@@ -210,6 +210,46 @@ static void test_invariance(void **state) {
             }
             for (size_t i = 0; i < count; i++) engine_result_fini(&alone[i]);
         }
+}
+
+/* LongRoPE: what comes after the border is what a prompt of the whole text would get, and what came before it is not. */
+static void test_grows_long(void **state) {
+    (void)state;
+    enum { PROMPT = TINY_BORDER - 9, NEW = 24, OTHERS = 3 };
+    const struct tiny *phi3 = NULL;
+    for (size_t m = 0; m < FAMILIES; m++)
+        if (strcmp(names[m], "phi3") == 0) phi3 = &families[m];
+    uint32_t ids[OTHERS][PROMPT + NEW];
+    struct engine_request r[OTHERS];
+    for (size_t i = 0; i < OTHERS; i++) {
+        random_tokens(ids[i], PROMPT, i < 2 ? 77 : 78); /* two share all of their prompt */
+        r[i] = request(ids[i], PROMPT, i == 1 ? 5 : NEW); /* and one of them stays short */
+        r[i].logprobs = true;
+        r[i].prompt_logprobs = i == 2;
+        r[i].sampling.temperature = 0;
+    }
+    struct engine *e = start(phi3, (struct engine_options){.threads = 2, .step_rows = 23, .step_rows_mixed = 11});
+    struct engine_result got[OTHERS];
+    assert_int_equal(engine_generate_batch(e, r, OTHERS, got, NULL), 0);
+    for (size_t i = 0; i < OTHERS; i++) {
+        assert_int_equal(got[i].token_count, i == 1 ? 5 : NEW);
+        if (i == 2) assert_int_equal(got[i].prompt_count, PROMPT - 1);
+        memcpy(ids[i] + PROMPT, got[i].tokens, got[i].token_count * sizeof *ids[i]);
+        for (size_t k = 0; k < got[i].token_count; k++) {
+            struct engine_request whole = request(ids[i], PROMPT + k, 1);
+            whole.logprobs = true;
+            whole.sampling.temperature = 0;
+            struct engine *fresh = start(phi3, (struct engine_options){.threads = 1});
+            struct engine_result one_more = one(fresh, &whole);
+            if (one_more.tokens[0] != got[i].tokens[k] || one_more.logprobs[0].logprob != got[i].logprobs[k].logprob)
+                fail_msg("request %zu, token %zu: %u, %g; from the whole text %u, %g", i, k, got[i].tokens[k], (double)got[i].logprobs[k].logprob, one_more.tokens[0],
+                         (double)one_more.logprobs[0].logprob);
+            engine_result_fini(&one_more);
+            engine_free(fresh);
+        }
+        engine_result_fini(&got[i]);
+    }
+    engine_free(e);
 }
 
 static void test_q8_is_close(void **state) {
@@ -734,7 +774,7 @@ static void test_run(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equals_trainer), cmocka_unit_test(test_trainer_refuses), cmocka_unit_test(test_invariance), cmocka_unit_test(test_q8_is_close),
+        cmocka_unit_test(test_equals_trainer), cmocka_unit_test(test_trainer_refuses), cmocka_unit_test(test_invariance), cmocka_unit_test(test_q8_is_close), cmocka_unit_test(test_grows_long),
         cmocka_unit_test(test_text),           cmocka_unit_test(test_seeds),      cmocka_unit_test(test_stops),
         cmocka_unit_test(test_penalties_and_logprobs), cmocka_unit_test(test_chat), cmocka_unit_test(test_credit),
         cmocka_unit_test(test_cancel_and_deadline), cmocka_unit_test(test_cancel_at_once), cmocka_unit_test(test_full_and_free), cmocka_unit_test(test_large_batch),

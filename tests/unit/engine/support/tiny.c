@@ -41,6 +41,16 @@ static void tiny_config(struct model_config *c, const char *arch) {
         c->attn_softcap = 5;
         c->logits_softcap = 10;
     }
+    if (strcmp(arch, "phi3") == 0) {
+        c->rope_scaling = MODEL_ROPE_LONGROPE;
+        c->rope_original_context = TINY_BORDER;
+        c->rope_factor = (double)TINY_CONTEXT / TINY_BORDER;
+        c->rope_attention_factor = sqrt(1 + log(c->rope_factor) / log(TINY_BORDER));
+        for (uint32_t i = 0; i < c->rotary_dim / 2; i++) {
+            c->rope_short[i] = 1 + 0.125f * (float)i;
+            c->rope_long[i] = 1 + (float)i;
+        }
+    }
     if (strcmp(arch, "granite") == 0) {
         c->embed_scale = 3;
         c->residual_scale = 0.4f;

@@ -4,7 +4,7 @@
 
 #include "model/model_dir.h"
 
-enum { TINY_VOCAB = 300, TINY_CONTEXT = 192 };
+enum { TINY_VOCAB = 300, TINY_CONTEXT = 192, TINY_BORDER = 60 /* of phi3 with longrope */ };
 struct tiny {
     char path[64];            /* the model directory */
     struct model_weights weights;

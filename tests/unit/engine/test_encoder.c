@@ -48,7 +48,7 @@ static void fill(struct batch *b, const struct encoder *e, uint64_t seed) {
         t->count = i == 0 ? encoder_tokens_max(e) : 1 + random_u64(&r) % (i % 3 ? 20 : 120);
         for (size_t k = 0; k < t->count; k++) {
             b->ids[i][k] = (uint32_t)(random_u64(&r) % VOCAB);
-            b->types[i][k] = encoder_model(e)->types ? (uint8_t)(random_u64(&r) % encoder_model(e)->types) : 0;
+            b->types[i][k] = (uint8_t)(encoder_model(e)->types ? random_u64(&r) % encoder_model(e)->types : 0);
         }
         t->ids = b->ids[i];
         t->types = i % 2 ? b->types[i] : NULL;

@@ -15,7 +15,16 @@ import struct
 import sys
 import tempfile
 
-import numpy as np
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+from testbed import test_python  # noqa: E402
+
+test_python("numpy")
+try:
+    import numpy as np
+except ImportError as missing:
+    print(f"skip gguf: {missing}: scripts/test-python makes a Python that has it")
+    print("0 passed, 0 failed, 1 skipped")
+    sys.exit(0)
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SHARED = [os.path.join(ROOT, *up, "shared", "conformance") for up in ([], [".."], ["..", ".."])]

@@ -21,6 +21,12 @@ struct span {
 static inline struct span span_of(const void *data, size_t len) { return (struct span){(const char *)data, len}; }
 static inline struct span span_str(const char *s) { return (struct span){s, s ? strlen(s) : 0}; }
 static inline bool span_eq(struct span a, struct span b) { return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0); }
+/* Less than, equal to or greater than 0 as memcmp's: by bytes, a prefix before what continues it. */
+static inline int span_compare(struct span a, struct span b) {
+    size_t n = a.len < b.len ? a.len : b.len;
+    int c = n ? memcmp(a.data, b.data, n) : 0; /* an empty span may have no data */
+    return c ? c : (a.len > b.len) - (a.len < b.len);
+}
 static inline bool span_eq_str(struct span a, const char *s) { return span_eq(a, span_str(s)); }
 static inline bool span_empty(struct span s) { return s.len == 0; }
 /* [from, from+len), clamped to s. */

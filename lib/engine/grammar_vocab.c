@@ -13,11 +13,8 @@ struct entry {
 
 static int compare_entries(const void *a, const void *b) {
     const struct entry *x = a, *y = b;
-    size_t n = x->bytes.len < y->bytes.len ? x->bytes.len : y->bytes.len;
-    int c = memcmp(x->bytes.data, y->bytes.data, n);
-    if (c != 0) return c;
-    if (x->bytes.len != y->bytes.len) return x->bytes.len < y->bytes.len ? -1 : 1;
-    return (x->id > y->id) - (x->id < y->id);
+    int c = span_compare(x->bytes, y->bytes);
+    return c ? c : (x->id > y->id) - (x->id < y->id);
 }
 
 static int build_trie(struct grammar_vocab *v, const struct entry *entries, size_t n) {

@@ -87,8 +87,7 @@ static int compare_views(const void *a, const void *b) {
     const struct safetensors_view *x = a, *y = b;
     if (x->data != y->data) return (const char *)x->data < (const char *)y->data ? -1 : 1;
     if (x->size != y->size) return x->size < y->size ? -1 : 1; /* empty ones first */
-    int r = memcmp(x->name.data, y->name.data, x->name.len < y->name.len ? x->name.len : y->name.len);
-    return r ? r : (x->name.len > y->name.len) - (x->name.len < y->name.len);
+    return span_compare(x->name, y->name);
 }
 
 static int check_layout(const struct safetensors *f, struct span data, struct error *err) {

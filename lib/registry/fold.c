@@ -49,12 +49,6 @@ uint64_t fold_epoch(const struct fold *f) {
     return f->key_fence.epoch > epoch ? f->key_fence.epoch : epoch;
 }
 
-static int span_order(struct span a, struct span b) {
-    size_t n = a.len < b.len ? a.len : b.len;
-    int c = n ? memcmp(a.data, b.data, n) : 0;
-    return c ? c : (a.len > b.len) - (a.len < b.len);
-}
-
 /* Where name@version is, or belongs. */
 static size_t version_place(const struct fold *f, struct span name, uint32_t version, bool *found) {
     size_t low = 0, high = f->n_versions;
@@ -62,7 +56,7 @@ static size_t version_place(const struct fold *f, struct span name, uint32_t ver
     while (low < high) {
         size_t mid = low + (high - low) / 2;
         const Genloop__V1__ModelVersion *v = f->versions[mid];
-        int c = span_order(span_str(v->name), name);
+        int c = span_compare(span_str(v->name), name);
         if (c == 0) c = (v->version > version) - (v->version < version);
         if (c == 0) {
             *found = true;
@@ -85,7 +79,7 @@ static size_t place_of(const struct fold *f, size_t n, const char *(*name_at)(co
     *found = false;
     while (low < high) {
         size_t mid = low + (high - low) / 2;
-        int c = span_order(span_str(name_at(f, mid)), name);
+        int c = span_compare(span_str(name_at(f, mid)), name);
         if (c == 0) {
             *found = true;
             return mid;

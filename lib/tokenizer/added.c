@@ -6,9 +6,7 @@
 #include "tokenizer/internal.h"
 
 static int compare(const void *a, const void *b) {
-    struct span x = (*(const struct added_token *const *)a)->normal, y = (*(const struct added_token *const *)b)->normal;
-    int r = memcmp(x.data, y.data, x.len < y.len ? x.len : y.len);
-    return r ? r : (x.len > y.len) - (x.len < y.len);
+    return span_compare((*(const struct added_token *const *)a)->normal, (*(const struct added_token *const *)b)->normal);
 }
 
 int added_set_init(struct added_set *set, const struct added_token *tokens, size_t count, bool normalized, struct arena *arena) {

@@ -197,11 +197,7 @@ int value_equal(struct eval *e, const struct value *a, const struct value *b, bo
 
 /* By code point, which for UTF-8 is by byte; letters folded one by one where the case does not count. */
 static int order_text(struct span a, struct span b, bool ignore_case) {
-    if (!ignore_case) {
-        size_t n = a.len < b.len ? a.len : b.len;
-        int c = n ? memcmp(a.data, b.data, n) : 0;
-        return c ? c : a.len < b.len ? -1 : a.len > b.len;
-    }
+    if (!ignore_case) return span_compare(a, b);
     while (a.len && b.len) {
         uint32_t x = 0, y = 0;
         size_t n = span_utf8_decode(a, &x), m = span_utf8_decode(b, &y);

@@ -434,9 +434,7 @@ struct map_entry {
 };
 static int by_key(const void *a, const void *b) {
     const struct map_entry *x = a, *y = b;
-    size_t n = x->text.len < y->text.len ? x->text.len : y->text.len;
-    int c = n ? memcmp(x->text.data, y->text.data, n) : 0;
-    if (c == 0) c = (x->text.len > y->text.len) - (x->text.len < y->text.len);
+    int c = span_compare(x->text, y->text);
     if (c == 0) c = (x->number > y->number) - (x->number < y->number);
     return c ? c : (x->at > y->at) - (x->at < y->at);
 }

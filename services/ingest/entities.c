@@ -49,10 +49,7 @@ uint32_t entity_lookup(struct span name) {
     size_t low = 0, high = sizeof names / sizeof *names;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        struct span other = span_str(names[middle].name);
-        size_t n = name.len < other.len ? name.len : other.len;
-        int c = memcmp(name.data, other.data, n);
-        if (!c) c = name.len < other.len ? -1 : name.len > other.len;
+        int c = span_compare(name, span_str(names[middle].name));
         if (!c) return names[middle].code;
         if (c < 0) high = middle;
         else low = middle + 1;

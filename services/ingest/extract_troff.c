@@ -88,9 +88,7 @@ static const char *glyph(struct span name) {
     size_t low = 0, high = sizeof glyphs / sizeof *glyphs;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        size_t len = strlen(glyphs[middle].name), n = name.len < len ? name.len : len;
-        int c = memcmp(name.data, glyphs[middle].name, n);
-        if (!c) c = name.len < len ? -1 : name.len > len;
+        int c = span_compare(name, span_str(glyphs[middle].name));
         if (!c) return glyphs[middle].text;
         if (c < 0) high = middle;
         else low = middle + 1;

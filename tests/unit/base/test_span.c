@@ -140,7 +140,21 @@ static void errors(void **state) {
     assert_int_equal(error_from_grpc(99), E_UNKNOWN);
 }
 
+static void order(void **state) {
+    (void)state;
+    static const char *const rising[] = {"", "A", "AB", "B", "a", "\xc3\xa9", "\xff"};
+    int n = sizeof rising / sizeof *rising;
+    for (int i = 0; i < n; i++) {
+        for (int k = 0; k < n; k++) {
+            int c = span_compare(span_str(rising[i]), span_str(rising[k]));
+            assert_int_equal((c > 0) - (c < 0), (i > k) - (i < k));
+        }
+    }
+    assert_int_equal(span_compare((struct span){0}, (struct span){0}), 0);
+    assert_true(span_compare((struct span){0}, SPAN("a")) < 0 && span_compare(SPAN("a"), (struct span){0}) > 0);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(integers), cmocka_unit_test(floats), cmocka_unit_test(utf8), cmocka_unit_test(pieces), cmocka_unit_test(errors)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(integers), cmocka_unit_test(floats), cmocka_unit_test(utf8), cmocka_unit_test(pieces), cmocka_unit_test(order), cmocka_unit_test(errors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,61 +1,29 @@
 /* What a pass needs, made once: matrices packed (tensor/quant.h) into one run of huge pages, embeddings, norms and biases copied into another, activations in a third. */
 #include <math.h>
-#include <stdatomic.h>
 
 #include "base/alloc.h"
 #include "engine/attention.h"
 #include "engine/encoder_internal.h"
 #include "engine/kv_cache.h"
+#include "engine/matrix_pack.h"
 
-enum { PARTS_MAX = 3 };
 /* A pass should last about as long as others may wait: a tenth of a second of one core that makes 40 billion multiply-adds a second. */
 #define PASS_PRODUCTS 4e9
 enum { PASS_ROWS_MIN = 128 };
 
-struct fill_job {
-    struct packed *w;
-    const struct model_view *part[PARTS_MAX]; /* of one type */
-    size_t part_rows[PARTS_MAX], cols;
-    _Atomic int result;
-};
-static void fill_panel(void *arg, size_t panel, int thread) {
-    struct fill_job *j = arg;
-    (void)thread;
-    const void *rows[PACKED_PANEL_MAX];
-    size_t width = packed_panel_rows(j->w->kind);
-    for (size_t i = 0; i < width; i++) {
-        size_t r = panel * width + i, part = 0;
-        while (part < PARTS_MAX && r >= j->part_rows[part]) r -= j->part_rows[part++];
-        rows[i] = part < PARTS_MAX ? model_view_row(j->part[part], (uint32_t)r) : NULL;
-    }
-    int result = packed_fill(j->w, panel, j->part[0]->type, rows);
-    if (result != 0) atomic_store(&j->result, result);
-}
-
 /* One matrix of the parameters with these roles, one below the other. With e->memory NULL only its size is counted. */
 static int load_matrix(struct encoder *e, const enum model_role *roles, size_t n, uint32_t layer, struct packed *w, struct error *err) {
     const struct model_weights *weights = &e->dir.weights;
-    struct fill_job job = {.w = w};
-    size_t rows = 0, size;
+    struct matrix_source from = {.name = model_role_name(roles[0]), .layer = layer};
     for (size_t i = 0; i < n; i++) {
         ptrdiff_t at = model_weights_find(weights, roles[i], layer);
         if (at < 0) return error_set(err, E_INVALID, "the model has no %s in layer %u", model_role_name(roles[i]), layer);
-        job.part[i] = &weights->views[at];
-        if (job.part[i]->type != job.part[0]->type) return error_set(err, E_UNSUPPORTED, "%s of layer %u is stored in another type than what is computed with it", model_role_name(roles[i]), layer);
-        job.part_rows[i] = weights->params[at].rows;
-        job.cols = weights->params[at].cols;
-        rows += job.part_rows[i];
+        from.part[i] = &weights->views[at];
+        if (from.part[i]->type != from.part[0]->type) return error_set(err, E_UNSUPPORTED, "%s of layer %u is stored in another type than what is computed with it", model_role_name(roles[i]), layer);
+        from.part_rows[i] = weights->params[at].rows;
+        from.cols = weights->params[at].cols;
     }
-    if (packed_size(e->kind, rows, job.cols, &size) != 0 || !size_add(e->memory_used, size, &size))
-        return error_set(err, E_RANGE, "%s of %zu × %zu is too large", model_role_name(roles[0]), rows, job.cols);
-    if (e->memory) {
-        int r = packed_init(w, e->kind, rows, job.cols, e->memory + e->memory_used);
-        if (r != 0) return r;
-        pool_run(e->pool, w->panels, &job, fill_panel);
-        if (job.result != 0) return error_set(err, E_INVALID, "%s of layer %u has values that are not finite or too large", model_role_name(roles[0]), layer);
-    }
-    e->memory_used = size;
-    return 0;
+    return matrix_pack(&from, e->kind, e->pool, e->memory, &e->memory_used, w, err);
 }
 
 static int load_matrices(struct encoder *e, struct error *err) {
@@ -194,7 +162,8 @@ int encoder_load(struct encoder *e, struct error *err) {
     e->texts_max = e->rows_max / ENCODER_ROWS_PER_TEXT;
     double products = (double)c->layers * c->width * (4.0 * c->width + (c->arch->mlp == MODEL_MLP_GATED ? 3.0 : 2.0) * c->ffn); /* of one token */
     double rows = PASS_PRODUCTS / products;
-    e->pass_rows = rows > ENCODER_ROWS_DEFAULT ? ENCODER_ROWS_DEFAULT : rows < PASS_ROWS_MIN ? PASS_ROWS_MIN : (uint32_t)rows;
+    e->pass_rows = rows > ENCODER_ROWS_DEFAULT ? ENCODER_ROWS_DEFAULT : rows < PASS_ROWS_MIN ? PASS_ROWS_MIN
+                                                                                             : (uint32_t)rows;
     e->layers = mem_calloc(c->layers, sizeof *e->layers);
     if (!e->layers) return error_set(err, E_NOMEM, "no memory for a model");
     int r = load_matrices(e, err); /* sizes only */

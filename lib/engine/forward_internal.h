@@ -6,11 +6,11 @@
 #define GENLOOP_ENGINE_FORWARD_INTERNAL_H
 
 #include "engine/forward.h"
+#include "engine/matrix_pack.h"
 
 enum { LOGITS_INPUT_ROWS = 64 }; /* rows of the output made ready at once for the head */
 
 /* Matrices of one input, one below the other: those of one kind are packed as one, each of another kind is a part of its own. */
-enum { MATRIX_PARTS_MAX = 3 };
 struct matrix {
     struct packed part[MATRIX_PARTS_MAX];
     uint32_t parts;

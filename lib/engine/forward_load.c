@@ -2,49 +2,15 @@
  * What a step needs, made once: matrices packed (tensor/quant.h) into one run of huge pages, norms and biases copied into another, activations in a third.
  */
 #include <math.h>
-#include <stdatomic.h>
 
 #include "base/alloc.h"
 #include "engine/attention.h"
 #include "engine/forward_internal.h"
 
-struct fill_job {
-    struct packed *w;
-    const struct model_view *part[MATRIX_PARTS_MAX]; /* of one type */
-    size_t part_rows[MATRIX_PARTS_MAX], cols;
-    _Atomic int result;
-};
-static void fill_panel(void *arg, size_t panel, int thread) {
-    struct fill_job *j = arg;
-    (void)thread;
-    const void *rows[PACKED_PANEL_MAX];
-    size_t width = packed_panel_rows(j->w->kind);
-    for (size_t i = 0; i < width; i++) {
-        size_t r = panel * width + i, part = 0;
-        while (part < MATRIX_PARTS_MAX && r >= j->part_rows[part]) r -= j->part_rows[part++];
-        rows[i] = part < MATRIX_PARTS_MAX ? model_view_row(j->part[part], (uint32_t)r) : NULL;
-    }
-    int result = packed_fill(j->w, panel, j->part[0]->type, rows);
-    if (result != 0) atomic_store(&j->result, result);
-}
-
-/* Adds what is in the job to the matrix as a part. With f->memory NULL only its size is counted. */
-static int load_part(struct forward *f, struct matrix *m, struct fill_job *job, enum packed_kind kind, const char *name, uint32_t layer, struct error *err) {
-    size_t rows = 0, size;
-    for (size_t i = 0; i < MATRIX_PARTS_MAX; i++) rows += job->part_rows[i];
-    if (packed_size(kind, rows, job->cols, &size) != 0 || !size_add(f->memory_used, size, &size))
-        return error_set(err, E_RANGE, "%s of %zu × %zu is too large", name, rows, job->cols);
+/* Adds them to the matrix as a part. With f->memory NULL only its size is counted. */
+static int load_part(struct forward *f, struct matrix *m, const struct matrix_source *from, enum packed_kind kind, struct error *err) {
     f->blocks |= packed_kind_is_blocks(kind);
-    if (f->memory) {
-        job->w = &m->part[m->parts++];
-        int r = packed_init(job->w, kind, rows, job->cols, f->memory + f->memory_used);
-        if (r != 0) return r;
-        pool_run(f->pool, job->w->panels, job, fill_panel);
-        if (job->result != 0) return error_set(err, E_INVALID, "%s of layer %u has values that are not finite or too large", name, layer);
-        for (size_t i = 0; i < MATRIX_PARTS_MAX && job->part[i]; i++) model_view_release(job->part[i]);
-    }
-    f->memory_used = size;
-    return 0;
+    return matrix_pack(from, kind, f->pool, f->memory, &f->memory_used, &m->part[f->memory ? m->parts++ : 0], err);
 }
 
 /* The kind that a parameter is packed as. */
@@ -57,19 +23,19 @@ static int load_indexed(struct forward *f, const struct model_weights *weights, 
     int r = 0;
     m->parts = 0;
     for (size_t i = 0; i < n && r == 0;) {
-        struct fill_job job = {0};
+        struct matrix_source from = {.name = model_role_name(roles[i]), .layer = layer};
         size_t count = 0;
         do {
             const struct model_view *v = model_weights_view(weights, roles[i], layer);
             if (!v) return error_set(err, E_INVALID, "the model has no %s in layer %u", model_role_name(roles[i]), layer);
             v += index;
-            if (count > 0 && v->type != job.part[0]->type) break;
-            job.part[count] = v;
-            job.part_rows[count++] = v->rows;
-            job.cols = v->cols;
+            if (count > 0 && v->type != from.part[0]->type) break;
+            from.part[count] = v;
+            from.part_rows[count++] = v->rows;
+            from.cols = v->cols;
             i++;
         } while (i < n && !apart);
-        r = load_part(f, m, &job, plain ? PACKED_F32 : kind_of(f, job.part[0]->type), model_role_name(roles[i - count]), layer, err);
+        r = load_part(f, m, &from, plain ? PACKED_F32 : kind_of(f, from.part[0]->type), err);
     }
     return r;
 }
@@ -98,10 +64,10 @@ static int load_experts(struct forward *f, const struct model_weights *weights, 
 static int load_embeddings(struct forward *f, const struct model_weights *weights, struct error *err) {
     const struct model_view *v = model_weights_view(weights, MODEL_EMBED_TOKENS, 0);
     if (!v) return error_set(err, E_INVALID, "the model has no token embeddings");
-    struct fill_job job = {.part = {v}, .part_rows = {v->rows}, .cols = v->cols};
+    const struct matrix_source from = {.part = {v}, .part_rows = {v->rows}, .cols = v->cols, .name = model_role_name(MODEL_EMBED_TOKENS)};
     bool blocks = f->blocks;
     f->embed.parts = 0;
-    int r = load_part(f, &f->embed, &job, packed_kind_for(v->type), model_role_name(MODEL_EMBED_TOKENS), 0, err);
+    int r = load_part(f, &f->embed, &from, packed_kind_for(v->type), err);
     f->blocks = blocks;
     return r;
 }

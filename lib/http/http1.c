@@ -455,6 +455,7 @@ struct http_connection *http1_new(struct http_server *s, struct transport *trans
     s->refs++;
     c->transport = transport;
     c->last = &c->first;
+    c->progress_ms = loop_now_ms(s->loop); /* a first look that finds something unsent must not take it for standing since ever */
     buf_init(&c->in, IN_CAP);
     http_parser_init(&c->parser, &s->limits.parser);
     transport_init(transport, STREAM_CAP, c, &events);

@@ -556,6 +556,30 @@ static void client_that_never_reads(void **state) {
     finish();
 }
 
+static void *read_late(void *arg) {
+    struct talk *t = arg;
+    int fd = dial();
+    send_all(fd, SPAN(REQ("GET /big", "")));
+    while (!open_exchanges) usleep(1000);
+    usleep(200000); /* several looks at the connection, each of which finds something unsent */
+    t->was = receive(fd, &t->got, 20000);
+    close(fd);
+    return NULL;
+}
+
+static void first_look_finds_something_unsent(void **state) {
+    (void)state;
+    struct http_limits limits = {.idle_timeout_ms = 40, .write_timeout_ms = 20000, .progress_min = 64 << 20};
+    struct talk t = {0};
+    buf_init(&t.got, 64 << 20);
+    start(&limits);
+    run(read_late, &t);
+    finish();
+    struct span got = buf_span(&t.got);
+    CHECK(got.len > 5 && span_eq(span_skip(got, got.len - 5), SPAN("0\r\n\r\n")), "%zu bytes, and they are not whole", got.len);
+    buf_fini(&t.got);
+}
+
 /* ---- Limits and draining --------------------------------------------------------------------------------------------------- */
 
 static void *many_requests(void *arg) {
@@ -704,7 +728,7 @@ static void without_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(conversations), cmocka_unit_test(client_goes),   cmocka_unit_test(closing_the_server),      cmocka_unit_test(large_answers),
-                                       cmocka_unit_test(large_upload),  cmocka_unit_test(in_bytes),      cmocka_unit_test(timeouts),                cmocka_unit_test(client_that_never_reads),
+                                       cmocka_unit_test(large_upload),  cmocka_unit_test(in_bytes),      cmocka_unit_test(timeouts),                cmocka_unit_test(client_that_never_reads), cmocka_unit_test(first_look_finds_something_unsent),
                                        cmocka_unit_test(pipeline_limit), cmocka_unit_test(connection_limit), cmocka_unit_test(draining), cmocka_unit_test(without_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

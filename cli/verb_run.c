@@ -31,6 +31,7 @@ static int run_run(struct cli *c) {
     const char *ids = cli_text(c, "--tokens"), *prompt = cli_text(c, "--prompt");
     engine_run_options_init(&o);
     o.model = cli_text(c, "--model");
+    o.adapter = cli_text(c, "--adapter");
     o.task = cli_text(c, "--task");
     bool logprobs = o.task && strcmp(o.task, "logprobs") == 0;
     if (!o.model) return cli_usage(c, "--model is needed: a model directory or a GGUF file");
@@ -45,6 +46,7 @@ static int run_run(struct cli *c) {
         if (cli_given(c, *option)) return cli_usage(c, "%s goes with --task generate", *option);
     for (const char *const *option = of_embed; !embed && *option; option++)
         if (cli_given(c, *option)) return cli_usage(c, "%s goes with --task embed", *option);
+    if (o.adapter && (score || embed)) return cli_usage(c, "--adapter goes with --task generate or logprobs: adapters are of decoders");
     const char *types = cli_text(c, "--token-types");
     if (types && !((embed || score) && ids)) return cli_usage(c, "--token-types goes with --tokens and --task embed or score");
     if ((embed || score) && cli_flag(c, "--chat")) return cli_usage(c, "--chat goes with --task generate or logprobs");
@@ -95,6 +97,7 @@ int local_train(struct cli *c) {
 
 static const struct cli_option OPTIONS[] = {
     {.name = "--model", .kind = CLI_DIR, .value = "DIR|FILE", .doc = "The model"},
+    {.name = "--adapter", .kind = CLI_DIR, .value = "DIR", .doc = "A LoRA adapter in PEFT's layout, made for the model"},
     {.name = "--task", .kind = CLI_TEXT, .value = "generate|embed|score|logprobs|forward|sample|mel", .doc = "What to compute; generate"},
     {.name = "--prompt", .kind = CLI_TEXT, .value = "TEXT", .doc = "The text to go on from"},
     {.name = "--chat", .kind = CLI_FLAG, .doc = "PROMPT as the user's turn, through the model's chat template"},
@@ -119,6 +122,7 @@ const struct verb VERBS_RUN[] = {
     {.name = "run", .operands = "", .summary = "One model and one prompt in this process, without a platform", .options = OPTIONS, .json = true, .run = run_run,
      .help = "generate goes on from the prompt: the text, with --json also tokens and top logits. logprobs gives, always as JSON, the log-probability of each token after the first, given those\n"
              "before it, and the likeliest token instead. embed gives the vector of the text, {\"embedding\":[…]}, score the raw outputs of a classifier or cross-encoder, {\"scores\":[…]};\n"
-             "both are for encoders (BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ModernBERT). F32 weights are computed in f32."},
+             "both are for encoders (BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ModernBERT). F32 weights are computed in f32.\n"
+             "--adapter DIR (adapter_config.json, adapter_model.safetensors) computes the model with what the adapter adds; tokenizer and chat template are the model's own."},
     {0},
 };

@@ -30,7 +30,7 @@ void engine_get_weights(const struct engine *e, struct engine_weights *w) {
     *w = (struct engine_weights){.size = forward_read_size(e->forward), .kind = forward_weights_kind(e->forward)};
     forward_multiply_adds(e->forward, &w->multiply_adds, &w->multiply_adds_logits);
 }
-size_t engine_memory(const struct engine *e) { return forward_weights_size(e->forward) + e->kv.data_size; }
+size_t engine_memory(const struct engine *e) { return forward_weights_size(e->forward) + e->kv.data_size + (e->adapter ? e->adapter->size : 0); }
 
 /* --- a request's memory --- */
 
@@ -84,6 +84,7 @@ static int copy_messages(struct request *q, const struct engine_request *r) {
 
 static int check(const struct engine *e, const struct engine_request *r, struct error *err) {
     uint32_t vocab = e->dir.config.vocab;
+    if (r->adapter && r->adapter->layers != e->dir.config.layers) return error_set_param(err, E_INVALID, "model", "the adapter is of another model");
     int r0 = sampler_params_check(&r->sampling, vocab, err);
     if (r0 != 0) return r0;
     if (r->tokens_max > ENGINE_TOKENS_MAX || r->tokens_max < -1)
@@ -110,6 +111,18 @@ static int check(const struct engine *e, const struct engine_request *r, struct 
     if (r->constraint != GRAMMAR_NONE && !e->dir.tokenizer)
         return error_set_param(err, E_UNSUPPORTED, r->constraint_param ? r->constraint_param : "response_format", "the model has no tokenizer: a constraint needs one");
     return 0;
+}
+
+/* Who may share keys and values: the scope, and those computed with the same numbers. What comes from the two is told apart, so that no scope can be named like another's with an
+ * adapter. */
+static void digest_scope(struct span scope, const struct model_adapter *adapter, uint8_t out[SHA256_SIZE]) {
+    struct sha256 h;
+    uint8_t adapted = adapter != NULL;
+    sha256_init(&h);
+    sha256_update(&h, &adapted, 1);
+    if (adapter) sha256_update(&h, adapter->digest, sizeof adapter->digest);
+    sha256_update(&h, scope.data, scope.len);
+    sha256_final(&h, out);
 }
 
 static bool has_breaker(struct span text, const struct span *breakers, size_t n) {
@@ -145,7 +158,8 @@ static int copy_request(const struct engine *e, const struct engine_request *r, 
     q->memory.mu = 2 * r->sampling.mirostat_tau;
     q->given.sampling.memory = &q->memory;
     q->given.scope = (struct span){0};
-    sha256_of(r->scope, q->scope);
+    if (!q->given.adapter) q->given.adapter = e->adapter;
+    digest_scope(r->scope, q->given.adapter, q->scope);
     buf_init(&q->text, 64 << 20); /* an echoed prompt at most; a token's text is far below */
     buf_init(&q->raw, 64 << 20);
     int result = stop_init(&q->stop, r->stop, r->stop_count, err);
@@ -409,6 +423,8 @@ static int make_tables(struct engine *e, struct error *err) {
     if (r == 0) r = forward_new(&e->forward, &e->dir.weights, o->weights, o->step_rows, e->context, e->pool, err);
     if (r != 0) return r;
     model_weights_fini(&e->dir.weights); /* packed: the file's pages go */
+    if (o->adapter && (r = model_adapter_load(&e->adapter, o->adapter, c, err)) != 0) return r;
+    o->adapter = NULL; /* the caller's */
 
     int threads = pool_threads(e->pool);
     e->live_max = o->queue_max + o->sequences_max;
@@ -433,7 +449,7 @@ static int make_tables(struct engine *e, struct error *err) {
 static int warm_up(struct engine *e, struct error *err) {
     uint32_t tokens[WARM_ROWS] = {0}, block = 0, rows = e->options.step_rows < WARM_ROWS ? e->options.step_rows : WARM_ROWS;
     if (rows > e->context) rows = e->context;
-    struct forward_item item = {.tokens = tokens, .count = rows, .outputs = 1, .blocks = &block};
+    struct forward_item item = {.tokens = tokens, .count = rows, .outputs = 1, .blocks = &block, .adapter = e->adapter};
     if (!forward_step(e->forward, &e->kv, &item, 1)) return error_set(err, E_INTERNAL, "the first step was given up");
     forward_logits(e->forward, 0, 1, e->logits);
     for (uint32_t i = 0; i < e->dir.config.vocab; i++)
@@ -519,6 +535,7 @@ void engine_free(struct engine *e) {
     mem_free(e->outputs);
     mem_free(e->logits);
     forward_free(e->forward);
+    model_adapter_free(e->adapter);
     scheduler_fini(&e->scheduler);
     kv_cache_fini(&e->kv);
     pool_free(e->pool);

@@ -10,6 +10,9 @@
  *
  * Repeatable: a request with the same tokens, parameters and seed gives the same tokens, whatever runs beside it, however its prompt
  * is cut and whatever the number of threads (forward.h, sampler.h).
+ *
+ * Adapters: requests of one engine may each be computed with an adapter of their own (model/adapter.h), in one batch; the engine keeps none of them, and
+ * whoever loaded one frees it after the last event of the last request that has it.
  */
 #ifndef GENLOOP_ENGINE_ENGINE_H
 #define GENLOOP_ENGINE_ENGINE_H
@@ -19,6 +22,7 @@
 #include "engine/grammar.h"
 #include "engine/sampler.h"
 #include "engine/stop.h"
+#include "model/adapter.h"
 #include "model/model_dir.h"
 #include "tensor/quant.h"
 #include "tokenizer/chat.h"
@@ -50,6 +54,7 @@ struct engine_options {
     enum packed_kind weights; /* PACKED_STORED: as the model has them; else turned into that kind when loaded */
     bool kv_half;            /* keys and values in f16 */
     enum engine_guessing guessing;
+    const char *adapter;      /* a directory: of every request that brings none of its own; NULL: none. Read by engine_new alone */
 };
 
 /* Loads a model directory and starts the threads. Blocks while it loads. Errors of model_dir_load and forward_new. */
@@ -106,7 +111,8 @@ struct engine_request {
     uint32_t top_logits;  /* of the first new position: so many highest */
     int64_t deadline_ms;  /* of clock_mono_ms; 0: none */
     int32_t priority;     /* higher goes first, and takes the place of lower ones that run: those go on later, at the token where they stood */
-    struct span scope;    /* those of the same scope share the keys and values of common prefixes: the tenant. Copied */
+    const struct model_adapter *adapter; /* computed with it, and borrowed until the last event; loaded for engine_model. NULL: the engine's own, where it has one */
+    struct span scope;    /* those of the same scope, and adapter, share the keys and values of common prefixes: the tenant. Copied */
     enum grammar_kind constraint; /* what the answer must be (grammar.h); GRAMMAR_NONE: anything */
     struct span constraint_text;
     const char *constraint_param; /* what errors call it, borrowed for good; NULL: response_format */

@@ -44,7 +44,7 @@ struct request {
     uint32_t prompt_len, len, tokens_max;
     uint32_t cached;     /* of the prompt: taken from the prefix cache */
     uint32_t scored;     /* prompt_logprobs: positions before it have been told */
-    uint8_t scope[SHA256_SIZE]; /* digest of engine_request.scope */
+    uint8_t scope[SHA256_SIZE]; /* digest of engine_request.scope and adapter */
     bool long_context; /* as which it is computed: LongRoPE */
     bool chat_stop; /* the end of a chat's turn ends it too */
     bool in_reasoning;
@@ -90,6 +90,7 @@ struct engine {
     struct engine_options options;
     struct pool *pool;
     struct forward *forward;
+    struct model_adapter *adapter; /* options.adapter */
     struct kv_cache kv;
     struct scheduler scheduler;
     uint32_t context, im_end;

@@ -437,7 +437,7 @@ static void compute(struct engine *e, const struct scheduler_plan *plan) {
             uint32_t unscored = q->scored > item->start ? q->scored : item->start;
             if (unscored + 1 < q->prompt_len && unscored < from) from = unscored;
         }
-        *f = (struct forward_item){.tokens = q->tokens + item->start, .start = item->start, .count = item->count, .outputs = end - from, .long_context = long_context(e, q),
+        *f = (struct forward_item){.tokens = q->tokens + item->start, .start = item->start, .count = item->count, .outputs = end - from, .long_context = long_context(e, q), .adapter = q->given.adapter,
                                    .blocks = e->scheduler.slots[item->slot].blocks};
         for (uint32_t p = from; p < end; p++)
             e->outputs[outputs++] = (struct output){.request = q, .item = i, .position = p, .row = p - from, .score = q->given.prompt_logprobs && p + 1 < q->prompt_len,

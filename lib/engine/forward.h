@@ -2,7 +2,8 @@
  * The forward pass of one step of the engine: rows of several sequences together, prompt chunks and single decode rows alike, through
  * the layers that lib/model/arch.h describes, keys and values into the paged cache. Weights are packed when loaded (tensor/quant.h).
  * A row's result does not depend on the rows beside it, on how its prompt was cut, or on the number of threads: every operation is
- * either on one row alone or one of quant.h's and attention.h's products. That is the engine's batch invariance.
+ * either on one row alone or one of quant.h's and attention.h's products. That is the engine's batch invariance. It holds for rows of different adapters
+ * beside each other too: each has its own terms added to the products of the weights that all share (forward_adapter.c).
  *
  * One step at a time per struct forward (the engine's thread); it spreads the work over the pool. No allocation after forward_new.
  */
@@ -11,6 +12,7 @@
 
 #include "base/pool.h"
 #include "engine/kv_cache.h"
+#include "model/adapter.h"
 #include "model/model_dir.h"
 #include "tensor/quant.h"
 
@@ -23,6 +25,7 @@ struct forward_item {
     uint32_t outputs;       /* of the last so many rows the output is wanted: 0, 1, or up to count */
     bool long_context;      /* rotates as longrope does beyond the original context: the same in all steps of a sequence */
     const uint32_t *blocks; /* the sequence's block table, for start + count tokens at least */
+    const struct model_adapter *adapter; /* of the model's shape; NULL: the model as it is */
 };
 
 struct forward;

@@ -55,6 +55,7 @@ struct forward {
     float *x, *h, *h2, *qkv, *att, *act, *rope, *out;
     void *input_memory, *input2_memory, *act_memory;
     float **attention_scratch; /* per thread */
+    float *adapter_mid;        /* [R, 2, ADAPTER_RANK_MAX]: A x of gate and up; touched by rows with an adapter only */
     /* rows of experts, a row of the step having one for each expert that it goes to, those of an expert behind each other: "slots" */
     float *router_logits, *expert_weight, *expert_in, *expert_act, *expert_out;
     void *expert_in_memory, *expert_act_memory;
@@ -68,6 +69,7 @@ struct forward {
     bool (*on_layer)(void *arg);
     /* the step in hand */
     struct kv_cache *kv;
+    bool adapted; /* some item has an adapter */
     const struct forward_item *items;
     size_t item_count, rows;
     size_t *work_before; /* [items + 1] tiles of attention before this item */
@@ -81,5 +83,17 @@ struct forward {
     struct packed_output w_output;
     size_t w_panels; /* a piece */
 };
+
+/* forward_adapter.c: what the adapters of the step's rows add, where f->adapted. */
+struct adapter_target {
+    enum adapter_place place;
+    float *y; /* [R, out], rows `stride` apart */
+    size_t stride;
+};
+/* To n products of the same x [R, x_stride]. */
+void adapter_add(struct forward *f, const struct adapter_target *targets, size_t n, const float *x, size_t x_stride);
+/* Of gate and up, whose products exist piece by piece only (forward.c's inner_rows): first A x of all rows, then columns of one row's term to y. */
+void adapter_inner(struct forward *f, const float *x, size_t x_stride);
+void adapter_add_inner(const struct forward *f, size_t row, enum adapter_place place, size_t first, size_t width, float *y);
 
 #endif

@@ -11,6 +11,7 @@
 
 struct engine_run_options {
     const char *model;      /* a model directory */
+    const char *adapter;    /* generate, logprobs: a PEFT adapter's directory; NULL: the model as it is */
     const char *task;       /* "generate", "logprobs", "embed", "score"; NULL: generate */
     struct span prompt;     /* text, or */
     const uint32_t *tokens; /* ids, taken as they stand */

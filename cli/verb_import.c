@@ -55,12 +55,22 @@ static int add(struct import *m, const char *path, const char *name) {
     return 0;
 }
 
+/* sentence-transformers keeps what a step after the model does in a folder of its own: 1_Pooling/config.json. */
+static bool is_module(const char *name) {
+    size_t digits = strspn(name, "0123456789");
+    return digits > 0 && digits < 4 && name[digits] == '_';
+}
+
 static int add_entry(void *arg, const char *name) {
     struct import *m = arg;
-    char path[HUB_PATH_MAX + 256];
-    if (!belongs(name) || strlen(name) >= 200) return 0;
+    char path[HUB_PATH_MAX + 512], inside[256];
+    struct stat st;
+    if (strlen(name) >= 180) return 0;
     (void)snprintf(path, sizeof path, "%s/%s", m->dir, name);
-    return add(m, path, name);
+    if (!is_module(name)) return belongs(name) ? add(m, path, name) : 0;
+    (void)snprintf(inside, sizeof inside, "%s/config.json", name);
+    (void)snprintf(path, sizeof path, "%s/%s", m->dir, inside);
+    return stat(path, &st) == 0 ? add(m, path, inside) : 0;
 }
 
 static void on_fetched(void *arg, const char *file, uint64_t done, uint64_t total) {
@@ -98,7 +108,8 @@ static int find(struct import *m, const char *what) {
 static int look_through(struct import *m) {
     struct model_dir dir = {0};
     int r = model_dir_load(&dir, m->dir, MODEL_WEIGHTS_MAP, 0, &m->x.err);
-    if (r == 0 && dir.config.arch->kind != MODEL_DECODER) r = error_set(&m->x.err, E_UNSUPPORTED, "%s: a %s model generates no text: what is imported must", m->dir, dir.config.arch->name);
+    if (r == 0 && dir.config.arch->kind != MODEL_DECODER && dir.config.arch->kind != MODEL_ENCODER)
+        r = error_set(&m->x.err, E_UNSUPPORTED, "%s: a %s model is neither a decoder nor an encoder: no replica serves it", m->dir, dir.config.arch->name);
     if (r == 0 && !dir.tokenizer) r = error_set(&m->x.err, E_INVALID, "%s has no tokenizer", m->dir);
     model_dir_fini(&dir);
     return r;
@@ -232,7 +243,8 @@ const struct verb VERBS_IMPORT[] = {
     {.name = "import", .operands = "DIR|FILE|hf:ORG/NAME[@REVISION][:FILE]", .operands_min = 1, .operands_max = 1, .summary = "A model from elsewhere becomes a candidate", .options = OPTIONS, .json = true, .run = run_import,
      .help = "DIR is a model directory as Hugging Face has them (config.json, model.safetensors or its shards, tokenizer.json), FILE one in GGUF. hf: fetches from the hub by $HF_ENDPOINT and $HF_TOKEN, goes on where\n"
              "a download was cut off, and keeps the files in $GENLOOP_HUB_CACHE (default ~/.cache/genloop/hub). The files go to the platform, which loads the model whole and takes a step with it before it is a version.\n"
-             "The gates then measure it on held-out texts of the newest data set, as a first version or against the name's version in production; a person approves.\n\n"
+             "Encoders (embedders, cross-encoders, classifiers) come in the same way as models that generate. The gates then measure it, as a first version or against the name's version in production: on held-out texts\n"
+             "of the newest data set, or, on a platform without one and for encoders, on the prose that the platform ships, which the evidence says. A person approves.\n\n"
              "examples:\n"
              "  genloop import SmolLM2-135M-Instruct.Q4_1.gguf --name smol\n"
              "  genloop import hf:HuggingFaceTB/SmolLM2-135M-Instruct --name smol"},

@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "registry/state.h"
 #include "registry/trait.h"
+#include "gates/encoder.h"
 #include "gates/stats.h"
 
 const struct gate_limits GATE_LIMITS_DEFAULT = {
@@ -26,6 +27,10 @@ const struct gate_limits GATE_LIMITS_DEFAULT = {
     .first_distinct_3_min = 0.3,
     .documents_min = 10,
     .samples_min = 100,
+    .encoder_cosine_max = 0.98,
+    .encoder_spread_min = 0.01,
+    .encoder_recall_min = 0.25,
+    .encoder_recall_drop_max = 0.1,
 };
 
 #define REAL(FIELD) {#FIELD, offsetof(struct gate_limits, FIELD), false}
@@ -37,6 +42,7 @@ static const struct {
 } limit_rows[GATE_LIMITS_COUNT] = {
     REAL(perplexity_ratio_max), REAL(win_rate_min), COUNT(win_rate_pairs_min), REAL(mean_length_ratio_min), REAL(mean_length_ratio_max), REAL(repetition_rise_max), REAL(empty_max),
     REAL(empty_rise_max), REAL(distinct_3_ratio_min), REAL(first_bits_per_byte_max), REAL(first_repetition_max), REAL(first_distinct_3_min), COUNT(documents_min), COUNT(samples_min),
+    REAL(encoder_cosine_max), REAL(encoder_spread_min), REAL(encoder_recall_min), REAL(encoder_recall_drop_max),
 };
 _Static_assert(GATE_LIMITS_COUNT * sizeof(double) == sizeof(struct gate_limits), "each limit has a row");
 
@@ -73,7 +79,8 @@ struct answer {
 
 struct evaluation_record {
     struct json *root;
-    struct span candidate, baseline, tokenizer_candidate, tokenizer_baseline, tokenizer_claimed, trait;
+    struct encoder_record *encoder; /* NULL: it generates text */
+    struct span candidate, held_out, baseline, tokenizer_candidate, tokenizer_baseline, tokenizer_claimed, trait;
     bool round_trip; /* true where the record does not say */
     size_t n_documents, n_pairs, n_samples;
     double *bytes, *tokens_candidate, *nll_candidate, *tokens_baseline, *nll_baseline;
@@ -86,6 +93,7 @@ struct evaluation_record {
 void evaluation_record_free(struct evaluation_record *r) {
     if (!r) return;
     json_free(r->root);
+    encoder_record_free(r->encoder);
     mem_free(r->bytes);
     mem_free(r->tokens_candidate);
     mem_free(r->nll_candidate);
@@ -258,11 +266,13 @@ int evaluation_record_parse(struct span json, struct span tokenizer, struct eval
         r->round_trip = json_bool(json_get(tokenizers, "round_trip"), true);
         r->tokenizer_claimed = json_string(json_get(spec, "tokenizer"));
         if (r->tokenizer_claimed.len == 0) r->tokenizer_claimed = tokenizer;
+        r->held_out = json_string(json_get(spec, "held_out"));
         r->trait = json_string(json_get(spec, "trait"));
         if (!is_model(r->candidate)) code = error_set(err, E_INVALID, "candidate must be NAME@VERSION");
         if (code == 0 && r->baseline.len && !is_model(r->baseline)) code = error_set(err, E_INVALID, "baseline must be NAME@VERSION or empty");
         if (code == 0 && r->trait.len && !trait_known(r->trait)) code = error_set(err, E_INVALID, "spec.trait %.*s is not known", (int)(r->trait.len < 64 ? r->trait.len : 64), r->trait.data);
     }
+    if (code == 0 && json_get(r->root, "encoder")) code = encoder_record_parse(json_get(r->root, "encoder"), r->baseline.len > 0, &r->encoder, err);
     if (code == 0) code = read_documents(r, err);
     if (code == 0) code = read_pairs(r, err);
     if (code == 0) code = read_samples(r, err);
@@ -275,14 +285,14 @@ int evaluation_record_parse(struct span json, struct span tokenizer, struct eval
 
 /* ---- figures ---- */
 
-static void add_figure(struct gate_verdict *v, const char *name, struct interval i, uint64_t samples) {
+void verdict_add_figure(struct gate_verdict *v, const char *name, struct interval i, uint64_t samples) {
     ASSERT(v->n_figures < GATES_FIGURES_MAX);
     v->figures[v->n_figures++] = (struct gate_figure){name, i.value, i.low, i.high, samples};
 }
 
 static struct interval point(double value) { return (struct interval){value, value, value}; }
 
-static struct gate_result *add_gate(struct gate_verdict *v, const char *gate, struct interval i, double threshold, double margin, bool passed, uint64_t samples) {
+struct gate_result *verdict_add_gate(struct gate_verdict *v, const char *gate, struct interval i, double threshold, double margin, bool passed, uint64_t samples) {
     ASSERT(v->n_gates < GATES_MAX);
     struct gate_result *g = &v->gates[v->n_gates++];
     *g = (struct gate_result){.gate = gate, .passed = passed, .value = i.value, .low = i.low, .high = i.high, .threshold = threshold, .margin = margin, .samples = samples};
@@ -311,28 +321,28 @@ static int judge_perplexity(const struct evaluation_record *r, const struct gate
     double *scratch = mem_calloc(n, sizeof *scratch);
     if (!scratch) return error_set(err, E_NOMEM, "no memory for %zu documents", n);
     int code = ratio(r->nll_candidate, r->tokens_candidate, n, true, &i, err);
-    if (code == 0) add_figure(v, "perplexity", i, n);
+    if (code == 0) verdict_add_figure(v, "perplexity", i, n);
     for (size_t k = 0; k < n; k++) scratch[k] = r->nll_candidate[k] / LN2;
     if (code == 0) code = ratio(scratch, r->bytes, n, false, &i, err);
-    if (code == 0) add_figure(v, "bits_per_byte", i, n);
+    if (code == 0) verdict_add_figure(v, "bits_per_byte", i, n);
     if (code == 0 && r->baseline.len == 0) {
         bool passed = i.high <= l->first_bits_per_byte_max; /* NAN, of no documents, does not pass */
-        struct gate_result *g = add_gate(v, "perplexity", i, l->first_bits_per_byte_max, l->first_bits_per_byte_max - i.high, passed, n);
+        struct gate_result *g = verdict_add_gate(v, "perplexity", i, l->first_bits_per_byte_max, l->first_bits_per_byte_max - i.high, passed, n);
         RULE(g, "first version: high end of bits per byte %.4f ≤ %.4f", i.high, l->first_bits_per_byte_max);
     }
     if (code == 0 && r->baseline.len) {
         struct interval b;
         code = ratio(r->nll_baseline, r->tokens_baseline, n, true, &b, err);
-        if (code == 0) add_figure(v, "perplexity_baseline", b, n);
+        if (code == 0) verdict_add_figure(v, "perplexity_baseline", b, n);
         for (size_t k = 0; k < n; k++) scratch[k] = r->nll_baseline[k] / LN2;
         if (code == 0) code = ratio(scratch, r->bytes, n, false, &b, err);
-        if (code == 0) add_figure(v, "bits_per_byte_baseline", b, n);
+        if (code == 0) verdict_add_figure(v, "bits_per_byte_baseline", b, n);
         /* The same bytes, whatever the tokenizers: what the candidate's surprise at the documents is per token of the baseline. */
         for (size_t k = 0; k < n; k++) scratch[k] = r->nll_candidate[k] - r->nll_baseline[k];
         if (code == 0) code = ratio(scratch, r->tokens_baseline, n, true, &i, err);
         if (code == 0) {
-            add_figure(v, "perplexity_ratio", i, n);
-            struct gate_result *g = add_gate(v, "perplexity", i, l->perplexity_ratio_max, l->perplexity_ratio_max - i.high, i.high <= l->perplexity_ratio_max, n);
+            verdict_add_figure(v, "perplexity_ratio", i, n);
+            struct gate_result *g = verdict_add_gate(v, "perplexity", i, l->perplexity_ratio_max, l->perplexity_ratio_max - i.high, i.high <= l->perplexity_ratio_max, n);
             RULE(g, "high end of perplexity / baseline's %.4f ≤ %.4f (%.2f and %.2f)", i.high, l->perplexity_ratio_max,
                  exp(sum(r->nll_candidate, n) / sum(r->tokens_candidate, n)), exp(sum(r->nll_baseline, n) / sum(r->tokens_baseline, n)));
         }
@@ -371,9 +381,9 @@ static int judge_wins(const struct evaluation_record *r, const struct gate_limit
     }
     mem_free(wins);
     struct interval i = stats_wilson(won, prompts);
-    add_figure(v, "win_rate", i, prompts);
+    verdict_add_figure(v, "win_rate", i, prompts);
     if ((int64_t)prompts < l->win_rate_pairs_min) return 0; /* too few to say anything: a figure, no gate */
-    struct gate_result *g = add_gate(v, "win_rate", i, l->win_rate_min, i.low - l->win_rate_min, i.low > l->win_rate_min, prompts);
+    struct gate_result *g = verdict_add_gate(v, "win_rate", i, l->win_rate_min, i.low - l->win_rate_min, i.low > l->win_rate_min, prompts);
     RULE(g, "low end of the share of held-out preferences, by prompts, that it follows more than the baseline %.4f > %.4f", i.low, l->win_rate_min);
     return 0;
 }
@@ -460,43 +470,43 @@ static int judge_shape(const struct evaluation_record *r, const struct gate_limi
     struct interval repeated = stats_wilson(c.repeated, n), empty = stats_wilson(c.empty, n), repeated_b = stats_wilson(b.repeated, n), empty_b = stats_wilson(b.empty, n);
     struct gate_result *g;
 
-    if (n > 0) add_figure(v, "mean_length_tokens", mean, n);
+    if (n > 0) verdict_add_figure(v, "mean_length_tokens", mean, n);
     if (!first && n > 0) {
-        add_figure(v, "mean_length_tokens_baseline", mean_baseline, n);
-        if (isfinite(lengths.value)) add_figure(v, "mean_length_ratio", lengths, n);
+        verdict_add_figure(v, "mean_length_tokens_baseline", mean_baseline, n);
+        if (isfinite(lengths.value)) verdict_add_figure(v, "mean_length_ratio", lengths, n);
     }
     if (!first) {
         double value = isfinite(lengths.value) ? lengths.value : 0;
         double low = value - l->mean_length_ratio_min, high = l->mean_length_ratio_max - value;
         bool long_side = high < low;
-        g = add_gate(v, "mean_length", isfinite(lengths.value) ? lengths : point(0), long_side ? l->mean_length_ratio_max : l->mean_length_ratio_min,
+        g = verdict_add_gate(v, "mean_length", isfinite(lengths.value) ? lengths : point(0), long_side ? l->mean_length_ratio_max : l->mean_length_ratio_min,
                      long_side ? high : low, low >= 0 && high >= 0, n);
         RULE(g, "%.2f ≤ mean length / baseline's %.4f ≤ %.2f", l->mean_length_ratio_min, value, l->mean_length_ratio_max);
     }
 
-    add_figure(v, "repetition", repeated, n);
-    if (!first) add_figure(v, "repetition_baseline", repeated_b, n);
+    verdict_add_figure(v, "repetition", repeated, n);
+    if (!first) verdict_add_figure(v, "repetition_baseline", repeated_b, n);
     double most = first ? l->first_repetition_max : repeated_b.value + l->repetition_rise_max;
-    g = add_gate(v, "repetition", repeated, most, most - repeated.value, n > 0 && repeated.value <= most, n);
+    g = verdict_add_gate(v, "repetition", repeated, most, most - repeated.value, n > 0 && repeated.value <= most, n);
     if (first)
         RULE(g, "first version: share of answers with a loop %.4f ≤ %.4f", repeated.value, most);
     else
         RULE(g, "share of answers with a loop %.4f ≤ baseline's %.4f + %.2f", repeated.value, repeated_b.value, l->repetition_rise_max);
 
-    add_figure(v, "empty", empty, n);
-    if (!first) add_figure(v, "empty_baseline", empty_b, n);
+    verdict_add_figure(v, "empty", empty, n);
+    if (!first) verdict_add_figure(v, "empty_baseline", empty_b, n);
     most = first ? l->empty_max : fmax(l->empty_max, empty_b.value + l->empty_rise_max);
-    g = add_gate(v, "empty", empty, most, most - empty.value, n > 0 && empty.value <= most, n);
+    g = verdict_add_gate(v, "empty", empty, most, most - empty.value, n > 0 && empty.value <= most, n);
     if (first)
         RULE(g, "first version: share of empty answers %.4f ≤ %.4f", empty.value, most);
     else
         RULE(g, "share of empty answers %.4f ≤ max(%.2f, baseline's %.4f + %.2f)", empty.value, l->empty_max, empty_b.value, l->empty_rise_max);
 
-    add_figure(v, "distinct_3", point(c.distinct), budget);
-    if (!first) add_figure(v, "distinct_3_baseline", point(b.distinct), budget);
+    verdict_add_figure(v, "distinct_3", point(c.distinct), budget);
+    if (!first) verdict_add_figure(v, "distinct_3_baseline", point(b.distinct), budget);
     double least = first ? l->first_distinct_3_min : l->distinct_3_ratio_min * b.distinct;
     /* Nothing to count (all answers shorter than three tokens on one side) is no evidence of variety. */
-    g = add_gate(v, "distinct_3", point(c.distinct), least, c.distinct - least, budget > 0 && c.distinct >= least, budget);
+    g = verdict_add_gate(v, "distinct_3", point(c.distinct), least, c.distinct - least, budget > 0 && c.distinct >= least, budget);
     if (first)
         RULE(g, "first version: share of distinct runs of three tokens %.4f ≥ %.4f", c.distinct, least);
     else
@@ -515,40 +525,46 @@ static void judge_trait(const struct evaluation_record *r, struct gate_verdict *
         only += c && !b;
         only_baseline += b && !c;
     }
-    add_figure(v, "trait_candidate", stats_wilson((double)have, n), n);
+    verdict_add_figure(v, "trait_candidate", stats_wilson((double)have, n), n);
     if (r->baseline.len == 0) return;
-    add_figure(v, "trait_baseline", stats_wilson((double)have_baseline, n), n);
-    add_figure(v, "trait_difference", stats_paired_difference(only, only_baseline, n), n);
+    verdict_add_figure(v, "trait_baseline", stats_wilson((double)have_baseline, n), n);
+    verdict_add_figure(v, "trait_difference", stats_paired_difference(only, only_baseline, n), n);
 }
 
 static void judge_evidence(const struct evaluation_record *r, const struct gate_limits *l, struct gate_verdict *v) {
     double documents = (double)r->n_documents - (double)l->documents_min, samples = (double)r->n_samples - (double)l->samples_min;
     bool by_documents = documents < 0;
-    struct gate_result *g = add_gate(v, "evidence", point(by_documents ? (double)r->n_documents : (double)r->n_samples),
+    struct gate_result *g = verdict_add_gate(v, "evidence", point(by_documents ? (double)r->n_documents : (double)r->n_samples),
                                      by_documents ? (double)l->documents_min : (double)l->samples_min, by_documents ? documents : samples, documents >= 0 && samples >= 0, r->n_samples);
-    RULE(g, "%zu held-out documents ≥ %lld, %zu sampled prompts ≥ %lld", r->n_documents, (long long)l->documents_min, r->n_samples, (long long)l->samples_min);
+    RULE(g, "%zu %s ≥ %lld, %zu sampled prompts ≥ %lld", r->n_documents, span_eq_str(r->held_out, EVALUATION_PROSE) ? "passages of the prose that the platform ships, for want of a data set of texts," : "held-out documents", (long long)l->documents_min, r->n_samples, (long long)l->samples_min);
 }
 
 static void judge_tokenizer(const struct evaluation_record *r, struct gate_verdict *v) {
     struct span claimed = r->tokenizer_claimed.len ? r->tokenizer_claimed : r->tokenizer_baseline;
     bool same = claimed.len == 0 || span_eq(claimed, r->tokenizer_candidate);
-    struct gate_result *g = add_gate(v, "tokenizer", point(same && r->round_trip), 1, same && r->round_trip ? 0 : -1, same && r->round_trip, 1);
+    const char *ids = r->encoder ? "every text has ids" : "a text comes back from its ids"; /* an encoder's may fold case */
+    struct gate_result *g = verdict_add_gate(v, "tokenizer", point(same && r->round_trip), 1, same && r->round_trip ? 0 : -1, same && r->round_trip, 1);
     if (claimed.len == 0)
-        RULE(g, "no base and no data set claims a tokenizer; a text comes back from its ids: %s", r->round_trip ? "yes" : "no");
+        RULE(g, "no base and no data set claims a tokenizer; %s: %s", ids, r->round_trip ? "yes" : "no");
     else
-        RULE(g, "tokenizer %.12s… = %.12s… of what it was made from: %s; a text comes back from its ids: %s", r->tokenizer_candidate.len >= 12 ? r->tokenizer_candidate.data : "none",
-             claimed.len >= 12 ? claimed.data : "?", same ? "yes" : "no", r->round_trip ? "yes" : "no");
+        RULE(g, "tokenizer %.12s… = %.12s… of what it was made from: %s; %s: %s", r->tokenizer_candidate.len >= 12 ? r->tokenizer_candidate.data : "none",
+             claimed.len >= 12 ? claimed.data : "?", same ? "yes" : "no", ids, r->round_trip ? "yes" : "no");
 }
 
 int gates_judge(const struct evaluation_record *r, const struct gate_limits *l, struct gate_verdict *verdict, struct error *err) {
     struct gate_verdict v = {0};
-    judge_evidence(r, l, &v);
-    judge_tokenizer(r, &v);
-    int code = judge_perplexity(r, l, &v, err);
-    if (code == 0) code = judge_wins(r, l, &v, err);
-    if (code == 0) code = judge_shape(r, l, &v, err);
-    if (code != 0) return code;
-    judge_trait(r, &v);
+    if (r->encoder) {
+        encoder_judge(r->encoder, r->baseline.len > 0, l, &v);
+        judge_tokenizer(r, &v);
+    } else {
+        judge_evidence(r, l, &v);
+        judge_tokenizer(r, &v);
+        int code = judge_perplexity(r, l, &v, err);
+        if (code == 0) code = judge_wins(r, l, &v, err);
+        if (code == 0) code = judge_shape(r, l, &v, err);
+        if (code != 0) return code;
+        judge_trait(r, &v);
+    }
     v.passed = true;
     for (size_t i = 0; i < v.n_gates; i++) v.passed &= v.gates[i].passed;
     *verdict = v;

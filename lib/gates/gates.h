@@ -8,6 +8,7 @@
  *    "documents":[{"id", "bytes", "tokens_candidate", "nll_candidate", "tokens_baseline", "nll_baseline"}…]   nats, summed over a held-out document
  *    "pairs":[{"request_id", "prompt_id", "candidate_chosen", "candidate_rejected", "baseline_chosen", "baseline_rejected"}…]  log-probabilities of held-out answers
  *    "samples":[{"prompt_id", "prompt", "seed", "candidate":{"text","tokens":[ids],"finish"}, "baseline":{…}}…]}
+ * (an encoder's has "encoder" in their place: encoder.h)
  * A nll or log-probability that is null (not finite) counts as the worst there is.
  *
  * Gates against a baseline                              and of a first version
@@ -32,7 +33,10 @@
 
 /* What a record may hold; above it E_TOO_LARGE. The bootstrap takes rounds × documents steps: 20,000 documents are 40 million. */
 enum { GATES_RECORD_MAX = 256 * 1024 * 1024, GATES_DOCUMENTS_MAX = 20000, GATES_PAIRS_MAX = 100000, GATES_SAMPLES_MAX = 20000, GATES_TOKENS_MAX = 65536 };
+enum { GATES_PASSAGES_MAX = 256, GATES_OUTPUTS_MAX = 16 }; /* of an encoder's record */
 enum { GATES_FIGURES_MAX = 32, GATES_MAX = 16, GATES_RULE_MAX = 192 };
+/* spec.held_out of what was measured on the prose that the platform ships: a platform without a data set of texts, and every encoder. No data set can have this name. */
+#define EVALUATION_PROSE "builtin:prose@1"
 /* Samples repeat where a run of this many tokens occurs twice in one of them. */
 enum { GATES_REPEAT_TOKENS = 8 };
 /* A pair is followed more, or less, where the log odds of chosen against rejected have moved by more than this; below it they are a tie. Fine-tuning on shuffled judgements moves
@@ -50,10 +54,11 @@ struct gate_limits {
     double distinct_3_ratio_min;
     double first_bits_per_byte_max, first_repetition_max, first_distinct_3_min;
     int64_t documents_min, samples_min;
+    double encoder_cosine_max, encoder_spread_min, encoder_recall_min, encoder_recall_drop_max; /* encoder.h */
 };
 extern const struct gate_limits GATE_LIMITS_DEFAULT;
 /* The same by name, in a fixed order: how they stand in an Evaluation. */
-enum { GATE_LIMITS_COUNT = 14 };
+enum { GATE_LIMITS_COUNT = 18 };
 const char *gate_limit_name(int i);
 double gate_limit_get(const struct gate_limits *limits, int i);
 /* E_NOT_FOUND: there is no such limit; E_RANGE: a count that is no whole number. */

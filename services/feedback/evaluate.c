@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "feedback.h"
+#include "model/model_dir.h"
 #include "registry/trait.h"
 
 enum { LINEAGE_MAX = 64 }; /* bases of bases that are looked through for a data set of texts */
@@ -100,6 +101,19 @@ struct plan {
     char held_out[128], preferences[128], tokenizer[SHA256_HEX_MAX];
 };
 
+/* By its config.json: an encoder generates nothing that held-out texts could be compared with. A version whose files say nothing is taken for a model that does. */
+static bool is_encoder(struct feedback_service *s, const Genloop__V1__ModelVersion *v) {
+    char sha256[SHA256_HEX_MAX];
+    struct model_config config;
+    struct error err = {0};
+    struct buf text;
+    buf_init(&text, MODEL_CONFIG_FILE_MAX);
+    bool is = version_file(s, v, "config.json", sha256, &err) == 0 && sha256[0] && store_get(s->facts.store, sha256, &text, &err) == 0 && model_config_parse(buf_span(&text), &config, &err) == 0 &&
+              config.arch->kind == MODEL_ENCODER;
+    buf_fini(&text);
+    return is;
+}
+
 /* Goes back over the bases of a version to the data set of texts that its line began with. */
 static int plan_data(struct feedback_service *s, const Genloop__V1__ModelVersion *candidate, struct plan *p, struct error *err) {
     char dataset[128], base[MODEL_FULL_NAME_MAX];
@@ -127,12 +141,18 @@ static int plan_data(struct feedback_service *s, const Genloop__V1__ModelVersion
         record_free(&b->base);
         if (r != 0) return r;
     }
+    if (is_encoder(s, candidate)) {
+        span_copy(p->held_out, sizeof p->held_out, SPAN(EVALUATION_PROSE));
+        p->preferences[0] = 0;
+    }
     if (!p->held_out[0]) {
         Genloop__V1__Dataset *d = NULL;
-        if (facts_dataset_newest_text(&s->facts, &d, NULL) != 0)
-            return error_set(err, E_STATE, "there is no data set of texts with a held-out split to measure %s@%u on", candidate->name, candidate->version);
-        snprintf(p->held_out, sizeof p->held_out, "%.100s@%u", d->name, d->version);
-        record_free(&d->base);
+        if (facts_dataset_newest_text(&s->facts, &d, NULL) == 0) {
+            snprintf(p->held_out, sizeof p->held_out, "%.100s@%u", d->name, d->version);
+            record_free(&d->base);
+        } else {
+            span_copy(p->held_out, sizeof p->held_out, SPAN(EVALUATION_PROSE)); /* a platform without texts of its own: said so in the evidence */
+        }
     }
     /* What this platform's own judges said, in its newest form, is what a version that learnt from preferences is measured on, whichever set it names as its own. */
     if (p->preferences[0]) {

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "gates/gates.h"
 #include "registry/record.h"
 #include "services/trainer/fine_tuning.h"
 #include "services/trainer/inputs.h"
@@ -243,7 +244,7 @@ static int create_evaluation(struct creation *c, Genloop__V1__Job *job, struct b
     Genloop__V1__EvaluateSpec *s = c->request->evaluate;
     int r = check_model(c->t, s->candidate, "evaluate.candidate", err);
     if (!r && s->baseline[0]) r = check_model(c->t, s->baseline, "evaluate.baseline", err);
-    if (!r) r = check_split(c, s->held_out, "evaluate.held_out", GENLOOP__V1__DATASET_KIND__DATASET_KIND_TEXT, err);
+    if (!r && strcmp(s->held_out, EVALUATION_PROSE) != 0) r = check_split(c, s->held_out, "evaluate.held_out", GENLOOP__V1__DATASET_KIND__DATASET_KIND_TEXT, err);
     if (!r && s->preferences[0]) r = check_split(c, s->preferences, "evaluate.preferences", GENLOOP__V1__DATASET_KIND__DATASET_KIND_PREFERENCE, err);
     if (r) return r;
     job->kind = GENLOOP__V1__JOB_KIND__JOB_KIND_EVALUATE;

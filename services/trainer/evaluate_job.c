@@ -5,7 +5,10 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "registry/record.h"
+#include "gates/gates.h"
 #include "services/trainer/measure.h"
+#include "services/trainer/measure_encoder.h"
+#include "services/trainer/prose.h"
 #include "services/trainer/runner.h"
 
 enum { RECORD_MAX = 256 << 20 /* what the gates read */, TELL_EVERY_MS = 500 };
@@ -37,12 +40,22 @@ static int get_rows(struct run *run, const char *full, enum input kind, const ch
     return r;
 }
 
+static int get_held_out(struct evaluation *v, const char *full, struct error *err) {
+    struct run *run = v->run;
+    if (strcmp(full, EVALUATION_PROSE) == 0) {
+        int r = work_path(&run->work, "documents.jsonl", v->documents, err);
+        if (!r) r = work_path(&run->work, "prompts.jsonl", v->prompts, err);
+        return r ? r : prose_write(v->documents, v->prompts, err);
+    }
+    int r = get_rows(run, full, INPUT_SAMPLES, "documents.jsonl", v->documents, err);
+    return r ? r : get_rows(run, full, INPUT_PAIRS, "prompts.jsonl", v->prompts, err);
+}
+
 static int get_inputs(struct evaluation *v, const Genloop__V1__EvaluateSpec *s, struct error *err) {
     struct run *run = v->run;
     int r = get_model(run, s->candidate, "candidate", v->candidate, err);
     if (!r && s->baseline[0]) r = get_model(run, s->baseline, "baseline", v->baseline, err);
-    if (!r) r = get_rows(run, s->held_out, INPUT_SAMPLES, "documents.jsonl", v->documents, err);
-    if (!r) r = get_rows(run, s->held_out, INPUT_PAIRS, "prompts.jsonl", v->prompts, err);
+    if (!r) r = get_held_out(v, s->held_out, err);
     if (!r && s->preferences[0]) r = get_rows(run, s->preferences, INPUT_SAMPLES, "preferences.jsonl", v->preferences, err);
     if (!r) r = run_dir(run, "run", v->work, err);
     return r;
@@ -92,7 +105,7 @@ int evaluate_job(struct run *run, struct error *err) {
         struct measure_paths paths = {.candidate = v->candidate, .baseline = v->baseline[0] ? v->baseline : NULL, .documents = v->documents, .prompts = v->prompts,
                                       .preferences = v->preferences[0] ? v->preferences : NULL, .work = v->work};
         struct measure_options options = {.threads = (uint32_t)run->t->settings->threads, .arg = v, .on_progress = on_progress, .should_stop = should_stop};
-        r = measure_evaluation(&paths, s, &options, &record, err);
+        r = measure_is_encoder(v->candidate) ? measure_encoder(&paths, s, &options, &record, err) : measure_evaluation(&paths, s, &options, &record, err);
     }
     if (!r) r = store_put(run->t->store, buf_span(&record), &ref, err);
     if (!r) {

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "engine/encoder.h"
 #include "engine/engine.h"
 #include "model/model_dir.h"
 #include "services/trainer/runner.h"
@@ -19,6 +20,11 @@ static int lay_out(struct run *run, const char *dir, bool *gguf, struct error *e
     int r = dir_remove(dir, err);
     if (!r) r = dir_make(dir, err);
     for (size_t i = 0; !r && i < s->n_files; i++) {
+        const char *slash = strrchr(s->files[i]->name, '/'); /* "1_Pooling/config.json" */
+        if (slash) {
+            snprintf(path, sizeof path, "%s/%.*s", dir, (int)(slash - s->files[i]->name), s->files[i]->name);
+            if ((r = dir_make(path, err)) != 0) break;
+        }
         snprintf(path, sizeof path, "%s/%.200s", dir, s->files[i]->name);
         r = store_link(run->t->store, s->files[i]->content->sha256, path, err);
         *gguf |= !strcmp(s->files[i]->name, "model.gguf");
@@ -49,6 +55,31 @@ static int write_beside(const char *dir, struct error *err) {
     return r;
 }
 
+/* The same for an encoder: loaded as a replica does, and asked for what it makes of a sentence. */
+static int try_encoder(struct run *run, const char *dir, double *parameters, struct error *err) {
+    struct encoder *e = NULL;
+    struct encoder_options options = {.threads = (int)run->t->settings->threads};
+    struct tokens ids = {0};
+    int r = encoder_new(&e, dir, &options, err);
+    if (r) return r;
+    const struct model_config *c = encoder_model(e);
+    size_t n = c->labels ? c->labels : c->width;
+    float *out = mem_calloc(n, sizeof *out);
+    *parameters = (double)model_config_param_count(c);
+    if (!out) r = error_set(err, E_NOMEM, "no memory to try the model");
+    if (!r && !encoder_tokenizer(e)) r = error_set(err, E_INVALID, "the model has no tokenizer: texts cannot be asked of it");
+    if (!r) r = tokenizer_encode_pair(encoder_tokenizer(e), SPAN("A sentence to be read."), span_of(NULL, 0), TOKENIZER_ADD_SPECIAL, encoder_tokens_max(e), &ids, NULL, err);
+    struct encoder_text text = {.ids = ids.ids, .count = ids.len, .score = c->labels > 0, .pooling = encoder_settings(e)->pooling, .normalize = true, .out = out};
+    if (!r) r = encoder_check(e, &text, err);
+    if (!r) encoder_run(e, &text, 1);
+    for (size_t i = 0; !r && i < n; i++)
+        if (!isfinite(out[i])) r = error_set(err, E_INVALID, "the model computes what is no number");
+    mem_free(out);
+    tokens_fini(&ids);
+    encoder_free(e);
+    return r;
+}
+
 /* Loads it as a replica does, which packs every weight, and takes one step. */
 static int try_model(struct run *run, const char *dir, double *parameters, struct error *err) {
     struct engine *e = NULL;
@@ -56,7 +87,10 @@ static int try_model(struct run *run, const char *dir, double *parameters, struc
     struct engine_request request;
     struct engine_result result = {0};
     uint32_t first = 0;
-    int r = engine_new(&e, dir, &options, err);
+    struct model_config config;
+    int r = model_dir_config(dir, &config, err);
+    if (!r && config.arch->kind == MODEL_ENCODER) return try_encoder(run, dir, parameters, err);
+    if (!r) r = engine_new(&e, dir, &options, err);
     if (r) return r;
     *parameters = (double)model_config_param_count(engine_model(e));
     if (!engine_tokenizer(e)) r = error_set(err, E_INVALID, "the model has no tokenizer: texts cannot be asked of it");

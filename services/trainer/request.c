@@ -1,5 +1,6 @@
 #include "services/trainer/request.h"
 
+#include "gates/gates.h"
 #include "registry/state.h"
 #include "registry/trait.h"
 #include "services/trainer/fine_tuning.h"
@@ -84,7 +85,7 @@ static int check_evaluation(const Genloop__V1__CreateJobRequest *q, struct error
     int r = check_version(s->candidate, "evaluate.candidate", err);
     if (!r && q->model[0] && strcmp(q->model, s->candidate) != 0) r = error_set_param(err, E_INVALID, "model", "model is %.100s, evaluate.candidate %s", q->model, s->candidate);
     if (!r && s->baseline[0]) r = check_version(s->baseline, "evaluate.baseline", err);
-    if (!r) r = check_split(s->held_out, "evaluate.held_out", err);
+    if (!r && strcmp(s->held_out, EVALUATION_PROSE) != 0) r = check_split(s->held_out, "evaluate.held_out", err);
     if (!r && s->preferences[0]) r = check_split(s->preferences, "evaluate.preferences", err);
     if (!r) r = check_range(s->documents_max, REQUEST_DOCUMENTS_MAX, "evaluate.documents_max", err);
     if (!r) r = check_range(s->prompts, REQUEST_PROMPTS_MAX, "evaluate.prompts", err);
@@ -114,12 +115,16 @@ static int check_fine_tuning(const Genloop__V1__CreateJobRequest *q, struct trai
     return 0;
 }
 
-/* A name of a model directory's file: one path component that is no hidden file. */
+/* A name of a model directory's file: no hidden file, in the directory or one folder below it, as sentence-transformers' 1_Pooling/config.json. */
 static bool import_name_valid(const char *name) {
-    size_t len = strlen(name);
-    if (!len || len > REQUEST_IMPORT_NAME_MAX || name[0] == '.') return false;
-    for (const char *c = name; *c; c++)
-        if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') || *c == '.' || *c == '_' || *c == '-')) return false;
+    size_t len = strlen(name), folders = 0;
+    if (!len || len > REQUEST_IMPORT_NAME_MAX || name[len - 1] == '/') return false;
+    for (size_t i = 0; i < len; i++) {
+        char c = name[i];
+        bool begins = i == 0 || name[i - 1] == '/';
+        if (c == '/' && !begins && ++folders == 1) continue;
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c == '.' && !begins) || c == '_' || c == '-')) return false;
+    }
     return true;
 }
 
@@ -138,7 +143,7 @@ static int check_import(const Genloop__V1__CreateJobRequest *q, struct error *er
     for (size_t i = 0; i < s->n_files; i++) {
         const Genloop__V1__ImportFile *f = s->files[i];
         if (!import_name_valid(f->name))
-            return error_set_param(err, E_INVALID, "import_spec.files.name", "\"%.64s\" is no name of a model's file: letters, digits, '.', '_' and '-', not beginning with '.'", f->name);
+            return error_set_param(err, E_INVALID, "import_spec.files.name", "\"%.64s\" is no name of a model's file: letters, digits, '.', '_' and '-', not beginning with '.', in at most one folder", f->name);
         for (size_t k = 0; k < i; k++)
             if (!strcmp(s->files[k]->name, f->name)) return error_set_param(err, E_INVALID, "import_spec.files.name", "%s is there twice", f->name);
         if (!f->content || strlen(f->content->sha256) != 64 || hex_decode(span_str(f->content->sha256), digest))

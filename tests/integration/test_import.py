@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """A model from elsewhere: `genloop import` of a model directory, refused where it is broken and a candidate where it is whole, through the gates and a person's approval to an answer; a GGUF file likewise.
+On a platform without any data set: the same, measured on the prose that is built in; encoders that embed, rank and classify.
 
     tests/integration/test_import.py        uses build/bin or $GENLOOP_BIN; about 30 s. $GENLOOP_REAL: the folder with models/smollm2-135m-instruct.gguf; without it that part is skipped"""
 import json
@@ -10,6 +11,7 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 from testbed import EASY_GATES, Platform, Skip, Suite, corpus, equal, expect, finish, wait_for  # noqa: E402
+from tiny_encoder import model  # noqa: E402
 
 
 class Import:
@@ -73,6 +75,71 @@ class Import:
         return repr(text)
 
 
+class Fresh:
+    """A platform that nobody has given a text."""
+
+    def __init__(self, platform, folder):
+        self.p, self.c, self.folder = platform, platform.client, folder
+
+    def evidence(self, full):
+        """The gates of its evaluation by name; what they rest on comes out of the record again."""
+        detail = self.p.wait_state(full, "EVALUATED|REJECTED")
+        gates = {g["gate"]: g for g in detail["evaluations"][0]["gates"]}
+        equal(detail["version"]["state"], "MODEL_STATE_EVALUATED", f"{full} after its gates: {gates}")
+        expect("all gates passed; all" in self.p.run("evaluate", full, "--recompute"), "the verdict does not come out of the record again")
+        expect("prose that the platform ships" in gates["evidence"]["rule"], gates["evidence"]["rule"])
+        return gates
+
+    def decoder(self):
+        made = os.path.join(self.folder, "elsewhere")
+        equal(self.p.json("import", made, "--name", "guest")["version"], "guest@1", "the version")
+        self.evidence("guest@1")
+        jobs = [j for j in self.c.pages("/v1/admin/jobs", "jobs") if j["kind"] == "JOB_KIND_EVALUATE"]
+        equal(jobs[0]["evaluate"]["held_out"], "builtin:prose@1", "what it was measured on")
+        self.p.release("guest@1")
+        return jobs[0]["evaluate"]["held_out"]
+
+    def encoders(self):
+        said = []
+        for name, labels, gates in (("embedder", None, {"evidence", "finite", "distinct", "retrieval", "tokenizer"}), ("ranker", ["relevance"], {"evidence", "finite", "distinct", "retrieval", "tokenizer"}),
+                                    ("judge", ["OK", "rude", "violent"], {"evidence", "finite", "distinct", "tokenizer"})):
+            where = os.path.join(self.folder, name)
+            model(where, labels, 5)
+            if not labels:
+                os.makedirs(os.path.join(where, "1_Pooling"))
+                for file, what in (("modules.json", [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+                                                     {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]),
+                                   ("1_Pooling/config.json", {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False})):
+                    with open(os.path.join(where, file), "w", encoding="utf-8") as f:
+                        json.dump(what, f)
+            equal(self.p.json("import", where, "--name", name)["version"], f"{name}@1", "the version")
+            equal(set(self.evidence(f"{name}@1")), gates, f"gates of {name}")
+            self.p.move(f"{name}@1", "approve")
+            self.p.move(f"{name}@1", "promote")
+            said.append(name)
+        ask = {"embedder": ("/v1/embeddings", {"input": "the cat sat on the mat"}), "ranker": ("/v1/rerank", {"query": "big dog", "documents": ["the big dog runs", "old river"]}), "judge": ("/v1/classify", {"input": "red stone"})}
+        answers = {}
+        for name, (path, body) in ask.items():
+            wait_for(f"a replica serves {name}", lambda: self.c.raw("POST", path, {"model": name, **body})[0] == 200, 60)
+            answers[name] = self.c.post(path, {"model": name, **body})
+        alone = json.loads(self.p.run("run", "--model", os.path.join(self.folder, "embedder"), "--task", "embed", "--prompt", "the cat sat on the mat", "--json"))["embedding"]
+        equal(answers["embedder"]["data"][0]["embedding"], alone, "the vector, and that of genloop run")
+        equal(len(answers["ranker"]["results"]), 2, "documents ranked")
+        expect(answers["judge"]["data"][0]["label"] in ("OK", "rude", "violent"), f"{answers['judge']}")
+        return ", ".join(said)
+
+    def collapsed(self):
+        """For which all texts are one: rejected by the gate that is for it, however easy the others are."""
+        where = os.path.join(self.folder, "collapsed")
+        model(where, None, 6, flat=True)
+        self.p.json("import", where, "--name", "collapsed")
+        detail = self.p.wait_state("collapsed@1", "EVALUATED|REJECTED")
+        equal(detail["version"]["state"], "MODEL_STATE_REJECTED", "a model that gives one vector for all")
+        failed = [g["gate"] for g in detail["evaluations"][0]["gates"] if not g["passed"]]
+        expect("distinct" in failed, f"failed: {failed}")
+        return ", ".join(failed)
+
+
 def main():
     suite = Suite()
     folder = tempfile.mkdtemp(prefix="genloop-import-")
@@ -84,6 +151,13 @@ def main():
             suite.run("files_that_nobody_sent", t.unknown_file)
             suite.run("a_directory_becomes_a_version_that_answers", t.imported, needs=[made])
             suite.run("a_published_gguf_file_chats", t.gguf, needs=[made])
+            if suite.failed:
+                p.tell_errors()
+        with Platform(config={"gates": {**EASY_GATES, "encoder_recall_min": 0}}) as p:
+            t = Fresh(p, folder)
+            suite.run("without_a_data_set", t.decoder, needs=[made])
+            suite.run("encoders", t.encoders)
+            suite.run("an_encoder_that_says_one_thing", t.collapsed)
             if suite.failed:
                 p.tell_errors()
     finally:

@@ -244,7 +244,86 @@ static void test_without_memory(void **state) {
     buf_fini(&b);
 }
 
+/* ---- encoders ---- */
+
+struct encoder_recipe {
+    const char *task, *candidate; /* an object for each passage; %d is its number, %f its fraction of 1 */
+    const char *baseline;
+    int passages;
+};
+
+static int judge_encoder(const struct encoder_recipe *r, struct gate_verdict *v, struct error *err) {
+    struct buf b;
+    struct evaluation_record *record = NULL;
+    buf_init(&b, 1 << 20);
+    buf_printf(&b, "{\"format\":1,\"candidate\":\"m@2\",\"baseline\":\"%s\",\"encoder\":{\"task\":\"%s\",\"passages\":[", r->baseline ? "m@1" : "", r->task);
+    for (int i = 0; i < r->passages; i++) {
+        buf_printf(&b, "%s{\"id\":\"p%d\",\"candidate\":", i ? "," : "", i);
+        for (const char *c = r->candidate; *c; c++) { /* # is a number that differs from passage to passage */
+            if (*c == '#') buf_printf(&b, "0.%02d", i * 7 % 40);
+            else buf_append_char(&b, *c);
+        }
+        if (r->baseline) buf_printf(&b, ",\"baseline\":%s", r->baseline);
+        buf_append_char(&b, '}');
+    }
+    buf_append_str(&b, "]}}");
+    assert_int_equal(b.failed, 0);
+    int code = evaluation_record_parse(buf_span(&b), SPAN(""), &record, err);
+    if (code == 0) code = gates_judge(record, &GATE_LIMITS_DEFAULT, v, err);
+    evaluation_record_free(record);
+    buf_fini(&b);
+    return code;
+}
+
+#define FOUND "{\"finite\":true,\"rank\":1,\"own\":0.8,\"others\":0.1}"
+#define LOST "{\"finite\":true,\"rank\":7,\"own\":0.2,\"others\":0.1}"
+static void test_encoders(void **state) {
+    (void)state;
+    const struct {
+        const char *name;
+        struct encoder_recipe r;
+        const char *fails; /* all gates that do, with a space behind each; NULL: no record */
+    } cases[] = {
+        {"an embedder", {"embed", FOUND, NULL, 40}, ""},
+        {"too few passages", {"embed", FOUND, NULL, 9}, "evidence "},
+        {"no passage", {"embed", FOUND, NULL, 0}, "evidence finite distinct retrieval "},
+        {"finds nothing", {"embed", LOST, NULL, 40}, "retrieval "},
+        {"as good as its baseline", {"embed", FOUND, FOUND, 40}, ""},
+        {"worse than its baseline", {"embed", LOST, FOUND, 40}, "retrieval "},
+        {"no better than a baseline that finds nothing", {"embed", LOST, LOST, 40}, ""},
+        {"one vector for all", {"embed", "{\"finite\":true,\"rank\":40,\"own\":1,\"others\":1}", NULL, 40}, "distinct retrieval "},
+        {"said not to be finite", {"embed", "{\"finite\":false,\"rank\":1,\"own\":0.8,\"others\":0.1}", NULL, 40}, "finite distinct "},
+        {"null is not finite", {"embed", "{\"finite\":true,\"rank\":1,\"own\":null,\"others\":0.1}", NULL, 40}, "finite distinct "},
+        {"a ranker", {"score", "{\"finite\":true,\"rank\":1,\"own\":9,\"others\":-4}", NULL, 40}, ""},
+        {"a ranker of one score", {"score", "{\"finite\":true,\"rank\":10,\"own\":0.5,\"others\":0.5}", NULL, 40}, "distinct retrieval "},
+        {"a classifier", {"classify", "{\"finite\":true,\"label\":1,\"outputs\":[0.1,#]}", NULL, 40}, ""},
+        {"a classifier of one output", {"classify", "{\"finite\":true,\"label\":1,\"outputs\":[0.1,0.9]}", NULL, 40}, "distinct "},
+        {"a task of its own", {"paint", FOUND, NULL, 40}, NULL},
+        {"no rank", {"embed", "{\"finite\":true,\"own\":1,\"others\":1}", NULL, 40}, NULL},
+        {"a rank of 0", {"embed", "{\"finite\":true,\"rank\":0,\"own\":1,\"others\":1}", NULL, 40}, NULL},
+        {"too many outputs", {"classify", "{\"finite\":true,\"label\":1,\"outputs\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]}", NULL, 40}, NULL},
+        {"no outputs", {"classify", "{\"finite\":true,\"label\":1,\"outputs\":[]}", NULL, 40}, NULL},
+        {"no object", {"embed", "7", NULL, 40}, NULL},
+        {"too many passages", {"embed", FOUND, NULL, GATES_PASSAGES_MAX + 1}, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct gate_verdict v = {0};
+        struct error err = {0};
+        char failed[256] = "";
+        int code = judge_encoder(&cases[i].r, &v, &err);
+        CHECK((code == 0) == (cases[i].fails != NULL), "%s: %d %s", cases[i].name, code, err.message);
+        if (code != 0) {
+            CHECK(err.message[0], "%s: says nothing", cases[i].name);
+            continue;
+        }
+        for (size_t k = 0; k < v.n_gates; k++)
+            if (!v.gates[k].passed) snprintf(failed + strlen(failed), sizeof failed - strlen(failed), "%s ", v.gates[k].gate);
+        CHECK(strcmp(failed, cases[i].fails) == 0, "%s: fails at \"%s\", not \"%s\"", cases[i].name, failed, cases[i].fails);
+        CHECK(v.passed == !failed[0], "%s: the verdict", cases[i].name);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_candidates), cmocka_unit_test(test_figures), cmocka_unit_test(test_wins_by_prompts), cmocka_unit_test(test_records), cmocka_unit_test(test_without_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_encoders), cmocka_unit_test(test_candidates), cmocka_unit_test(test_figures), cmocka_unit_test(test_wins_by_prompts), cmocka_unit_test(test_records), cmocka_unit_test(test_without_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

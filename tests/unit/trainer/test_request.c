@@ -157,7 +157,11 @@ static void test_import(void **state) {
     } cases[] = {
         {"a directory", "m", "config.json", "model.safetensors", digest, "", "hf:a/b", 0, ""},
         {"no model", "", "config.json", "model.gguf", digest, "", "", E_INVALID, "model"},
-        {"a path", "m", "a/config.json", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
+        {"a folder", "m", "1_Pooling/config.json", "model.gguf", digest, "", "", 0, ""},
+        {"a path", "m", "a/b/config.json", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
+        {"an empty folder", "m", "/config.json", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
+        {"a folder alone", "m", "a/", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
+        {"a folder and the one above", "m", "a/..", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
         {"a hidden file", "m", ".config", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
         {"the folder above", "m", "..", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
         {"a name twice", "m", "model.gguf", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},

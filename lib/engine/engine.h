@@ -202,6 +202,15 @@ struct engine_result {
 /* Runs n requests, as many at a time as the engine takes, and waits for all. 0 though single ones may have failed (results[i].error). results:
  * n, to be freed by engine_result_fini each, also on failure. Not from a callback. E_STATE: the engine is being freed. */
 int engine_generate_batch(struct engine *e, const struct engine_request *requests, size_t n, struct engine_result *results, struct error *err);
+/* For waits that somebody may want to end, or to see go on. Both from the calling thread, and either may be NULL. */
+enum { ENGINE_WATCH_MS = 200 };
+struct engine_watch {
+    void *arg;
+    bool (*should_stop)(void *arg);                    /* asked whenever a request ends and at least each ENGINE_WATCH_MS */
+    void (*on_finished)(void *arg, size_t finished);   /* so many of the n requests have ended; never fewer than before */
+};
+/* The same, watched. E_CANCELLED: should_stop said so; what was left has been cancelled (within a step), and the results are of what had ended. watch may be NULL. */
+int engine_generate_watched(struct engine *e, const struct engine_request *requests, size_t n, struct engine_result *results, const struct engine_watch *watch, struct error *err);
 void engine_result_fini(struct engine_result *r); /* safe on a zeroed struct */
 /* Sum of −log p of each document's tokens after the first, given those before it: nll[i], over counts[i] − 1 tokens. Documents are cut to the context.
  * E_INVALID: an empty document or an id beyond the vocabulary. */

@@ -1,5 +1,6 @@
 /* The engine for callers that can wait. */
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "engine/engine_internal.h"
 
 struct batch {
@@ -12,6 +13,7 @@ struct batch_item {
     const struct engine_request *request;
     struct engine_result *result;
     struct buf text;
+    uint64_t id; /* 0: not submitted */
     size_t tokens_capacity, logprobs_capacity;
 };
 
@@ -69,46 +71,96 @@ static void on_event(void *arg, const struct engine_event *event) {
     pthread_mutex_unlock(&b->batch->lock);
 }
 
-int engine_generate_batch(struct engine *e, const struct engine_request *requests, size_t n, struct engine_result *results, struct error *err) {
-    struct batch batch = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+static void batch_init(struct batch *b) {
+    pthread_condattr_t monotonic;
+    *b = (struct batch){0};
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&b->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
+static void batch_fini(struct batch *b) {
+    pthread_cond_destroy(&b->wake);
+    pthread_mutex_destroy(&b->lock);
+}
+
+/* Until more than `seen` have finished; watched ones return by themselves, too. What has finished. */
+static size_t batch_wait(struct batch *b, size_t seen, bool watched) {
+    int64_t until_ms = clock_mono_ms() + ENGINE_WATCH_MS;
+    struct timespec until = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000};
+    pthread_mutex_lock(&b->lock);
+    while (b->finished == seen)
+        if (!watched) pthread_cond_wait(&b->wake, &b->lock);
+        else if (pthread_cond_timedwait(&b->wake, &b->lock, &until) != 0) break;
+    size_t finished = b->finished;
+    pthread_mutex_unlock(&b->lock);
+    return finished;
+}
+
+/* Tells, and asks. */
+static int batch_look(const struct engine_watch *w, size_t finished, struct error *err) {
+    if (w && w->on_finished) w->on_finished(w->arg, finished);
+    return w && w->should_stop && w->should_stop(w->arg) ? error_set(err, E_CANCELLED, "what was asked of the engine was stopped") : 0;
+}
+
+int engine_generate_watched(struct engine *e, const struct engine_request *requests, size_t n, struct engine_result *results, const struct engine_watch *watch, struct error *err) {
+    struct batch batch;
     struct batch_item *items = mem_calloc(n ? n : 1, sizeof *items);
     for (size_t i = 0; i < n; i++) results[i] = (struct engine_result){0};
     if (!items) return error_set(err, E_NOMEM, "no memory for %zu requests", n);
-    size_t submitted = 0;
+    batch_init(&batch);
+    size_t submitted = 0, refused = 0, finished = 0, begun = 0;
     int r = 0;
-    for (size_t i = 0; i < n && r == 0; i++) {
-        items[i] = (struct batch_item){.batch = &batch, .request = &requests[i], .result = &results[i]};
-        buf_init(&items[i].text, 1 << 30);
-        for (;;) {
-            pthread_mutex_lock(&batch.lock);
-            size_t before = batch.finished;
-            pthread_mutex_unlock(&batch.lock);
-            r = engine_submit(e, &requests[i], &items[i], on_event, NULL, &results[i].error);
-            if (r != E_FULL || before == submitted) break;
-            pthread_mutex_lock(&batch.lock); /* one of ours will end and make room */
-            while (batch.finished == before) pthread_cond_wait(&batch.wake, &batch.lock);
-            pthread_mutex_unlock(&batch.lock);
-            results[i].error = (struct error){0};
+    for (; begun < n && r == 0; begun++) {
+        struct batch_item *item = &items[begun];
+        struct engine_result *result = &results[begun];
+        *item = (struct batch_item){.batch = &batch, .request = &requests[begun], .result = result};
+        buf_init(&item->text, 1 << 30);
+        int code = 0;
+        while ((r = batch_look(watch, finished + refused, err)) == 0) {
+            code = engine_submit(e, &requests[begun], item, on_event, &item->id, &result->error);
+            if (code != E_FULL || finished == submitted) break;
+            finished = batch_wait(&batch, finished, watch != NULL); /* one of ours will end and make room */
+            result->error = (struct error){0};
         }
-        if (r == 0) submitted++;
-        else {
-            results[i].finish = ENGINE_ERROR;
-            if (r != E_STATE && r != E_NOMEM) r = 0; /* this one alone is at fault */
-            else if (err) *err = results[i].error;
+        if (r != 0) {
+            result->finish = ENGINE_CANCELLED;
+        } else if (code == 0) {
+            submitted++;
+        } else {
+            result->finish = ENGINE_ERROR;
+            refused++;
+            if (code == E_STATE || code == E_NOMEM) { /* else this one alone is at fault */
+                r = code;
+                if (err) *err = result->error;
+            }
         }
     }
-    pthread_mutex_lock(&batch.lock);
-    while (batch.finished < submitted) pthread_cond_wait(&batch.wake, &batch.lock);
-    pthread_mutex_unlock(&batch.lock);
-    for (size_t i = 0; i < n; i++) {
-        if (engine_tokenizer(e) && items[i].batch && results[i].error.code == 0) {
+    while (r == 0 && finished < submitted) {
+        finished = batch_wait(&batch, finished, watch != NULL);
+        r = batch_look(watch, finished + refused, err);
+    }
+    if (r == E_CANCELLED)
+        for (size_t i = 0; i < begun; i++)
+            if (items[i].id != 0) engine_cancel(e, items[i].id);
+    while (finished < submitted) finished = batch_wait(&batch, finished, false);
+    for (size_t i = begun; i < n; i++) results[i].finish = ENGINE_CANCELLED;
+    for (size_t i = 0; i < begun; i++) {
+        if (engine_tokenizer(e) && results[i].error.code == 0) {
             results[i].text = buf_detach(&items[i].text, &results[i].text_len);
             if (!results[i].text) error_set(&results[i].error, E_NOMEM, "no memory for a result");
         }
         buf_fini(&items[i].text);
     }
+    batch_fini(&batch);
     mem_free(items);
     return r;
+}
+
+int engine_generate_batch(struct engine *e, const struct engine_request *requests, size_t n, struct engine_result *results, struct error *err) {
+    return engine_generate_watched(e, requests, n, results, NULL, err);
 }
 
 int engine_score(struct engine *e, const uint32_t *const *documents, const size_t *counts, size_t n, double *nll, struct error *err) {

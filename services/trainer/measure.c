@@ -11,9 +11,11 @@
 #include "engine/engine.h"
 #include "measure_rows.h"
 #include "model/model_dir.h"
-#include "train/evaluate.h"
+#include "train/data.h"
 
-enum { PATH_SIZE = 4096, SAMPLES_AT_ONCE = 64 /* prompts between two looks at should_stop */, SPEC_ROWS_MAX = 20000, SAMPLE_TOKENS_MAX = 65536 };
+enum { PATH_SIZE = 4096, TEXTS_AT_ONCE = 256 /* scored in one go: their log-probabilities stand in memory meanwhile */, SPEC_ROWS_MAX = 20000, SAMPLE_TOKENS_MAX = 65536 };
+enum { STEP_ROWS_MIN = 16, STEP_ROWS_MAX = 256 };
+#define STEP_MULTIPLY_ADDS ((uint64_t)32 << 30) /* of two cores, half a second */
 #define ROWS_BYTES_MAX ((size_t)2 << 30)
 #define FILE_BYTES_MAX ((size_t)1 << 30)
 
@@ -44,16 +46,19 @@ struct measuring {
     struct measure_pair *pairs;
     size_t n_documents, n_prompts, n_pairs;
     char documents_path[PATH_SIZE], pairs_path[PATH_SIZE];
-    struct side *side; /* that is being measured */
     const char *phase;
     uint64_t done;
 };
 
 static uint64_t total(const struct measuring *m) { return (uint64_t)m->n_sides * (m->n_documents + m->n_pairs + m->n_prompts); }
 
+static void tell(const struct measuring *m, uint64_t done) {
+    if (m->options.on_progress) m->options.on_progress(m->options.arg, m->phase, done, total(m));
+}
+
 static void step(struct measuring *m, uint64_t units) {
     m->done += units;
-    if (m->options.on_progress) m->options.on_progress(m->options.arg, m->phase, m->done, total(m));
+    tell(m, m->done);
 }
 
 static void begin(struct measuring *m, const char *phase) {
@@ -181,7 +186,7 @@ static int check_round_trip(struct measuring *m, struct error *err) {
     return r;
 }
 
-/* The picked rows as files for lib/train. They may hold what people wrote: readable by us alone, and removed. */
+/* The picked rows as files, which lib/train reads as it reads what is trained on. They may hold what people wrote: readable by us alone, and removed. */
 static int write_rows(struct measuring *m, struct error *err) {
     struct buf out;
     struct json_out w;
@@ -215,20 +220,115 @@ static int read_rows(struct measuring *m, struct error *err) {
 
 /* ---- likelihoods ---- */
 
-static void on_document(void *arg, uint64_t row, double nll, uint64_t tokens, uint64_t bytes) {
-    struct measuring *m = arg;
-    m->side->nll[row] = nll;
-    m->side->tokens[row] = tokens;
-    (void)bytes;
-    step(m, 1);
+/* The rows of a file as lib/train reads them: training and measuring take the same ids and labels for a text. */
+static int open_rows(const struct measuring *m, const struct side *s, const char *path, enum data_kind kind, struct data **rows, struct error *err) {
+    /* A window has one id more than inputs, and the engine holds no more ids than its context. */
+    struct data_options o = {.kind = kind, .length = m->context > 1 ? m->context - 1 : 1, .vocab = s->info.config.vocab, .tokenizer = s->info.tokenizer, .chat_template = s->info.chat_template};
+    return data_open(rows, path, &o, err);
 }
 
-static void on_pair(void *arg, uint64_t row, const struct evaluate_pair *pair) {
-    struct measuring *m = arg;
-    m->side->chosen[row] = pair->chosen;
-    m->side->rejected[row] = pair->rejected;
-    m->side->answered[row] = pair->chosen_tokens > 0 && pair->rejected_tokens > 0;
-    step(m, 1);
+/* What a side computes in one go, and how its units are told. */
+struct go {
+    struct measuring *m;
+    size_t requests; /* in it */
+    uint64_t units;  /* that they are */
+};
+static bool go_should_stop(void *arg) { return stop_asked(((struct go *)arg)->m); }
+static void go_finished(void *arg, size_t finished) {
+    const struct go *g = arg;
+    tell(g->m, g->m->done + (g->requests ? g->units * finished / g->requests : 0));
+}
+
+static int compute(struct measuring *m, struct engine *engine, const struct engine_request *requests, size_t n, struct engine_result *results, uint64_t units, struct error *err) {
+    struct go go = {m, n, units};
+    const struct engine_watch watch = {&go, go_should_stop, go_finished};
+    int r = engine_generate_watched(engine, requests, n, results, &watch, err);
+    if (r == E_CANCELLED) return error_set(err, r, "the evaluation was stopped");
+    if (!r) step(m, units);
+    return r;
+}
+
+/* A text, or a part of one, under the engine. */
+struct text {
+    double *log_p;      /* the labels' log-probabilities are added to it */
+    uint64_t *labels;   /* and their number */
+    const uint8_t *is_label;
+};
+struct scoring {
+    struct engine *engine;
+    struct engine_request requests[TEXTS_AT_ONCE];
+    struct engine_result results[TEXTS_AT_ONCE];
+    struct text texts[TEXTS_AT_ONCE];
+    size_t n;
+    uint64_t units; /* documents or pairs that end with them */
+};
+
+static int score(struct measuring *m, struct scoring *c, struct error *err) {
+    int r = compute(m, c->engine, c->requests, c->n, c->results, c->units, err);
+    for (size_t i = 0; i < c->n; i++) {
+        const struct engine_result *result = &c->results[i];
+        const struct text *t = &c->texts[i];
+        if (!r && result->error.code) {
+            r = result->error.code;
+            if (err) *err = result->error;
+        }
+        for (size_t k = 0; !r && k < result->prompt_count; k++)
+            if (!t->is_label || t->is_label[k + 1]) {
+                *t->log_p += (double)result->prompt_logprobs[k];
+                (*t->labels)++;
+            }
+        engine_result_fini(&c->results[i]);
+    }
+    c->n = 0;
+    c->units = 0;
+    return r;
+}
+
+/* Computed where there are enough of them. ends: it is the last of its unit. */
+static int score_text(struct measuring *m, struct scoring *c, const struct data_sequence *ids, double *log_p, uint64_t *labels, bool ends, struct error *err) {
+    if (ids->count > 0) { /* else there is no token behind another */
+        struct engine_request *q = &c->requests[c->n];
+        engine_request_init(q);
+        q->tokens = ids->ids;
+        q->token_count = (size_t)ids->count + 1;
+        q->tokens_max = 0;
+        q->prompt_logprobs = true;
+        c->texts[c->n++] = (struct text){log_p, labels, ids->is_label};
+    }
+    c->units += ends;
+    return c->n < TEXTS_AT_ONCE ? 0 : score(m, c, err);
+}
+
+static int score_documents(struct measuring *m, struct side *s, struct scoring *c, struct error *err) {
+    struct data *rows = NULL;
+    int r = open_rows(m, s, m->documents_path, DATA_DOCUMENTS, &rows, err);
+    for (size_t i = 0; i < m->n_documents && !r; i++) {
+        uint32_t windows = data_sequences(rows, i);
+        for (uint32_t k = 0; k < windows && !r; k++) {
+            struct data_sequence ids = data_sequence(rows, i, k);
+            r = score_text(m, c, &ids, &s->nll[i], &s->tokens[i], k + 1 == windows, err);
+        }
+    }
+    if (!r) r = score(m, c, err);
+    for (size_t i = 0; i < m->n_documents; i++) s->nll[i] = -s->nll[i];
+    data_close(rows);
+    return r;
+}
+
+static int score_pairs(struct measuring *m, struct side *s, struct scoring *c, struct error *err) {
+    struct data *rows = NULL;
+    uint64_t *labels = mem_calloc(2 * m->n_pairs + 1, sizeof *labels);
+    int r = labels ? open_rows(m, s, m->pairs_path, DATA_PAIRS, &rows, err) : error_set(err, E_NOMEM, "no memory for a measurement");
+    for (size_t i = 0; i < m->n_pairs && !r; i++)
+        for (uint32_t k = 0; k < 2 && !r; k++) {
+            struct data_sequence ids = data_sequence(rows, i, k);
+            r = score_text(m, c, &ids, k ? &s->rejected[i] : &s->chosen[i], &labels[2 * i + k], k == 1, err);
+        }
+    if (!r) r = score(m, c, err);
+    for (size_t i = 0; i < m->n_pairs && !r; i++) s->answered[i] = labels[2 * i] > 0 && labels[2 * i + 1] > 0;
+    mem_free(labels);
+    data_close(rows);
+    return r;
 }
 
 /* Nothing can be computed: each text counts by its tokens, and each probability as none. */
@@ -267,48 +367,50 @@ static void make_request(const struct measuring *m, const struct measure_prompt 
 
 /* What says something about the model (a logit that is no number, a prompt that its tokenizer makes too long) is an empty answer; the rest ends the measurement. */
 static int check_answer(const struct engine_result *a, struct error *err) {
-    if (a->error.code == 0 || a->error.code == E_RANGE) return 0;
+    if (a->error.code == 0 || a->error.code == E_RANGE || a->error.code == E_INTERNAL) return 0;
     if (err) *err = a->error;
     return a->error.code;
 }
 
-static int sample(struct measuring *m, struct side *s, struct error *err) {
-    struct engine *engine = NULL;
-    struct engine_options options = {.threads = (int)m->options.threads, .sequences_max = m->options.sequences, .context = m->context};
-    struct engine_request requests[SAMPLES_AT_ONCE];
-    int r = engine_new(&engine, s->dir, &options, err);
-    if (r == E_INVALID || r == E_RANGE) { /* weights that no replica would load, though they could be read: no answers */
-        for (size_t i = 0; i < m->n_prompts; i++) s->answers[i].finish = ENGINE_ERROR;
-        if (err) *err = (struct error){0};
-        step(m, m->n_prompts);
-        return 0;
-    }
-    for (size_t i = 0; i < m->n_prompts && !r; i += SAMPLES_AT_ONCE) {
-        size_t n = m->n_prompts - i < SAMPLES_AT_ONCE ? m->n_prompts - i : SAMPLES_AT_ONCE;
-        for (size_t k = 0; k < n; k++) make_request(m, &m->prompts[i + k], &requests[k]);
-        if ((r = go_on(m, err))) break;
-        r = engine_generate_batch(engine, requests, n, s->answers + i, err);
-        for (size_t k = 0; k < n && !r; k++) r = check_answer(&s->answers[i + k], err);
-        step(m, n);
-    }
-    engine_free(engine);
+static int sample(struct measuring *m, struct side *s, struct engine *engine, struct error *err) {
+    struct engine_request *requests = mem_calloc(m->n_prompts, sizeof *requests);
+    if (!requests) return error_set(err, E_NOMEM, "no memory for a measurement");
+    for (size_t i = 0; i < m->n_prompts; i++) make_request(m, &m->prompts[i], &requests[i]);
+    int r = compute(m, engine, requests, m->n_prompts, s->answers, m->n_prompts, err);
+    for (size_t i = 0; i < m->n_prompts && !r; i++) r = check_answer(&s->answers[i], err);
+    mem_free(requests);
     return r;
 }
 
+/* Tokens of a step, so that one takes about a second at most and a stop is soon seen; fewer than these bring nothing. */
+static uint32_t step_rows(const struct side *s) {
+    uint64_t rows = STEP_MULTIPLY_ADDS / (model_config_param_count(&s->info.config) + 1);
+    return rows < STEP_ROWS_MIN ? STEP_ROWS_MIN : rows > STEP_ROWS_MAX ? STEP_ROWS_MAX : (uint32_t)rows;
+}
+
 static int measure_side(struct measuring *m, struct side *s, struct error *err) {
-    const struct evaluate_options options = {.length = m->context, .threads = m->options.threads, .should_stop = stop_asked, .stop_arg = m};
-    m->side = s;
-    begin(m, "documents");
-    if (!s->usable) return give_up(m, s, err);
-    int r = train_evaluate_documents(s->dir, m->documents_path, &options, m, on_document, err);
+    struct scoring *c = mem_zalloc(sizeof *c);
+    const struct engine_options options = {.threads = (int)m->options.threads, .sequences_max = m->options.sequences, .context = m->context, .step_rows = step_rows(s)};
+    int r = c ? go_on(m, err) : error_set(err, E_NOMEM, "no memory for a measurement");
+    if (!r) begin(m, "documents");
+    if (!r && s->usable) r = engine_new(&c->engine, s->dir, &options, err);
+    if (!s->usable || r == E_INVALID || r == E_RANGE) { /* weights that no replica would load, though they could be read */
+        if (err && r) *err = (struct error){0};
+        r = give_up(m, s, err);
+        goto out;
+    }
+    if (!r) r = score_documents(m, s, c, err);
     if (!r && m->n_pairs) {
         begin(m, "pairs");
-        r = train_evaluate_pairs(s->dir, m->pairs_path, &options, m, on_pair, err);
+        r = score_pairs(m, s, c, err);
     }
     if (!r && m->n_prompts) {
         begin(m, "samples");
-        r = sample(m, s, err);
+        r = sample(m, s, c->engine, err);
     }
+out:
+    engine_free(c ? c->engine : NULL);
+    mem_free(c);
     if (r) error_prefix(err, "%s", s->name);
     return r;
 }

@@ -654,6 +654,65 @@ static void test_full_and_free(void **state) {
     assert_int_equal(told, accepted);
 }
 
+/* Who waits can end it in the middle, and sees it go on; the engine is as before. */
+struct onlooker {
+    size_t finished, looks, stop_at;
+    bool fewer;
+};
+static bool watcher_stops(void *arg) {
+    struct onlooker *w = arg;
+    return ++w->looks >= w->stop_at;
+}
+static void watcher_finished(void *arg, size_t finished) {
+    struct onlooker *w = arg;
+    w->fewer |= finished < w->finished;
+    w->finished = finished;
+}
+
+static void test_watched(void **state) {
+    (void)state;
+    enum { MANY = 40 };
+    struct engine *e = start(&llama, (struct engine_options){.threads = 1, .sequences_max = 1});
+    uint32_t ids[] = {7, 8};
+    struct engine_request requests[MANY];
+    struct engine_result alone[MANY], results[MANY];
+    for (int i = 0; i < MANY; i++) {
+        requests[i] = request(ids, 2, i == 3 ? ENGINE_TOKENS_MAX + 1 : 60);
+        requests[i].sampling.seed = (uint64_t)i;
+    }
+    assert_int_equal(engine_generate_batch(e, requests, MANY, alone, NULL), 0);
+    static const struct {
+        const char *name;
+        size_t stop_at;
+        bool stopped;
+    } cases[] = {{"before the first", 1, true}, {"as they are handed over", 5, true}, {"behind one that ended", MANY + 2, true}, {"never", SIZE_MAX, false}};
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        struct onlooker w = {.stop_at = cases[c].stop_at};
+        struct engine_watch watch = {&w, watcher_stops, watcher_finished};
+        struct error err = {0};
+        requests[MANY - 1].credit = cases[c].stopped ? 1 : SCHEDULER_CREDIT_UNLIMITED; /* nobody grants more: it ends by the stop alone */
+        int r = engine_generate_watched(e, requests, MANY, results, &watch, &err);
+        if (r != (cases[c].stopped ? E_CANCELLED : 0)) fail_msg("%s: %d", cases[c].name, r);
+        if (r) assert_true(w.looks == cases[c].stop_at && err.code == E_CANCELLED);
+        else assert_int_equal(w.finished, MANY);
+        assert_false(w.fewer);
+        int cancelled = 0;
+        for (int i = 0; i < MANY; i++) {
+            assert_int_not_equal(results[i].finish, ENGINE_RUNNING);
+            cancelled += results[i].finish == ENGINE_CANCELLED;
+            if (results[i].finish == ENGINE_LENGTH) same(cases[c].name, &alone[i], &results[i]);
+            engine_result_fini(&results[i]);
+        }
+        assert_int_equal(cancelled > 0, cases[c].stopped);
+        struct engine_stats s;
+        engine_get_stats(e, &s);
+        assert_int_equal(s.running + s.queued, 0);
+        assert_int_equal(s.kv_blocks_free, s.kv_blocks_total);
+    }
+    for (int i = 0; i < MANY; i++) engine_result_fini(&alone[i]);
+    engine_free(e);
+}
+
 /* More than the engine queues at once, through the synchronous door. */
 static void test_large_batch(void **state) {
     (void)state;
@@ -777,7 +836,7 @@ int main(void) {
         cmocka_unit_test(test_equals_trainer), cmocka_unit_test(test_trainer_refuses), cmocka_unit_test(test_invariance), cmocka_unit_test(test_q8_is_close), cmocka_unit_test(test_grows_long),
         cmocka_unit_test(test_text),           cmocka_unit_test(test_seeds),      cmocka_unit_test(test_stops),
         cmocka_unit_test(test_penalties_and_logprobs), cmocka_unit_test(test_chat), cmocka_unit_test(test_credit),
-        cmocka_unit_test(test_cancel_and_deadline), cmocka_unit_test(test_cancel_at_once), cmocka_unit_test(test_full_and_free), cmocka_unit_test(test_large_batch),
+        cmocka_unit_test(test_cancel_and_deadline), cmocka_unit_test(test_cancel_at_once), cmocka_unit_test(test_full_and_free), cmocka_unit_test(test_large_batch), cmocka_unit_test(test_watched),
         cmocka_unit_test(test_refusals),       cmocka_unit_test(test_run),
     };
     return cmocka_run_group_tests_name("engine", tests, set_up, tear_down);

@@ -19,7 +19,6 @@
 #include "tests/unit/engine/support/tiny.h"
 #include "tokenizer/chat.h"
 #include "tokenizer/train.h"
-#include "train/evaluate.h"
 
 enum { PATH_SIZE = 256, RECORD_MAX = 64 << 20 };
 static char home[64], documents_path[PATH_SIZE], prompts_path[PATH_SIZE], pairs_path[PATH_SIZE];
@@ -434,9 +433,53 @@ static void test_stop(void **state) {
     buf_fini(&record);
 }
 
+/* Within a phase, not only between groups of texts: those of a large model take minutes. */
+struct look {
+    const char *phase; /* stops in it */
+    bool in_phase;
+    int looks;
+    uint64_t begun_at, done;
+};
+static void look_progress(void *arg, const char *phase, uint64_t done, uint64_t total) {
+    struct look *l = arg;
+    (void)total;
+    if (!l->in_phase && strcmp(phase, l->phase) == 0) {
+        l->in_phase = true;
+        l->begun_at = done;
+    }
+    l->done = done;
+}
+static bool look_stops(void *arg) {
+    struct look *l = arg;
+    return l->in_phase && ++l->looks >= 3;
+}
+
+static void test_stop_within(void **state) {
+    (void)state;
+    static const struct {
+        const char *phase;
+        uint64_t units; /* that it has */
+    } cases[] = {{"documents", 20}, {"pairs", 25}, {"samples", 24}};
+    struct buf record;
+    buf_init(&record, RECORD_MAX);
+    struct measure_paths p = paths_of(other.path, base.path);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct error err = {0};
+        struct look look = {.phase = cases[i].phase};
+        struct measure_options o = {.sequences = 1, .arg = &look, .on_progress = look_progress, .should_stop = look_stops};
+        int r = measure_evaluation(&p, &spec, &o, &record, &err);
+        if (r != E_CANCELLED) fail_msg("%s: %d \"%s\" after %d looks", cases[i].phase, r, err.message, look.looks);
+        assert_int_equal(record.len, 0);
+        assert_in_range(look.done - look.begun_at, 0, cases[i].units);
+        assert_int_equal(look.looks, 3); /* at once, not when the rest is done */
+    }
+    buf_fini(&record);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_record), cmocka_unit_test(test_repeatable), cmocka_unit_test(test_without), cmocka_unit_test(test_spoiled), cmocka_unit_test(test_errors), cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_stop_within),
     };
     return cmocka_run_group_tests_name("trainer_measure", tests, set_up, tear_down);
 }

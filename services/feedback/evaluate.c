@@ -193,6 +193,9 @@ int evaluate_plan(struct feedback_service *s, struct span model, struct span tra
         spec.documents_max = (uint32_t)c->documents;
         spec.prompts = (uint32_t)c->prompts;
         spec.sample_tokens = (uint32_t)c->sample_tokens;
+        spec.multiply_adds_max = (uint64_t)(c->multiply_adds * 1e12);
+        spec.documents_min = (uint32_t)(c->gates.documents_min < c->documents ? c->gates.documents_min : c->documents);
+        spec.prompts_min = (uint32_t)(c->gates.samples_min < c->prompts ? c->gates.samples_min : c->prompts);
         spec.seed = (uint64_t)c->seed;
         spec.temperature = c->temperature;
         spec.trait = arena_printf(&arena, "%.*s", SPAN_ARG(trait.len ? trait : search.trait[0] ? span_str(search.trait) : span_str(c->trait)));

@@ -21,7 +21,7 @@ struct settings {
     struct policy_limits policy;
     struct gate_limits gates;
     int64_t documents, prompts, sample_tokens, seed;
-    double temperature;
+    double temperature, multiply_adds /* 10^12 */;
 };
 
 struct watcher;

@@ -45,6 +45,9 @@ static const struct config_row ROWS[] = {
     {"gates", "documents", CONFIG_INT, AT(documents), "200", 1, GATES_DOCUMENTS_MAX, "Held-out documents that an evaluation measures at most."},
     {"gates", "prompts", CONFIG_INT, AT(prompts), "200", 1, GATES_SAMPLES_MAX, "Prompts from held-out documents that an evaluation samples answers to."},
     {"gates", "sample_tokens", CONFIG_INT, AT(sample_tokens), "48", 1, 4096, "Tokens of a sampled answer at most."},
+    {"gates", "multiply_adds", CONFIG_REAL, AT(multiply_adds), "4", 0, 1e6,
+     "What measuring a version may take, in 10^12 multiply-adds (a token of a model of N parameters takes N; 4 is about a minute of two cores). Of a larger model fewer documents, preferences and prompts "
+     "are measured, but at least documents_min and samples_min; 0: no limit."},
     {"gates", "seed", CONFIG_INT, AT(seed), "1", 0, 9e15, "Seed of the sampled answers: the same for candidate and baseline."},
     {"gates", "temperature", CONFIG_REAL, AT(temperature), "1", 0, 2, "Temperature of the sampled answers."},
 };

@@ -45,6 +45,7 @@ struct measuring {
     struct measure_prompt *prompts;
     struct measure_pair *pairs;
     size_t n_documents, n_prompts, n_pairs;
+    uint64_t document_tokens; /* by the candidate's tokenizer */
     char documents_path[PATH_SIZE], pairs_path[PATH_SIZE];
     const char *phase;
     uint64_t done;
@@ -155,13 +156,14 @@ static bool takes_chat(const struct side *s) {
 /* ---- what is measured ---- */
 
 /* Whether prompt and answer have room under the model that the candidate is held against; so another tokenizer does not change what is asked. */
-static int prompt_fits(void *arg, const struct measure_prompt *q, struct error *err) {
+static int prompt_fits(void *arg, struct measure_prompt *q, struct error *err) {
     struct measuring *m = arg;
     const struct side *s = &m->sides[m->n_sides - 1];
     struct tokens ids = {0};
     int r;
     if (q->messages && m->chat) r = tokenizer_encode_chat(s->info.tokenizer, s->info.chat_template, q->messages, q->message_count, true, &ids, NULL, err);
     else r = tokenizer_encode(s->info.tokenizer, q->messages ? q->messages[q->message_count - 1].content : q->text, TOKENIZER_ADD_SPECIAL, &ids, err);
+    q->tokens = ids.len;
     int fits = ids.len > 0 && ids.len + m->spec->sample_tokens <= m->context;
     tokens_fini(&ids);
     return r ? r : fits;
@@ -173,6 +175,7 @@ static int check_round_trip(struct measuring *m, struct error *err) {
     struct buf text;
     buf_init(&text, FILE_BYTES_MAX);
     m->round_trip = m->sides[0].usable;
+    m->document_tokens = 0;
     int r = 0;
     for (size_t i = 0; i < m->n_documents && !r; i++) {
         tokens_clear(&ids);
@@ -180,6 +183,7 @@ static int check_round_trip(struct measuring *m, struct error *err) {
         r = tokenizer_encode(t, m->documents[i].text, TOKENIZER_NO_SPECIALS, &ids, err);
         if (!r && tokenizer_decode(t, ids.ids, ids.len, false, &text)) r = error_set(err, E_NOMEM, "no memory for a text");
         if (!r) m->round_trip &= span_eq(buf_span(&text), m->documents[i].text);
+        m->document_tokens += ids.len;
     }
     tokens_fini(&ids);
     buf_fini(&text);
@@ -209,13 +213,43 @@ static int write_rows(struct measuring *m, struct error *err) {
     return r;
 }
 
-static int read_rows(struct measuring *m, struct error *err) {
+/* A token of a model takes as many multiply-adds as it has parameters, about: attention comes on top, and a table that is only looked up does not. */
+static double multiply_adds(const struct measuring *m) {
+    double tokens = (double)m->document_tokens, each = 0;
+    for (size_t i = 0; i < m->n_prompts; i++) tokens += (double)(m->prompts[i].tokens + m->spec->sample_tokens);
+    /* Of a pair the prompt is computed twice, and a token is some four bytes. */
+    for (size_t i = 0; i < m->n_pairs; i++) tokens += (double)m->pairs[i].line.len / 2;
+    for (int i = 0; i < m->n_sides; i++) each += (double)model_config_param_count(&m->sides[i].info.config);
+    return tokens * each;
+}
+
+static size_t part_of(size_t n, double share, size_t least) {
+    size_t part = (size_t)ceil((double)n * share);
+    return part > least ? part : n < least ? n : least;
+}
+
+static int read_all(struct measuring *m, size_t document_bytes_max, struct error *err) {
     const struct measure_paths *p = m->paths;
-    int r = measure_read_documents(p->documents, m->spec, &m->arena, &m->documents, &m->n_documents, err);
+    int r = measure_read_documents(p->documents, m->spec, document_bytes_max, &m->arena, &m->documents, &m->n_documents, err);
+    if (!r && m->n_documents == 0) r = error_set(err, E_INVALID, "%s has no document to measure on", p->documents);
+    if (!r) r = check_round_trip(m, err);
     if (!r) r = measure_read_prompts(p->prompts, m->spec, m->documents, m->n_documents, &m->arena, m, prompt_fits, &m->prompts, &m->n_prompts, err);
     if (!r) r = measure_read_pairs(p->preferences, m->spec, &m->arena, &m->pairs, &m->n_pairs, err);
-    if (!r && m->n_documents == 0) r = error_set(err, E_INVALID, "%s has no document to measure on", p->documents);
     return r;
+}
+
+/* All that is asked for, or what the budget does for. */
+static int read_rows(struct measuring *m, struct error *err) {
+    const Genloop__V1__EvaluateSpec *s = m->spec;
+    double budget = (double)s->multiply_adds_max;
+    int r = read_all(m, MEASURE_DOCUMENT_BYTES_MAX, err);
+    if (r || budget <= 0 || multiply_adds(m) <= budget) return r;
+    if ((r = read_all(m, MEASURE_DOCUMENT_BYTES_SHORT, err)) != 0) return r;
+    double share = fmin(1, budget / multiply_adds(m));
+    m->n_documents = part_of(m->n_documents, share, s->documents_min > 0 ? s->documents_min : 1);
+    m->n_prompts = part_of(m->n_prompts, share, s->prompts_min);
+    m->n_pairs = part_of(m->n_pairs, share, s->prompts_min);
+    return 0;
 }
 
 /* ---- likelihoods ---- */
@@ -432,6 +466,9 @@ static void put_spec(struct json_out *w, const Genloop__V1__EvaluateSpec *s) {
     put_count(w, "documents_max", s->documents_max);
     put_count(w, "prompts", s->prompts);
     put_count(w, "sample_tokens", s->sample_tokens);
+    put_count(w, "multiply_adds_max", s->multiply_adds_max);
+    put_count(w, "documents_min", s->documents_min);
+    put_count(w, "prompts_min", s->prompts_min);
     put_count(w, "seed", s->seed);
     json_flt(w, "temperature", s->temperature);
     json_str(w, "trait", s->trait);
@@ -562,7 +599,6 @@ int measure_evaluation(const struct measure_paths *paths, const Genloop__V1__Eva
     }
     if (!r) begin(m, "load");
     if (!r) r = read_rows(m, err);
-    if (!r) r = check_round_trip(m, err);
     for (int i = 0; i < m->n_sides && !r; i++) r = side_memory(&m->sides[i], m, err);
     if (!r) r = write_rows(m, err);
     for (int i = 0; i < m->n_sides && !r; i++) r = measure_side(m, &m->sides[i], err);

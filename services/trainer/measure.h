@@ -9,6 +9,10 @@
  *   samples     spec.prompts prompts, picked by spec.seed from the rows whose prompt and answer fit both contexts; where there are too few (a corpus without questions) the
  *               rest are first words of lines in the documents, to be gone on with. Candidate and baseline get the same prompt and the same seed
  *
+ * Both models compute as a replica does: packed as they are stored, in lib/engine. What it may take (spec.multiply_adds_max) is counted as parameters × tokens, not by a clock, so that the same inputs
+ * are the same record on any machine: where all of it would take more, documents are stretches of MEASURE_DOCUMENT_BYTES_SHORT, and of documents, pairs and prompts the same share is measured, but
+ * never fewer than spec.documents_min and spec.prompts_min. The record has what was measured, and the intervals that come of it are as wide as that makes them.
+ *
  * A candidate that computes nan, or whose tokenizer has ids that its weights do not know, gives a record that says so (null, empty answers), which no gate passes; a
  * directory that cannot be read is an error. Blocking, and busy on options.threads threads: not on an event loop's thread. Callbacks come from the calling thread.
  */
@@ -24,6 +28,7 @@
 
 enum {
     MEASURE_DOCUMENT_BYTES_MAX = 2 * 1024, /* some 600 tokens: 200 documents are then some seconds of two cores and a small model, and long ones do not outweigh the rest */
+    MEASURE_DOCUMENT_BYTES_SHORT = 1024,   /* where the budget does not do for all: more documents say more than longer ones, as long as there is something to go on from */
     MEASURE_PAIRS_MAX = 1000,              /* the interval of a share of 1,000 is ±3 %; picked by spec.seed where there are more */
     MEASURE_PROMPT_BYTES_MAX = 4 * 1024,
     MEASURE_FILE_MAX = 1 << 30,            /* bytes of each of the files */
@@ -47,7 +52,7 @@ struct measure_options {
     void *arg;
     /* Either may be NULL. done of total units of work, both models together; phase "load", "documents", "pairs" or "samples". */
     void (*on_progress)(void *arg, const char *phase, uint64_t done, uint64_t total);
-    bool (*should_stop)(void *arg); /* asked every second or so; true: E_CANCELLED */
+    bool (*should_stop)(void *arg); /* asked several times a second but while a model loads; true: E_CANCELLED */
 };
 
 /* Appends the record. E_INVALID and E_NOT_FOUND name the file and its line; E_UNSUPPORTED; E_CANCELLED; E_TOO_LARGE; E_NOMEM; E_IO. options may be NULL. */

@@ -85,17 +85,17 @@ static int keep(struct arena *arena, struct span from, struct span *to, struct e
 /* ---- documents ---- */
 
 /* A stretch of a long text: from the begin of a line that chance picks. */
-static struct span stretch(struct span text, struct random *random) {
-    if (text.len <= MEASURE_DOCUMENT_BYTES_MAX) return text;
-    size_t at = random_below(random, text.len - MEASURE_DOCUMENT_BYTES_MAX + 1);
+static struct span stretch(struct span text, size_t bytes_max, struct random *random) {
+    if (text.len <= bytes_max) return text;
+    size_t at = random_below(random, text.len - bytes_max + 1);
     ptrdiff_t line = at ? span_find_char(span_sub(text, at, LINE_SEARCH_MAX), '\n') : -1;
     if (line >= 0) at += (size_t)line + 1;
     while (at > 0 && at < text.len && ((unsigned char)text.data[at] & 0xc0) == 0x80) at--; /* inside a character */
-    text = span_sub(text, at, MEASURE_DOCUMENT_BYTES_MAX);
+    text = span_sub(text, at, bytes_max);
     return span_sub(text, 0, span_utf8_complete(text));
 }
 
-int measure_read_documents(const char *path, const Genloop__V1__EvaluateSpec *spec, struct arena *arena, struct measure_document **documents, size_t *n, struct error *err) {
+int measure_read_documents(const char *path, const Genloop__V1__EvaluateSpec *spec, size_t bytes_max, struct arena *arena, struct measure_document **documents, size_t *n, struct error *err) {
     struct lines lines;
     int r = lines_open(&lines, path, spec->seed, SALT_DOCUMENTS, err);
     size_t most = lines.n < spec->documents_max ? lines.n : spec->documents_max, count = 0;
@@ -108,7 +108,7 @@ int measure_read_documents(const char *path, const Genloop__V1__EvaluateSpec *sp
         const struct json *text = json_get(row, "text");
         struct random random;
         random_seed2(&random, spec->seed ^ SALT_STRETCH, line->number);
-        struct span part = span_trim(json_string(text)).len ? stretch(json_string(text), &random) : SPAN("");
+        struct span part = span_trim(json_string(text)).len ? stretch(json_string(text), bytes_max, &random) : SPAN("");
         if (json_type(text) != JSON_TYPE_STRING) r = error_set(err, E_INVALID, "%s, line %zu: a document needs text, a string", path, line->number);
         else if (span_trim(part).len) {
             r = keep(arena, part, &all[count].text, err);
@@ -132,7 +132,7 @@ struct prompts {
     struct measure_prompt *items;
     size_t n;
     void *arg;
-    int (*fits)(void *arg, const struct measure_prompt *prompt, struct error *err);
+    int (*fits)(void *arg, struct measure_prompt *prompt, struct error *err);
     struct buf json;
 };
 
@@ -221,7 +221,7 @@ static int take_beginning(struct prompts *p, struct span text, struct random *ra
 }
 
 int measure_read_prompts(const char *path, const Genloop__V1__EvaluateSpec *spec, const struct measure_document *documents, size_t n_documents, struct arena *arena, void *arg,
-                         int (*fits)(void *arg, const struct measure_prompt *prompt, struct error *err), struct measure_prompt **prompts, size_t *n, struct error *err) {
+                         int (*fits)(void *arg, struct measure_prompt *prompt, struct error *err), struct measure_prompt **prompts, size_t *n, struct error *err) {
     struct prompts p = {.spec = spec, .arena = arena, .arg = arg, .fits = fits};
     struct lines lines;
     buf_init(&p.json, PROMPT_JSON_MAX);

@@ -16,10 +16,10 @@
 
 struct measure_document {
     struct span id;
-    struct span text; /* a stretch of at most MEASURE_DOCUMENT_BYTES_MAX bytes */
+    struct span text; /* a stretch of at most bytes_max bytes */
 };
 /* At most spec->documents_max of the rows with a text, in the picked order; each row counts once. */
-int measure_read_documents(const char *path, const Genloop__V1__EvaluateSpec *spec, struct arena *arena, struct measure_document **documents, size_t *n, struct error *err);
+int measure_read_documents(const char *path, const Genloop__V1__EvaluateSpec *spec, size_t bytes_max, struct arena *arena, struct measure_document **documents, size_t *n, struct error *err);
 
 enum { MEASURE_ID_MAX = 17 };
 struct measure_prompt {
@@ -29,10 +29,11 @@ struct measure_prompt {
     size_t message_count;
     struct span text;        /* where it is none */
     uint64_t seed;           /* of its answer: a function of spec->seed and id */
+    size_t tokens;           /* set by `fits` */
 };
 /* spec->prompts of them, no two alike, that `fits` (1: yes, 0: no, or an error) takes; fewer where there are no more. path NULL or "": only beginnings from documents. */
 int measure_read_prompts(const char *path, const Genloop__V1__EvaluateSpec *spec, const struct measure_document *documents, size_t n_documents, struct arena *arena, void *arg,
-                         int (*fits)(void *arg, const struct measure_prompt *prompt, struct error *err), struct measure_prompt **prompts, size_t *n, struct error *err);
+                         int (*fits)(void *arg, struct measure_prompt *prompt, struct error *err), struct measure_prompt **prompts, size_t *n, struct error *err);
 
 struct measure_pair {
     struct span request_id; /* may be empty */

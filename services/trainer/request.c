@@ -90,6 +90,8 @@ static int check_evaluation(const Genloop__V1__CreateJobRequest *q, struct error
     if (!r) r = check_range(s->documents_max, REQUEST_DOCUMENTS_MAX, "evaluate.documents_max", err);
     if (!r) r = check_range(s->prompts, REQUEST_PROMPTS_MAX, "evaluate.prompts", err);
     if (!r) r = check_range(s->sample_tokens, REQUEST_SAMPLE_TOKENS_MAX, "evaluate.sample_tokens", err);
+    if (!r && s->documents_min > s->documents_max) r = error_set_param(err, E_RANGE, "evaluate.documents_min", "evaluate.documents_min is %u, more than documents_max, %u", s->documents_min, s->documents_max);
+    if (!r && s->prompts_min > s->prompts) r = error_set_param(err, E_RANGE, "evaluate.prompts_min", "evaluate.prompts_min is %u, more than prompts, %u", s->prompts_min, s->prompts);
     if (!r && !(s->temperature >= 0 && s->temperature <= 2)) r = error_set_param(err, E_RANGE, "evaluate.temperature", "evaluate.temperature must be 0 to 2");
     if (!r && s->trait[0] && !trait_known(span_str(s->trait))) r = error_set_param(err, E_INVALID, "evaluate.trait", "there is no trait %.64s", s->trait);
     if (!r && s->tokenizer[0] && (strlen(s->tokenizer) != 64 || hex_decode(span_str(s->tokenizer), digest)))

@@ -21,6 +21,9 @@ int lab_measure(const struct lab_args *a, struct error *err) {
     spec.documents_max = (uint32_t)lab_number(a, "documents", 200);
     spec.prompts = (uint32_t)lab_number(a, "prompts", 200);
     spec.sample_tokens = (uint32_t)lab_number(a, "tokens", 48);
+    spec.multiply_adds_max = (uint64_t)(lab_number(a, "multiply-adds", 0) * 1e12);
+    spec.documents_min = 10;
+    spec.prompts_min = 100;
     spec.seed = (uint64_t)lab_number(a, "seed", 1);
     spec.temperature = lab_number(a, "temperature", 1);
     struct measure_paths p = {.candidate = lab_option(a, "candidate", NULL), .baseline = baseline[0] ? baseline : NULL, .documents = lab_path(documents, corpus, "held-documents.jsonl"),

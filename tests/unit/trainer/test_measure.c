@@ -257,6 +257,62 @@ static void test_without(void **state) {
     buf_fini(&record);
 }
 
+/* What a large model would take too long for is measured in part: the same share of each, never fewer than the least, and as the spec alone says. */
+static void test_budget(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        uint64_t multiply_adds_max;
+        size_t documents[2], prompts[2], pairs[2]; /* from, to */
+        bool short_ones;
+    } cases[] = {
+        {"no limit", 0, {20, 20}, {24, 24}, {25, 25}, false},
+        {"enough", 1000000000000, {20, 20}, {24, 24}, {25, 25}, false},
+        {"next to nothing", 1, {4, 4}, {6, 6}, {6, 6}, true},
+        {"some of it", 0 /* half of what it takes: below */, {5, 19}, {7, 23}, {7, 24}, true},
+    };
+    struct buf record, again;
+    buf_init(&record, RECORD_MAX);
+    buf_init(&again, RECORD_MAX);
+    struct measure_paths p = paths_of(other.path, base.path);
+    uint64_t parameters = 2 * model_config_param_count(&base.weights.config), tokens = 0;
+    struct json *all = NULL;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        Genloop__V1__EvaluateSpec s = spec;
+        s.documents_min = 4;
+        s.prompts_min = 6;
+        s.multiply_adds_max = i == 3 ? parameters * tokens / 2 : cases[i].multiply_adds_max;
+        struct progress progress = {0};
+        struct measure_options o = {.arg = &progress, .on_progress = on_progress};
+        struct json *root = measured(&p, &s, &o, &record);
+        const struct json *documents = json_get(root, "documents");
+        size_t n_documents = json_size(documents), n_prompts = json_size(json_get(root, "samples")), n_pairs = json_size(json_get(root, "pairs"));
+        if (n_documents < cases[i].documents[0] || n_documents > cases[i].documents[1] || n_prompts < cases[i].prompts[0] || n_prompts > cases[i].prompts[1] || n_pairs < cases[i].pairs[0] ||
+            n_pairs > cases[i].pairs[1])
+            fail_msg("%s: %zu documents, %zu prompts, %zu pairs", cases[i].name, n_documents, n_prompts, n_pairs);
+        assert_int_equal(progress.total, 2 * (n_documents + n_prompts + n_pairs));
+        assert_int_equal(progress.done, progress.total);
+        assert_int_equal(json_int(json_get(json_get(root, "spec"), "documents_min"), 0), 4);
+        assert_true((uint64_t)json_real(json_get(json_get(root, "spec"), "multiply_adds_max"), -1) == s.multiply_adds_max);
+        bool long_one = false;
+        for (size_t k = 0; k < n_documents; k++) {
+            const struct json *d = json_at(documents, k);
+            long_one |= json_int(json_get(d, "bytes"), 0) > MEASURE_DOCUMENT_BYTES_SHORT;
+            if (i == 0) tokens += (uint64_t)json_int(json_get(d, "tokens_candidate"), 0);
+            if (i > 0) assert_true(span_eq(json_string(json_get(d, "id")), json_string(json_get(json_at(json_get(all, "documents"), k), "id")))); /* the first of them */
+        }
+        assert_int_equal(long_one, !cases[i].short_ones);
+        /* As many threads as there are: the same record. */
+        json_free(measured(&p, &s, &(struct measure_options){.threads = 1, .sequences = 2}, &again));
+        assert_true(span_eq(buf_span(&record), buf_span(&again)));
+        if (i == 0) all = root;
+        else json_free(root);
+    }
+    json_free(all);
+    buf_fini(&record);
+    buf_fini(&again);
+}
+
 /* The directory of a model whose weights one number has spoilt. */
 static void spoil(const struct tiny *t, const struct tokenizer *tokenizer, float value, uint32_t every, const char *dir) {
     struct error err = {0};
@@ -478,7 +534,7 @@ static void test_stop_within(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_record), cmocka_unit_test(test_repeatable), cmocka_unit_test(test_without), cmocka_unit_test(test_spoiled), cmocka_unit_test(test_errors), cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_record), cmocka_unit_test(test_repeatable), cmocka_unit_test(test_without), cmocka_unit_test(test_budget), cmocka_unit_test(test_spoiled), cmocka_unit_test(test_errors), cmocka_unit_test(test_stop),
         cmocka_unit_test(test_stop_within),
     };
     return cmocka_run_group_tests_name("trainer_measure", tests, set_up, tear_down);

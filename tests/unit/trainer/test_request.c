@@ -121,6 +121,27 @@ static void test_evaluation(void **state) {
         int r = request_check(&q, NULL, &err);
         if (r != cases[i].r || strcmp(err.param, cases[i].param) != 0) fail_msg("%s: %d, \"%s\" (%s)", cases[i].name, r, err.message, err.param);
     }
+    /* No more is measured at least than at most. */
+    static const struct {
+        uint32_t documents_min, prompts_min;
+        const char *param; /* "": it is fine */
+    } least[] = {{0, 0, ""}, {5, 6, ""}, {6, 0, "evaluate.documents_min"}, {0, 7, "evaluate.prompts_min"}};
+    for (size_t i = 0; i < sizeof least / sizeof *least; i++) {
+        Genloop__V1__CreateJobRequest q = GENLOOP__V1__CREATE_JOB_REQUEST__INIT;
+        Genloop__V1__EvaluateSpec s = GENLOOP__V1__EVALUATE_SPEC__INIT;
+        struct error err = {0};
+        q.kind = GENLOOP__V1__JOB_KIND__JOB_KIND_EVALUATE;
+        q.evaluate = &s;
+        s.candidate = TEXT("m@1");
+        s.held_out = TEXT("texts@1");
+        s.documents_max = 5;
+        s.prompts = 6;
+        s.sample_tokens = 1;
+        s.documents_min = least[i].documents_min;
+        s.prompts_min = least[i].prompts_min;
+        assert_int_equal(request_check(&q, NULL, &err), least[i].param[0] ? E_RANGE : 0);
+        assert_string_equal(err.param, least[i].param);
+    }
     struct error err = {0};
     Genloop__V1__CreateJobRequest q = GENLOOP__V1__CREATE_JOB_REQUEST__INIT;
     q.kind = GENLOOP__V1__JOB_KIND__JOB_KIND_EVALUATE;

@@ -1,6 +1,7 @@
 #include "engine/bench.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <time.h>
 
 #include "base/alloc.h"
@@ -59,13 +60,13 @@ static void on_event(void *arg, const struct engine_event *event) {
     pthread_mutex_unlock(&r->lock);
 }
 
-/* n random requests together; waits for all. */
-static int run_once(struct engine *e, struct run *r, struct sequence *sequences, size_t prompt, size_t generate, struct error *err) {
+/* n random requests together; waits for all. Prompts that no earlier run had: what the prefix cache holds would be no work. */
+static int run_once(struct engine *e, struct run *r, uint64_t seed, struct sequence *sequences, size_t prompt, size_t generate, struct error *err) {
     uint32_t *ids = mem_calloc(prompt, sizeof *ids);
     struct random random;
     size_t submitted = 0;
     int code = ids ? 0 : error_set(err, E_NOMEM, "no memory for a prompt of %zu tokens", prompt);
-    random_seed(&random, 7);
+    random_seed(&random, seed);
     for (; code == 0 && submitted < r->n; submitted += code == 0) {
         struct engine_request request;
         for (size_t i = 0; i < prompt; i++) ids[i] = (uint32_t)random_below(&random, engine_model(e)->vocab);
@@ -96,6 +97,8 @@ static int ascending(const void *a, const void *b) {
 }
 static double percentile(const double *sorted, size_t n, double share) { return n ? sorted[(size_t)((double)(n - 1) * share + 0.5)] : 0; }
 
+static _Atomic uint64_t runs; /* of the process: each is the seed of its prompts */
+
 static int bench(struct engine *e, size_t n, size_t prompt, size_t generate, bool decode, struct engine_bench_result *result, struct error *err) {
     struct run r = {.lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER};
     struct sequence *sequences = mem_calloc(n, sizeof *sequences);
@@ -113,7 +116,7 @@ static int bench(struct engine *e, size_t n, size_t prompt, size_t generate, boo
         r.error = (struct error){0};
         int64_t from = clock_mono_us();
         double cpu = cpu_seconds(), rate, cost;
-        if ((code = run_once(e, &r, sequences, prompt, generate, err)) != 0) break;
+        if ((code = run_once(e, &r, atomic_fetch_add(&runs, 1), sequences, prompt, generate, err)) != 0) break;
         if (decode) {
             if (!r.from_us || r.to_us <= r.from_us || !r.tokens) {
                 code = error_set(err, E_STATE, "a sequence ended before the last had begun: more tokens are to be generated");

@@ -5,7 +5,8 @@
 
 #include "tensor/quant_internal.h"
 
-enum { AHEAD = 4096 }; /* bytes: a single row of x streams through W, and the hardware's prefetcher stops at page borders */
+enum { AHEAD = 4096 };  /* bytes: few rows of x stream through W, and the hardware's prefetcher stops at page borders */
+enum { STRETCH = 64 }; /* columns: 8 KiB of halves, 16 of floats */
 
 static bool usable(void) {
     __builtin_cpu_init();
@@ -45,17 +46,28 @@ INLINE void places(const enum format format, size_t c, size_t *a, size_t *b) {
     *b = format == BF16 ? *a + 16 : c + 8;
 }
 
-/* n rows of x times `pairs` · 16 rows of the panel: n · pairs is at most 6, so that the sums stay in 16 registers. */
-INLINE void floats_part(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, const int n, const int pairs, size_t c,
+/*
+ * n rows of x times `pairs` · 16 rows of the panel, for the columns [from, to): n · pairs is at most 6, so that the sums stay in 16 registers. Between two such
+ * stretches of columns they lie in the tile.
+ */
+INLINE void floats_part(const void *panel, const enum format format, size_t from, size_t to, const float *x, size_t stride, const int n, const int pairs, size_t c,
                         float *tile) {
+    /* what this turn's share is of the columns that follow */
+    const char *next = (const char *)panel + (to * PACKED_FLOAT_PANEL + (to - from) * c) * (format == F32 ? 4 : 2);
     __m256 acc[12];
-    for (int i = 0; i < 2 * n * pairs; i++) acc[i] = _mm256_setzero_ps();
-    for (size_t k = 0; k < cols; k++)
+    for (int p = 0; p < pairs; p++) {
+        size_t a, b;
+        places(format, c + 16 * (size_t)p, &a, &b);
+        for (int i = 0; i < n; i++) {
+            acc[2 * (i * pairs + p)] = from ? _mm256_loadu_ps(tile + i * PACKED_FLOAT_PANEL + a) : _mm256_setzero_ps();
+            acc[2 * (i * pairs + p) + 1] = from ? _mm256_loadu_ps(tile + i * PACKED_FLOAT_PANEL + b) : _mm256_setzero_ps();
+        }
+    }
+    for (size_t k = from; k < to; k++)
         for (int p = 0; p < pairs; p++) {
             __m256 a, b;
             load_two(panel, format, k, c + 16 * (size_t)p, &a, &b);
-            if (n == 1 && (format == F32 || p % 2 == 0))
-                _mm_prefetch((const char *)panel + (k * PACKED_FLOAT_PANEL + 16 * (size_t)p) * (format == F32 ? 4 : 2) + AHEAD, _MM_HINT_T0);
+            if (format == F32 || p % 2 == 0) _mm_prefetch(next + ((k - from) * (size_t)pairs + (size_t)p) * 16 * (format == F32 ? 4 : 2), _MM_HINT_T0);
             for (int i = 0; i < n; i++) {
                 __m256 xk = _mm256_set1_ps(x[(size_t)i * stride + k]);
                 acc[2 * (i * pairs + p)] = _mm256_fmadd_ps(xk, a, acc[2 * (i * pairs + p)]);
@@ -72,18 +84,23 @@ INLINE void floats_part(const void *panel, const enum format format, size_t cols
     }
 }
 
-INLINE void floats(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, size_t n, float *tile) {
-    if (n == 1) {
-        floats_part(panel, format, cols, x, stride, 1, 4, 0, tile);
-        return;
+/* The panel's rows do not fit the registers at once where x has several rows: they are taken in turns, over so few columns that all turns but the first find W in the first level of the cache. */
+INLINE void floats_turns(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, const int n, const int pairs, float *tile) {
+    for (size_t from = 0; from < cols; from += STRETCH) {
+        size_t to = cols - from < STRETCH ? cols : from + STRETCH;
+        for (size_t c = 0; c < PACKED_FLOAT_PANEL; c += 16 * (size_t)pairs) floats_part(panel, format, from, to, x, stride, n, pairs, c, tile);
     }
-    for (size_t c = 0; c < PACKED_FLOAT_PANEL; c += 16) switch (n) {
-        case 2: floats_part(panel, format, cols, x, stride, 2, 1, c, tile); break;
-        case 3: floats_part(panel, format, cols, x, stride, 3, 1, c, tile); break;
-        case 4: floats_part(panel, format, cols, x, stride, 4, 1, c, tile); break;
-        case 5: floats_part(panel, format, cols, x, stride, 5, 1, c, tile); break;
-        default: floats_part(panel, format, cols, x, stride, 6, 1, c, tile); break;
-        }
+}
+
+INLINE void floats(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, size_t n, float *tile) {
+    switch (n) {
+    case 1: floats_turns(panel, format, cols, x, stride, 1, 4, tile); break;
+    case 2: floats_turns(panel, format, cols, x, stride, 2, 2, tile); break;
+    case 3: floats_turns(panel, format, cols, x, stride, 3, 2, tile); break;
+    case 4: floats_turns(panel, format, cols, x, stride, 4, 1, tile); break;
+    case 5: floats_turns(panel, format, cols, x, stride, 5, 1, tile); break;
+    default: floats_turns(panel, format, cols, x, stride, 6, 1, tile); break;
+    }
 }
 
 static void f32_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F32, cols, x, x_stride, n, tile); }
@@ -107,118 +124,111 @@ INLINE void add_block(float *sums, __m256i dot, __m256 scale_w, float scale_x) {
 }
 
 /*
- * q8: n rows of x times `vectors` · 8 rows of W from row c on. vpmaddubsw would saturate at 8 bits on both sides, so the bytes of W are
+ * q8: block b of n rows of x times `vectors` · 8 rows of W from row c on, added to the tile. vpmaddubsw would saturate at 8 bits on both sides, so the bytes of W are
  * taken as 16-bit lanes, even ones by a mask, odd ones by a shift, and multiplied by x in 16 bits (x's order is `widen`'s): two vpmaddwd
  * and two additions for 32 products, no signs to move, and the unpacking shared by all rows of x.
  */
-INLINE void q8_part(const uint8_t *block, size_t blocks, const struct quant_rows *x, const int n, const int vectors, size_t c, float *tile) {
+INLINE void q8_part(const uint8_t *block, size_t b, size_t blocks, const struct quant_rows *x, const int n, const int vectors, size_t c, float *tile) {
     const __m256i low = _mm256_set1_epi16(0xff);
+    __m256i dot[12];
     for (int i = 0; i < n; i++)
-        for (int v = 0; v < vectors; v++) _mm256_storeu_ps(tile + (size_t)i * PACKED_BLOCK_PANEL + c + 8 * (size_t)v, _mm256_setzero_ps());
-    for (size_t b = 0; b < blocks; b++, block += QUANT_Q8_BLOCK_SIZE) {
-        __m256i dot[12];
-        for (int i = 0; i < n; i++)
-            for (int v = 0; v < vectors; v++) dot[i * vectors + v] = _mm256_set1_epi32(x->correction[(size_t)i * blocks + b]);
-        for (size_t g = 0; g < QUANT_BLOCK / 4; g++)
-            for (int odd = 0; odd < 2; odd++) {
-                __m256i w[4];
+        for (int v = 0; v < vectors; v++) dot[i * vectors + v] = _mm256_set1_epi32(x->correction[(size_t)i * blocks + b]);
+    for (size_t g = 0; g < QUANT_BLOCK / 4; g++)
+        for (int odd = 0; odd < 2; odd++) {
+            __m256i w[4];
+            for (int v = 0; v < vectors; v++) {
+                w[v] = load_bytes(block + g * 128 + c * 4 + 32 * (size_t)v);
+                w[v] = odd ? _mm256_srli_epi16(w[v], 8) : _mm256_and_si256(w[v], low);
+                if (odd && v % 2 == 0) _mm_prefetch((const char *)block + g * 128 + c * 4 + 32 * (size_t)v + AHEAD, _MM_HINT_T0);
+            }
+            for (int i = 0; i < n; i++) {
+                __m256i xs = four_of(x->wide + ((size_t)i * blocks + b) * QUANT_BLOCK + g * 4 + 2 * (size_t)odd);
                 for (int v = 0; v < vectors; v++) {
-                    w[v] = load_bytes(block + g * 128 + c * 4 + 32 * (size_t)v);
-                    w[v] = odd ? _mm256_srli_epi16(w[v], 8) : _mm256_and_si256(w[v], low);
-                    if (n <= 2 && odd && v % 2 == 0) _mm_prefetch((const char *)block + g * 128 + c * 4 + 32 * (size_t)v + AHEAD, _MM_HINT_T0);
-                }
-                for (int i = 0; i < n; i++) {
-                    __m256i xs = four_of(x->wide + ((size_t)i * blocks + b) * QUANT_BLOCK + g * 4 + 2 * (size_t)odd);
-                    for (int v = 0; v < vectors; v++) {
-                        dot[i * vectors + v] = _mm256_add_epi32(dot[i * vectors + v], _mm256_madd_epi16(w[v], xs));
-                        KEEP(dot[i * vectors + v]);
-                    }
+                    dot[i * vectors + v] = _mm256_add_epi32(dot[i * vectors + v], _mm256_madd_epi16(w[v], xs));
+                    KEEP(dot[i * vectors + v]);
                 }
             }
-        for (int v = 0; v < vectors; v++) {
-            __m256 sw = load_halves(block + QUANT_Q8_SCALES + 2 * c + 16 * (size_t)v);
-            for (int i = 0; i < n; i++)
-                add_block(tile + (size_t)i * PACKED_BLOCK_PANEL + c + 8 * (size_t)v, dot[i * vectors + v], sw, x->scale[(size_t)i * blocks + b]);
         }
+    for (int v = 0; v < vectors; v++) {
+        __m256 sw = load_halves(block + QUANT_Q8_SCALES + 2 * c + 16 * (size_t)v);
+        for (int i = 0; i < n; i++)
+            add_block(tile + (size_t)i * PACKED_BLOCK_PANEL + c + 8 * (size_t)v, dot[i * vectors + v], sw, x->scale[(size_t)i * blocks + b]);
     }
 }
 
+/* Block by block, whatever turns a block takes: W is read once, from front to back. */
+INLINE void q8_blocks(const uint8_t *panel, size_t blocks, const struct quant_rows *x, const int n, const int vectors, float *tile) {
+    for (int i = 0; i < n * PACKED_BLOCK_PANEL; i += 8) _mm256_storeu_ps(tile + i, _mm256_setzero_ps());
+    for (size_t b = 0; b < blocks; b++)
+        for (size_t c = 0; c < PACKED_BLOCK_PANEL; c += 8 * (size_t)vectors) q8_part(panel + b * QUANT_Q8_BLOCK_SIZE, b, blocks, x, n, vectors, c, tile);
+}
+
 static void q8_avx2(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) {
-    if (n == 1) {
-        q8_part(panel, blocks, x, 1, 4, 0, tile);
-        return;
+    switch (n) {
+    case 1: q8_blocks(panel, blocks, x, 1, 4, tile); break;
+    case 2: q8_blocks(panel, blocks, x, 2, 4, tile); break;
+    case 3: q8_blocks(panel, blocks, x, 3, 2, tile); break;
+    case 4: q8_blocks(panel, blocks, x, 4, 2, tile); break;
+    case 5: q8_blocks(panel, blocks, x, 5, 2, tile); break;
+    default: q8_blocks(panel, blocks, x, 6, 2, tile); break;
     }
-    if (n == 2) {
-        q8_part(panel, blocks, x, 2, 4, 0, tile);
-        return;
-    }
-    for (size_t c = 0; c < PACKED_BLOCK_PANEL; c += 16) switch (n) {
-        case 3: q8_part(panel, blocks, x, 3, 2, c, tile); break;
-        case 4: q8_part(panel, blocks, x, 4, 2, c, tile); break;
-        case 5: q8_part(panel, blocks, x, 5, 2, c, tile); break;
-        default: q8_part(panel, blocks, x, 6, 2, c, tile); break;
-        }
 }
 
 /*
  * q4, q4m: halves of bytes are at most 15, so that eight vpmaddubsw (15 · 127 · 2 each) add up within 16 bits (30,480): two instructions
  * for 32 products, widened once a block.
  */
-INLINE void q4_part(const uint8_t *block, size_t blocks, const struct quant_rows *x, const bool minimum, const int n, const int vectors, size_t c,
+INLINE void q4_part(const uint8_t *block, size_t b, size_t blocks, const struct quant_rows *x, const bool minimum, const int n, const int vectors, size_t c,
                     float *tile) {
     const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-    const size_t block_size = minimum ? QUANT_Q4M_BLOCK_SIZE : QUANT_Q4_BLOCK_SIZE;
-    for (int i = 0; i < n; i++)
-        for (int v = 0; v < vectors; v++) _mm256_storeu_ps(tile + (size_t)i * PACKED_BLOCK_PANEL + c + 8 * (size_t)v, _mm256_setzero_ps());
-    for (size_t b = 0; b < blocks; b++, block += block_size) {
-        __m256i dot[12];
-        for (int i = 0; i < n * vectors; i++) dot[i] = _mm256_setzero_si256();
-        for (size_t g = 0; g < QUANT_BLOCK / 8; g++)
-            for (int high = 0; high < 2; high++) {
-                __m256i w[4];
-                for (int v = 0; v < vectors; v++) {
-                    w[v] = load_bytes(block + g * 128 + c * 4 + 32 * (size_t)v);
-                    w[v] = _mm256_and_si256(high ? _mm256_srli_epi16(w[v], 4) : w[v], low);
-                    if (n <= 2 && high && v % 2 == 0) _mm_prefetch((const char *)block + g * 128 + c * 4 + 32 * (size_t)v + AHEAD, _MM_HINT_T0);
-                }
-                for (int i = 0; i < n; i++) {
-                    __m256i xs = four_of(x->q + ((size_t)i * blocks + b) * QUANT_BLOCK + g * 4 + 16 * (size_t)high);
-                    for (int v = 0; v < vectors; v++) {
-                        dot[i * vectors + v] = _mm256_add_epi16(dot[i * vectors + v], _mm256_maddubs_epi16(w[v], xs));
-                        KEEP(dot[i * vectors + v]);
-                    }
-                }
+    __m256i dot[12];
+    for (int i = 0; i < n * vectors; i++) dot[i] = _mm256_setzero_si256();
+    for (size_t g = 0; g < QUANT_BLOCK / 8; g++)
+        for (int high = 0; high < 2; high++) {
+            __m256i w[4];
+            for (int v = 0; v < vectors; v++) {
+                w[v] = load_bytes(block + g * 128 + c * 4 + 32 * (size_t)v);
+                w[v] = _mm256_and_si256(high ? _mm256_srli_epi16(w[v], 4) : w[v], low);
+                if (high && v % 2 == 0) _mm_prefetch((const char *)block + g * 128 + c * 4 + 32 * (size_t)v + AHEAD, _MM_HINT_T0);
             }
-        for (int v = 0; v < vectors; v++) {
-            __m256 sw = load_halves(block + QUANT_Q4_SCALES + 2 * c + 16 * (size_t)v);
             for (int i = 0; i < n; i++) {
-                float *sums = tile + (size_t)i * PACKED_BLOCK_PANEL + c + 8 * (size_t)v;
-                __m256i whole = _mm256_madd_epi16(dot[i * vectors + v], ones);
-                if (!minimum) whole = _mm256_add_epi32(whole, _mm256_set1_epi32(x->correction[(size_t)i * blocks + b] / 16));
-                __m256 s = _mm256_mul_ps(sw, _mm256_set1_ps(x->scale[(size_t)i * blocks + b]));
-                __m256 sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), s, _mm256_loadu_ps(sums));
-                if (minimum) sum = _mm256_fmadd_ps(load_halves(block + QUANT_Q4_MINIMA + 2 * c + 16 * (size_t)v), _mm256_set1_ps(x->total[(size_t)i * blocks + b]), sum);
-                _mm256_storeu_ps(sums, sum);
+                __m256i xs = four_of(x->q + ((size_t)i * blocks + b) * QUANT_BLOCK + g * 4 + 16 * (size_t)high);
+                for (int v = 0; v < vectors; v++) {
+                    dot[i * vectors + v] = _mm256_add_epi16(dot[i * vectors + v], _mm256_maddubs_epi16(w[v], xs));
+                    KEEP(dot[i * vectors + v]);
+                }
             }
+        }
+    for (int v = 0; v < vectors; v++) {
+        __m256 sw = load_halves(block + QUANT_Q4_SCALES + 2 * c + 16 * (size_t)v);
+        for (int i = 0; i < n; i++) {
+            float *sums = tile + (size_t)i * PACKED_BLOCK_PANEL + c + 8 * (size_t)v;
+            __m256i whole = _mm256_madd_epi16(dot[i * vectors + v], ones);
+            if (!minimum) whole = _mm256_add_epi32(whole, _mm256_set1_epi32(x->correction[(size_t)i * blocks + b] / 16));
+            __m256 s = _mm256_mul_ps(sw, _mm256_set1_ps(x->scale[(size_t)i * blocks + b]));
+            __m256 sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), s, _mm256_loadu_ps(sums));
+            if (minimum) sum = _mm256_fmadd_ps(load_halves(block + QUANT_Q4_MINIMA + 2 * c + 16 * (size_t)v), _mm256_set1_ps(x->total[(size_t)i * blocks + b]), sum);
+            _mm256_storeu_ps(sums, sum);
         }
     }
 }
 
+INLINE void q4_blocks(const uint8_t *panel, size_t blocks, const struct quant_rows *x, const bool minimum, const int n, const int vectors, float *tile) {
+    const size_t block_size = minimum ? QUANT_Q4M_BLOCK_SIZE : QUANT_Q4_BLOCK_SIZE;
+    for (int i = 0; i < n * PACKED_BLOCK_PANEL; i += 8) _mm256_storeu_ps(tile + i, _mm256_setzero_ps());
+    for (size_t b = 0; b < blocks; b++)
+        for (size_t c = 0; c < PACKED_BLOCK_PANEL; c += 8 * (size_t)vectors) q4_part(panel + b * block_size, b, blocks, x, minimum, n, vectors, c, tile);
+}
+
 INLINE void q4_any(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile, const bool minimum) {
-    if (n == 1) {
-        q4_part(panel, blocks, x, minimum, 1, 4, 0, tile);
-        return;
+    switch (n) {
+    case 1: q4_blocks(panel, blocks, x, minimum, 1, 4, tile); break;
+    case 2: q4_blocks(panel, blocks, x, minimum, 2, 4, tile); break;
+    case 3: q4_blocks(panel, blocks, x, minimum, 3, 2, tile); break;
+    case 4: q4_blocks(panel, blocks, x, minimum, 4, 2, tile); break;
+    case 5: q4_blocks(panel, blocks, x, minimum, 5, 2, tile); break;
+    default: q4_blocks(panel, blocks, x, minimum, 6, 2, tile); break;
     }
-    if (n == 2) {
-        q4_part(panel, blocks, x, minimum, 2, 4, 0, tile);
-        return;
-    }
-    for (size_t c = 0; c < PACKED_BLOCK_PANEL; c += 16) switch (n) {
-        case 3: q4_part(panel, blocks, x, minimum, 3, 2, c, tile); break;
-        case 4: q4_part(panel, blocks, x, minimum, 4, 2, c, tile); break;
-        case 5: q4_part(panel, blocks, x, minimum, 5, 2, c, tile); break;
-        default: q4_part(panel, blocks, x, minimum, 6, 2, c, tile); break;
-        }
 }
 void quant_q4_avx2(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { q4_any(panel, blocks, x, n, tile, false); }
 void quant_q4m_avx2(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { q4_any(panel, blocks, x, n, tile, true); }

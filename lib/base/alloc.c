@@ -2,8 +2,11 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/error.h"
+
+enum { PAGE = 4096, HUGE_PAGE = 2 << 20, HUGE_WORTH = 2 * HUGE_PAGE }; /* below, the ends that stay on small pages are the larger part */
 
 static _Thread_local uint64_t asked, fail_from;
 
@@ -42,7 +45,12 @@ char *mem_strdup(const char *s) {
 
 void *mem_alloc_aligned(size_t size) {
     void *memory = NULL;
-    return refused() || posix_memalign(&memory, 64, size ? size : 1) ? NULL : memory;
+    return refused() || posix_memalign(&memory, size >= HUGE_WORTH ? HUGE_PAGE : 64, size ? size : 1) ? NULL : memory;
+}
+
+void mem_prefer_huge(void *memory, size_t size) {
+    uintptr_t from = ((uintptr_t)memory + PAGE - 1) & ~(uintptr_t)(PAGE - 1), to = ((uintptr_t)memory + size) & ~(uintptr_t)(PAGE - 1);
+    if (size >= HUGE_WORTH && to > from) (void)madvise((void *)from, to - from, MADV_HUGEPAGE);
 }
 
 int array_reserve(void *array_pointer, size_t *capacity, size_t need, size_t size) {

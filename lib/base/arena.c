@@ -50,6 +50,7 @@ static void *take(struct arena *a, size_t size, size_t align) {
         if (want > BLOCK_MAX) want = BLOCK_MAX;
         if (want < size) want = size;
         if (!size_add(want, sizeof(struct arena_block), &total) || !(b = mem_alloc_aligned(total))) return NULL;
+        mem_prefer_huge(b, total);
         b->size = want;
         b->used = 0;
         /* What is nearly full goes behind what has room: a large piece must not hide a half-empty block. */
@@ -75,6 +76,8 @@ static void *take_zeroed(struct arena *a, size_t size, size_t align) {
 
 void *arena_alloc(struct arena *a, size_t size) { return take_zeroed(a, size, 16); }
 void *arena_alloc_aligned(struct arena *a, size_t size) { return take_zeroed(a, size, 64); }
+
+void *arena_alloc_raw(struct arena *a, size_t size) { return take(a, size ? size : 1, 16); }
 
 void *arena_calloc(struct arena *a, size_t count, size_t size) {
     size_t total;

@@ -32,7 +32,8 @@ int file_read(const char *path, struct buf *out, struct error *err) {
     if (!r && S_ISDIR(st.st_mode)) r = error_errno(err, EISDIR, "%s", path);
     if (!r && S_ISREG(st.st_mode) && (uint64_t)st.st_size > buf_room(out))
         r = error_set(err, E_TOO_LARGE, "%s has %lld bytes: at most %zu are read", path, (long long)st.st_size, buf_room(out));
-    size_t want = !r && S_ISREG(st.st_mode) ? (size_t)st.st_size : 0;
+    /* One more than it has: then the read that finds the end needs no further room, for which a large buffer would double. */
+    size_t want = !r && S_ISREG(st.st_mode) ? (size_t)st.st_size + 1 : 0;
     while (!r) {
         room = want > out->len - before ? want - (out->len - before) : 4096;
         if (room > buf_room(out)) room = buf_room(out);
@@ -41,6 +42,7 @@ int file_read(const char *path, struct buf *out, struct error *err) {
             r = error_set(err, E_NOMEM, "%s: no memory for its contents", path);
             break;
         }
+        if (out->len == before) mem_prefer_huge(to, room);
         ssize_t n = read(fd, to, room ? room : 1);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) r = error_errno(err, errno, "%s", path);

@@ -8,6 +8,8 @@
 #include "base/alloc.h"
 #include "base/error.h"
 
+enum { FIND_SHORT = 64 };
+
 static char lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c; }
 static bool digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -29,6 +31,12 @@ ptrdiff_t span_find_char(struct span s, char c) {
 ptrdiff_t span_find(struct span s, struct span needle) {
     if (!needle.len) return 0;
     if (needle.len > s.len) return -1;
+    if (s.len < FIND_SHORT) { /* memmem makes itself ready for more */
+        const char *end = s.data + (s.len - needle.len) + 1;
+        for (const char *p = s.data; p < end && (p = memchr(p, needle.data[0], (size_t)(end - p))); p++)
+            if (memcmp(p, needle.data, needle.len) == 0) return p - s.data;
+        return -1;
+    }
     const char *p = memmem(s.data, s.len, needle.data, needle.len);
     return p ? p - s.data : -1;
 }
@@ -122,7 +130,7 @@ char *span_dup(struct span s) {
     return p ? span_copy(p, s.len + 1, s) : NULL;
 }
 
-size_t span_utf8_decode(struct span s, uint32_t *code_point) {
+static inline size_t decode(struct span s, uint32_t *code_point) {
     if (!s.len) return 0;
     const unsigned char *p = (const unsigned char *)s.data;
     uint32_t c = p[0];
@@ -142,19 +150,22 @@ size_t span_utf8_decode(struct span s, uint32_t *code_point) {
     *code_point = c;
     return n;
 }
+size_t span_utf8_decode(struct span s, uint32_t *code_point) { return decode(s, code_point); }
 
 bool span_is_utf8(struct span s) {
     uint32_t c;
     while (s.len) {
-        if (s.len >= 8) { /* eight ASCII bytes at once */
-            uint64_t word;
-            memcpy(&word, s.data, 8);
-            if (!(word & 0x8080808080808080u)) {
-                s = (struct span){s.data + 8, s.len - 8};
+        if (s.len >= 16) { /* ASCII bytes at once: what there is of them before the next other one */
+            uint64_t words[2];
+            memcpy(words, s.data, 16);
+            if (!((words[0] | words[1]) & 0x8080808080808080u)) {
+                s = (struct span){s.data + 16, s.len - 16};
                 continue;
             }
         }
-        size_t n = span_utf8_decode(s, &c);
+        while (s.len && (unsigned char)s.data[0] < 0x80) s = (struct span){s.data + 1, s.len - 1};
+        if (!s.len) break;
+        size_t n = decode(s, &c);
         if (!n) return false;
         s = (struct span){s.data + n, s.len - n};
     }

@@ -16,15 +16,19 @@ static uint64_t mix(uint64_t x) {
     return x ^ (x >> 32);
 }
 
+static uint64_t merge_key(const struct bpe_merge *m) { return ((uint64_t)m->left << 32 | m->right) + 1; }
+
 int bpe_index(struct bpe *m, struct arena *arena) {
     size_t slots = 16;
     while (slots < (size_t)m->merge_count * 2) slots *= 2;
     m->mask = slots - 1;
     m->slots = arena_calloc(arena, slots, sizeof m->slots[0]);
     if (!m->slots) return E_NOMEM;
+    enum { AHEAD = 16 }; /* merges whose slots are on their way: the table is larger than the caches */
     for (uint32_t rank = 0; rank < m->merge_count; rank++) {
-        uint64_t key = ((uint64_t)m->merges[rank].left << 32 | m->merges[rank].right) + 1;
+        uint64_t key = merge_key(&m->merges[rank]);
         size_t i = mix(key) & m->mask;
+        if (rank + AHEAD < m->merge_count) __builtin_prefetch(&m->slots[mix(merge_key(&m->merges[rank + AHEAD])) & m->mask], 1);
         while (m->slots[i].key && m->slots[i].key != key) i = (i + 1) & m->mask;
         /* A pair that is listed twice has its last rank, as in the reference implementation's map. */
         m->slots[i] = (struct bpe_slot){key, rank};

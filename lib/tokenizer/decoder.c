@@ -169,11 +169,19 @@ static struct span strip(const struct decoder_step *s, struct span text) {
     return text;
 }
 
-int decoder_shown(const struct tokenizer *t, uint32_t id, struct buf *out) {
+void decoder_scratch_init(struct decoder_scratch *s) {
+    buf_init(&s->a, DECODED_MAX);
+    buf_init(&s->b, DECODED_MAX);
+}
+void decoder_scratch_fini(struct decoder_scratch *s) {
+    buf_fini(&s->a);
+    buf_fini(&s->b);
+}
+
+int decoder_shown(const struct tokenizer *t, uint32_t id, struct decoder_scratch *scratch, struct buf *out) {
     const struct decoder *d = &t->decoder;
-    struct buf a, b;
-    buf_init(&a, DECODED_MAX);
-    buf_init(&b, DECODED_MAX);
+    struct buf a = scratch->a, b = scratch->b;
+    buf_clear(&a);
     struct span text = tokenizer_entry_text(t, id, &a);
     if (buf_span(&a).data != text.data) buf_append_span(&a, text);
     int r = a.failed;
@@ -210,8 +218,7 @@ int decoder_shown(const struct tokenizer *t, uint32_t id, struct buf *out) {
         b = swap;
     }
     if (!r) r = buf_append_span(out, buf_span(&a));
-    buf_fini(&a);
-    buf_fini(&b);
+    *scratch = (struct decoder_scratch){a, b};
     return r;
 }
 

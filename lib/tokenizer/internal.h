@@ -308,8 +308,13 @@ struct decoder {
     bool plain; /* ByteLevel alone over entries that are bytes */
 };
 int decoder_parse(const struct json *v, bool byte_level, const struct keep *keep, struct decoder *d, struct error *err);
-/* What a token in the middle of a text gives; appended. */
-int decoder_shown(const struct tokenizer *t, uint32_t id, struct buf *out);
+/* What a token in the middle of a text gives; appended. The scratch is the caller's, for all of its tokens. */
+struct decoder_scratch {
+    struct buf a, b;
+};
+void decoder_scratch_init(struct decoder_scratch *s);
+void decoder_scratch_fini(struct decoder_scratch *s);
+int decoder_shown(const struct tokenizer *t, uint32_t id, struct decoder_scratch *scratch, struct buf *out);
 int byte_token(struct span text); /* the byte of <0xNN>, -1 where it is none */
 
 /* ---- the tokenizer (tokenizer.c, tokenizer_file.c) ---- */
@@ -319,8 +324,9 @@ struct token_entry {
     struct span shown; /* what it gives in a text; data NULL: its bytes */
     bool present, special, raw, in_model; /* raw: bytes are the file's text, which is not of the alphabet; in_model: an entry of the model's vocabulary */
 };
-struct token_slot {
-    uint32_t tag, id; /* id + 1; 0 is free */
+struct token_slot { /* what tells a token without a look at its entry, which is a cache line more */
+    const char *data;
+    uint32_t tag, id; /* tag: of the hash, whether raw, and the length up to 255; id + 1; 0 is free */
 };
 struct tokenizer {
     struct arena arena;

@@ -47,25 +47,51 @@ void tokenizer_free(struct tokenizer *t) {
 
 static int no_memory(struct error *err) { return error_set(err, E_NOMEM, "no memory for the tokenizer"); }
 
+/* Up to eight bytes as a number that with their count is no others'. Loads of fixed sizes: a copy of n bytes is a call. */
+static inline uint64_t load_short(const char *p, size_t n) {
+    uint32_t a, b;
+    if (n < 4) return n ? (uint64_t)(uint8_t)p[0] << 16 | (uint64_t)(uint8_t)p[n / 2] << 8 | (uint8_t)p[n - 1] : 0;
+    memcpy(&a, p, 4);
+    memcpy(&b, p + n - 4, 4);
+    return (uint64_t)b << 32 | a;
+}
+static inline uint64_t load_eight(const char *p) {
+    uint64_t x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
 static inline uint64_t hash_bytes(const char *p, size_t n) {
-    uint64_t h = n * 0x9E3779B97F4A7C15u, x;
-    for (; n >= 8; p += 8, n -= 8) {
-        memcpy(&x, p, 8);
-        h = (h ^ x) * 0xFF51AFD7ED558CCDu;
+    uint64_t h = n * 0x9E3779B97F4A7C15u;
+    for (; n > 8; p += 8, n -= 8) {
+        h = (h ^ load_eight(p)) * 0xFF51AFD7ED558CCDu;
         h ^= h >> 32;
     }
-    x = 0;
-    if (n) memcpy(&x, p, n);
-    h = (h ^ x) * 0xFF51AFD7ED558CCDu;
+    h = (h ^ load_short(p, n)) * 0xFF51AFD7ED558CCDu;
     return h ^ h >> 32;
 }
 
+/* Of texts of a few bytes, where a call would be most of it. */
+static inline bool same_bytes(const char *a, const char *b, size_t n) {
+    if (n <= 8) return load_short(a, n) == load_short(b, n);
+    if (n > 32) return memcmp(a, b, n) == 0;
+    for (size_t i = 0; i + 8 < n; i += 8)
+        if (load_eight(a + i) != load_eight(b + i)) return false;
+    return load_eight(a + n - 8) == load_eight(b + n - 8);
+}
+
+static inline uint32_t slot_tag(uint64_t h, bool raw, size_t len) {
+    return (uint32_t)(h >> 41) << 9 | (uint32_t)raw << 8 | (uint32_t)(len < 255 ? len : 255);
+}
+static inline bool slot_is(const struct tokenizer *t, const struct token_slot *s, struct span bytes, uint32_t tag) {
+    if (s->tag != tag || (bytes.len >= 255 && t->entries[s->id - 1].bytes.len != bytes.len)) return false;
+    return same_bytes(s->data, bytes.data, bytes.len);
+}
+
 static inline uint32_t find_hashed(const struct tokenizer *t, struct span bytes, bool raw, uint64_t h) {
-    for (size_t i = h & t->by_bytes_mask; t->by_bytes[i].id; i = (i + 1) & t->by_bytes_mask) {
-        if (t->by_bytes[i].tag != (uint32_t)(h >> 32)) continue;
-        const struct token_entry *e = &t->entries[t->by_bytes[i].id - 1];
-        if (e->raw == raw && span_eq(e->bytes, bytes)) return t->by_bytes[i].id - 1;
-    }
+    uint32_t tag = slot_tag(h, raw, bytes.len);
+    for (size_t i = h & t->by_bytes_mask; t->by_bytes[i].id; i = (i + 1) & t->by_bytes_mask)
+        if (slot_is(t, &t->by_bytes[i], bytes, tag)) return t->by_bytes[i].id - 1;
     return TOKEN_NONE;
 }
 uint32_t tokenizer_find_entry(const struct tokenizer *t, struct span bytes, bool raw) { return find_hashed(t, bytes, raw, hash_bytes(bytes.data, bytes.len)); }
@@ -76,11 +102,7 @@ void tokenizer_find_entries(const struct tokenizer *t, struct token_key *keys, s
     }
     for (size_t k = 0; k < count; k++) {
         const struct token_slot *slot = &t->by_bytes[keys[k].hash & t->by_bytes_mask];
-        if (slot->id) __builtin_prefetch(&t->entries[slot->id - 1]);
-    }
-    for (size_t k = 0; k < count; k++) {
-        const struct token_slot *slot = &t->by_bytes[keys[k].hash & t->by_bytes_mask];
-        if (slot->id) __builtin_prefetch(t->entries[slot->id - 1].bytes.data);
+        if (slot->id) __builtin_prefetch(slot->data);
     }
     for (size_t k = 0; k < count; k++) keys[k].id = find_hashed(t, keys[k].bytes, keys[k].raw, keys[k].hash);
 }
@@ -101,14 +123,12 @@ int tokenizer_index(struct tokenizer *t, bool unique, struct error *err) {
         int byte = usable ? byte_token(e->bytes) : -1;
         if (byte >= 0 && t->byte_ids[byte] == TOKEN_NONE) t->byte_ids[byte] = id;
         uint64_t h = hash_bytes(e->bytes.data, e->bytes.len);
+        uint32_t tag = slot_tag(h, e->raw, e->bytes.len);
         size_t i = h & t->by_bytes_mask;
-        for (; t->by_bytes[i].id; i = (i + 1) & t->by_bytes_mask) {
-            if (!unique || t->by_bytes[i].tag != (uint32_t)(h >> 32)) continue;
-            const struct token_entry *other = &t->entries[t->by_bytes[i].id - 1];
-            if (other->raw == e->raw && span_eq(other->bytes, e->bytes))
+        for (; t->by_bytes[i].id; i = (i + 1) & t->by_bytes_mask)
+            if (unique && slot_is(t, &t->by_bytes[i], e->bytes, tag))
                 return error_set(err, E_INVALID, "model.vocab: a token comes twice, as %u and %u", id, t->by_bytes[i].id - 1);
-        }
-        t->by_bytes[i] = (struct token_slot){(uint32_t)(h >> 32), id + 1};
+        t->by_bytes[i] = (struct token_slot){e->bytes.data, tag, id + 1};
     }
     return 0;
 }

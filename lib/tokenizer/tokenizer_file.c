@@ -160,7 +160,7 @@ static int read_vocab(struct reading *g, struct span vocab, const struct json *a
     size_t contents = 0;
     for (size_t i = 0; i < json_size(added); i++) contents += json_string(json_get(json_at(added, i), "content")).len;
     g->blob_size = vocab.len + contents;
-    g->blob = arena_alloc(&t->arena, g->blob_size + 1);
+    g->blob = arena_alloc_raw(&t->arena, g->blob_size + 1);
     if (!g->blob) return no_memory(err);
     int r = t->model == MODEL_UNIGRAM ? read_vocab_list(g, vocab) : read_vocab_object(g, vocab);
     if (r) return r;
@@ -467,15 +467,18 @@ static int keep_json(struct tokenizer *t, const struct json *v, struct span *kep
 static int show_tokens(struct tokenizer *t, struct error *err) {
     if (t->decoder.plain) return 0;
     struct buf shown;
+    struct decoder_scratch scratch;
     size_t at = 0;
     int r = 0;
     buf_init(&shown, OUT_MAX);
     uint32_t *ends = mem_calloc((size_t)t->entry_count + 1, sizeof ends[0]);
     if (!ends) return no_memory(err);
+    decoder_scratch_init(&scratch);
     for (uint32_t id = 0; !r && id < t->entry_count; id++) {
-        if (t->entries[id].present) r = decoder_shown(t, id, &shown);
+        if (t->entries[id].present) r = decoder_shown(t, id, &scratch, &shown);
         ends[id] = (uint32_t)shown.len;
     }
+    decoder_scratch_fini(&scratch);
     struct span all = r ? (struct span){NULL, 0} : arena_span(&t->arena, buf_span(&shown));
     for (uint32_t id = 0; all.data && id < t->entry_count; id++) {
         if (t->entries[id].present) t->entries[id].shown = span_sub(all, at, ends[id] - at);
@@ -542,14 +545,12 @@ int tokenizer_parse(struct span text, struct tokenizer **out, struct error *err)
 }
 
 int tokenizer_load(const char *path, struct tokenizer **t, struct error *err) {
-    struct buf text;
-    buf_init(&text, FILE_MAX);
-    int r = file_read(path, &text, err);
-    if (!r) {
-        r = tokenizer_parse(buf_span(&text), t, err);
-        if (r) error_prefix(err, "%s", path);
-    }
-    buf_fini(&text);
+    struct file_map map; /* not a copy: of 33 MB it takes longer than reading the merges */
+    int r = file_map_open(&map, path, err);
+    if (r) return r;
+    r = tokenizer_parse(span_of(map.data, map.len), t, err);
+    if (r) error_prefix(err, "%s", path);
+    file_map_close(&map);
     return r;
 }
 

@@ -1,6 +1,7 @@
 #include "test.h"
 
 #include "base/json.h"
+#include "base/json_reader.h"
 #include "base/random.h"
 
 /* Each text and what it reads as, written out again; NULL where it is refused, with a part of the message. */
@@ -223,6 +224,36 @@ static void against_jansson(void **state) {
     assert_true(accepted > 1000);
 }
 
+/* The reader goes over white space and strings eight bytes at a time: every place in such a step, against the parser. */
+static void reader_against_parser(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *text;
+    } special[] = {{"nothing", ""}, {"an escaped quote", "\\\""}, {"a backslash", "\\\\"}, {"a newline", "\\n"}, {"a pair", "\\ud83d\\ude00"}, {"two bytes", "\xC3\xA9"},
+                   {"three bytes", "\xE2\x96\x81"}, {"DEL", "\x7F"}, {"a raw control character", "\x1F"}, {"a raw tab", "\t"}, {"a bad escape", "\\x"}, {"half a pair", "\\ud83d"}};
+    for (size_t c = 0; c < sizeof special / sizeof special[0]; c++)
+        for (int indent = 0; indent <= 18; indent++)
+            for (int before = 0; before <= 18; before++) {
+                char text[128], room[128];
+                int n = snprintf(text, sizeof text, "{\n%*s\"k\"%*s:%*s\"%.*s%saaaa\" \n\t\r }", indent, "", indent % 9, "", before, "", before, "bbbbbbbbbbbbbbbbbbbb", special[c].text);
+                assert_true(n > 0 && n < (int)sizeof text);
+                struct json *root = NULL;
+                struct json_reader r;
+                struct span key = {NULL, 0}, value = {NULL, 0}, whole = {NULL, 0};
+                bool valid = json_parse(span_str(text), &root, NULL) == 0;
+                json_reader_init(&r, span_str(text));
+                bool skipped = json_reader_skip(&r, &whole, NULL) == 0 && json_reader_end(&r, NULL) == 0;
+                CHECK(skipped == valid, "%s, %d, %d: skipped %d, parsed %d", special[c].name, indent, before, skipped, valid);
+                CHECK(!valid || span_eq_str(whole, text), "%s, %d, %d: skipped \"%.*s\"", special[c].name, indent, before, SPAN_ARG(whole));
+                json_reader_init(&r, span_str(text));
+                bool read = json_reader_enter(&r, '{', NULL) == 0 && json_reader_key(&r, room, sizeof room, &key, NULL) == 1 && span_eq_str(key, "k") &&
+                            json_reader_string(&r, room, sizeof room, &value, NULL) == 0 && json_reader_key(&r, room, 0, &key, NULL) == 0 && json_reader_end(&r, NULL) == 0;
+                CHECK(read == valid, "%s, %d, %d: read %d, parsed %d", special[c].name, indent, before, read, valid);
+                CHECK(!valid || span_eq(value, json_string(json_get(root, "k"))), "%s, %d, %d: \"%.*s\"", special[c].name, indent, before, SPAN_ARG(value));
+                json_free(root);
+            }
+}
+
 static void without_memory(void **state) {
     (void)state;
     struct span text = SPAN("{\"a\":[1,2,3,4,5,6,7,8,9,10,11],\"b\":{\"c\\n\":\"d\\u0041\"},\"1\":0,\"2\":0,\"3\":0,\"4\":0,\"5\":0,\"6\":0,\"7\":0,\"8\":0}");
@@ -245,6 +276,7 @@ static void without_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(json_texts), cmocka_unit_test(yaml_texts), cmocka_unit_test(depth),         cmocka_unit_test(accessors),
-                                       cmocka_unit_test(writer),     cmocka_unit_test(against_jansson), cmocka_unit_test(without_memory)};
+                                       cmocka_unit_test(writer),     cmocka_unit_test(against_jansson), cmocka_unit_test(reader_against_parser),
+                                       cmocka_unit_test(without_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

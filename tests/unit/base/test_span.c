@@ -89,6 +89,14 @@ static void pieces(void **state) {
     assert_int_equal(span_trim(SPAN(" \n")).len, 0);
     assert_int_equal(span_find(SPAN("abcabd"), SPAN("abd")), 3);
     assert_int_equal(span_find(SPAN("ab"), SPAN("abc")), -1);
+    char hay[200];
+    memset(hay, 'a', sizeof hay);
+    for (size_t len = 2; len <= sizeof hay; len += 3) { /* short ones and long ones are found in two ways */
+        hay[len - 1] = 'b';
+        CHECK(span_find(span_of(hay, len), SPAN("ab")) == (ptrdiff_t)len - 2, "%zu", len);
+        CHECK(span_find(span_of(hay, len - 1), SPAN("ab")) == -1, "%zu", len);
+        hay[len - 1] = 'a';
+    }
     assert_int_equal(span_find(SPAN("ab"), SPAN("")), 0);
     assert_int_equal(span_find_char((struct span){NULL, 0}, 'x'), -1);
     assert_true(span_starts(SPAN("abc"), SPAN("ab")) && span_ends(SPAN("abc"), SPAN("bc")) && !span_starts(SPAN("a"), SPAN("ab")));

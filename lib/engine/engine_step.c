@@ -234,7 +234,7 @@ static void sample_output(void *arg, size_t i, int thread) {
             sampler_logprobs(logits, next, l->top_count, s, &l->logprob, l->top);
             o->logprob = l->logprob;
         } else {
-            o->logprob = (float)((double)logits[next] - sampler_log_sum(logits, s->vocab, s->values));
+            o->logprob = (float)((double)logits[next] - sampler_log_sum(logits, s));
         }
         o->token = sampler_argmax(logits, s->vocab);
         return;

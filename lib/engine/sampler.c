@@ -6,6 +6,14 @@
 #include "base/random.h"
 #include "tensor/kernels.h"
 
+enum {
+    BLOCK = 64,          /* logits whose highest is known */
+    CHUNK = 8 * BLOCK,   /* weights that are made together, while they are in the first cache */
+    LIKELY = 256,        /* of a distribution, those that mostly hold its share top_p */
+    BINS = 1024,         /* of weights, where these do not: 32 to a factor of e, the last one for all that is below */
+    BINS_PER_E = 32,
+};
+
 void sampler_params_default(struct sampler_params *p) {
     *p = (struct sampler_params){.temperature = 1, .top_p = 1, .repetition_penalty = 1, .typical_p = 1, .dry_base = 1.75, .dry_allowed_length = 2, .xtc_threshold = 0.1, .mirostat_tau = 5, .mirostat_eta = 0.1};
 }
@@ -97,12 +105,16 @@ int sampler_counts_add(struct sampler_counts *c, uint32_t token) {
 
 /* --- order --- */
 
+static uint32_t blocks_of(uint32_t vocab) { return (uint32_t)(((uint64_t)vocab + BLOCK - 1) / BLOCK); }
+
 int sampler_scratch_init(struct sampler_scratch *s, uint32_t vocab) {
     *s = (struct sampler_scratch){.vocab = vocab};
-    s->candidates = mem_calloc(vocab, sizeof *s->candidates);
+    s->candidates = mem_calloc((size_t)vocab + 1, sizeof *s->candidates);
     s->values = mem_calloc(vocab, sizeof *s->values);
+    s->maxima = mem_calloc(blocks_of(vocab), sizeof *s->maxima);
+    s->sums = mem_calloc(blocks_of(vocab), sizeof *s->sums);
     s->raw = mem_calloc(vocab, sizeof *s->raw);
-    if (s->candidates && s->values && s->raw) return 0;
+    if (s->candidates && s->values && s->maxima && s->sums && s->raw) return 0;
     sampler_scratch_fini(s);
     return E_NOMEM;
 }
@@ -110,6 +122,8 @@ int sampler_scratch_init(struct sampler_scratch *s, uint32_t vocab) {
 void sampler_scratch_fini(struct sampler_scratch *s) {
     mem_free(s->candidates);
     mem_free(s->values);
+    mem_free(s->maxima);
+    mem_free(s->sums);
     mem_free(s->raw);
     *s = (struct sampler_scratch){0};
 }
@@ -160,8 +174,68 @@ static void sort_first(struct sampler_candidate *c, size_t n, size_t k) {
     qsort(c, k < n ? k : n, sizeof *c, compare_candidates);
 }
 
+/* --- passes over all logits --- */
+
 static void fill_candidates(struct sampler_scratch *s, const float *logits) {
     for (uint32_t i = 0; i < s->vocab; i++) s->candidates[i] = (struct sampler_candidate){logits[i], i};
+}
+
+/* The highest of each block; returns the highest of all. */
+static float block_maxima(const float *logits, struct sampler_scratch *s) {
+    for (uint32_t b = 0, from = 0; from < s->vocab; b++, from += BLOCK) s->maxima[b] = kernels()->max(logits + from, s->vocab - from < BLOCK ? s->vocab - from : BLOCK);
+    return kernels()->max(s->maxima, blocks_of(s->vocab));
+}
+
+/* The k-th highest of the blocks' maxima: at least k logits are at or above it. -inf where there are fewer blocks. */
+static float maximum_of_rank(struct sampler_scratch *s, uint32_t k) {
+    uint32_t n = blocks_of(s->vocab);
+    float least = INFINITY;
+    if (k > n) return -INFINITY;
+    for (uint32_t b = 0; b < n; b++) s->candidates[b] = (struct sampler_candidate){s->maxima[b], b};
+    select_first(s->candidates, n, k);
+    for (uint32_t i = 0; i < k; i++) least = s->candidates[i].logit < least ? s->candidates[i].logit : least;
+    return least;
+}
+
+/* Candidates: the logits at or above `least`, in order of ids. Returns how many. */
+static size_t collect(const float *logits, float least, struct sampler_scratch *s) {
+    size_t n = 0;
+    for (uint32_t b = 0, from = 0; from < s->vocab; b++, from += BLOCK) {
+        if (s->maxima[b] < least) continue;
+        uint32_t end = s->vocab - from < BLOCK ? s->vocab : from + BLOCK;
+        for (uint32_t i = from; i < end; i++) {
+            s->candidates[n] = (struct sampler_candidate){logits[i], i};
+            n += logits[i] >= least;
+        }
+    }
+    return n;
+}
+
+/* In four sums, that vectors can hold. */
+static double sum_of(const float *x, size_t n) {
+    double a[4] = {0};
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        for (size_t k = 0; k < 4; k++) a[k] += (double)x[i + k];
+    for (; i < n; i++) a[0] += (double)x[i];
+    return (a[0] + a[1]) + (a[2] + a[3]);
+}
+
+/* 1 / temperature as weights use it; of one that is nearly 0 nothing is left but the highest, and 0 · inf must not come to be. */
+static float inverse(double temperature) { return temperature > 1e-30 ? (float)(1 / temperature) : 1e30f; }
+
+/* values = e^((logits - max) / temperature), with the sum of each block; returns the sum of all. */
+static double weigh(const float *logits, float max, double temperature, struct sampler_scratch *s) {
+    float factor = inverse(temperature);
+    double total = 0;
+    for (uint32_t from = 0; from < s->vocab; from += CHUNK) {
+        uint32_t n = s->vocab - from < CHUNK ? s->vocab - from : CHUNK;
+        float *x = s->values + from;
+        for (uint32_t i = 0; i < n; i++) x[i] = (logits[from + i] - max) * factor;
+        kernels()->exp(x, x, n);
+        for (uint32_t at = 0; at < n; at += BLOCK) total += s->sums[(from + at) / BLOCK] = sum_of(x + at, n - at < BLOCK ? n - at : BLOCK);
+    }
+    return total;
 }
 
 uint32_t sampler_argmax(const float *logits, uint32_t vocab) {
@@ -171,23 +245,25 @@ uint32_t sampler_argmax(const float *logits, uint32_t vocab) {
     return i;
 }
 
-double sampler_log_sum(const float *logits, uint32_t vocab, float *values) {
-    float max = kernels()->max(logits, vocab);
-    for (uint32_t i = 0; i < vocab; i++) values[i] = logits[i] - max;
-    kernels()->exp(values, values, vocab);
-    double sum = 0;
-    for (uint32_t i = 0; i < vocab; i++) sum += (double)values[i];
-    return (double)max + log(sum);
+double sampler_log_sum(const float *logits, struct sampler_scratch *s) {
+    float max = kernels()->max(logits, s->vocab);
+    return (double)max + log(weigh(logits, max, 1, s));
 }
 
 void sampler_top(const float *logits, uint32_t k, struct sampler_scratch *s, struct sampler_candidate *out) {
-    fill_candidates(s, logits);
-    sort_first(s->candidates, s->vocab, k);
-    memcpy(out, s->candidates, (k < s->vocab ? k : s->vocab) * sizeof *out);
+    size_t want = k < s->vocab ? k : s->vocab, n;
+    block_maxima(logits, s);
+    n = collect(logits, maximum_of_rank(s, k), s);
+    if (n < want) { /* some are no numbers: they have a place too */
+        fill_candidates(s, logits);
+        n = s->vocab;
+    }
+    sort_first(s->candidates, n, want);
+    memcpy(out, s->candidates, want * sizeof *out);
 }
 
 void sampler_logprobs(const float *logits, uint32_t token, uint32_t top, struct sampler_scratch *s, float *chosen, struct sampler_logprob *out) {
-    double log_sum = sampler_log_sum(logits, s->vocab, s->values);
+    double log_sum = sampler_log_sum(logits, s);
     *chosen = (float)((double)logits[token] - log_sum);
     if (top == 0) return;
     struct sampler_candidate best[SAMPLER_TOP_LOGPROBS_MAX];
@@ -231,12 +307,34 @@ static size_t pick(const float *values, size_t n, double total, double u) {
     return last; /* rounding left the target at the end */
 }
 
+/* As pick, of all values by the sums of their blocks. */
+static uint32_t pick_of_all(const struct sampler_scratch *s, double total, double u) {
+    double target = u * total, sum = 0;
+    uint32_t last = 0;
+    for (uint32_t b = 0, from = 0; from < s->vocab; b++, from += BLOCK) {
+        uint32_t end = s->vocab - from < BLOCK ? s->vocab : from + BLOCK;
+        if (s->sums[b] <= 0) continue;
+        if (sum + s->sums[b] <= target && end < s->vocab) {
+            sum += s->sums[b];
+            last = from;
+            continue;
+        }
+        for (uint32_t i = from; i < end; i++) {
+            if (s->values[i] <= 0) continue;
+            sum += (double)s->values[i];
+            last = i;
+            if (sum > target) return i;
+        }
+    }
+    while (s->values[last] <= 0) last++; /* rounding left the target at the end */
+    return last;
+}
+
 static double weights_of(const struct sampler_candidate *c, size_t n, float max, double temperature, float *values) {
-    for (size_t i = 0; i < n; i++) values[i] = (float)((double)(c[i].logit - max) / temperature);
+    float factor = inverse(temperature);
+    for (size_t i = 0; i < n; i++) values[i] = (c[i].logit - max) * factor;
     kernels()->exp(values, values, n);
-    double total = 0;
-    for (size_t i = 0; i < n; i++) total += (double)values[i];
-    return total;
+    return sum_of(values, n);
 }
 
 /* How far the end of the text agrees with the text before each place, by the Z algorithm on the text read backwards (Gusfield 1997): runs[i] of the place i + 1 tokens before the end. */
@@ -274,30 +372,28 @@ static void apply_dry(const struct sampler_params *p, uint64_t n, float *logits,
     }
 }
 
-/* Candidates [0, *len) by what they are from `keys` in place of their logits, as many as have `share` of the weight; the logits come back. Sorted as far as needed. */
-static size_t keep_share(struct sampler_candidate *c, size_t len, double share, const float *logits, float max, double temperature, struct sampler_scratch *s) {
-    double total = 0, sum = 0;
+/* Candidates [0, len) by what they are from `keys` in place of their logits, as many as have `share` of the weight `total`; the logits come back. Sorted as far as needed. */
+static size_t keep_share(struct sampler_candidate *c, size_t len, double share, double total, const float *logits, float max, double temperature) {
+    double sum = 0;
     size_t kept = 0, sorted = 0;
-    for (size_t i = 0; i < len; i++) total += exp((double)(logits[c[i].token] - max) / temperature);
     while (kept < len && sum < share * total) {
         if (kept == sorted) {
-            sorted = sorted == 0 ? 256 : sorted * 4;
+            sorted = sorted == 0 ? LIKELY : sorted * 4;
             if (sorted > len) sorted = len;
             sort_first(c, len, sorted);
         }
         sum += exp((double)(logits[c[kept++].token] - max) / temperature);
     }
     for (size_t i = 0; i < kept; i++) c[i].logit = logits[c[i].token];
-    (void)s;
     return kept;
 }
 
 static size_t keep_typical(struct sampler_candidate *c, size_t len, double share, const float *logits, float max, double temperature, struct sampler_scratch *s) {
-    double total = weights_of(c, len, max, temperature, s->values), entropy = 0, log_total = log(total);
-    for (size_t i = 0; i < len; i++)
-        if (s->values[i] > 0) entropy += (double)s->values[i] / total * (log_total - (double)(c[i].logit - max) / temperature);
+    double total = weights_of(c, len, max, temperature, s->values), log_total = log(total), weighted[4] = {0}; /* in four sums, that vectors can hold */
+    for (size_t i = 0; i < len; i++) weighted[i % 4] += (double)s->values[i] * (double)(c[i].logit - max);
+    double entropy = log_total - ((weighted[0] + weighted[1]) + (weighted[2] + weighted[3])) / temperature / total;
     for (size_t i = 0; i < len; i++) c[i].logit = (float)-fabs(log_total - (double)(c[i].logit - max) / temperature - entropy);
-    return keep_share(c, len, share, logits, max, temperature, s);
+    return keep_share(c, len, share, total, logits, max, temperature);
 }
 
 /* Of those at or above the threshold all but the last of the order go. */
@@ -350,20 +446,19 @@ static size_t keep_surprise(const struct sampler_params *p, struct sampler_candi
 /* The way with all that is not common. Candidates without masked ones; what is left of them is drawn from in their order. */
 static uint32_t draw_filtered(const struct sampler_params *p, uint64_t n, const float *logits, float max, struct sampler_scratch *s) {
     struct sampler_candidate *c = s->candidates;
-    size_t len = 0;
-    for (uint32_t i = 0; i < s->vocab; i++)
-        if (logits[i] > SAMPLER_MASKED) c[len++] = (struct sampler_candidate){logits[i], i};
+    bool top_k = p->mirostat == 0 && p->top_n_sigma <= 0 && p->top_k > 0; /* the first filter, then: no others need be looked at */
+    float least = top_k ? maximum_of_rank(s, p->top_k) : -INFINITY;
+    size_t len = collect(logits, least > SAMPLER_MASKED ? least : nextafterf(SAMPLER_MASKED, 0), s);
     if (p->mirostat > 0 && p->memory) len = keep_surprise(p, c, len, max, s);
     else {
         if (p->top_n_sigma > 0) {
-            double sum = 0, squares = 0;
             size_t kept = 0;
-            for (size_t i = 0; i < len; i++) sum += (double)c[i].logit;
-            double mean = sum / (double)len;
-            for (size_t i = 0; i < len; i++) squares += ((double)c[i].logit - mean) * ((double)c[i].logit - mean);
-            double least = (double)max - p->top_n_sigma * sqrt(squares / (double)len);
+            for (size_t i = 0; i < len; i++) s->values[i] = c[i].logit;
+            float mean = (float)(sum_of(s->values, len) / (double)len);
+            for (size_t i = 0; i < len; i++) s->values[i] -= mean;
+            double lowest = (double)max - p->top_n_sigma * sqrt(kernels()->sum_squares(s->values, len) / (double)len);
             for (size_t i = 0; i < len; i++)
-                if ((double)c[i].logit >= least) c[kept++] = c[i];
+                if ((double)c[i].logit >= lowest) c[kept++] = c[i];
             len = kept;
         }
         if (p->top_k > 0 && p->top_k < len) {
@@ -371,7 +466,7 @@ static uint32_t draw_filtered(const struct sampler_params *p, uint64_t n, const 
             len = p->top_k;
         }
         if (p->typical_p < 1) len = keep_typical(c, len, p->typical_p, logits, max, p->temperature, s);
-        if (p->top_p < 1) len = keep_share(c, len, p->top_p, logits, max, p->temperature, s);
+        if (p->top_p < 1) len = keep_share(c, len, p->top_p, weights_of(c, len, max, p->temperature, s->values), logits, max, p->temperature);
     }
     double total = weights_of(c, len, max, p->temperature, s->values);
     if (p->mirostat == 0) {
@@ -397,17 +492,71 @@ static uint32_t draw_filtered(const struct sampler_params *p, uint64_t n, const 
     return c[at].token;
 }
 
+/* Candidates: the smallest run of the most likely whose share of `total` reaches top_p, of all whose weights are in values. Returns how many; which order they are in is a matter of the logits alone. */
+static size_t nucleus(const float *logits, float max, double temperature, double share, double total, struct sampler_scratch *s) {
+    struct sampler_candidate *c = s->candidates;
+    size_t kept = 0, sorted = 0, n = collect(logits, maximum_of_rank(s, LIKELY), s), rest = 0;
+    double sum = 0, bins[BINS] = {0};
+    while (kept < n && sum < share * total) { /* mostly a few of the likely ones hold it */
+        if (kept == sorted) {
+            sorted = sorted == 0 ? BLOCK : sorted * 4;
+            if (sorted > n) sorted = n;
+            sort_first(c, n, sorted);
+        }
+        sum += (double)s->values[c[kept++].token];
+    }
+    if (sum >= share * total || n == s->vocab) return kept;
+    /* A flat distribution: the weights by bins, whole bins from above, and only the bin in which the share is reached is sorted. */
+    float factor = inverse(temperature) * BINS_PER_E;
+    for (uint32_t i = 0; i < s->vocab; i++) {
+        float bin = (max - logits[i]) * factor;
+        bins[bin < BINS - 1 ? (unsigned)bin : BINS - 1] += (double)s->values[i];
+    }
+    unsigned last = 0;
+    for (sum = 0; last < BINS - 1 && sum + bins[last] < share * total; last++) sum += bins[last];
+    kept = 0;
+    for (uint32_t i = 0; i < s->vocab; i++) {
+        float bin = (max - logits[i]) * factor;
+        unsigned b = bin < BINS - 1 ? (unsigned)bin : BINS - 1;
+        if (b < last) c[kept++] = (struct sampler_candidate){logits[i], i};
+        else if (b == last) c[s->vocab - ++rest] = (struct sampler_candidate){logits[i], i};
+    }
+    struct sampler_candidate *edge = c + (s->vocab - rest);
+    size_t taken = 0;
+    for (sorted = 0; taken < rest && sum < share * total;) {
+        if (taken == sorted) {
+            sorted = sorted == 0 ? LIKELY : sorted * 4;
+            if (sorted > rest) sorted = rest;
+            sort_first(edge, rest, sorted);
+        }
+        sum += (double)s->values[edge[taken++].token];
+    }
+    memmove(c + kept, edge, taken * sizeof *c);
+    return kept + taken;
+}
+
+/* Of the candidates [0, n), whose weights are to be made; min-p is of the most likely one, whose weight is 1. */
+static uint32_t draw_candidate(const struct sampler_params *p, size_t n, float max, double u, struct sampler_scratch *s) {
+    weights_of(s->candidates, n, max, p->temperature, s->values);
+    double total = 0;
+    for (size_t i = 0; i < n; i++) {
+        if ((double)s->values[i] < p->min_p) s->values[i] = 0;
+        total += (double)s->values[i];
+    }
+    return s->candidates[pick(s->values, n, total, u)].token;
+}
+
 int sampler_draw(const struct sampler_params *p, const struct sampler_counts *counts, uint64_t n, float *logits, struct sampler_scratch *s,
                  uint32_t *token) {
     uint32_t V = s->vocab;
     apply_penalties(p, counts, logits, V);
     apply_dry(p, n, logits, s);
-    float bad = 0;
-    for (uint32_t i = 0; i < V; i++) bad += logits[i] * 0; /* nan where a logit is nan or infinite */
-    float max = kernels()->max(logits, V);
-    if (bad != 0 || !isfinite(max)) return E_RANGE; /* nan != 0 */
+    float max = block_maxima(logits, s);
+    if (!isfinite(max) || !isfinite(kernels()->sum_squares(logits, V))) return E_RANGE; /* in f64: only where one is nan or infinite */
     if (p->temperature == 0 || p->top_k == 1) {
-        *token = sampler_argmax(logits, V);
+        uint32_t b = 0;
+        while (s->maxima[b] != max) b++;
+        for (*token = b * BLOCK; logits[*token] != max;) ++*token;
         return 0;
     }
     if (p->mirostat > 0 || p->top_n_sigma > 0 || p->typical_p < 1 || p->xtc_probability > 0) {
@@ -415,46 +564,26 @@ int sampler_draw(const struct sampler_params *p, const struct sampler_counts *co
         return 0;
     }
     double u = chance(p->seed, n);
-    bool top_k = p->top_k > 0 && p->top_k < V;
-    if (!top_k && p->top_p >= 1) { /* in order of ids, nothing sorted */
-        for (uint32_t i = 0; i < V; i++) s->values[i] = (float)((double)(logits[i] - max) / p->temperature);
-        kernels()->exp(s->values, s->values, V);
-        double total = 0;
-        for (uint32_t i = 0; i < V; i++) {
-            if ((double)s->values[i] < p->min_p) s->values[i] = 0; /* the most likely one has weight 1 */
-            total += (double)s->values[i];
+    size_t kept;
+    if (p->top_k > 0 && p->top_k < V) {
+        float least = maximum_of_rank(s, p->top_k);
+        size_t found = collect(logits, least > SAMPLER_MASKED ? least : SAMPLER_MASKED, s);
+        kept = found < p->top_k ? found : p->top_k;
+        sort_first(s->candidates, found, kept);
+        if (p->top_p < 1) {
+            double total = weights_of(s->candidates, kept, max, p->temperature, s->values), sum = 0;
+            size_t len = kept;
+            for (kept = 0; kept < len && sum < p->top_p * total; kept++) sum += (double)s->values[kept];
         }
-        *token = (uint32_t)pick(s->values, V, total, u);
+    } else if (p->top_p < 1) {
+        kept = nucleus(logits, max, p->temperature, p->top_p, weigh(logits, max, p->temperature, s), s);
+    } else if (p->min_p > 0) { /* what is clearly below need not be looked at */
+        double least = (double)max + p->temperature * (log(p->min_p) - 1e-3) - 1e-6 * fabs((double)max);
+        kept = collect(logits, least > (double)SAMPLER_MASKED ? (float)least : SAMPLER_MASKED, s);
+    } else { /* in order of ids, nothing sorted */
+        *token = pick_of_all(s, weigh(logits, max, p->temperature, s), u);
         return 0;
     }
-    fill_candidates(s, logits);
-    size_t len = V;
-    if (top_k) {
-        len = p->top_k;
-        sort_first(s->candidates, V, len);
-    }
-    double total = weights_of(s->candidates, len, max, p->temperature, s->values);
-    size_t kept = len;
-    if (p->top_p < 1) {
-        /* The smallest run of the most likely whose share reaches top_p. Sorted as far as needed: mostly a few hundred of the vocabulary. */
-        size_t sorted = top_k ? len : 0;
-        double sum = 0;
-        kept = 0;
-        while (kept < len && sum < p->top_p * total) {
-            if (kept == sorted) {
-                sorted = sorted == 0 ? 256 : sorted * 4;
-                if (sorted > len) sorted = len;
-                sort_first(s->candidates, len, sorted);
-                weights_of(s->candidates, sorted, max, p->temperature, s->values);
-            }
-            sum += (double)s->values[kept++];
-        }
-    }
-    total = 0;
-    for (size_t i = 0; i < kept; i++) {
-        if ((double)s->values[i] < p->min_p) s->values[i] = 0;
-        total += (double)s->values[i];
-    }
-    *token = s->candidates[pick(s->values, kept, total, u)].token;
+    *token = draw_candidate(p, kept, max, u, s);
     return 0;
 }

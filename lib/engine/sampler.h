@@ -14,6 +14,9 @@
  * same tokens whatever ran beside it and however often it was interrupted.
  *
  * Log-probabilities are those of the model itself, log softmax of the logits before bias, penalties and temperature, as vLLM's default.
+ * A choice costs a few passes over the logits by whole vectors, and little behind them: the highest logit of each block of 64 says where the k highest can be, so that only those
+ * blocks are looked into, and nothing is sorted but what a filter leaves. bench_sampler has the figures.
+ *
  * One thread per sampler_scratch.
  */
 #ifndef GENLOOP_ENGINE_SAMPLER_H
@@ -85,8 +88,10 @@ struct sampler_candidate {
     uint32_t token;
 };
 struct sampler_scratch {
-    struct sampler_candidate *candidates; /* [vocab] */
+    struct sampler_candidate *candidates; /* [vocab + 1] */
     float *values;                        /* [vocab] */
+    float *maxima;                        /* [blocks] of the vocabulary */
+    double *sums;                         /* [blocks] */
     float *raw;                           /* [vocab], the caller's: logits as they were before sampler_draw */
     uint32_t vocab;
 };
@@ -106,7 +111,7 @@ void sampler_logprobs(const float *logits, uint32_t token, uint32_t top, struct 
 /* The k highest logits, highest first. */
 void sampler_top(const float *logits, uint32_t k, struct sampler_scratch *scratch, struct sampler_candidate *out);
 /* log Σ e^logits */
-double sampler_log_sum(const float *logits, uint32_t vocab, float *values);
+double sampler_log_sum(const float *logits, struct sampler_scratch *scratch);
 uint32_t sampler_argmax(const float *logits, uint32_t vocab); /* lowest id on ties */
 
 #endif

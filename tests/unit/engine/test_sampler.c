@@ -199,6 +199,74 @@ static void test_top_of_many(void **state) {
     sampler_scratch_fini(&big);
 }
 
+/* Large vocabularies go by blocks, candidates and bins: what is kept, and with which shares, against a sort of all in double. */
+struct naive {
+    double logit, weight;
+    uint32_t token;
+};
+static int naive_before(const void *a, const void *b) {
+    const struct naive *x = a, *y = b;
+    return x->logit != y->logit ? (x->logit < y->logit) - (x->logit > y->logit) : (x->token > y->token) - (x->token < y->token);
+}
+static void test_shares_of_many(void **state) {
+    (void)state;
+    enum { MANY = 5000, TRIES = 400, GROUPS = 7 };
+    static const struct {
+        const char *name;
+        uint32_t top_k;
+        double temperature, top_p, min_p;
+    } cases[] = {{"temperature", 0, 1, 1, 0},      {"hot", 0, 2, 1, 0},           {"cold", 0, 0.05, 1, 0},         {"nearly 0", 0, 1e-35, 1, 0}, {"top-k", 40, 1, 1, 0}, {"top-k of most", 4000, 1, 1, 0},
+                 {"top-p", 0, 1, 0.9, 0},          {"top-p, hot", 0, 2, 0.99, 0}, {"top-p of nothing", 0, 1, 1e-9, 0}, {"min-p", 0, 1, 1, 0.01},    {"min-p, hot", 0, 2, 1, 0.02},
+                 {"all three", 60, 0.8, 0.9, 0.05}, {"top-p and min-p", 0, 1.5, 0.97, 0.001}};
+    static const char *const shapes[] = {"peaked", "flat", "ties", "masked but a few", "one"};
+    static struct naive sorted[MANY];
+    static float logits[MANY], given[MANY];
+    static double share[MANY];
+    struct sampler_scratch many;
+    assert_int_equal(sampler_scratch_init(&many, MANY), 0);
+    for (size_t shape = 0; shape < sizeof shapes / sizeof shapes[0]; shape++)
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+            struct sampler_params p;
+            struct random r;
+            double total = 0, kept_total = 0, sum = 0, groups[GROUPS] = {0}, seen[GROUPS] = {0};
+            random_seed(&r, 11 * shape + i);
+            for (int k = 0; k < MANY; k++) {
+                double v = random_f64(&r), tall = random_f64(&r);
+                logits[k] = (float)(shape == 0 ? 4 * v + (tall < 0.004 ? 9 : 0) : shape == 1 ? v : shape == 2 ? floor(6 * v) : shape == 3 ? (tall < 0.003 ? 2 * v : -1e30) : k == 4321 ? 80 : v);
+                sorted[k] = (struct naive){(double)logits[k], 0, (uint32_t)k};
+                share[k] = 0;
+            }
+            qsort(sorted, MANY, sizeof sorted[0], naive_before);
+            uint32_t n = cases[i].top_k && cases[i].top_k < MANY ? cases[i].top_k : MANY, kept = 0;
+            for (uint32_t k = 0; k < n; k++) total += sorted[k].weight = exp((sorted[k].logit - sorted[0].logit) / cases[i].temperature);
+            while (kept < n && sum < cases[i].top_p * total) sum += sorted[kept++].weight;
+            for (uint32_t k = 0; k < kept; k++)
+                if (sorted[k].weight >= cases[i].min_p) kept_total += share[sorted[k].token] = sorted[k].weight;
+            for (int k = 0; k < MANY; k++) groups[k % GROUPS] += share[k] / kept_total;
+            sampler_params_default(&p);
+            p.temperature = cases[i].temperature;
+            p.top_k = cases[i].top_k;
+            p.top_p = cases[i].top_p;
+            p.min_p = cases[i].min_p;
+            for (uint64_t d = 0; d < TRIES; d++) {
+                uint32_t token = 0;
+                memcpy(given, logits, sizeof given);
+                p.seed = d;
+                assert_int_equal(sampler_draw(&p, NULL, d, given, &many, &token), 0);
+                /* What lies on a filter's edge may fall on either side by rounding: the next one of the order is no error. */
+                bool edge = share[token] > 0 || (kept < n && sorted[kept].token == token) || 
+                            (cases[i].min_p > 0 && fabs((double)logits[token] - sorted[0].logit - cases[i].temperature * log(cases[i].min_p)) < 1e-4);
+                if (!(edge && logits[token] > SAMPLER_MASKED)) fail_msg("%s, %s: token %u, logit %g", shapes[shape], cases[i].name, token, (double)logits[token]);
+                seen[token % GROUPS] += 1.0 / TRIES;
+            }
+            for (int g = 0; g < GROUPS; g++) {
+                double sigma = sqrt(groups[g] * (1 - groups[g]) / TRIES);
+                if (!(fabs(seen[g] - groups[g]) <= 4.5 * sigma + 1e-6)) fail_msg("%s, %s: group %d has %g, not %g", shapes[shape], cases[i].name, g, seen[g], groups[g]);
+            }
+        }
+    sampler_scratch_fini(&many);
+}
+
 static void test_refused(void **state) {
     (void)state;
     static const struct {
@@ -418,7 +486,7 @@ static void test_masked(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shares),   cmocka_unit_test(test_greedy_and_seeds), cmocka_unit_test(test_penalties_and_bias),
+        cmocka_unit_test(test_shares), cmocka_unit_test(test_shares_of_many),   cmocka_unit_test(test_greedy_and_seeds), cmocka_unit_test(test_penalties_and_bias),
         cmocka_unit_test(test_logprobs), cmocka_unit_test(test_top_of_many),      cmocka_unit_test(test_refused),
         cmocka_unit_test(test_top_n_sigma), cmocka_unit_test(test_typical), cmocka_unit_test(test_xtc), cmocka_unit_test(test_dry), cmocka_unit_test(test_mirostat), cmocka_unit_test(test_masked),
     };

@@ -12,6 +12,7 @@
 #include "base/sha256.h"
 #include "hub.h"
 #include "model/model_dir.h"
+#include "model/quantize.h"
 #include "remote.h"
 
 enum { FILES_MAX = 1100, PIECE = 1 << 20 };
@@ -37,7 +38,7 @@ static bool belongs(const char *name) {
     if (s.data[0] == '.') return false;
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
         if (span_ends(s, span_str(ends[i]))) return true;
-    return span_eq_str(s, "README.md") || span_starts(s, SPAN("LICENSE")) || span_eq_str(s, "model.gguf");
+    return span_eq_str(s, "README.md") || span_starts(s, SPAN("LICENSE")) || span_eq_str(s, "model.gguf") || span_eq_str(s, MODEL_WEIGHTS_FILE);
 }
 
 static int add(struct import *m, const char *path, const char *name) {
@@ -168,7 +169,7 @@ static int upload(struct import *m) {
     return r;
 }
 
-static int ask(struct import *m, const char *name, const char *reason, char job[256]) {
+static int ask(struct import *m, const char *name, const char *reason, const char *quantize, char job[256]) {
     char id[ID_TEXT_MAX];
     remote_path(&m->x, "/v1/admin/jobs");
     struct json_out w = remote_body(&m->x);
@@ -181,6 +182,7 @@ static int ask(struct import *m, const char *name, const char *reason, char job[
     json_key(&w, "import_spec");
     json_object(&w);
     json_str(&w, "source", m->source);
+    if (quantize) json_str(&w, "quantize", quantize);
     json_key(&w, "files");
     json_array(&w);
     for (size_t i = 0; i < m->n; i++) {
@@ -201,10 +203,31 @@ static int ask(struct import *m, const char *name, const char *reason, char job[
     return r;
 }
 
+static double figure_of(const struct json *job, const char *name) {
+    const struct json *figures = json_get(job, "figures");
+    for (size_t i = 0; i < json_size(figures); i++)
+        if (span_eq_str(json_string(json_get(json_at(figures, i), "name")), name)) return json_real(json_get(json_at(figures, i), "value"), 0);
+    return 0;
+}
+
+/* What quantizing cost, as `evaluate DIR --weights` tells it. */
+static void tell_cost(struct import *m, const struct json *job, const char *quantize) {
+    double before = figure_of(job, "weights_bytes_before"), bytes = figure_of(job, "weights_bytes"), cosine = figure_of(job, "cosine_to_original");
+    (void)buf_printf(&m->x.out, "The weights are %s: %.1f MiB in place of %.1f. ", quantize, bytes / (1 << 20), before / (1 << 20));
+    if (cosine != 0) (void)buf_printf(&m->x.out, "Its vectors have a mean cosine of %.6f with those of the original.\n", cosine);
+    else
+        (void)buf_printf(&m->x.out, "Perplexity %.4g, that of the original %.4g; the same first choice in %.2f %% of places.\n", figure_of(job, "perplexity"), figure_of(job, "perplexity_before"),
+                         100 * figure_of(job, "same_first_choice"));
+}
+
 static int run_import(struct cli *c) {
     char id[256] = "", version[256] = "";
     struct json *job = NULL;
     if (!cli_text(c, "--name")) return cli_usage(c, "--name MODEL is missing: what comes out is a version of it");
+    const char *quantize = cli_text(c, "--quantize");
+    enum tensor_type type;
+    struct error wrong = {0};
+    if (quantize && model_quantize_type(span_str(quantize), &type, &wrong)) return cli_usage(c, "--quantize: %s", wrong.message);
     struct import *m = mem_zalloc(sizeof *m);
     if (!m) return cli_failf(c, "no memory");
     int r = remote_open(&m->x, c);
@@ -214,7 +237,7 @@ static int run_import(struct cli *c) {
     if (r == 0) r = look_through(m);
     if (r == 0) r = digest(m);
     if (r == 0) r = upload(m);
-    if (r == 0) r = ask(m, cli_text(c, "--name"), cli_text(c, "--reason"), id);
+    if (r == 0) r = ask(m, cli_text(c, "--name"), cli_text(c, "--reason"), quantize, id);
     if (r == 0) r = remote_watch_job(&m->x, id, &job);
     if (r == 0) r = remote_version_of_job(&m->x, id, version);
     if (job && cli_json(c)) {
@@ -224,6 +247,7 @@ static int run_import(struct cli *c) {
         json_str(&m->x.json, "version", version[0] ? version : NULL);
         json_object_end(&m->x.json);
     } else if (version[0]) {
+        if (quantize) tell_cost(m, job, quantize);
         (void)buf_printf(&m->x.out, "%s is there: a candidate, which the gates measure as they measure every version. Then:\n  genloop models show %s\n  genloop approve %s --reason TEXT\n  genloop promote %s --reason TEXT\n",
                          version, version, version, version);
     }
@@ -237,6 +261,7 @@ static int run_import(struct cli *c) {
 static const struct cli_option OPTIONS[] = {
     {.name = "--name", .kind = CLI_TEXT, .value = "MODEL", .doc = "What comes out is a new version of MODEL (needed)"},
     {.name = "--reason", .kind = CLI_TEXT, .value = "TEXT", .doc = "Why, for the records; otherwise where it came from"},
+    {.name = "--quantize", .kind = CLI_TEXT, .value = "TYPE", .doc = "Turn the weights into f16, bf16, q8_0, q4_0 or q4_1; what it costs is measured, told here and in the model card"},
     {0},
 };
 const struct verb VERBS_IMPORT[] = {
@@ -247,6 +272,7 @@ const struct verb VERBS_IMPORT[] = {
              "of the newest data set, or, on a platform without one and for encoders, on the prose that the platform ships, which the evidence says. A person approves.\n\n"
              "examples:\n"
              "  genloop import SmolLM2-135M-Instruct.Q4_1.gguf --name smol\n"
-             "  genloop import hf:HuggingFaceTB/SmolLM2-135M-Instruct --name smol"},
+             "  genloop import hf:HuggingFaceTB/SmolLM2-135M-Instruct --name smol\n"
+             "  genloop import SmolLM2-135M-Instruct/ --name smol --quantize q8_0"},
     {0},
 };

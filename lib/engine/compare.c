@@ -73,20 +73,21 @@ static void judge(const struct reading *first, const struct reading *one, struct
     result->difference = apart / (double)one->n;
 }
 
-int engine_compare(const char *model, const enum packed_kind *kinds, size_t n, struct span text, int threads, struct compare_result *results, struct error *err) {
+int engine_compare_sides(const struct compare_side *sides, size_t n, struct span text, int threads, struct compare_result *results, struct error *err) {
     struct reading first = {0}, other = {0};
     struct tokens ids = {0};
     int r = n >= 1 && n <= COMPARE_KINDS_MAX ? 0 : error_set(err, E_INVALID, "1 to %d kinds are compared", COMPARE_KINDS_MAX);
     for (size_t i = 0; r == 0 && i < n; i++) {
-        struct engine_options o = {.threads = threads, .sequences_max = 4, .weights = kinds[i]};
+        struct engine_options o = {.threads = threads, .sequences_max = 4, .weights = sides[i].kind};
         struct engine_weights weights;
         struct engine *e = NULL;
         struct reading *reading = i ? &other : &first;
-        if ((r = engine_new(&e, model, &o, err)) != 0) break;
-        if (!engine_tokenizer(e)) r = error_set(err, E_UNSUPPORTED, "%s has no tokenizer to read the text with", model);
+        if ((r = engine_new(&e, sides[i].model, &o, err)) != 0) break;
+        if (!engine_tokenizer(e)) r = error_set(err, E_UNSUPPORTED, "%s has no tokenizer to read the text with", sides[i].model);
         if (r == 0 && i == 0) r = tokenizer_encode(engine_tokenizer(e), text, TOKENIZER_ADD_SPECIAL | TOKENIZER_NO_SPECIALS, &ids, err);
         if (r == 0 && ids.len < 2) r = error_set(err, E_INVALID, "the text is less than two tokens");
         if (r == 0) r = read_windows(e, &ids, reading, err);
+        if (r == 0 && reading->n != first.n) r = error_set(err, E_INVALID, "%s reads the text in other pieces than %s", sides[i].model, sides[0].model);
         if (r == 0 && reading->n == 0) r = error_set(err, E_INVALID, "the text is less than two tokens");
         if (r == 0) {
             engine_get_weights(e, &weights);
@@ -99,4 +100,10 @@ int engine_compare(const char *model, const enum packed_kind *kinds, size_t n, s
     reading_fini(&first);
     tokens_fini(&ids);
     return r;
+}
+
+int engine_compare(const char *model, const enum packed_kind *kinds, size_t n, struct span text, int threads, struct compare_result *results, struct error *err) {
+    struct compare_side sides[COMPARE_KINDS_MAX];
+    for (size_t i = 0; i < n && i < COMPARE_KINDS_MAX; i++) sides[i] = (struct compare_side){model, kinds[i]};
+    return engine_compare_sides(sides, n, text, threads, results, err);
 }

@@ -19,6 +19,12 @@ struct compare_result {
     double difference;    /* mean |Δ log p| */
 };
 extern const char COMPARE_TEXT[]; /* English prose of some hundred tokens, where the caller has none */
+/* Models of one vocabulary, each with its weights in a kind; sides[0] is what the others are held to. Errors as below. */
+struct compare_side {
+    const char *model;
+    enum packed_kind kind;
+};
+int engine_compare_sides(const struct compare_side *sides, size_t n, struct span text, int threads, struct compare_result *results, struct error *err);
 /* kinds[0] is what the others are held to. E_INVALID: a text of less than two tokens; E_UNSUPPORTED: a model without a tokenizer; errors of engine_new. */
 int engine_compare(const char *model, const enum packed_kind *kinds, size_t n, struct span text, int threads, struct compare_result *results, struct error *err);
 

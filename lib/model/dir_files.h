@@ -26,6 +26,9 @@ void model_weights_put_f32(struct model_weights *w, size_t i, const float *data)
 int model_config_from_gguf(const struct gguf *file, const char *path, struct model_config *c, struct error *err);
 int model_dir_load_gguf(struct model_dir *m, const char *path, enum model_weights_mode mode, unsigned flags, struct error *err);
 
+/* quantize.c: weights.gguf, parameters by their roles. */
+int model_weights_load_roles(struct model_weights *w, const struct model_config *config, const char *path, enum model_weights_mode mode, struct error *err);
+
 /* model.safetensors, or the shards that model.safetensors.index.json names. Returns owned in *files, even where it fails half-way. */
 int model_dir_open_shards(const char *dir, struct safetensors ***files, size_t *count, struct error *err);
 /* One safetensors file with all tensors of the model. */

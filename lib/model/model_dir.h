@@ -4,6 +4,8 @@
  * used: every tensor that the architecture has must be there with its shape, and none that it does not have. What is written appears whole or not at
  * all: a temporary directory beside the target, fsync, rename.
  *
+ * weights.gguf takes the place of model.safetensors where weights are stored in blocks (quantize.h).
+ *
  * A GGUF file is a model too (gguf.h): configuration, weights, tokenizer and chat template are in its metadata and tensors.
  *
  * struct model_weights holds the parameters by (role, layer), always [out, in] (arch.h). Either one flat array of f32 of its own (the trainer: values,
@@ -65,7 +67,7 @@ struct model_weights {
 
 /* Zeros, MODEL_WEIGHTS_FLAT; to be initialised and trained. The config is checked. */
 int model_weights_new(struct model_weights *w, const struct model_config *config, struct error *err);
-/* From DIR/model.safetensors or its shards. */
+/* From DIR/weights.gguf, else DIR/model.safetensors or its shards. */
 int model_weights_load(struct model_weights *w, const struct model_config *config, const char *dir, enum model_weights_mode mode, struct error *err);
 void model_weights_fini(struct model_weights *w); /* safe on a zeroed struct and twice */
 /* The same from a GGUF file that the caller has opened; views borrow from it. E_INVALID names file and

@@ -2,6 +2,8 @@
  * Parameters by (role, layer), and the way between them and the tensors of a file: transposed ones, fused ones and other number types are undone here and
  * nowhere else.
  */
+#include <limits.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -10,6 +12,7 @@
 #include "model/dir_files.h"
 #include "model/gguf.h"
 #include "model/model_dir.h"
+#include "model/quantize.h"
 
 static int no_memory(struct error *err) { return error_set(err, E_NOMEM, "no memory for the model's weights"); }
 
@@ -267,6 +270,9 @@ int model_weights_load(struct model_weights *w, const struct model_config *confi
     struct model_tensor *tensors = NULL;
     struct model_weights made = {0};
     size_t count = 0, first = 0;
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/" MODEL_WEIGHTS_FILE, dir) >= (int)sizeof path) return error_set(err, E_INVALID, "%.200s: the path is too long", dir);
+    if (file_exists(path)) return model_weights_load_roles(w, config, path, mode, err);
     int r = model_weights_layout(&made, config, &tensors, &count, err);
     if (!r) r = model_dir_open_shards(dir, &made.index->files, &made.index->file_count, err);
     if (!r) r = check_surplus(&made, tensors, count, dir, err);

@@ -1,6 +1,7 @@
 /*
  * An import: a model's files, which are in the store, are laid out as a directory, loaded whole as a replica would, and asked for a token; then the directory is an object and the job's output, of
- * which services/feedback makes a candidate. Of a GGUF file config.json, tokenizer.json and tokenizer_config.json are written beside it, for all that reads them. Killed, it is done again.
+ * which services/feedback makes a candidate. Where ImportSpec.quantize says so, its weights are turned into another type
+ * first (import_quantize.h). Of a GGUF file config.json, tokenizer.json and tokenizer_config.json are written beside it, for all that reads them. Killed, it is done again.
  */
 #include <math.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include "engine/encoder.h"
 #include "engine/engine.h"
 #include "model/model_dir.h"
+#include "services/trainer/import_quantize.h"
 #include "services/trainer/runner.h"
 
 enum { TEXT_MAX = 256 << 20, CONTEXT_TRIED = 256, LOGITS_TRIED = 20 };
@@ -114,13 +116,57 @@ static int try_model(struct run *run, const char *dir, double *parameters, struc
     return r;
 }
 
+/* The figures of the job: what came out, and what quantizing cost. */
+enum { FIGURES_MAX = 8 };
+struct figures {
+    Genloop__V1__Figure list[FIGURES_MAX], *refs[FIGURES_MAX];
+    size_t n;
+};
+static void add_figure(struct figures *f, const char *name, double value, uint64_t samples) {
+    ASSERT(f->n < FIGURES_MAX);
+    Genloop__V1__Figure *one = f->refs[f->n] = &f->list[f->n];
+    f->n++;
+    genloop__v1__figure__init(one);
+    one->name = (char *)(uintptr_t)name;
+    one->value = one->low = one->high = value;
+    one->samples = samples;
+}
+
+static int quantize(struct run *run, const char *dir, char out[WORK_PATH_MAX], struct figures *figures, struct error *err) {
+    struct quantize_cost c;
+    int r = work_path(&run->work, "quantized", out, err);
+    if (!r) r = dir_remove(out, err);
+    if (!r) r = import_quantize(dir, out, run->job->import_spec->quantize, (int)run->t->settings->threads, &c, err);
+    if (r) return r;
+    add_figure(figures, "weights_bytes_before", (double)c.bytes_before, 1);
+    add_figure(figures, "weights_bytes", (double)c.bytes, 1);
+    if (c.encoder) add_figure(figures, "cosine_to_original", c.cosine, c.samples);
+    else {
+        add_figure(figures, "perplexity_before", c.perplexity_before, c.samples);
+        add_figure(figures, "perplexity", c.perplexity, c.samples);
+        add_figure(figures, "same_first_choice", c.agreement, c.samples);
+    }
+    return 0;
+}
+
+/* The job's folder says nothing to who asked. */
+static void leave_out_folder(struct error *err, int r, const char *dir) {
+    struct span text = span_str(err->message), found = span_str(dir);
+    ptrdiff_t at = span_find(text, found);
+    if (at < 0) return;
+    struct error said = *err;
+    size_t rest = (size_t)at + found.len + (err->message[(size_t)at + found.len] == '/');
+    (void)error_set(err, r, "%.*s%s", (int)at, said.message, said.message + rest);
+}
+
 int import_job(struct run *run, struct error *err) {
-    char dir[WORK_PATH_MAX];
+    char dir[WORK_PATH_MAX], out[WORK_PATH_MAX];
+    const char *result = dir;
+    struct figures figures = {.n = 0};
     bool gguf = false;
     double parameters = 0;
     struct object_ref ref;
     Genloop__V1__ObjectRef output = GENLOOP__V1__OBJECT_REF__INIT;
-    Genloop__V1__Figure figure = GENLOOP__V1__FIGURE__INIT, *figures[] = {&figure};
     if (!run->job->import_spec) return error_set(err, E_INVALID, "job %s has no word on what to import", run->job->id);
     run_tell(run, &(struct run_progress){.step = 0, .steps = 3, .phase = "load"});
     int r = work_path(&run->work, "model", dir, err);
@@ -130,25 +176,21 @@ int import_job(struct run *run, struct error *err) {
     if (!r) run_tell(run, &(struct run_progress){.step = 1, .steps = 3, .phase = "evaluate"});
     if (!r) r = try_model(run, dir, &parameters, err);
     if (!r && run_look(run) != JOB_GO_ON) r = error_set(err, E_ABORTED, "the import was stopped");
+    if (!r) add_figure(&figures, "parameters", parameters, 1);
+    if (!r && run->job->import_spec->quantize[0]) {
+        r = quantize(run, dir, out, &figures, err);
+        result = out;
+        if (!r && run_look(run) != JOB_GO_ON) r = error_set(err, E_ABORTED, "the import was stopped");
+    }
     if (!r) run_tell(run, &(struct run_progress){.step = 2, .steps = 3, .phase = "write"});
-    if (!r) r = store_put_dir(run->t->store, dir, &ref, err);
+    if (!r) r = store_put_dir(run->t->store, result, &ref, err);
     if (r) {
-        if (err) { /* the job's folder says nothing to who asked */
-            struct span text = span_str(err->message), found = span_str(dir);
-            ptrdiff_t at = span_find(text, found);
-            if (at >= 0) {
-                struct error said = *err;
-                size_t rest = (size_t)at + found.len + (err->message[(size_t)at + found.len] == '/');
-                (void)error_set(err, r, "%.*s%s", (int)at, said.message, said.message + rest);
-            }
-        }
+        if (err) leave_out_folder(err, r, dir);
+        if (err && result != dir) leave_out_folder(err, r, out);
         return r;
     }
     output.sha256 = ref.sha256;
     output.size_bytes = ref.size;
     output.media_type = (char *)(uintptr_t) "application/json";
-    figure.name = (char *)(uintptr_t) "parameters";
-    figure.value = figure.low = figure.high = parameters;
-    figure.samples = 1;
-    return run_succeed(run, &(struct run_end){.figures = figures, .n_figures = 1, .output = &output, .step = 3}, err);
+    return run_succeed(run, &(struct run_end){.figures = figures.refs, .n_figures = figures.n, .output = &output, .step = 3}, err);
 }

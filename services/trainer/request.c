@@ -1,6 +1,7 @@
 #include "services/trainer/request.h"
 
 #include "gates/gates.h"
+#include "model/quantize.h"
 #include "registry/state.h"
 #include "registry/trait.h"
 #include "services/trainer/fine_tuning.h"
@@ -142,6 +143,11 @@ static int check_import(const Genloop__V1__CreateJobRequest *q, struct error *er
     if (s->n_files > REQUEST_IMPORT_FILES_MAX) return error_set_param(err, E_TOO_LARGE, "import_spec.files", "a model has at most %d files, not %zu", REQUEST_IMPORT_FILES_MAX, s->n_files);
     if (strlen(s->source) > REQUEST_IMPORT_SOURCE_MAX || !span_is_utf8(span_str(s->source)))
         return error_set_param(err, E_INVALID, "import_spec.source", "import_spec.source has at most %d bytes of UTF-8", REQUEST_IMPORT_SOURCE_MAX);
+    if (s->quantize[0]) {
+        enum tensor_type type;
+        int r = model_quantize_type(span_str(s->quantize), &type, err);
+        if (r) return error_set_param(err, r, "import_spec.quantize", "import_spec.quantize must be f16, bf16, q8_0, q4_0 or q4_1, not \"%.40s\"", s->quantize);
+    }
     for (size_t i = 0; i < s->n_files; i++) {
         const Genloop__V1__ImportFile *f = s->files[i];
         if (!import_name_valid(f->name))

@@ -62,6 +62,25 @@ class Import:
         equal(mine["choices"][0]["text"], wanted["text"], "what the same files answer without a platform")
         return repr(mine["choices"][0]["text"])
 
+    def quantized(self):
+        """With its weights in blocks of 8 bits: what that costs is told and stands in the card; a replica and genloop run read the same."""
+        said = self.p.run("import", self.dir, "--name", "packed", "--quantize", "q8_0")
+        expect("The weights are q8_0" in said and "same first choice" in said, said)
+        job = [j for j in self.c.pages("/v1/admin/jobs", "jobs") if j["kind"] == "JOB_KIND_IMPORT" and j["model"] == "packed"][0]
+        figures = {f["name"]: f["value"] for f in job["figures"]}
+        expect(0.8 < figures["same_first_choice"] <= 1 and abs(figures["perplexity"] / figures["perplexity_before"] - 1) < 0.05, f"{figures}")
+        expect(figures["weights_bytes"] < 0.6 * figures["weights_bytes_before"], f"{figures}")
+        expect("Quantized at import" in self.p.run("models", "card", "packed@1"), "the card")
+        where = os.path.join(self.folder, "packed")
+        files = self.p.model_files("packed@1", where)
+        expect("weights.gguf" in files and "model.safetensors" not in files and files["tokenizer.json"], f"{list(files)}")
+        self.p.release("packed@1")
+        mine = self.c.post("/v1/completions", {"model": "packed", "prompt": "The quiet river", "max_tokens": 8, "temperature": 0})
+        wanted = json.loads(self.p.run("run", "--model", where, "--prompt", "The quiet river", "--max-tokens", "8", "--temperature", "0", "--json"))
+        equal(mine["choices"][0]["text"], wanted["text"], "what the same files answer without a platform")
+        equal(self.p.run("import", self.dir, "--name", "packed", "--quantize", "q3", check=False).returncode, 2, "a type that there is not")
+        return said.splitlines()[0]
+
     def gguf(self):
         path = os.path.join(os.environ.get("GENLOOP_REAL", ""), "models", "smollm2-135m-instruct.gguf")
         if not os.path.exists(path):
@@ -150,6 +169,7 @@ def main():
             suite.run("what_is_broken_stays_here", t.refused, needs=[made])
             suite.run("files_that_nobody_sent", t.unknown_file)
             suite.run("a_directory_becomes_a_version_that_answers", t.imported, needs=[made])
+            suite.run("quantized_on_the_way_in", t.quantized, needs=[made])
             suite.run("a_published_gguf_file_chats", t.gguf, needs=[made])
             if suite.failed:
                 p.tell_errors()

@@ -1,0 +1,1 @@
+set(service_cores ${CMAKE_SOURCE_DIR}/tests/unit/engine/support/tiny.c)

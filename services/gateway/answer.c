@@ -130,10 +130,11 @@ static void add_positions(struct choice *c, bool chat, const Genloop__V1__Genera
         c->has_logprobs = true;
         if (p->chosen) c->logprob_sum += p->chosen->logprob;
         c->logprob_count++;
-        if (!chat) {
+        if (!chat) { /* with the token that ended it, as OpenAI and vLLM list it: an answer of nothing else has its log-probability too */
             add_completion_position(c, p);
             continue;
         }
+        if (p->ends) continue; /* content is what the message's text is made of */
         struct json_out w;
         separate(&c->logprobs);
         json_begin(&w, &c->logprobs);

@@ -60,6 +60,7 @@ struct call {
     struct buf text, reasoning;
     struct chat_parser *parser; /* NULL: all is text */
     bool parsing;               /* something was pushed */
+    bool stop_token;            /* the last of the answer is the token that ended it */
     struct told_call *tool_calls;
     size_t tool_call_count, tool_call_capacity;
     uint32_t tool_calls_told;
@@ -187,9 +188,9 @@ static int gather(struct call *c, const struct engine_event *event) {
     int r = gather_text(c, event);
     if (r == 0 && c->token_count + event->token_count > GATHERED_MAX) r = E_TOO_LARGE;
     if (r == 0) r = array_reserve(&c->tokens, &c->token_capacity, c->token_count + event->token_count, sizeof *c->tokens);
-    size_t with_text = event->token_count - (event->stop_token && event->token_count > 0); /* the token that ended it has no text, and no log-probability is shown */
     if (r == 0) r = gather_prompt(c, event);
-    if (r == 0 && event->logprobs) r = positions_add(&c->answer, event->tokens, event->logprobs, with_text);
+    if (r == 0 && event->logprobs) r = positions_add(&c->answer, event->tokens, event->logprobs, event->token_count);
+    c->stop_token |= event->stop_token;
     if (r != 0) return r;
     for (size_t i = 0; i < event->token_count; i++) c->tokens[c->token_count++] = event->tokens[i];
     return 0;
@@ -308,6 +309,7 @@ static int pack_reply(struct call *c, struct span *packed) {
     r.n_logprobs = c->answer.count;
     r.n_prompt_logprobs = c->prompt.count;
     if (c->prompt.count > 0 && c->prompt_first == 0) r.prompt_logprobs[0]->unscored = true;
+    if (c->stop_token && r.n_logprobs > 0) r.logprobs[r.n_logprobs - 1]->ends = true;
     size_t size = genloop__v1__generate_reply__get_packed_size(&r);
     uint8_t *bytes = arena_alloc(a, size ? size : 1);
     if (!bytes) return E_TOO_LARGE;

@@ -97,6 +97,13 @@ class Sdk:
         expect(all(len(c.logprobs.token_logprobs) == 8 for c in a.choices), f"log-probabilities: {a.choices[0].logprobs}")
         text = "".join(c.choices[0].text for c in self.o.completions.create(model="talker", prompt="The quiet river", max_tokens=8, temperature=0, stream=True) if c.choices)
         equal(text, a.choices[0].text, "the stream's text")
+        # An answer that is only its end: a completion lists that token, a chat has no content to list.
+        end = dict(model="talker", max_tokens=8, temperature=0, logit_bias={"65": 100}, extra_body={"stop_token_ids": [65]})
+        only = self.o.completions.create(prompt="The quiet river", logprobs=2, **end).choices[0]
+        equal((only.text, only.finish_reason, len(only.logprobs.tokens), only.logprobs.text_offset), ("", "stop", 1, [0]), "an answer of its end alone")
+        expect(only.logprobs.token_logprobs[0] in only.logprobs.top_logprobs[0].values(), f"its log-probability: {only.logprobs}")
+        chat = self.o.chat.completions.create(messages=ASK, logprobs=True, **end).choices[0]
+        equal((chat.message.content, chat.logprobs.content), ("", []), "a chat of its end alone")
         return "a list of prompts, log-probabilities, a stream"
 
     def choices_are_requests(self):

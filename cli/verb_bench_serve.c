@@ -196,6 +196,7 @@ static int run(struct cli *c) {
         rows[n + i] = (struct row){.test = "decode", .sequences = list[i]};
         if (list[i] > o.sequences_max) o.sequences_max = list[i];
     }
+    local_packed(c, &o.packed);
     o.queue_max = ENGINE_QUEUE_MIN + o.sequences_max;
     buf_init(&out, RESULT_MAX);
     int64_t from = clock_mono_us();
@@ -243,6 +244,7 @@ static const struct cli_option OPTIONS[] = {
     {.name = "--gen-tokens", .kind = CLI_INT, .value = "N", .min = 1, .max = ENGINE_TOKENS_MAX, .doc = "Of a decode; 128"},
     {.name = "--sequences", .kind = CLI_TEXT, .value = "N,N,...", .doc = "Run together; 1,4,8,16"},
     {.name = "--weights", .kind = CLI_TEXT, .value = "stored|f32|bf16|f16|q8|q4|q4m", .doc = "As the model has them, or turned into that kind when loaded; stored"},
+    LOCAL_PACKED_OPTION,
     {.name = "--kv", .kind = CLI_TEXT, .value = "f16|f32", .doc = "Keys and values; f16"},
     {.name = "--llama-bench", .kind = CLI_FILE, .value = "PATH", .doc = "llama.cpp's llama-batched-bench, which is run on the same GGUF file in between"},
     {0},

@@ -23,6 +23,17 @@ int local_model(const char *model, struct error *err) {
     return 0;
 }
 
+static void on_news(void *arg, enum packed_cache_news news, const char *path, const struct error *why) {
+    (void)arg;
+    if (news == PACKED_CACHE_READ) fprintf(stderr, "packed weights read from %s\n", path);
+    else if (news == PACKED_CACHE_WRITTEN) fprintf(stderr, "packed weights written to %s\n", path);
+    else if (news == PACKED_CACHE_REFUSED) fprintf(stderr, "%s: the weights are packed anew\n", why->message);
+    else fprintf(stderr, "no packed weights are kept: %s\n", why->message);
+}
+void local_packed(struct cli *c, struct packed_cache *cache) {
+    *cache = (struct packed_cache){.dir = cli_text(c, "--packed-cache"), .on_news = on_news};
+}
+
 static int run_run(struct cli *c) {
     static const char *const later[] = {"--in", "--out", "--scheduler", "--steps", NULL};
     struct engine_run_options o;
@@ -61,6 +72,7 @@ static int run_run(struct cli *c) {
     o.top_logits = (uint32_t)cli_int(c, "--top-logits", 0);
     o.threads = (int)cli_int(c, "--threads", 0);
     if (cli_text(c, "--weights") && packed_kind_find(cli_text(c, "--weights"), &o.weights, &err) != 0) return cli_usage(c, "--weights: %s", err.message);
+    local_packed(c, &o.packed);
     o.json = cli_json(c);
     int r = local_model(o.model, &err);
     if (r == 0 && ids) r = engine_parse_tokens(span_str(ids), &tokens, &o.token_count, &err);
@@ -111,6 +123,7 @@ static const struct cli_option OPTIONS[] = {
     {.name = "--pooling", .kind = CLI_TEXT, .value = "mean|cls|last", .doc = "With embed: how the tokens' vectors become one; as the model's own files say, else mean"},
     {.name = "--no-normalize", .kind = CLI_FLAG, .doc = "With embed: the vector as it is, not brought to length 1"},
     {.name = "--weights", .kind = CLI_TEXT, .value = "stored|f32|bf16|f16|q8|q4|q4m", .doc = "As the model has them, or turned into that kind when loaded; stored"},
+    LOCAL_PACKED_OPTION,
     {.name = "--threads", .kind = CLI_INT, .value = "N", .min = 0, .max = POOL_THREADS_MAX, .doc = "0: all CPUs"},
     {.name = "--in", .kind = CLI_FILE, .value = "FILE", .doc = "Not built yet"},
     {.name = "--out", .kind = CLI_FILE, .value = "FILE", .doc = "Not built yet"},

@@ -235,7 +235,7 @@ int embedder_new_from(struct embedder **out, struct encoder *encoder, uint32_t q
 
 int embedder_new(struct embedder **out, const char *dir, const struct embedder_options *options, struct error *err) {
     struct encoder *encoder = NULL;
-    struct encoder_options o = {.threads = options->threads, .weights = options->weights};
+    struct encoder_options o = {.threads = options->threads, .weights = options->weights, .packed = options->packed};
     int r = encoder_new(&encoder, dir, &o, err);
     return r == 0 ? embedder_new_from(out, encoder, options->queue_max, err) : r;
 }

@@ -26,6 +26,7 @@ struct embedder_options {
     int threads;              /* 0: all CPUs that this process may use */
     uint32_t queue_max;       /* 0: EMBEDDER_QUEUE_DEFAULT */
     enum packed_kind weights;
+    struct packed_cache packed; /* as of encoder_options */
 };
 /* Loads a model directory and starts the threads. Blocks while it loads. Errors of encoder_new. */
 int embedder_new(struct embedder **e, const char *dir, const struct embedder_options *options, struct error *err);

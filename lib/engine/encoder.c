@@ -379,7 +379,7 @@ const struct tokenizer *encoder_tokenizer(const struct encoder *e) { return e->d
 const struct encoder_settings *encoder_settings(const struct encoder *e) { return &e->settings; }
 uint32_t encoder_tokens_max(const struct encoder *e) { return e->tokens_max; }
 uint32_t encoder_pass_rows(const struct encoder *e) { return e->pass_rows; }
-size_t encoder_memory(const struct encoder *e) { return e->memory_size + e->vectors_size * sizeof(float) + e->scratch_size; }
+size_t encoder_memory(const struct encoder *e) { return e->memory.size + e->vectors_size * sizeof(float) + e->scratch_size; }
 void encoder_set_threads(struct encoder *e, int threads) {
     int most = pool_threads(e->pool);
     pool_set_active(e->pool, threads < 1 ? 1 : threads > most ? most : threads);
@@ -402,7 +402,7 @@ int encoder_new_from(struct encoder **out, struct model_dir *dir, struct encoder
     e->kind = options->weights == PACKED_STORED ? PACKED_F32 : options->weights; /* bf16 and f16 are widened, exactly: many rows make reading cheap */
     if (e->dir.config.arch->kind != MODEL_ENCODER) r = error_set(err, E_UNSUPPORTED, "%s is no encoder", e->dir.config.arch->name);
     else if (!(e->pool = pool_new(options->threads))) r = error_set(err, E_NOMEM, "no memory for threads");
-    else r = encoder_load(e, err);
+    else r = encoder_load(e, &options->packed, err);
     model_weights_fini(&e->dir.weights);
     if (r != 0) encoder_free(e);
     else *out = e;
@@ -412,9 +412,13 @@ int encoder_new_from(struct encoder **out, struct model_dir *dir, struct encoder
 int encoder_new(struct encoder **out, const char *path, const struct encoder_options *options, struct error *err) {
     struct model_dir dir = {.tokenizer = NULL};
     struct encoder_settings settings = {.labels = NULL};
+    struct encoder_options o = *options;
+    char identity[SHA256_HEX_MAX];
+    /* before it is read: a model that is replaced meanwhile has no copy under the new one's name */
+    if (o.packed.dir && !o.packed.identity && packed_cache_identity(path, identity, NULL) == 0) o.packed.identity = identity;
     int r = model_dir_load(&dir, path, MODEL_WEIGHTS_MAP, 0, err);
     if (r == 0) r = encoder_settings_load(&settings, path, dir.config.labels, err);
-    if (r == 0) return encoder_new_from(out, &dir, &settings, options, err);
+    if (r == 0) return encoder_new_from(out, &dir, &settings, &o, err);
     model_dir_fini(&dir);
     encoder_settings_fini(&settings);
     return r;
@@ -422,10 +426,10 @@ int encoder_new(struct encoder **out, const char *path, const struct encoder_opt
 
 void encoder_free(struct encoder *e) {
     if (!e) return;
-    pool_free(e->pool);
-    quant_unmap(e->memory, e->memory_size);
+    matrix_memory_fini(&e->memory);
     quant_unmap(e->vectors, e->vectors_size * sizeof(float));
     quant_unmap(e->scratch, e->scratch_size);
+    pool_free(e->pool);
     mem_free(e->layers);
     model_dir_fini(&e->dir);
     encoder_settings_fini(&e->settings);

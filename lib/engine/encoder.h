@@ -11,6 +11,7 @@
 #define GENLOOP_ENGINE_ENCODER_H
 
 #include "engine/encoder_settings.h"
+#include "engine/packed_cache.h"
 #include "model/model_dir.h"
 #include "tensor/quant.h"
 
@@ -25,6 +26,7 @@ enum {
 struct encoder_options {
     int threads;              /* 0: all CPUs that this process may use */
     enum packed_kind weights; /* PACKED_STORED: f32, exactly what is stored; else turned into that kind when loaded */
+    struct packed_cache packed; /* copies of packed weights, borrowed for the loading; with zeros: none. A model in memory needs an identity for one */
 };
 
 /* Loads a model directory. Errors of model_dir_load and encoder_settings_load; E_UNSUPPORTED: the model is no encoder; E_INVALID: weights that are not finite. */

@@ -4,6 +4,7 @@
 
 #include "base/pool.h"
 #include "engine/encoder.h"
+#include "engine/matrix_pack.h"
 
 struct encoder_norm {
     const float *weight, *bias; /* weight NULL: none, what is normed is taken as it is */
@@ -27,8 +28,7 @@ struct encoder {
     const float *head_dense_bias, *head_out_bias;
     const float *embed, *embed_positions, *embed_types; /* NULL: none */
     float *rope[2];  /* [tokens_max, head_dim]: cosines and sines of each position; of layers that see all, of local ones */
-    uint8_t *memory; /* packed weights */
-    size_t memory_size, memory_used;
+    struct matrix_memory memory; /* packed weights */
     float *vectors; /* embeddings, norms, biases, rope */
     size_t vectors_used, vectors_size;
     /* activations: R rows, C width, F inner */
@@ -59,6 +59,6 @@ struct encoder {
 };
 
 /* Packs and makes room; e->dir, e->settings, e->pool and e->kind are set. */
-int encoder_load(struct encoder *e, struct error *err);
+int encoder_load(struct encoder *e, const struct packed_cache *cache, struct error *err);
 
 #endif

@@ -11,7 +11,7 @@
 #define PASS_PRODUCTS 4e9
 enum { PASS_ROWS_MIN = 128 };
 
-/* One matrix of the parameters with these roles, one below the other. With e->memory NULL only its size is counted. */
+/* One matrix of the parameters with these roles, one below the other. While e->memory has none only its size is counted. */
 static int load_matrix(struct encoder *e, const enum model_role *roles, size_t n, uint32_t layer, struct packed *w, struct error *err) {
     const struct model_weights *weights = &e->dir.weights;
     struct matrix_source from = {.name = model_role_name(roles[0]), .layer = layer};
@@ -23,7 +23,7 @@ static int load_matrix(struct encoder *e, const enum model_role *roles, size_t n
         from.part_rows[i] = weights->params[at].rows;
         from.cols = weights->params[at].cols;
     }
-    return matrix_pack(&from, e->kind, e->pool, e->memory, &e->memory_used, w, err);
+    return matrix_pack(&e->memory, &from, e->kind, w, err);
 }
 
 static int load_matrices(struct encoder *e, struct error *err) {
@@ -32,7 +32,6 @@ static int load_matrices(struct encoder *e, struct error *err) {
     const struct model_config *c = &e->dir.config;
     size_t plain = c->arch->mlp == MODEL_MLP_PLAIN;
     int r = 0;
-    e->memory_used = 0;
     for (uint32_t i = 0; i < c->layers && r == 0; i++) {
         struct encoder_layer *l = &e->layers[i];
         r = load_matrix(e, qkv, 3, i, &l->qkv, err);
@@ -151,7 +150,7 @@ static int make_scratch(struct encoder *e, struct error *err) {
     return 0;
 }
 
-int encoder_load(struct encoder *e, struct error *err) {
+int encoder_load(struct encoder *e, const struct packed_cache *cache, struct error *err) {
     const struct model_config *c = &e->dir.config;
     e->blocks = packed_kind_is_blocks(e->kind);
     e->post = c->arch->norm_place == MODEL_NORM_POST;
@@ -166,16 +165,17 @@ int encoder_load(struct encoder *e, struct error *err) {
                                                                                              : (uint32_t)rows;
     e->layers = mem_calloc(c->layers, sizeof *e->layers);
     if (!e->layers) return error_set(err, E_NOMEM, "no memory for a model");
+    matrix_memory_init(&e->memory, e->pool);
     int r = load_matrices(e, err); /* sizes only */
+    if (r == 0) r = matrix_memory_take(&e->memory, cache, err);
     if (r != 0) return r;
-    e->memory_size = e->memory_used;
-    e->memory = quant_map(e->memory_size);
-    if (!e->memory) return error_set(err, E_NOMEM, "no memory for weights (%zu MiB)", e->memory_size >> 20);
     load_small(e); /* sizes only */
     e->vectors_size = e->vectors_used;
     e->vectors = quant_map(e->vectors_size * sizeof(float));
     if (!e->vectors) return error_set(err, E_NOMEM, "no memory for %zu MiB of embeddings", e->vectors_size * sizeof(float) >> 20);
     load_small(e);
     r = load_matrices(e, err);
-    return r != 0 ? r : make_scratch(e, err);
+    if (r == 0) r = make_scratch(e, err);
+    if (r == 0) matrix_memory_keep(&e->memory, cache);
+    return r;
 }

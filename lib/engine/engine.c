@@ -420,7 +420,8 @@ static int make_tables(struct engine *e, struct error *err) {
     random_bytes(&config.seed, sizeof config.seed);
     int r = scheduler_init(&e->scheduler, &config, err);
     if (r == 0) r = kv_cache_init(&e->kv, &shape, (uint32_t)blocks, err);
-    if (r == 0) r = forward_new(&e->forward, &e->dir.weights, o->weights, o->step_rows, e->context, e->pool, err);
+    if (r == 0) r = forward_new(&e->forward, &e->dir.weights, o->weights, o->step_rows, e->context, e->pool, &o->packed, err);
+    o->packed = (struct packed_cache){.dir = NULL}; /* it was borrowed */
     if (r != 0) return r;
     model_weights_fini(&e->dir.weights); /* packed: the file's pages go */
     if (o->adapter && (r = model_adapter_load(&e->adapter, o->adapter, c, err)) != 0) return r;
@@ -509,8 +510,12 @@ int engine_new_from(struct engine **out, struct model_dir *dir, const struct eng
 
 int engine_new(struct engine **out, const char *model_dir, const struct engine_options *options, struct error *err) {
     struct model_dir dir;
+    struct engine_options o = *options;
+    char identity[SHA256_HEX_MAX];
+    /* before it is read: a model that is replaced meanwhile has no copy under the new one's name */
+    if (o.packed.dir && !o.packed.identity && packed_cache_identity(model_dir, identity, NULL) == 0) o.packed.identity = identity;
     int r = model_dir_load(&dir, model_dir, MODEL_WEIGHTS_MAP, 0, err);
-    return r != 0 ? r : engine_new_from(out, &dir, options, err);
+    return r != 0 ? r : engine_new_from(out, &dir, &o, err);
 }
 
 void engine_free(struct engine *e) {

@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/span.h"
 #include "engine/grammar.h"
+#include "engine/packed_cache.h"
 #include "engine/sampler.h"
 #include "engine/stop.h"
 #include "model/adapter.h"
@@ -55,6 +56,7 @@ struct engine_options {
     bool kv_half;            /* keys and values in f16 */
     enum engine_guessing guessing;
     const char *adapter;      /* a directory: of every request that brings none of its own; NULL: none. Read by engine_new alone */
+    struct packed_cache packed; /* copies of packed weights, borrowed for the loading; with zeros: none. A model in memory needs an identity for one */
 };
 
 /* Loads a model directory and starts the threads. Blocks while it loads. Errors of model_dir_load and forward_new. */

@@ -576,8 +576,8 @@ void forward_logits(struct forward *f, size_t first, size_t count, float *logits
 }
 
 const float *forward_hidden(const struct forward *f) { return f->out; }
-size_t forward_weights_size(const struct forward *f) { return f->memory_size; }
-size_t forward_read_size(const struct forward *f) { return f->memory_size - (f->embed.parts ? f->embed.part[0].panels * f->embed.part[0].panel_size : 0); }
+size_t forward_weights_size(const struct forward *f) { return f->memory.size; }
+size_t forward_read_size(const struct forward *f) { return f->memory.size - (f->embed.parts ? f->embed.part[0].panels * f->embed.part[0].panel_size : 0); }
 
 static size_t elements(const struct matrix *m) {
     size_t n = 0;

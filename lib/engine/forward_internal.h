@@ -45,8 +45,7 @@ struct forward {
     float embed_scale;
     float *inv_freq[MODEL_ROPE_KINDS]; /* [rotary_dim / 2], NULL: no such kind */
     uint32_t rope_tables;              /* of a row: the global one, the local one */
-    uint8_t *memory; /* packed weights */
-    size_t memory_size, memory_used;
+    struct matrix_memory memory; /* packed weights */
     float *vectors; /* norms and biases */
     size_t vectors_used, vectors_size;
     /* activations */

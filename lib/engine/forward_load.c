@@ -7,10 +7,10 @@
 #include "engine/attention.h"
 #include "engine/forward_internal.h"
 
-/* Adds them to the matrix as a part. With f->memory NULL only its size is counted. */
+/* Adds them to the matrix as a part. While f->memory has none only its size is counted. */
 static int load_part(struct forward *f, struct matrix *m, const struct matrix_source *from, enum packed_kind kind, struct error *err) {
     f->blocks |= packed_kind_is_blocks(kind);
-    return matrix_pack(from, kind, f->pool, f->memory, &f->memory_used, &m->part[f->memory ? m->parts++ : 0], err);
+    return matrix_pack(&f->memory, from, kind, &m->part[f->memory.data ? m->parts++ : 0], err);
 }
 
 /* The kind that a parameter is packed as. */
@@ -78,7 +78,6 @@ static int load_matrices(struct forward *f, const struct model_weights *weights,
                                  embed_in[] = {MODEL_EMBED_IN_W}, embed_out[] = {MODEL_EMBED_OUT_W};
     size_t plain = f->config.arch->mlp == MODEL_MLP_PLAIN;
     int r = 0;
-    f->memory_used = 0;
     for (uint32_t i = 0; i < f->config.layers && r == 0; i++) {
         struct layer *l = &f->layers[i];
         r = load_matrix(f, weights, qkv, 3, false, i, &l->qkv, err);
@@ -260,7 +259,7 @@ static int make_scratch(struct forward *f, struct error *err) {
 }
 
 int forward_new(struct forward **out, const struct model_weights *weights, enum packed_kind kind, uint32_t rows_max, uint32_t context, struct pool *pool,
-                struct error *err) {
+                const struct packed_cache *cache, struct error *err) {
     const struct model_config *c = &weights->config;
     ASSERT(rows_max > 0 && rows_max <= FORWARD_ROWS_MAX && context > 0 && context <= c->context);
     if (c->arch->kind != MODEL_DECODER)
@@ -272,6 +271,7 @@ int forward_new(struct forward **out, const struct model_weights *weights, enum 
     f->rows_max = rows_max;
     f->context = context;
     f->pool = pool;
+    matrix_memory_init(&f->memory, pool);
     int r = E_NOMEM;
     f->layers = mem_calloc(c->layers, sizeof *f->layers);
     if (c->experts) f->experts = mem_calloc((size_t)c->layers * 2 * c->experts, sizeof *f->experts);
@@ -280,13 +280,8 @@ int forward_new(struct forward **out, const struct model_weights *weights, enum 
         goto out;
     }
     if ((r = load_matrices(f, weights, err)) != 0) goto out; /* sizes only */
-    f->memory_size = f->memory_used;
-    f->memory = quant_map(f->memory_size);
-    if (!f->memory) {
-        r = error_set(err, E_NOMEM, "no memory for weights (%zu MiB)", f->memory_size >> 20);
-        goto out;
-    }
-    if ((r = load_matrices(f, weights, err)) != 0 || (r = load_small(f, weights, err)) != 0 || (r = make_scratch(f, err)) != 0) goto out;
+    if ((r = matrix_memory_take(&f->memory, cache, err)) != 0 || (r = load_matrices(f, weights, err)) != 0 || (r = load_small(f, weights, err)) != 0 || (r = make_scratch(f, err)) != 0) goto out;
+    matrix_memory_keep(&f->memory, cache);
     *out = f;
     f = NULL;
 out:
@@ -296,7 +291,7 @@ out:
 
 void forward_free(struct forward *f) {
     if (!f) return;
-    quant_unmap(f->memory, f->memory_size);
+    matrix_memory_fini(&f->memory);
     quant_unmap(f->vectors, f->vectors_size * sizeof(float));
     quant_unmap(f->scratch, f->scratch_size);
     mem_free(f->experts);

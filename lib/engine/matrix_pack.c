@@ -1,8 +1,49 @@
 #include "engine/matrix_pack.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 
 #include "base/alloc.h"
+
+/* --- memory --- */
+
+void matrix_memory_init(struct matrix_memory *m, struct pool *pool) {
+    *m = (struct matrix_memory){.pool = pool};
+    sha256_init(&m->plan);
+}
+
+static void make_key(struct matrix_memory *m, const char *identity) {
+    struct sha256 hash = m->plan;
+    (void)snprintf(m->key.words, sizeof m->key.words, "layout %d for %s", PACKED_LAYOUT_VERSION, quant_kernels()->name);
+    sha256_update(&hash, identity, strlen(identity) + 1);
+    sha256_update(&hash, m->key.words, strlen(m->key.words));
+    sha256_final(&hash, m->key.digest);
+    m->key.size = m->size;
+}
+
+int matrix_memory_take(struct matrix_memory *m, const struct packed_cache *cache, struct error *err) {
+    m->size = m->used;
+    m->used = 0;
+    m->data = quant_map(m->size);
+    if (!m->data) return error_set(err, E_NOMEM, "no memory for weights (%zu MiB)", m->size >> 20);
+    if (!cache || !cache->dir || !cache->identity) return 0;
+    make_key(m, cache->identity);
+    m->filled = packed_cache_read(cache, &m->key, m->data, m->pool);
+    return 0;
+}
+
+void matrix_memory_keep(struct matrix_memory *m, const struct packed_cache *cache) {
+    ASSERT(m->used == m->size);
+    if (cache && cache->dir && cache->identity && !m->filled) m->writer = packed_cache_write(cache, &m->key, m->data);
+}
+
+void matrix_memory_fini(struct matrix_memory *m) {
+    packed_writer_free(m->writer);
+    quant_unmap(m->data, m->size);
+    *m = (struct matrix_memory){.data = NULL};
+}
+
+/* --- matrices --- */
 
 struct fill_job {
     const struct matrix_source *from;
@@ -24,19 +65,28 @@ static void fill_panel(void *arg, size_t panel, int thread) {
     if (result != 0) atomic_store(&j->result, result);
 }
 
-int matrix_pack(const struct matrix_source *from, enum packed_kind kind, struct pool *pool, uint8_t *memory, size_t *used, struct packed *w, struct error *err) {
+static void note(struct matrix_memory *m, const struct matrix_source *from, enum packed_kind kind) {
+    char line[256];
+    int n = snprintf(line, sizeof line, "%s %u: %d from %d, %zu + %zu + %zu × %zu\n", from->name, from->layer, (int)kind, (int)from->part[0]->type, from->part_rows[0], from->part_rows[1],
+                     from->part_rows[2], from->cols);
+    sha256_update(&m->plan, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1);
+}
+
+int matrix_pack(struct matrix_memory *m, const struct matrix_source *from, enum packed_kind kind, struct packed *w, struct error *err) {
     size_t rows = 0, size;
     for (size_t i = 0; i < MATRIX_PARTS_MAX; i++) rows += from->part_rows[i];
-    if (packed_size(kind, rows, from->cols, &size) != 0 || !size_add(*used, size, &size))
+    if (packed_size(kind, rows, from->cols, &size) != 0 || !size_add(m->used, size, &size))
         return error_set(err, E_RANGE, "%s of %zu × %zu is too large", from->name, rows, from->cols);
-    if (memory) {
+    if (!m->data) note(m, from, kind);
+    else {
         struct fill_job job = {.from = from, .w = w};
-        int r = packed_init(w, kind, rows, from->cols, memory + *used);
+        ASSERT(size <= m->size);
+        int r = packed_init(w, kind, rows, from->cols, m->data + m->used);
         if (r != 0) return r;
-        pool_run(pool, w->panels, &job, fill_panel);
+        if (!m->filled) pool_run(m->pool, w->panels, &job, fill_panel);
         if (job.result != 0) return error_set(err, E_INVALID, "%s of layer %u has values that are not finite or too large", from->name, from->layer);
-        for (size_t i = 0; i < MATRIX_PARTS_MAX && from->part[i]; i++) model_view_release(from->part[i]);
+        for (size_t i = 0; !m->filled && i < MATRIX_PARTS_MAX && from->part[i]; i++) model_view_release(from->part[i]);
     }
-    *used = size;
+    m->used = size;
     return 0;
 }

@@ -90,7 +90,7 @@ int engine_run(const struct engine_run_options *o, FILE *out, struct error *err)
     struct engine_result result = {0};
     struct buf text;
     buf_init(&text, OUT_MAX);
-    struct engine_options options = {.threads = o->threads, .sequences_max = 1, .weights = o->weights, .adapter = o->adapter};
+    struct engine_options options = {.threads = o->threads, .sequences_max = 1, .weights = o->weights, .adapter = o->adapter, .packed = o->packed};
     int r = engine_new(&e, o->model, &options, err);
     if (r != 0) goto out;
 

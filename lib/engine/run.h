@@ -28,6 +28,7 @@ struct engine_run_options {
     bool no_normalize;      /* embed: the vector as it is, not of length 1 */
     int threads;            /* 0: all */
     enum packed_kind weights;
+    struct packed_cache packed; /* as of engine_options */
     bool json;              /* else the text alone */
 };
 void engine_run_options_init(struct engine_run_options *o); /* generate, 256 tokens */

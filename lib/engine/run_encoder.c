@@ -29,7 +29,7 @@ int engine_run_encoder(const struct engine_run_options *o, bool score, FILE *out
     float *values = NULL;
     struct buf line;
     buf_init(&line, OUT_MAX);
-    struct encoder_options options = {.threads = o->threads, .weights = o->weights};
+    struct encoder_options options = {.threads = o->threads, .weights = o->weights, .packed = o->packed};
     int r = 0;
     if (o->pooling && encoder_pooling_parse(span_str(o->pooling), &text.pooling) != 0)
         r = error_set_param(err, E_INVALID, "pooling", "pooling \"%.40s\" is none of mean, cls, last", o->pooling);

@@ -37,6 +37,7 @@
 /* PACKED_STORED is a wish, not a kind: each matrix as the kind that its stored type is nearest to. */
 enum packed_kind { PACKED_STORED, PACKED_F32, PACKED_BF16, PACKED_F16, PACKED_Q8, PACKED_Q4, PACKED_Q4M, PACKED_KINDS };
 enum {
+    PACKED_LAYOUT_VERSION = 1, /* to be raised with every change of what packed bytes mean: copies of them outlive a program (engine/packed_cache.h) */
     QUANT_BLOCK = 32,       /* values per scale, as in GGUF */
     PACKED_FLOAT_PANEL = 64, /* 4 vectors of 512 bits: enough chains to hide the latency of fma for a single row of x */
     PACKED_BLOCK_PANEL = 32, /* 2 vectors of int32 sums; a block with its scales is whole cache lines */

@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/crc32c.h"
 #include "base/file.h"
 #include "base/json.h"
 
@@ -19,17 +20,8 @@ struct metrics {
 
 /* ---- TFRecord: length, masked CRC of the length, data, masked CRC of the data (tensorflow/core/lib/io/record_writer.h) ---- */
 
-uint32_t metrics_crc32c(const void *data, size_t len) {
-    const uint8_t *p = data;
-    uint32_t crc = ~0u;
-    for (size_t i = 0; i < len; i++) {
-        crc ^= p[i];
-        for (int bit = 0; bit < 8; bit++) crc = (crc >> 1) ^ (0x82f63b78u & (0u - (crc & 1)));
-    }
-    return ~crc;
-}
 static uint32_t masked(const void *data, size_t len) {
-    uint32_t crc = metrics_crc32c(data, len);
+    uint32_t crc = crc32c(data, len);
     return ((crc >> 15) | (crc << 17)) + 0xa282ead8u;
 }
 static int put_u32(struct buf *b, uint32_t v) {

@@ -14,7 +14,4 @@ int metrics_open(struct metrics **m, const char *dir, uint64_t after_step, struc
 int metrics_step(struct metrics *m, const struct train_step *step, struct error *err);
 void metrics_close(struct metrics *m); /* NULL is accepted */
 
-/* CRC-32C (Castagnoli), as TFRecords mask it. */
-uint32_t metrics_crc32c(const void *data, size_t len);
-
 #endif

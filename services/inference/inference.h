@@ -21,7 +21,7 @@
 
 struct inference_settings {
     struct service_settings shared;
-    int64_t threads, sequences, queue, kv_cache, context, step_tokens, step_tokens_mixed;
+    int64_t threads, sequences, queue, kv_cache, context, step_tokens, step_tokens_mixed, packed_cache;
     char *weights, *kv_type, *speculation;
 };
 

@@ -19,6 +19,7 @@
 #include "wire/unpack.h"
 
 enum { RETRY_FIRST_MS = 1000, RETRY_MAX_MS = 60000, LOAD_MAX = 200 * 1024 };
+enum { PACKED_MIN = 16 << 20 /* bytes of weights: packing fewer takes no time that anybody would see */ };
 
 static void on_loaded(void *arg);
 static void on_freed(void *arg);
@@ -32,6 +33,16 @@ static const char *directory(const struct model *m, char *out, size_t size) {
     return service_path(m->inference->service, relative, out, size);
 }
 
+static const char *packed_directory(const struct inference *inf, char *out, size_t size) { return service_path(inf->service, "work/packed", out, size); }
+
+static void on_packed(void *arg, enum packed_cache_news news, const char *path, const struct error *why) {
+    const struct model *m = arg;
+    if (news == PACKED_CACHE_READ) log_info("model.packed", "%s: weights read from %s", m->name, path);
+    else if (news == PACKED_CACHE_WRITTEN) log_info("model.packed", "%s: weights kept in %s", m->name, path);
+    else if (news == PACKED_CACHE_REFUSED) log_warn("model.packed", "%s: the copy of its weights is of no use, they are packed anew: %s", m->name, why->message);
+    else log_warn("model.packed", "%s: no copy of its packed weights is kept: %s", m->name, why->message);
+}
+
 /* What its config.json says; of a directory that has none, or one that is not understood, the engine says what is wrong. */
 static bool is_encoder(const char *dir) {
     struct model_config config;
@@ -42,7 +53,7 @@ static bool is_encoder(const char *dir) {
 static void load_model(void *arg) {
     struct model *m = arg;
     const struct inference_settings *s = m->inference->settings;
-    char dir[4096];
+    char dir[4096], packed[4096];
     m->error = (struct error){0};
     directory(m, dir, sizeof dir);
     int r = 0;
@@ -56,10 +67,12 @@ static void load_model(void *arg) {
                                .step_rows = (uint32_t)s->step_tokens,
                                .step_rows_mixed = (uint32_t)s->step_tokens_mixed,
                                .kv_half = strcmp(s->kv_type, "f16") == 0,
+                               .packed = {.identity = m->manifest, .size_max = (uint64_t)s->packed_cache, .size_min = PACKED_MIN, .background = true, .arg = m, .on_news = on_packed},
                                .guessing = strcmp(s->speculation, "lookup") == 0 ? ENGINE_GUESS_LOOKUP : ENGINE_GUESS_OFF};
+    if (s->packed_cache > 0) o.packed.dir = packed_directory(m->inference, packed, sizeof packed);
     if (r == 0) r = packed_kind_find(s->weights, &o.weights, &m->error);
     if (r == 0 && is_encoder(dir)) {
-        struct embedder_options e = {.threads = m->threads, .queue_max = (uint32_t)s->queue, .weights = o.weights};
+        struct embedder_options e = {.threads = m->threads, .queue_max = (uint32_t)s->queue, .weights = o.weights, .packed = o.packed};
         r = embedder_new(&m->loaded_embedder, dir, &e, &m->error);
     } else if (r == 0) r = engine_new(&m->loaded, dir, &o, &m->error);
     m->result = r;
@@ -74,6 +87,7 @@ static void free_engine(void *arg) {
     m->embedder = NULL;
     /* The store has it still. A neighbour that was just about to read it fails, and lays it out again. */
     if (m->remove_files) (void)dir_remove(directory(m, dir, sizeof dir), NULL);
+    if (m->remove_files && m->inference->settings->packed_cache > 0) packed_cache_forget(packed_directory(m->inference, dir, sizeof dir), m->manifest);
 }
 
 /* --- on the loop --- */

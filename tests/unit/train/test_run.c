@@ -14,6 +14,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/crc32c.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/random.h"
@@ -632,7 +633,7 @@ static void test_tensorboard(void **state) {
     char dir[PATH_SIZE], name[PATH_SIZE] = "", path[PATH_SIZE];
     struct buf b;
     struct error err = {0};
-    assert_int_equal(metrics_crc32c("123456789", 9), 0xe3069283u); /* RFC 3720's check value */
+    assert_int_equal(crc32c("123456789", 9), 0xe3069283u); /* RFC 3720's check value */
     assert_int_equal(dir_list(at(dir, "base/runs"), name, on_file, &err), 0);
     buf_init(&b, 1 << 20);
     assert_int_equal(file_read(at(path, name), &b, &err), 0);
@@ -640,9 +641,9 @@ static void test_tensorboard(void **state) {
     for (struct span s = buf_span(&b); s.len; records++) {
         assert_true(s.len >= 16);
         size_t len = u32_at(s.data);
-        assert_int_equal(unmask(u32_at(s.data + 8)), metrics_crc32c(s.data, 8));
+        assert_int_equal(unmask(u32_at(s.data + 8)), crc32c(s.data, 8));
         assert_true(s.len >= 16 + len);
-        assert_int_equal(unmask(u32_at(s.data + 12 + len)), metrics_crc32c(s.data + 12, len));
+        assert_int_equal(unmask(u32_at(s.data + 12 + len)), crc32c(s.data + 12, len));
         if (records == 0) assert_true(span_find(span_of(s.data, 12 + len), SPAN("brain.Event:2")) > 0);
         else assert_true(span_find(span_of(s.data, 12 + len), SPAN("train/loss")) > 0);
         s = span_skip(s, 16 + len);

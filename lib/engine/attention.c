@@ -5,6 +5,7 @@
 
 #include "engine/attention_internal.h"
 #include "engine/kv_cache.h"
+#include "engine/position_bias.h"
 #include "tensor/kernels.h"
 #include "tensor/quant.h"
 
@@ -78,7 +79,8 @@ void attention_run(const struct attention_tile *t, float *scratch) {
         uint32_t from = t->window && t->position[i] >= t->window ? t->position[i] + 1 - t->window : 0;
         if (t->softcap > 0)
             for (uint32_t c = from - origin; c < t->position[i] + 1 - origin; c++) row[c] = t->softcap * tanhf(t->scale * row[c] / t->softcap);
-        f32->softmax(row + (from - origin), t->softcap > 0 ? 1 : t->scale, t->position[i] + 1 - from);
+        if (t->bias[i]) position_bias_add(t->bias[i], t->bias_distance, t->scale, t->position[i], from, t->position[i] + 1 - from, row + (from - origin));
+        f32->softmax(row + (from - origin), t->softcap > 0 || t->bias[i] ? 1 : t->scale, t->position[i] + 1 - from);
         memset(row, 0, (from - origin) * sizeof *row);
         size_t seen = t->position[i] + 1 - origin;
         memset(row + seen, 0, (stride - seen) * sizeof *row); /* what the others of the tile see adds nothing here */

@@ -23,6 +23,8 @@ struct attention_tile {
     uint32_t window;        /* 0: all before it */
     uint32_t head_dim;
     float scale;
+    const float *bias[ATTENTION_TILE]; /* of each query, added to scale · q·k (position_bias_head); NULL: none */
+    uint32_t bias_distance; /* the table's position_distance */
     float softcap;          /* c · tanh(scale · q·k / c) before the softmax; 0: none */
     bool half;              /* the cache holds f16 */
     const uint8_t *base;    /* keys of this layer and head in block 0 */

@@ -1,6 +1,6 @@
 /*
  * The pass, read top to bottom: embed → layers (q, k, v → attention → o; MLP; norms before or behind) → pool → classifier.
- * Letters: R rows of the pass, C width, H heads, D head size, F the MLP's inner width, T tokens of a text.
+ * Letters: R rows of the pass, C width, H heads, D head size, Q = H D, F the MLP's inner width, T tokens of a text.
  *
  * Between two attentions every row goes its own way: o, norm, MLP, norm, and q, k, v of the next layer are a list of steps (struct encoder_step). With many rows a
  * thread takes a few of them through the whole list, so that what it wrote is still in its cache and threads meet twice per layer only; with few rows the matrices
@@ -14,6 +14,7 @@
 #include "engine/attention.h"
 #include "engine/encoder_internal.h"
 #include "engine/kv_cache.h"
+#include "engine/position_bias.h"
 #include "tensor/kernels.h"
 
 enum {
@@ -88,7 +89,8 @@ static void run_steps(struct encoder *e, const struct encoder_step *steps, size_
 static void norm_row(const struct encoder *e, const struct encoder_norm *n, const float *x, float *y) {
     const struct model_config *c = &e->dir.config;
     float mean, rstd;
-    if (n->weight) kernels()->layernorm(x, n->weight, n->bias, c->norm_eps, y, &mean, &rstd, c->width);
+    if (n->weight && c->arch->norm == MODEL_NORM_RMS) kernels()->rmsnorm(x, n->weight, c->norm_eps, y, c->width);
+    else if (n->weight) kernels()->layernorm(x, n->weight, n->bias, c->norm_eps, y, &mean, &rstd, c->width);
     else if (y != x) memcpy(y, x, c->width * sizeof *y);
 }
 
@@ -97,7 +99,8 @@ static void embed_row(struct encoder *e, const struct encoder_step *s, size_t ro
     const struct encoder_text *t = &e->texts[e->row_text[row]];
     size_t C = c->width, position = row - e->text_row[e->row_text[row]];
     float *x = e->x + row * C;
-    memcpy(x, e->embed + t->ids[position] * C, C * sizeof *x);
+    if (e->embeddings) packed_get_row(e->embeddings, t->ids[position], x);
+    else memcpy(x, e->embed + t->ids[position] * C, C * sizeof *x);
     if (e->embed_types) kernels()->add(e->embed_types + (t->types ? t->types[position] : 0) * C, x, C);
     if (e->embed_positions) kernels()->add(e->embed_positions + e->row_position[row] * C, x, C);
     norm_row(e, s->norm, x, x);
@@ -135,7 +138,7 @@ static void act_row(struct encoder *e, const struct encoder_step *s, size_t row)
     const struct model_config *c = &e->dir.config;
     size_t F = c->ffn;
     float *y = e->act + row * F;
-    if (c->arch->mlp == MODEL_MLP_PLAIN) activate(c->activation, y, y, F);
+    if (c->mlp == MODEL_MLP_PLAIN) activate(c->activation, y, y, F);
     else {
         const float *gate = e->up + row * 2 * F;
         activate(c->activation, gate, y, F);
@@ -159,11 +162,11 @@ static void arrange_item(void *arg, size_t item, int thread) {
     struct encoder *e = arg;
     const struct model_config *c = &e->dir.config;
     (void)thread;
-    size_t text = item / c->heads, head = item % c->heads, C = c->width, D = c->head_dim, T = e->texts[text].count;
+    size_t text = item / c->heads, head = item % c->heads, D = c->head_dim, Q = c->heads * D, T = e->texts[text].count;
     float *tile = head_tiles(e, text, head);
     const float *rope = e->rope[is_local(e)];
     for (size_t t = 0; t < T; t++) {
-        float *q = e->qkv + (e->text_row[text] + t) * 3 * C + head * D, *k = q + C, *v = k + C;
+        float *q = e->qkv + (e->text_row[text] + t) * 3 * Q + head * D, *k = q + Q, *v = k + Q;
         if (rope) {
             kernels()->rope(q, rope + t * D, 1, 1, D);
             kernels()->rope(k, rope + t * D, 1, 1, D);
@@ -180,16 +183,17 @@ static void attend(const struct encoder *e, size_t text, size_t head, size_t fir
     enum { BLOCKS = 32 };
     const struct model_config *c = &e->dir.config;
     const struct attention_kernels *k = attention_kernels();
-    size_t C = c->width, D = c->head_dim, T = e->texts[text].count, block_size = 2 * KV_BLOCK_TOKENS * D, window = is_local(e) ? c->local_window : T;
+    size_t D = c->head_dim, Q = c->heads * D, T = e->texts[text].count, block_size = 2 * KV_BLOCK_TOKENS * D, window = is_local(e) ? c->local_window : T;
     const float *tile = head_tiles(e, text, head);
     const float *q[ATTENTION_TILE];
     float *out[ATTENTION_TILE];
+    const float *positions = e->layers[e->layer_index].positions, *bias = positions ? position_bias_head(c, positions, (uint32_t)head, true) : NULL;
     size_t low = first > window ? first - window : 0, high = first + n - 1 + window < T ? first + n + window : T;
     size_t from = low / KV_BLOCK_TOKENS, to = (high + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS, origin = from * KV_BLOCK_TOKENS, stride = (to - from) * KV_BLOCK_TOKENS;
     for (size_t i = 0; i < n; i++) {
         size_t row = e->text_row[text] + first + i;
-        q[i] = e->qkv + row * 3 * C + head * D;
-        out[i] = e->att + row * C + head * D;
+        q[i] = e->qkv + row * 3 * Q + head * D;
+        out[i] = e->att + row * Q + head * D;
     }
     for (size_t b = from; b < to; b += BLOCKS) {
         const void *keys[BLOCKS];
@@ -200,7 +204,8 @@ static void attend(const struct encoder *e, size_t text, size_t head, size_t fir
     for (size_t i = 0; i < n; i++) {
         float *row = scratch + i * stride;
         size_t at = first + i, begin = (at > window ? at - window : 0) - origin, end = (at + window < T ? at + window + 1 : T) - origin;
-        kernels()->softmax(row + begin, c->attn_scale, end - begin);
+        if (bias) position_bias_add(bias, c->position_distance, c->attn_scale, at, origin + begin, end - begin, row + begin);
+        kernels()->softmax(row + begin, bias ? 1 : c->attn_scale, end - begin);
         memset(row, 0, begin * sizeof *row);
         memset(row + end, 0, (stride - end) * sizeof *row);
         memset(out[i], 0, D * sizeof(float));
@@ -232,8 +237,7 @@ static struct encoder_step times(const struct packed *w, const struct packed_inp
     return (struct encoder_step){.w = w, .in = in, .y = y, .stride = w->rows, .bias = bias, .add = add};
 }
 
-static void run_layers(struct encoder *e) {
-    const struct model_config *c = &e->dir.config;
+static void enter_layers(struct encoder *e) {
     static const struct encoder_norm none = {NULL, NULL};
     const struct encoder_layer *l = e->layers;
     struct encoder_step s[STEPS_MAX];
@@ -242,11 +246,18 @@ static void run_layers(struct encoder *e) {
     s[n++] = (struct encoder_step){.row = ready_row, .norm = e->post ? &none : &l->attn_norm, .ready = &e->in_h};
     s[n++] = times(&l->qkv, &e->in_h, e->qkv, l->qkv_bias, false);
     run_steps(e, s, n);
-    for (uint32_t i = 0; i < c->layers; i++, l++) {
-        bool last = i + 1 == c->layers;
-        e->layer_index = i;
+    e->layers_done = 0;
+}
+
+static void run_layers(struct encoder *e, uint32_t count) {
+    const struct model_config *c = &e->dir.config;
+    const struct encoder_layer *l = e->layers + e->layers_done;
+    struct encoder_step s[STEPS_MAX];
+    for (uint32_t end = e->layers_done + count; e->layers_done < end; e->layers_done++, l++) {
+        bool last = e->layers_done + 1 == c->layers;
+        size_t n = 0;
+        e->layer_index = e->layers_done;
         attention(e);
-        n = 0;
         if (e->blocks) s[n++] = (struct encoder_step){.row = attended_row, .ready = &e->in_att};
         s[n++] = times(&l->o, &e->in_att, e->x, l->o_bias, true);
         s[n++] = (struct encoder_step){.row = ready_row, .norm = e->post ? &l->attn_norm : &l->mlp_norm, .ready = &e->in_h};
@@ -308,10 +319,9 @@ static void find_positions(struct encoder *e, const struct encoder_text *t, uint
     for (size_t i = 0; i < t->count; i++) rows[i] = c->arch->positions_after_pad && t->ids[i] == c->position_offset - 1 ? c->position_offset - 1 : next++;
 }
 
-static void run_pass(struct encoder *e, const struct encoder_text *texts, size_t n) {
+void encoder_begin(struct encoder *e, const struct encoder_text *texts, size_t n) {
     const struct model_config *c = &e->dir.config;
     size_t rows = 0, blocks = 0, longest = 0;
-    bool score = false;
     for (size_t i = 0; i < n; i++) {
         e->text_row[i] = (uint32_t)rows;
         e->text_block[i] = (uint32_t)blocks;
@@ -319,18 +329,33 @@ static void run_pass(struct encoder *e, const struct encoder_text *texts, size_t
         for (size_t t = 0; t < texts[i].count; t++) e->row_text[rows++] = (uint32_t)i;
         blocks += (texts[i].count + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
         longest = texts[i].count > longest ? texts[i].count : longest;
-        score |= texts[i].score;
     }
-    ASSERT(rows <= e->rows_max);
+    ASSERT(rows <= e->rows_max && n <= e->texts_max);
     e->texts = texts;
     e->text_count = n;
     e->rows = rows;
     e->blocks_used = blocks;
     e->parts = (longest + QUERIES_PER_ITEM - 1) / QUERIES_PER_ITEM;
     packed_input_init(&e->in_h, e->blocks, rows, c->width, e->h, e->input_memory[0]);
-    packed_input_init(&e->in_att, e->blocks, rows, c->width, e->att, e->input_memory[1]);
+    packed_input_init(&e->in_att, e->blocks, rows, c->heads * (size_t)c->head_dim, e->att, e->input_memory[1]);
     packed_input_init(&e->in_act, e->blocks, rows, c->ffn, e->act, e->input_memory[2]);
-    run_layers(e);
+    enter_layers(e);
+}
+
+bool encoder_advance(struct encoder *e, uint32_t layers) {
+    uint32_t left = e->dir.config.layers - e->layers_done;
+    run_layers(e, layers < left ? layers : left);
+    return e->layers_done == e->dir.config.layers;
+}
+
+const float *encoder_rows(const struct encoder *e, size_t text) { return e->h + (size_t)e->text_row[text] * e->dir.config.width; }
+
+static void run_pass(struct encoder *e, const struct encoder_text *texts, size_t n) {
+    const struct model_config *c = &e->dir.config;
+    bool score = false;
+    for (size_t i = 0; i < n; i++) score |= texts[i].score;
+    encoder_begin(e, texts, n);
+    encoder_advance(e, c->layers);
     if (score) run_classifier(e);
     for (size_t i = 0; i < n; i++) {
         if (texts[i].score) {
@@ -379,10 +404,35 @@ const struct tokenizer *encoder_tokenizer(const struct encoder *e) { return e->d
 const struct encoder_settings *encoder_settings(const struct encoder *e) { return &e->settings; }
 uint32_t encoder_tokens_max(const struct encoder *e) { return e->tokens_max; }
 uint32_t encoder_pass_rows(const struct encoder *e) { return e->pass_rows; }
+uint32_t encoder_texts_max(const struct encoder *e) { return e->texts_max; }
 size_t encoder_memory(const struct encoder *e) { return e->memory.size + e->vectors_size * sizeof(float) + e->scratch_size; }
 void encoder_set_threads(struct encoder *e, int threads) {
     int most = pool_threads(e->pool);
     pool_set_active(e->pool, threads < 1 ? 1 : threads > most ? most : threads);
+}
+
+/* bf16 and f16 are widened, exactly: many rows make reading cheap */
+static enum packed_kind kind_of(enum packed_kind asked) { return asked == PACKED_STORED ? PACKED_F32 : asked; }
+
+int encoder_new_beside(struct encoder **out, const struct model_weights *weights, enum packed_kind kind, uint32_t tokens_max, const struct packed *embeddings, struct pool *pool,
+                       struct error *err) {
+    struct encoder *e = mem_zalloc(sizeof *e);
+    if (!e) return error_set(err, E_NOMEM, "no memory for a model");
+    e->dir.config = weights->config;
+    e->dir.config.layers = weights->config.encoder_layers;
+    e->dir.config.encoder_layers = 0;
+    e->dir.config.context = tokens_max;
+    e->first_layer = weights->config.layers;
+    e->weights = weights;
+    e->embeddings = embeddings;
+    e->kind = kind_of(kind);
+    e->pool = pool;
+    e->pool_borrowed = true;
+    int r = encoder_load(e, &(struct packed_cache){.dir = NULL}, err);
+    e->weights = NULL;
+    if (r != 0) encoder_free(e);
+    else *out = e;
+    return r;
 }
 
 int encoder_new_from(struct encoder **out, struct model_dir *dir, struct encoder_settings *settings, const struct encoder_options *options, struct error *err) {
@@ -399,11 +449,13 @@ int encoder_new_from(struct encoder **out, struct model_dir *dir, struct encoder
         e->settings = *settings;
         *settings = (struct encoder_settings){.labels = NULL};
     }
-    e->kind = options->weights == PACKED_STORED ? PACKED_F32 : options->weights; /* bf16 and f16 are widened, exactly: many rows make reading cheap */
+    e->kind = kind_of(options->weights);
+    e->weights = &e->dir.weights;
     if (e->dir.config.arch->kind != MODEL_ENCODER) r = error_set(err, E_UNSUPPORTED, "%s is no encoder", e->dir.config.arch->name);
     else if (!(e->pool = pool_new(options->threads))) r = error_set(err, E_NOMEM, "no memory for threads");
     else r = encoder_load(e, &options->packed, err);
     model_weights_fini(&e->dir.weights);
+    e->weights = NULL;
     if (r != 0) encoder_free(e);
     else *out = e;
     return r;
@@ -429,7 +481,7 @@ void encoder_free(struct encoder *e) {
     matrix_memory_fini(&e->memory);
     quant_unmap(e->vectors, e->vectors_size * sizeof(float));
     quant_unmap(e->scratch, e->scratch_size);
-    pool_free(e->pool);
+    if (!e->pool_borrowed) pool_free(e->pool);
     mem_free(e->layers);
     model_dir_fini(&e->dir);
     encoder_settings_fini(&e->settings);

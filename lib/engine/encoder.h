@@ -16,6 +16,7 @@
 #include "tensor/quant.h"
 
 struct encoder;
+struct pool;
 
 enum {
     ENCODER_ROWS_DEFAULT = 2048,   /* tokens of one pass: enough that a pass is arithmetic and not reading of weights; more makes nothing quicker */
@@ -57,6 +58,20 @@ struct encoder_text {
 int encoder_check(const struct encoder *e, const struct encoder_text *text, struct error *err);
 /* All n texts, each of which encoder_check has passed, in as many passes as they take. */
 void encoder_run(struct encoder *e, const struct encoder_text *texts, size_t n);
+
+/* --- the encoder beside a decoder: its output is every token's vector, and a pass is done a few layers at a time, so that others have their turn between --- */
+
+/* From the weights of the whole model, which may be freed afterwards; borrows the pool and the decoder's rows of token embeddings (forward_embeddings). tokens_max: of a
+ * text, and of a pass. */
+int encoder_new_beside(struct encoder **e, const struct model_weights *weights, enum packed_kind kind, uint32_t tokens_max, const struct packed *embeddings, struct pool *pool,
+                       struct error *err);
+/* Takes up the texts (n ≤ encoder_texts_max, tokens_max together), of which ids and count alone are read; ids only here, texts until the pass is done. */
+void encoder_begin(struct encoder *e, const struct encoder_text *texts, size_t n);
+/* So many more layers; true: the pass is done. */
+bool encoder_advance(struct encoder *e, uint32_t layers);
+uint32_t encoder_texts_max(const struct encoder *e);
+/* [count, width] of a text of the pass that is done, behind the final norm; until the next begins. */
+const float *encoder_rows(const struct encoder *e, size_t text);
 /* Of a score's outputs: what they mean. One label: the logistic function; several: softmax, or each by itself where several may hold at once. In place. */
 void encoder_probabilities(const struct encoder *e, float *logits);
 

@@ -12,10 +12,15 @@ struct encoder_norm {
 struct encoder_layer {
     struct encoder_norm attn_norm, mlp_norm;
     struct packed qkv, o, up, down; /* up: gate and up, one below the other, where the MLP is gated */
+    const float *positions; /* position_bias.h; NULL: none */
     const float *qkv_bias, *o_bias, *up_bias, *down_bias;
 };
 struct encoder {
     struct model_dir dir; /* its weights are gone once packed */
+    const struct model_weights *weights; /* while it loads: dir's, or those of the whole model that it is the encoder of */
+    uint32_t first_layer;                /* there: its first */
+    const struct packed *embeddings;     /* the decoder's beside it, borrowed; NULL: embed */
+    bool pool_borrowed;
     struct encoder_settings settings;
     struct pool *pool;
     enum packed_kind kind;
@@ -36,9 +41,9 @@ struct encoder {
     size_t scratch_size;
     float *x;       /* [R, C] */
     float *h;       /* [R, C] what the matrices take; x itself where norms lie behind */
-    float *qkv;     /* [R, 3 C] */
+    float *qkv;     /* [R, 3 Q], Q being heads · head size */
     float *tiles;   /* keys and values of each head in blocks of 16 tokens, as attention.h wants them */
-    float *att;     /* [R, C] */
+    float *att;     /* [R, Q] */
     float *up;      /* [R, F], gated [R, 2 F] */
     float *act;     /* [R, F]; up itself where plain */
     float *pooled, *dense; /* [texts, C] */
@@ -50,6 +55,7 @@ struct encoder {
     /* the pass in hand */
     const struct encoder_text *texts;
     size_t text_count, rows, blocks_used;
+    uint32_t layers_done;
     struct packed_input in_h, in_att, in_act;
     uint32_t layer_index;
     size_t parts; /* pieces of a text's queries */

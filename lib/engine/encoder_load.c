@@ -6,6 +6,7 @@
 #include "engine/encoder_internal.h"
 #include "engine/kv_cache.h"
 #include "engine/matrix_pack.h"
+#include "engine/position_bias.h"
 
 /* A pass should last about as long as others may wait: a tenth of a second of one core that makes 40 billion multiply-adds a second. */
 #define PASS_PRODUCTS 4e9
@@ -13,7 +14,8 @@ enum { PASS_ROWS_MIN = 128 };
 
 /* One matrix of the parameters with these roles, one below the other. While e->memory has none only its size is counted. */
 static int load_matrix(struct encoder *e, const enum model_role *roles, size_t n, uint32_t layer, struct packed *w, struct error *err) {
-    const struct model_weights *weights = &e->dir.weights;
+    const struct model_weights *weights = e->weights;
+    layer += e->first_layer;
     struct matrix_source from = {.name = model_role_name(roles[0]), .layer = layer};
     for (size_t i = 0; i < n; i++) {
         ptrdiff_t at = model_weights_find(weights, roles[i], layer);
@@ -30,7 +32,7 @@ static int load_matrices(struct encoder *e, struct error *err) {
     static const enum model_role qkv[] = {MODEL_ATTN_Q_W, MODEL_ATTN_K_W, MODEL_ATTN_V_W}, o[] = {MODEL_ATTN_O_W},
                                  up[] = {MODEL_MLP_GATE_W, MODEL_MLP_UP_W}, down[] = {MODEL_MLP_DOWN_W}, dense[] = {MODEL_HEAD_DENSE_W}, out[] = {MODEL_HEAD_OUT_W};
     const struct model_config *c = &e->dir.config;
-    size_t plain = c->arch->mlp == MODEL_MLP_PLAIN;
+    size_t plain = c->mlp == MODEL_MLP_PLAIN;
     int r = 0;
     for (uint32_t i = 0; i < c->layers && r == 0; i++) {
         struct encoder_layer *l = &e->layers[i];
@@ -46,11 +48,11 @@ static int load_matrices(struct encoder *e, struct error *err) {
 
 /* Vectors (and embeddings) of these roles, one behind the other; NULL where the model has none of them. With e->vectors NULL only their size is counted. */
 static const float *load_vectors(struct encoder *e, const enum model_role *roles, size_t n, uint32_t layer) {
-    const struct model_weights *weights = &e->dir.weights;
+    const struct model_weights *weights = e->weights;
     float *out = e->vectors ? e->vectors + e->vectors_used : NULL;
     size_t found = 0;
     for (size_t i = 0; i < n; i++) {
-        ptrdiff_t at = model_weights_find(weights, roles[i], layer);
+        ptrdiff_t at = model_weights_find(weights, roles[i], layer + e->first_layer);
         if (at < 0) continue;
         size_t size = model_param_size(&weights->params[at]);
         if (e->vectors) model_view_to_f32(&weights->views[at], e->vectors + e->vectors_used);
@@ -65,6 +67,16 @@ static struct encoder_norm load_norm(struct encoder *e, enum model_role weight, 
     struct encoder_norm n = {load_vector(e, weight, layer), NULL};
     if (e->dir.config.arch->norm_bias) n.bias = load_vector(e, weight + 1, layer); /* ..._B follows ..._W */
     return n;
+}
+
+/* Relative positions: a layer's own, or the first one's. */
+static const float *load_positions(struct encoder *e, uint32_t layer) {
+    const struct model_view *v = model_weights_view(e->weights, MODEL_ATTN_POSITION_W, e->first_layer + layer);
+    if (!v) return e->layers[0].positions;
+    float *out = e->vectors ? e->vectors + e->vectors_used : NULL;
+    if (out) position_bias_fill(&e->dir.config, v, true, out);
+    e->vectors_used += position_bias_size(&e->dir.config, true);
+    return out;
 }
 
 /* Cosines and sines of all positions: D/2 of each. In f32, as the reference implementation has it. */
@@ -87,21 +99,22 @@ static float *make_rope(struct encoder *e, double theta) {
 static void load_small(struct encoder *e) {
     const struct model_config *c = &e->dir.config;
     e->vectors_used = 0;
-    e->embed = load_vector(e, MODEL_EMBED_TOKENS, 0);
+    if (!e->embeddings) e->embed = load_vector(e, MODEL_EMBED_TOKENS, 0);
     e->embed_positions = load_vector(e, MODEL_EMBED_POSITIONS, 0);
     e->embed_types = load_vector(e, MODEL_EMBED_TYPES, 0);
     e->embed_norm = load_norm(e, MODEL_EMBED_NORM_W, 0);
-    e->final_norm = load_norm(e, MODEL_FINAL_NORM_W, 0);
+    e->final_norm = load_norm(e, c->arch->kind == MODEL_ENCODER ? MODEL_FINAL_NORM_W : MODEL_ENCODER_NORM_W, 0);
     e->head_norm = (struct encoder_norm){load_vector(e, MODEL_HEAD_NORM_W, 0), NULL};
     e->head_dense_bias = load_vector(e, MODEL_HEAD_DENSE_B, 0);
     e->head_out_bias = load_vector(e, MODEL_HEAD_OUT_B, 0);
     for (uint32_t i = 0; i < c->layers; i++) {
         struct encoder_layer *l = &e->layers[i];
+        l->positions = load_positions(e, i);
         l->attn_norm = load_norm(e, MODEL_ATTN_NORM_W, i);
         l->mlp_norm = load_norm(e, MODEL_MLP_NORM_W, i);
         l->qkv_bias = load_vectors(e, (enum model_role[]){MODEL_ATTN_Q_B, MODEL_ATTN_K_B, MODEL_ATTN_V_B}, 3, i);
         l->o_bias = load_vector(e, MODEL_ATTN_O_B, i);
-        l->up_bias = c->arch->mlp == MODEL_MLP_PLAIN ? load_vector(e, MODEL_MLP_UP_B, i) : load_vectors(e, (enum model_role[]){MODEL_MLP_GATE_B, MODEL_MLP_UP_B}, 2, i);
+        l->up_bias = c->mlp == MODEL_MLP_PLAIN ? load_vector(e, MODEL_MLP_UP_B, i) : load_vectors(e, (enum model_role[]){MODEL_MLP_GATE_B, MODEL_MLP_UP_B}, 2, i);
         l->down_bias = load_vector(e, MODEL_MLP_DOWN_B, i);
     }
     if (c->arch->positions == MODEL_POS_ROPE) {
@@ -119,21 +132,21 @@ static void *take(uint8_t **at, size_t size) {
 /* The sizes are products of a checked config's numbers and of rows_max: below 2^46. */
 static int make_scratch(struct encoder *e, struct error *err) {
     const struct model_config *c = &e->dir.config;
-    size_t R = e->rows_max, N = e->texts_max, C = c->width, F = c->ffn, gated = c->arch->mlp == MODEL_MLP_GATED, L = c->labels;
-    size_t tiles = (R / KV_BLOCK_TOKENS + N + 1) * 2 * KV_BLOCK_TOKENS * C; /* a text's last block may be all but empty */
+    size_t R = e->rows_max, N = e->texts_max, C = c->width, Q = c->heads * (size_t)c->head_dim, F = c->ffn, gated = c->mlp == MODEL_MLP_GATED, L = c->labels;
+    size_t tiles = (R / KV_BLOCK_TOKENS + N + 1) * 2 * KV_BLOCK_TOKENS * Q; /* a text's last block may be all but empty */
     size_t inputs[3] = {0}, attention = attention_scratch_size(e->tokens_max);
     int threads = pool_threads(e->pool);
-    size_t size = (R * (C * 6 + F * (1 + 2 * gated)) + tiles + N * (2 * C + L)) * sizeof(float) + 2 * (R + N) * sizeof(uint32_t) + (size_t)threads * (attention + 64 + sizeof(float *)) + 64 * 32;
-    for (size_t i = 0; e->blocks && i < 3; i++) size += inputs[i] = packed_input_size(R, i == 2 ? F : C);
+    size_t size = (R * (C * 2 + Q * 4 + F * (1 + 2 * gated)) + tiles + N * (2 * C + L)) * sizeof(float) + 2 * (R + N) * sizeof(uint32_t) + (size_t)threads * (attention + 64 + sizeof(float *)) + 64 * 32;
+    for (size_t i = 0; e->blocks && i < 3; i++) size += inputs[i] = packed_input_size(R, i == 2 ? F : C > Q ? C : Q);
     e->scratch_size = size;
     e->scratch = quant_map(size);
     if (!e->scratch) return error_set(err, E_NOMEM, "no memory for activations (%zu MiB)", size >> 20);
     uint8_t *at = e->scratch;
     e->x = take(&at, R * C * sizeof(float));
     e->h = e->post ? e->x : take(&at, R * C * sizeof(float));
-    e->qkv = take(&at, R * 3 * C * sizeof(float));
+    e->qkv = take(&at, R * 3 * Q * sizeof(float));
     e->tiles = take(&at, tiles * sizeof(float));
-    e->att = take(&at, R * C * sizeof(float));
+    e->att = take(&at, R * Q * sizeof(float));
     e->up = take(&at, R * F * (1 + gated) * sizeof(float));
     e->act = gated ? take(&at, R * F * sizeof(float)) : e->up;
     e->pooled = take(&at, N * C * sizeof(float));
@@ -157,9 +170,9 @@ int encoder_load(struct encoder *e, const struct packed_cache *cache, struct err
     e->tokens_max = c->context - c->position_offset;
     if (e->tokens_max > ENCODER_TOKENS_MAX) e->tokens_max = ENCODER_TOKENS_MAX;
     if (e->settings.tokens_max && e->settings.tokens_max < e->tokens_max) e->tokens_max = e->settings.tokens_max;
-    e->rows_max = e->tokens_max > ENCODER_ROWS_DEFAULT ? e->tokens_max : ENCODER_ROWS_DEFAULT;
-    e->texts_max = e->rows_max / ENCODER_ROWS_PER_TEXT;
-    double products = (double)c->layers * c->width * (4.0 * c->width + (c->arch->mlp == MODEL_MLP_GATED ? 3.0 : 2.0) * c->ffn); /* of one token */
+    e->rows_max = e->tokens_max > ENCODER_ROWS_DEFAULT || e->pool_borrowed ? e->tokens_max : ENCODER_ROWS_DEFAULT;
+    e->texts_max = e->rows_max < ENCODER_ROWS_PER_TEXT ? 1 : e->rows_max / ENCODER_ROWS_PER_TEXT;
+    double products = (double)c->layers * c->width * (4.0 * c->heads * c->head_dim + (c->mlp == MODEL_MLP_GATED ? 3.0 : 2.0) * c->ffn); /* of one token */
     double rows = PASS_PRODUCTS / products;
     e->pass_rows = rows > ENCODER_ROWS_DEFAULT ? ENCODER_ROWS_DEFAULT : rows < PASS_ROWS_MIN ? PASS_ROWS_MIN
                                                                                              : (uint32_t)rows;

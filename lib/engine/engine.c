@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/random.h"
 #include "engine/engine_internal.h"
+#include "engine/engine_source.h"
 
 enum { KV_BYTES_DEFAULT_MAX = 1 << 30, STEP_ROWS_DEFAULT = 256, STEP_ROWS_MIXED_DEFAULT = 64, PROMPT_BYTES_MAX = 16 << 20, WARM_ROWS = 8 };
 
@@ -30,7 +31,7 @@ void engine_get_weights(const struct engine *e, struct engine_weights *w) {
     *w = (struct engine_weights){.size = forward_read_size(e->forward), .kind = forward_weights_kind(e->forward)};
     forward_multiply_adds(e->forward, &w->multiply_adds, &w->multiply_adds_logits);
 }
-size_t engine_memory(const struct engine *e) { return forward_weights_size(e->forward) + e->kv.data_size + (e->adapter ? e->adapter->size : 0); }
+size_t engine_memory(const struct engine *e) { return forward_weights_size(e->forward) + e->kv.data_size + (e->adapter ? e->adapter->size : 0) + (e->encoder ? encoder_memory(e->encoder) : 0); }
 
 /* --- a request's memory --- */
 
@@ -49,6 +50,7 @@ void request_free(struct request *q) {
     mem_free(q->breakers);
     mem_free(q->runs);
     mem_free(q->tokens);
+    mem_free(q->source);
     sampler_counts_fini(&q->counts);
     stop_fini(&q->stop);
     buf_fini(&q->text);
@@ -86,6 +88,7 @@ static int check(const struct engine *e, const struct engine_request *r, struct 
     uint32_t vocab = e->dir.config.vocab;
     if (r->adapter && r->adapter->layers != e->dir.config.layers) return error_set_param(err, E_INVALID, "model", "the adapter is of another model");
     int r0 = sampler_params_check(&r->sampling, vocab, err);
+    if (r0 == 0) r0 = source_check(e, r, err);
     if (r0 != 0) return r0;
     if (r->tokens_max > ENGINE_TOKENS_MAX || r->tokens_max < -1)
         return error_set_param(err, E_INVALID, "max_tokens", "max_tokens must be 0 to %d", ENGINE_TOKENS_MAX);
@@ -333,6 +336,7 @@ static int make_tokens(struct engine *e, struct request *q, struct error *err) {
         }
         goto out;
     }
+    if (e->encoder && (r = source_take(e, q, &ids, err)) != 0) goto out;
     size_t n = q->tokens ? q->prompt_len : ids.len;
     uint32_t start = TOKEN_NONE; /* an empty text begins where documents begin */
     if (n == 0 && e->dir.tokenizer) {
@@ -407,20 +411,23 @@ static int make_tables(struct engine *e, struct error *err) {
     struct kv_shape shape;
     forward_kv_shape(c, o->kv_half, &shape);
     size_t block = kv_block_size(&shape), want;
+    size_t parts = c->encoder_layers ? 2 : 1; /* of a sequence: its source, as long as what is written may be */
     e->context = o->context > 0 && o->context < c->context ? o->context : c->context;
-    if (!size_mul((size_t)kv_blocks_for(e->context) * o->sequences_max, block, &want)) want = SIZE_MAX;
+    if (!size_mul((size_t)kv_blocks_for(e->context) * parts * o->sequences_max, block, &want)) want = SIZE_MAX;
     if (o->kv_bytes == 0) o->kv_bytes = want < KV_BYTES_DEFAULT_MAX ? want : KV_BYTES_DEFAULT_MAX;
     size_t blocks = o->kv_bytes / block;
     if (blocks > KV_BLOCKS_MAX) blocks = KV_BLOCKS_MAX;
-    if (blocks == 0) return error_set(err, E_RANGE, "a KV cache of %zu bytes holds no block of %zu", o->kv_bytes, block);
-    if (blocks * KV_BLOCK_TOKENS < e->context) e->context = (uint32_t)(blocks * KV_BLOCK_TOKENS);
+    if (blocks < parts) return error_set(err, E_RANGE, "a KV cache of %zu bytes holds no block of %zu", o->kv_bytes, block * parts);
+    if (blocks / parts * KV_BLOCK_TOKENS < e->context) e->context = (uint32_t)(blocks / parts * KV_BLOCK_TOKENS);
 
     struct scheduler_config config = {.sequences_max = o->sequences_max, .queue_max = o->queue_max + o->sequences_max, .step_rows = o->step_rows,
-                                      .step_rows_mixed = o->step_rows_mixed, .blocks = (uint32_t)blocks, .context = e->context};
+                                      .step_rows_mixed = o->step_rows_mixed, .blocks = (uint32_t)blocks, .context = e->context,
+                                      .source_max = c->encoder_layers ? e->context : 0};
     random_bytes(&config.seed, sizeof config.seed);
     int r = scheduler_init(&e->scheduler, &config, err);
     if (r == 0) r = kv_cache_init(&e->kv, &shape, (uint32_t)blocks, err);
     if (r == 0) r = forward_new(&e->forward, &e->dir.weights, o->weights, o->step_rows, e->context, e->pool, &o->packed, err);
+    if (r == 0) r = source_init(e, err);
     o->packed = (struct packed_cache){.dir = NULL}; /* it was borrowed */
     if (r != 0) return r;
     model_weights_fini(&e->dir.weights); /* packed: the file's pages go */
@@ -451,6 +458,7 @@ static int warm_up(struct engine *e, struct error *err) {
     uint32_t tokens[WARM_ROWS] = {0}, block = 0, rows = e->options.step_rows < WARM_ROWS ? e->options.step_rows : WARM_ROWS;
     if (rows > e->context) rows = e->context;
     struct forward_item item = {.tokens = tokens, .count = rows, .outputs = 1, .blocks = &block, .adapter = e->adapter};
+    source_warm_up(e, &item);
     if (!forward_step(e->forward, &e->kv, &item, 1)) return error_set(err, E_INTERNAL, "the first step was given up");
     forward_logits(e->forward, 0, 1, e->logits);
     for (uint32_t i = 0; i < e->dir.config.vocab; i++)
@@ -539,6 +547,7 @@ void engine_free(struct engine *e) {
     mem_free(e->items);
     mem_free(e->outputs);
     mem_free(e->logits);
+    source_fini(e);
     forward_free(e->forward);
     model_adapter_free(e->adapter);
     scheduler_fini(&e->scheduler);

@@ -13,6 +13,7 @@
 #include "base/pool.h"
 #include "base/sha256.h"
 #include "engine/draft.h"
+#include "engine/encoder.h"
 #include "engine/engine.h"
 #include "engine/forward.h"
 #include "engine/scheduler.h"
@@ -41,6 +42,7 @@ struct request {
 
     /* the sequence */
     uint32_t *tokens; /* prompt and answer */
+    uint32_t *source, source_len; /* with an encoder: the prompt, of which `tokens` has none (engine_source.h) */
     uint32_t prompt_len, len, tokens_max;
     uint32_t cached;     /* of the prompt: taken from the prefix cache */
     uint32_t scored;     /* prompt_logprobs: positions before it have been told */
@@ -83,6 +85,15 @@ struct output {
     int result;
 };
 
+/* Sources that the encoder reads at once. */
+struct source_pass {
+    struct encoder_text *texts; /* [encoder_texts_max] */
+    uint64_t *ids, *admitted;   /* of their requests; at which admission (scheduler_sequence.admitted) */
+    size_t rows;
+    uint32_t count, layer; /* 0: none is read; layers of the decoder that have their keys and values */
+    bool encoded;
+};
+
 struct engine {
     struct model_dir dir;
     struct chat_template *chat_template; /* NULL: chat_error says why */
@@ -91,6 +102,7 @@ struct engine {
     struct pool *pool;
     struct forward *forward;
     struct model_adapter *adapter; /* options.adapter */
+    struct encoder *encoder; /* beside it; NULL: the model has none */
     struct kv_cache kv;
     struct scheduler scheduler;
     uint32_t context, im_end;
@@ -123,6 +135,8 @@ struct engine {
     struct sampler_scratch *scratch; /* per thread */
     struct draft_costs costs;
     uint64_t guessed, guessed_right, unpublished; /* unpublished: tokens of right guesses that the figures do not have yet */
+    struct source_pass pass;
+    uint64_t source_tokens; /* read, and not yet in the figures */
     int64_t rate_from_us;
     uint64_t rate_tokens;
 };

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "engine/engine_internal.h"
+#include "engine/engine_source.h"
 
 enum {
     RATE_WINDOW_US = 1000000,
@@ -17,7 +18,7 @@ static void tell(struct request *q, struct engine_event *event) {
     event->id = q->id;
     event->text = buf_span(&q->text);
     event->in_reasoning = q->in_reasoning;
-    event->usage = (struct engine_usage){q->prompt_len, q->len - q->prompt_len, q->cached};
+    event->usage = (struct engine_usage){q->source ? q->source_len : q->prompt_len, q->len - q->prompt_len, q->cached};
     q->on_event(q->arg, event);
     buf_clear(&q->text);
 }
@@ -34,6 +35,8 @@ static void publish(struct engine *e) {
     e->stats.guessed = e->guessed;
     e->stats.guessed_right = e->guessed_right;
     e->stats.completion_tokens += e->unpublished;
+    e->stats.prompt_tokens += e->source_tokens;
+    e->source_tokens = 0;
     e->rate_tokens += e->unpublished;
     e->unpublished = 0;
 }
@@ -136,7 +139,7 @@ static void receive(struct engine *e, struct request *in) {
         in = q->next;
         q->next = NULL;
         struct scheduler_request r = {.id = q->id, .priority = q->given.priority, .prompt = q->prompt_len, .tokens_max = q->tokens_max,
-                                      .deadline_ms = q->given.deadline_ms, .credit = q->given.credit, .tokens = q->tokens, .salt = salt_of(e, q),
+                                      .deadline_ms = q->given.deadline_ms, .credit = q->given.credit, .tokens = q->source ? NULL : q->tokens, .source = q->source_len, .salt = salt_of(e, q),
                                       .whole = q->given.prompt_logprobs};
         if (q->failed.code == 0 && q->given.tokens_only) {
             finish(e, q, &(struct engine_event){.prompt_tokens = q->tokens}, ENGINE_STOP, NULL);
@@ -439,6 +442,7 @@ static void compute(struct engine *e, const struct scheduler_plan *plan) {
         }
         *f = (struct forward_item){.tokens = q->tokens + item->start, .start = item->start, .count = item->count, .outputs = end - from, .long_context = long_context(e, q), .adapter = q->given.adapter,
                                    .blocks = e->scheduler.slots[item->slot].blocks};
+        source_item(e, item->slot, f);
         for (uint32_t p = from; p < end; p++)
             e->outputs[outputs++] = (struct output){.request = q, .item = i, .position = p, .row = p - from, .score = q->given.prompt_logprobs && p + 1 < q->prompt_len,
                                                     .sample = sample && p + 1 == end - item->draft};
@@ -502,10 +506,11 @@ void *engine_step_main(void *arg) {
         restart_long(e);
         admit(e);
         struct scheduler_plan plan;
+        bool reads = source_work(e);
         guess(e);
         scheduler_plan(&e->scheduler, &plan);
-        idle = plan.count == 0;
-        if (!idle) compute(e, &plan);
+        idle = plan.count == 0 && !reads;
+        if (plan.count > 0) compute(e, &plan);
     }
     return NULL;
 }

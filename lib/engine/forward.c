@@ -9,6 +9,7 @@
 
 #include "engine/attention.h"
 #include "engine/forward_internal.h"
+#include "engine/position_bias.h"
 #include "tensor/kernels.h"
 
 enum {
@@ -92,7 +93,7 @@ static void embed_row(struct forward *f, size_t row, int thread) {
     uint32_t token;
     row_position(f, row, &token);
     float *x = (f->embed_in.parts ? f->h : f->x) + row * E;
-    packed_get_row(f->embed.parts ? &f->embed.part[0] : &f->head.part[0], token, x);
+    packed_get_row(forward_embeddings(f), token, x);
     if (f->embed_scale != 1)
         for (size_t c = 0; c < E; c++) x[c] *= f->embed_scale;
     if (f->embed_in.parts) packed_input_row(&f->input, row);
@@ -217,17 +218,20 @@ static void attention_item(void *arg, size_t work, int thread) {
     /* the latest rows first: they are the longest */
     uint32_t row_part = t.row_parts - 1 - (uint32_t)(in_item / (c->kv_heads * t.head_parts));
     uint32_t kv_head = (uint32_t)(in_item / t.head_parts % c->kv_heads), head_part = (uint32_t)(in_item % t.head_parts);
-    size_t D = c->head_dim, row0 = f->item_row[low];
+    size_t D = c->head_dim, row0 = f->item_row[low], stride = f->cross ? c->heads * D : (c->heads + 2 * (size_t)c->kv_heads) * D;
 
     struct attention_tile tile = {.head_dim = c->head_dim, .scale = c->attn_scale, .softcap = c->attn_softcap, .window = f->layer->window, .half = f->kv->shape.half, .blocks = it->blocks,
                                   .base = kv_cache_base(f->kv, f->layer_index, kv_head), .block_stride = f->kv->block_size,
                                   .values_offset = c->kv_heads * f->kv->head_size};
+    if (f->cross) tile.blocks = it->source_blocks;
+    if (!f->cross) tile.bias_distance = c->position_distance;
     for (uint32_t r = row_part * t.rows; r < it->count && r < (row_part + 1) * t.rows; r++)
         for (uint32_t g = head_part * t.heads; g < t.group && g < (head_part + 1) * t.heads; g++) {
             size_t head = kv_head * t.group + g;
-            tile.q[tile.n] = f->qkv + (row0 + r) * (c->heads + 2 * (size_t)c->kv_heads) * D + head * D;
+            tile.q[tile.n] = f->qkv + (row0 + r) * stride + head * D;
             tile.out[tile.n] = f->att + ((row0 + r) * c->heads + head) * D;
-            tile.position[tile.n++] = it->start + r;
+            if (f->layer->positions && !f->cross) tile.bias[tile.n] = position_bias_head(c, f->layer->positions, (uint32_t)head, false);
+            tile.position[tile.n++] = f->cross ? it->source_count - 1 : it->start + r; /* of a source everything is seen */
         }
     attention_run(&tile, f->attention_scratch[thread]);
     if (f->blocks && D % QUANT_BLOCK == 0) /* the heads' blocks of the next product's input */
@@ -443,6 +447,14 @@ static void mlp_behind_row(struct forward *f, size_t row, int thread) {
     norm_in_place(f, row, &f->layer->mlp_norm);
 }
 
+/* --- what forward_cross.c needs --- */
+
+void forward_each_row(struct forward *f, size_t rows, row_fn fn) { each_row(f, rows, fn); }
+void forward_multiply(struct forward *f, const struct matrix *w, const struct packed_input *in, float *y, size_t stride, const float *bias, bool add) {
+    multiply(f, w, in, y, stride, bias, add);
+}
+void forward_attend(struct forward *f) { pool_run(f->pool, f->work_before[f->item_count], f, attention_item); }
+
 /* --- the step --- */
 
 static void run_layer(struct forward *f, uint32_t index) {
@@ -470,6 +482,7 @@ static void run_layer(struct forward *f, uint32_t index) {
     if (f->adapted) adapter_add(f, &(struct adapter_target){ADAPTER_O, branch, C}, 1, f->att, c->heads * D);
     if (f->branch_apart) each_row(f, R, attn_post_row);
     else if (behind) each_row(f, R, attn_behind_row);
+    if (l->cross_q.parts) forward_cross_attention(f);
 
     /* MLP: [R, C] → [R, F] → [R, C] */
     normed = l->mlp_norm.weight && !behind;
@@ -495,7 +508,7 @@ bool forward_step(struct forward *f, struct kv_cache *kv, const struct forward_i
     size_t C = f->config.width, rows = 0, tiles = 0;
     f->adapted = false;
     for (size_t i = 0; i < n; i++) {
-        ASSERT(items[i].count > 0 && items[i].outputs <= items[i].count && items[i].start + items[i].count <= f->context &&
+        ASSERT(items[i].count > 0 && items[i].outputs <= items[i].count && (items[i].source_count > 0) == (f->config.encoder_layers > 0) && items[i].start + items[i].count <= f->context &&
                rows + items[i].count <= f->rows_max);
         struct tiling t = tiling_of(f, &items[i]);
         ASSERT(!items[i].adapter || items[i].adapter->layers == f->config.layers);
@@ -575,6 +588,7 @@ void forward_logits(struct forward *f, size_t first, size_t count, float *logits
     if (phase.scale != 1 || phase.cap > 0) pool_run(f->pool, (phase.count + LOGITS_PIECE - 1) / LOGITS_PIECE, &phase, scale_piece);
 }
 
+const struct packed *forward_embeddings(const struct forward *f) { return f->embed.parts ? &f->embed.part[0] : &f->head.part[0]; }
 const float *forward_hidden(const struct forward *f) { return f->out; }
 size_t forward_weights_size(const struct forward *f) { return f->memory.size; }
 size_t forward_read_size(const struct forward *f) { return f->memory.size - (f->embed.parts ? f->embed.part[0].panels * f->embed.part[0].panel_size : 0); }
@@ -588,7 +602,7 @@ void forward_multiply_adds(const struct forward *f, size_t *layers, size_t *logi
     *layers = 0;
     for (uint32_t i = 0; i < f->config.layers; i++) {
         const struct layer *l = &f->layers[i];
-        *layers += elements(&l->qkv) + elements(&l->o) + elements(&l->gate_up) + elements(&l->down);
+        *layers += elements(&l->qkv) + elements(&l->o) + elements(&l->cross_q) + elements(&l->cross_o) + elements(&l->gate_up) + elements(&l->down);
     }
     *logits = elements(&f->head);
 }

@@ -27,6 +27,8 @@ struct forward_item {
     bool long_context;      /* rotates as longrope does beyond the original context: the same in all steps of a sequence */
     const uint32_t *blocks; /* the sequence's block table, for start + count tokens at least */
     const struct model_adapter *adapter; /* of the model's shape; NULL: the model as it is */
+    const uint32_t *source_blocks; /* of a decoder beside an encoder: what forward_source filled, */
+    uint32_t source_count;         /* for so many tokens of the source */
 };
 
 struct forward;
@@ -39,6 +41,10 @@ void forward_free(struct forward *f);
 /* All rows of the items, at most rows_max; ids are below the vocabulary. The cache has the model's shape. False: given up between two layers, as
  * forward_on_layer asked; the rows' keys and values are to be computed again. */
 bool forward_step(struct forward *f, struct kv_cache *kv, const struct forward_item *items, size_t n);
+/* Keys and values that a layer of the decoder has of a source: `count` rows [·, width] of the encoder's output into these blocks. */
+void forward_source(struct forward *f, struct kv_cache *kv, uint32_t layer, const float *rows, uint32_t count, const uint32_t *blocks);
+/* The rows of token embeddings, for the encoder beside. */
+const struct packed *forward_embeddings(const struct forward *f);
 /* Asked before each layer of a step, on the caller's thread: true gives the step up. fn NULL: nobody is asked. */
 void forward_on_layer(struct forward *f, void *arg, bool (*fn)(void *arg));
 /* Logits [count, vocab] of the last step's wanted rows from `first` on (counted over all items in order), after the model's own scaling. */

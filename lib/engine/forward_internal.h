@@ -26,6 +26,9 @@ struct layer {
     uint32_t window;              /* 0: none */
     struct matrix router, *expert_gate_up, *expert_down; /* [experts]; NULL where the layer has an MLP */
     struct matrix qkv, o, gate_up, down; /* gate_up: gate and up are two parts; up alone where the MLP is plain */
+    struct norm cross_norm;               /* the rest of these: of a decoder beside an encoder */
+    struct matrix cross_q, cross_kv, cross_o;
+    const float *positions;               /* position_bias.h; NULL: none */
     const float *qkv_bias, *o_bias, *gate_up_bias, *down_bias;
 };
 struct forward {
@@ -77,6 +80,9 @@ struct forward {
     struct packed_input input, input2, act_input; /* act_input: of down, made piece by piece by the phase of gate and up */
     const struct layer *layer;
     uint32_t layer_index;
+    bool cross; /* attention is over the source */
+    const uint32_t *source_blocks; /* of forward_source */
+    uint32_t source_start;
     const struct matrix *w;
     const struct packed_input *w_input;
     struct packed_output w_output;
@@ -94,5 +100,11 @@ void adapter_add(struct forward *f, const struct adapter_target *targets, size_t
 /* Of gate and up, whose products exist piece by piece only (forward.c's inner_rows): first A x of all rows, then columns of one row's term to y. */
 void adapter_inner(struct forward *f, const float *x, size_t x_stride);
 void adapter_add_inner(const struct forward *f, size_t row, enum adapter_place place, size_t first, size_t width, float *y);
+/* forward.c, for forward_cross.c */
+void forward_each_row(struct forward *f, size_t rows, void (*fn)(struct forward *f, size_t row, int thread));
+void forward_multiply(struct forward *f, const struct matrix *w, const struct packed_input *in, float *y, size_t stride, const float *bias, bool add);
+void forward_attend(struct forward *f); /* f->qkv → f->att */
+/* forward_cross.c */
+void forward_cross_attention(struct forward *f);
 
 #endif

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "engine/attention.h"
 #include "engine/forward_internal.h"
+#include "engine/position_bias.h"
 
 /* Adds them to the matrix as a part. While f->memory has none only its size is counted. */
 static int load_part(struct forward *f, struct matrix *m, const struct matrix_source *from, enum packed_kind kind, struct error *err) {
@@ -76,12 +77,18 @@ static int load_matrices(struct forward *f, const struct model_weights *weights,
     static const enum model_role qkv[] = {MODEL_ATTN_Q_W, MODEL_ATTN_K_W, MODEL_ATTN_V_W}, o[] = {MODEL_ATTN_O_W},
                                  gate_up[] = {MODEL_MLP_GATE_W, MODEL_MLP_UP_W}, down[] = {MODEL_MLP_DOWN_W}, head[] = {MODEL_LM_HEAD},
                                  embed_in[] = {MODEL_EMBED_IN_W}, embed_out[] = {MODEL_EMBED_OUT_W};
-    size_t plain = f->config.arch->mlp == MODEL_MLP_PLAIN;
+    static const enum model_role cross_q[] = {MODEL_CROSS_Q_W}, cross_kv[] = {MODEL_CROSS_K_W, MODEL_CROSS_V_W}, cross_o[] = {MODEL_CROSS_O_W};
+    size_t plain = f->config.mlp == MODEL_MLP_PLAIN;
     int r = 0;
     for (uint32_t i = 0; i < f->config.layers && r == 0; i++) {
         struct layer *l = &f->layers[i];
         r = load_matrix(f, weights, qkv, 3, false, i, &l->qkv, err);
         if (r == 0) r = load_matrix(f, weights, o, 1, false, i, &l->o, err);
+        if (f->config.encoder_layers) {
+            if (r == 0) r = load_matrix(f, weights, cross_q, 1, false, i, &l->cross_q, err);
+            if (r == 0) r = load_matrix(f, weights, cross_kv, 2, false, i, &l->cross_kv, err);
+            if (r == 0) r = load_matrix(f, weights, cross_o, 1, false, i, &l->cross_o, err);
+        }
         if (f->config.layer_flags[i] & MODEL_LAYER_EXPERTS) {
             if (r == 0) r = load_experts(f, weights, i, err);
             continue;
@@ -143,11 +150,26 @@ static void plus_one(const struct forward *f, const float *v, size_t n) {
     for (size_t i = 0; i < n; i++) own[i] += 1;
 }
 
+/* A layer's own, or the first one's. */
+static int load_positions(struct forward *f, const struct model_weights *weights, uint32_t layer, struct error *err) {
+    const struct model_view *v = model_weights_view(weights, MODEL_ATTN_POSITION_W, layer);
+    size_t size = position_bias_size(&f->config, false);
+    if (size == 0) return 0;
+    if (!v && layer == 0) return error_set(err, E_INVALID, "the model has no %s", model_role_name(MODEL_ATTN_POSITION_W));
+    f->layers[layer].positions = v ? f->vectors + f->vectors_used : f->layers[0].positions;
+    if (!v) return 0;
+    ASSERT(f->vectors_used + size <= f->vectors_size);
+    position_bias_fill(&f->config, v, false, f->vectors + f->vectors_used);
+    f->vectors_used += size;
+    return 0;
+}
+
 static int load_small(struct forward *f, const struct model_weights *weights, struct error *err) {
     const struct model_config *c = &f->config;
     size_t C = c->width, D = c->head_dim, q = c->heads * D, k = c->kv_heads * D;
-    size_t per_layer = 8 * C + 2 * q + 3 * k + 2 * (size_t)c->ffn; /* six norm vectors, two biases; norms and biases of q and k, bias of v; of gate and up */
+    size_t per_layer = 9 * C + 2 * q + 3 * k + 2 * (size_t)c->ffn; /* seven norm vectors, two biases; norms and biases of q and k, bias of v; of gate and up */
     size_t positions_size = c->arch->positions == MODEL_POS_LEARNED ? ((size_t)c->context + c->arch->positions_before) * C : 0;
+    for (uint32_t i = 0; i < c->layers; i++) positions_size += model_weights_view(weights, MODEL_ATTN_POSITION_W, i) ? position_bias_size(c, false) : 0;
     f->vectors_size = c->layers * per_layer + 2 * C + positions_size + c->vocab + MODEL_ROPE_KINDS * (size_t)c->rotary_dim;
     f->vectors = quant_map(f->vectors_size * sizeof(float));
     if (!f->vectors) return error_set(err, E_NOMEM, "no memory for %zu MiB of norms and biases", f->vectors_size * sizeof(float) >> 20);
@@ -157,13 +179,16 @@ static int load_small(struct forward *f, const struct model_weights *weights, st
         l->mlp_norm = load_norm(f, weights, MODEL_MLP_NORM_W, i);
         l->attn_post_norm = load_post_norm(f, weights, MODEL_ATTN_POST_NORM_W, i);
         l->mlp_post_norm = load_post_norm(f, weights, MODEL_MLP_POST_NORM_W, i);
+        l->cross_norm = load_post_norm(f, weights, MODEL_CROSS_NORM_W, i);
+        int r = load_positions(f, weights, i, err);
+        if (r != 0) return r;
         l->q_norm = load_heads(f, weights, MODEL_ATTN_Q_NORM_W, c->heads, i);
         l->k_norm = load_heads(f, weights, MODEL_ATTN_K_NORM_W, c->kv_heads, i);
         l->window = c->layer_flags[i] & MODEL_LAYER_WINDOW ? c->window : 0;
         l->rope_local = c->layer_flags[i] & MODEL_LAYER_ROPE_LOCAL;
         l->qkv_bias = load_vectors(f, weights, (enum model_role[]){MODEL_ATTN_Q_B, MODEL_ATTN_K_B, MODEL_ATTN_V_B}, (size_t[]){q, k, k}, 3, i);
         l->o_bias = load_vector(f, weights, MODEL_ATTN_O_B, C, i);
-        l->gate_up_bias = c->arch->mlp == MODEL_MLP_PLAIN
+        l->gate_up_bias = c->mlp == MODEL_MLP_PLAIN
                               ? load_vector(f, weights, MODEL_MLP_UP_B, c->ffn, i)
                               : load_vectors(f, weights, (enum model_role[]){MODEL_MLP_GATE_B, MODEL_MLP_UP_B}, (size_t[]){c->ffn, c->ffn}, 2, i);
         l->down_bias = load_vector(f, weights, MODEL_MLP_DOWN_B, C, i);
@@ -173,6 +198,7 @@ static int load_small(struct forward *f, const struct model_weights *weights, st
         plus_one(f, l->mlp_post_norm.weight, C);
         plus_one(f, l->q_norm, D);
         plus_one(f, l->k_norm, D);
+        if (c->encoder_layers && !l->cross_norm.weight) return error_set(err, E_INVALID, "the model lacks a norm in layer %u", i);
         bool before = c->norm_place != MODEL_NORM_OUTPUT, behind = c->norm_place == MODEL_NORM_SANDWICH || c->norm_place == MODEL_NORM_OUTPUT;
         if ((before && (!l->attn_norm.weight || (c->norm_place != MODEL_NORM_PARALLEL && !l->mlp_norm.weight))) ||
             (behind && (!l->attn_post_norm.weight || !l->mlp_post_norm.weight)) || (c->qk_norm != MODEL_QK_NORM_NONE && (!l->q_norm || !l->k_norm)))
@@ -181,7 +207,7 @@ static int load_small(struct forward *f, const struct model_weights *weights, st
     f->final_norm = load_norm(f, weights, MODEL_FINAL_NORM_W, 0);
     if (!f->final_norm.weight && !c->no_final_norm) return error_set(err, E_INVALID, "the model has no final norm");
     plus_one(f, f->final_norm.weight, C);
-    if (positions_size && !(f->embed_positions = load_vector(f, weights, MODEL_EMBED_POSITIONS, positions_size, 0)))
+    if (c->arch->positions == MODEL_POS_LEARNED && !(f->embed_positions = load_vector(f, weights, MODEL_EMBED_POSITIONS, positions_size, 0)))
         return error_set(err, E_INVALID, "the model has no position embeddings");
     f->head_bias = load_vector(f, weights, MODEL_LM_HEAD_B, c->vocab, 0);
     f->embed_scale = c->embed_scale;
@@ -262,8 +288,8 @@ int forward_new(struct forward **out, const struct model_weights *weights, enum 
                 const struct packed_cache *cache, struct error *err) {
     const struct model_config *c = &weights->config;
     ASSERT(rows_max > 0 && rows_max <= FORWARD_ROWS_MAX && context > 0 && context <= c->context);
-    if (c->arch->kind != MODEL_DECODER)
-        return error_set(err, E_UNSUPPORTED, "generation with %s models is not built yet", c->arch->name);
+    if (c->arch->kind == MODEL_ENCODER)
+        return error_set(err, E_UNSUPPORTED, "%s is an encoder: it generates nothing; ask it for embeddings", c->arch->name);
     struct forward *f = mem_zalloc(sizeof *f);
     if (!f) return error_set(err, E_NOMEM, "no memory for a model");
     f->config = *c;

@@ -4,7 +4,7 @@
 
 int scheduler_init(struct scheduler *s, const struct scheduler_config *config, struct error *err) {
     struct scheduler n = {.config = *config};
-    uint32_t table = kv_blocks_for(config->context);
+    uint32_t table = kv_blocks_for(config->context) + kv_blocks_for(config->source_max);
     if (config->sequences_max == 0 || config->sequences_max > SCHEDULER_SEQUENCES_MAX || config->queue_max == 0 ||
         config->queue_max > SCHEDULER_QUEUE_MAX || config->step_rows < config->sequences_max || config->step_rows_mixed == 0 || config->context == 0)
         return error_set(err, E_RANGE, "scheduler: %u sequences, %u queued, %u rows of a step, %u tokens of context", config->sequences_max,
@@ -39,13 +39,14 @@ static uint64_t tokens_of(const struct scheduler_request *r) { return (uint64_t)
 /* The last token's own key and value are never needed: nothing comes after it. */
 static uint32_t blocks_of(const struct scheduler_request *r) {
     uint64_t cached = tokens_of(r) - (r->tokens_max > 0);
-    return kv_blocks_for((uint32_t)cached);
+    return kv_blocks_for((uint32_t)cached) + kv_blocks_for(r->source);
 }
 
 int scheduler_submit(struct scheduler *s, const struct scheduler_request *r, struct error *err) {
     if (r->prompt == 0) return error_set(err, E_RANGE, "the prompt has no tokens");
     if (tokens_of(r) > s->config.context)
         return error_set(err, E_RANGE, "%u prompt tokens and %u to generate are beyond the context of %u", r->prompt, r->tokens_max, s->config.context);
+    if (r->source > s->config.source_max) return error_set(err, E_RANGE, "%u tokens of a source are more than the %u that there may be", r->source, s->config.source_max);
     if (blocks_of(r) > s->cache.blocks.total)
         return error_set(err, E_RANGE, "%llu tokens are more than the KV cache of %u tokens holds; ask for fewer",
                          (unsigned long long)tokens_of(r), s->cache.blocks.total * KV_BLOCK_TOKENS);
@@ -201,6 +202,8 @@ bool scheduler_admit(struct scheduler *s, uint32_t *slot) {
     q->done = known * KV_BLOCK_TOKENS;
     q->known = known;
     q->draft = 0;
+    q->held = w->request.source > 0;
+    q->admitted = ++s->admissions;
     q->block_count = blocks;
     count_cached(s, q, 0);
     s->by_age[s->running++] = at;
@@ -208,6 +211,8 @@ bool scheduler_admit(struct scheduler *s, uint32_t *slot) {
     *slot = at;
     return true;
 }
+
+void scheduler_release(struct scheduler *s, uint32_t slot) { s->slots[slot].held = false; }
 
 /* Blocks that nobody else holds; what victims share among themselves is not counted, so that nobody gives way in vain. */
 static uint32_t blocks_alone(const struct scheduler *s, const struct scheduler_sequence *q) {
@@ -287,6 +292,7 @@ void scheduler_plan(struct scheduler *s, struct scheduler_plan *plan) {
         struct scheduler_sequence *q = &s->slots[s->by_age[i]];
         uint32_t draft = q->draft < room ? q->draft : room;
         q->draft = 0;
+        if (q->held) continue;
         if (!decodes(q)) prompts++;
         else if (q->request.credit > 0) {
             s->items[plan->count++] = (struct scheduler_item){s->by_age[i], q->request.id, q->done, 1 + draft, draft, true};
@@ -298,7 +304,7 @@ void scheduler_plan(struct scheduler *s, struct scheduler_plan *plan) {
     if (plan->count > 0 && budget > mixed) budget = mixed;
     for (uint32_t i = 0; i < s->running && budget > 0; i++) {
         struct scheduler_sequence *q = &s->slots[s->by_age[i]];
-        if (decodes(q)) continue;
+        if (q->held || decodes(q)) continue;
         share_more(s, q);
         uint32_t left = q->length - q->done;
         /* Without credit the last row waits: its token could not be given to anyone. A prompt that is only scored produces none. */

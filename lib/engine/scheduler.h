@@ -19,6 +19,8 @@
  * Full blocks are known to the prefix cache from the step on that filled them: a request takes what is known of its prompt at admission, and
  * before each of its chunks, so that of two that came together with the same prefix one computes it and the other follows.
  *
+ * Where an encoder reads the prompt, a sequence's table ends with the blocks of its source, and from its admission on it is held until scheduler_release.
+ *
  * `done` counts the tokens whose keys and values are in the cache, `length` those that are known: prefill is length − done > 1, and
  * decoding is its special case 1. Drafts (scheduler_sequence.draft) are guesses of the next tokens, computed in the same step; what of them
  * turns out to be true has been computed already (engine_step.c).
@@ -45,6 +47,7 @@ struct scheduler_config {
     uint32_t step_rows;       /* rows of a step while nothing decodes; at least sequences_max */
     uint32_t step_rows_mixed; /* prompt rows of a step in which something decodes: what a stream waits for at most */
     uint32_t blocks, context; /* KV blocks in all; tokens of the longest sequence */
+    uint32_t source_max;      /* of the longest source; 0: there are none */
     uint64_t seed;            /* of the prefix cache's hash */
 };
 
@@ -52,6 +55,7 @@ struct scheduler_request {
     uint64_t id;             /* unique among those here */
     int32_t priority;        /* higher goes first */
     uint32_t prompt, tokens_max; /* prompt ≥ 1; prompt + tokens_max ≤ context */
+    uint32_t source;         /* tokens that an encoder reads: they have blocks of their own behind the others; 0: none */
     int64_t deadline_ms;     /* of the time given to scheduler_plan; 0: none */
     uint32_t credit;         /* tokens that may be produced before more is granted */
     const uint32_t *tokens;  /* prompt and answer, as far as known, borrowed until it leaves; NULL: nothing is shared with others */
@@ -75,6 +79,8 @@ struct scheduler_sequence {
     uint32_t cached;      /* tokens of the prompt that came from the prefix cache */
     uint32_t draft;       /* set before a plan, at most scheduler_draft_max: so many guesses stand behind the last token */
     uint32_t known;       /* blocks of the table, from its first on, that the prefix cache knows */
+    bool held;            /* its source is not read yet: no step has it */
+    uint64_t admitted;    /* which admission this was */
     uint32_t block_count;
     uint32_t *blocks;     /* its table, room for the longest sequence */
 };
@@ -99,7 +105,7 @@ struct scheduler {
     struct scheduler_waiting *queue; /* [queue_max + sequences_max], unordered: preempted ones have room always */
     uint32_t queued, running;
     uint64_t queued_tokens; /* prompt + tokens_max of what is queued */
-    uint64_t next_order;
+    uint64_t next_order, admissions;
     uint32_t *by_age; /* [sequences_max] running slots, oldest first */
     struct scheduler_item *items;
     double decode_us, prompt_row_us; /* running means; 0: nothing was timed yet */
@@ -122,6 +128,8 @@ int64_t scheduler_next_deadline(const struct scheduler *s);
 /* Moves the head of the queue to a slot where slot and blocks are free; false where nothing moved. Call until false, then scheduler_preempt, and again
  * where that moved somebody; then plan. */
 bool scheduler_admit(struct scheduler *s, uint32_t *slot);
+/* The source of a slot's sequence is read: it goes on. */
+void scheduler_release(struct scheduler *s, uint32_t slot);
 /* Queues the sequence of *slot again, where the head of the queue is more important and would fit if such as this one gave way. */
 bool scheduler_preempt(struct scheduler *s, uint32_t *slot);
 /* Queues the sequence of a slot again, to be computed from its first token on with others to share with: what it had computed holds no longer. */

@@ -1,5 +1,5 @@
 /*
- * From a family (arch_decoders.c, arch_encoders.c) and its numbers: the list of its tensors, and the frequencies of its rotations.
+ * From a family (arch_decoders.c, arch_encoders.c, arch_t5.c) and its numbers: the list of its tensors, and the frequencies of its rotations.
  */
 #include "model/arch.h"
 
@@ -13,18 +13,28 @@
 /* Ends of names of buffers that checkpoints carry and that are no parameters. */
 static const char *const ignored_ends[] = {".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"};
 
-size_t model_arch_count(void) { return MODEL_DECODERS_COUNT + MODEL_ENCODERS_COUNT; }
+size_t model_arch_count(void) { return MODEL_DECODERS_COUNT + MODEL_ENCODERS_COUNT + MODEL_T5_COUNT; }
 const struct model_arch *model_arch_at(size_t index) {
     if (index < MODEL_DECODERS_COUNT) return &MODEL_DECODERS[index];
-    return index - MODEL_DECODERS_COUNT < MODEL_ENCODERS_COUNT ? &MODEL_ENCODERS[index - MODEL_DECODERS_COUNT] : NULL;
+    index -= MODEL_DECODERS_COUNT;
+    if (index < MODEL_ENCODERS_COUNT) return &MODEL_ENCODERS[index];
+    return index - MODEL_ENCODERS_COUNT < MODEL_T5_COUNT ? &MODEL_T5[index - MODEL_ENCODERS_COUNT] : NULL;
 }
 const char *model_arch_names(void) {
-    return "llama, gpt2, mistral, mixtral, qwen2, qwen3, qwen3_moe, gemma, gemma2, gemma3_text, phi, phi3, gpt_neox, opt, olmo2, granite, stablelm, bert, roberta, xlm-roberta, distilbert, modernbert";
+    return "llama, gpt2, mistral, mixtral, qwen2, qwen3, qwen3_moe, gemma, gemma2, gemma3_text, phi, phi3, gpt_neox, opt, olmo2, granite, stablelm, bert, roberta, xlm-roberta, distilbert, modernbert, "
+           "t5, mt5, umt5, t5-encoder, mt5-encoder, umt5-encoder";
 }
 
 const struct model_arch *model_arch_find(struct span name) {
-    for (size_t i = 0; i < MODEL_DECODERS_COUNT; i++)
-        if (span_eq_str(name, MODEL_DECODERS[i].name) || span_eq_str(name, MODEL_DECODERS[i].architecture) || span_eq_str(name, MODEL_DECODERS[i].model_type)) return &MODEL_DECODERS[i];
+    static const struct {
+        const struct model_arch *rows;
+        const size_t *count;
+    } tables[] = {{MODEL_DECODERS, &MODEL_DECODERS_COUNT}, {MODEL_T5, &MODEL_T5_COUNT}};
+    for (size_t t = 0; t < COUNT(tables); t++)
+        for (size_t i = 0; i < *tables[t].count; i++) {
+            const struct model_arch *a = &tables[t].rows[i];
+            if (span_eq_str(name, a->name) || span_eq_str(name, a->architecture) || span_eq_str(name, a->model_type)) return a;
+        }
     return model_encoder_find(name);
 }
 
@@ -41,6 +51,8 @@ const char *model_role_name(enum model_role role) {
         [MODEL_HEAD_DENSE_W] = "head_dense_w", [MODEL_HEAD_DENSE_B] = "head_dense_b", [MODEL_HEAD_NORM_W] = "head_norm_w",
         [MODEL_HEAD_OUT_W] = "head_out_w", [MODEL_HEAD_OUT_B] = "head_out_b",
         [MODEL_LM_HEAD_B] = "lm_head_b", [MODEL_EMBED_IN_W] = "embed_in_w", [MODEL_EMBED_OUT_W] = "embed_out_w", [MODEL_ROUTER_W] = "router_w",
+        [MODEL_ENCODER_NORM_W] = "encoder_norm_w", [MODEL_ATTN_POSITION_W] = "attn_position_w", [MODEL_CROSS_NORM_W] = "cross_norm_w",
+        [MODEL_CROSS_Q_W] = "cross_q_w", [MODEL_CROSS_K_W] = "cross_k_w", [MODEL_CROSS_V_W] = "cross_v_w", [MODEL_CROSS_O_W] = "cross_o_w",
         [MODEL_EXPERT_GATE_W] = "expert_gate_w", [MODEL_EXPERT_UP_W] = "expert_up_w", [MODEL_EXPERT_DOWN_W] = "expert_down_w",
     };
     return role < MODEL_ROLES ? names[role] : "(none)";
@@ -61,6 +73,8 @@ static uint32_t model_dim(const struct model_config *c, enum model_dim d) {
     case DIM_EMBED: return c->embed_width;
     case DIM_EXPERTS: return c->experts;
     case DIM_EXPERT_FFN: return c->expert_ffn;
+    case DIM_BUCKETS: return c->position_buckets;
+    case DIM_HEADS: return c->heads;
     case DIM_TYPES: return c->types;
     case DIM_LABELS: return c->labels;
     }
@@ -76,6 +90,9 @@ static bool rule_applies(const struct model_config *c, const struct model_tensor
     case IF_UNTIED: return !c->tie_embeddings;
     case IF_HEAD: return c->labels > 0;
     case IF_NOT_FIRST: return layer > 0;
+    case IF_FIRST: return layer == 0;
+    case IF_GATED: return c->mlp == MODEL_MLP_GATED;
+    case IF_PLAIN: return c->mlp == MODEL_MLP_PLAIN;
     case IF_FINAL_NORM: return !c->no_final_norm;
     case IF_PROJECTED: return c->embed_width != c->width;
     case IF_NOT_PARALLEL: return c->norm_place != MODEL_NORM_PARALLEL;
@@ -84,6 +101,11 @@ static bool rule_applies(const struct model_config *c, const struct model_tensor
     case IF_EXPERTS: return c->layer_flags[layer] & MODEL_LAYER_EXPERTS;
     }
     return false;
+}
+
+/* How many layers a rule of this scope is there for; those that are there once, for one. */
+static uint32_t scope_layers(const struct model_config *c, enum model_scope scope) {
+    return scope == SCOPE_LAYER ? c->layers : scope == SCOPE_ENCODER ? c->encoder_layers : 1;
 }
 
 static uint32_t rule_repeats(const struct model_config *c, const struct model_tensor_rule *rule) {
@@ -118,7 +140,9 @@ static int add(const struct model_config *c, const struct model_tensor_rule *rul
     if (mark) snprintf(number, sizeof number, "%u", index);
     int before = mark ? (int)(mark - rule->name) : (int)strlen(rule->name);
     const char *after = mark ? mark + 1 : "";
-    if (rule->scope == SCOPE_LAYER) snprintf(t->name, sizeof t->name, "%s%s%u.%.*s%s%s", a->base_prefix, a->layer_prefix, layer, before, rule->name, number, after);
+    bool encoder = rule->scope == SCOPE_ENCODER;
+    if (rule->scope == SCOPE_LAYER || encoder)
+        snprintf(t->name, sizeof t->name, "%s%s%u.%.*s%s%s", a->base_prefix, encoder ? a->encoder_prefix : a->layer_prefix, layer, before, rule->name, number, after);
     else snprintf(t->name, sizeof t->name, "%s%.*s%s%s", rule->scope == SCOPE_ROOT ? "" : a->base_prefix, before, rule->name, number, after);
     t->rows = model_dim(c, rule->rows);
     t->cols = model_dim(c, rule->cols);
@@ -129,7 +153,7 @@ static int add(const struct model_config *c, const struct model_tensor_rule *rul
     for (unsigned i = 0; i < rule->part_count; i++) {
         struct model_param *p = &t->parts[i];
         uint32_t out = part_rows(c, rule, i);
-        *p = (struct model_param){.role = rule->roles[i], .layer = layer, .index = index, .rows = rule->vector ? 1 : out,
+        *p = (struct model_param){.role = rule->roles[i], .layer = encoder ? c->layers + layer : layer, .index = index, .rows = rule->vector ? 1 : out,
                                   .cols = rule->vector ? out : t->cols, .offset = *offset};
         /* 2^31 floats a parameter and 2^44 in all are within the limits of arch.h; SIZE_MAX / 4 is the address space */
         if (!size_add(*offset, model_param_size(p), offset) || *offset > SIZE_MAX / sizeof(float))
@@ -140,17 +164,17 @@ static int add(const struct model_config *c, const struct model_tensor_rule *rul
 
 int model_tensors(const struct model_config *c, struct model_tensor **tensors, size_t *count, size_t *flat_len, struct error *err) {
     const struct model_arch *a = c->arch;
-    static const enum model_scope order[] = {SCOPE_BASE, SCOPE_LAYER, SCOPE_BASE_END, SCOPE_ROOT};
+    static const enum model_scope order[] = {SCOPE_BASE, SCOPE_LAYER, SCOPE_ENCODER, SCOPE_BASE_END, SCOPE_ROOT};
     size_t n_max = 0, n = 0, offset = 0;
     for (size_t i = 0; i < a->rule_count; i++)
-        for (uint32_t layer = 0; layer < (a->rules[i].scope == SCOPE_LAYER ? c->layers : 1); layer++)
+        for (uint32_t layer = 0; layer < scope_layers(c, a->rules[i].scope); layer++)
             if (rule_applies(c, &a->rules[i], layer)) n_max += rule_repeats(c, &a->rules[i]);
     if (n_max > MODEL_TENSORS_MAX) return error_set(err, E_TOO_LARGE, "the model has %zu tensors; at most %d are read", n_max, MODEL_TENSORS_MAX);
     struct model_tensor *list = mem_calloc(n_max, sizeof *list);
     if (!list) return error_set(err, E_NOMEM, "no memory for the list of a model's tensors");
     int r = 0;
     for (size_t s = 0; !r && s < COUNT(order); s++)
-        for (uint32_t layer = 0; !r && layer < (order[s] == SCOPE_LAYER ? c->layers : 1); layer++)
+        for (uint32_t layer = 0; !r && layer < scope_layers(c, order[s]); layer++)
             for (size_t i = 0; !r && i < a->rule_count; i++) {
                 if (a->rules[i].scope != order[s] || !rule_applies(c, &a->rules[i], layer)) continue;
                 for (uint32_t k = 0; !r && k < rule_repeats(c, &a->rules[i]); k++) r = add(c, &a->rules[i], layer, k, &list[n++], &offset, err);
@@ -168,6 +192,7 @@ int model_tensors(const struct model_config *c, struct model_tensor **tensors, s
 bool model_tensor_ignored(const struct model_config *c, struct span name) {
     for (size_t i = 0; i < COUNT(ignored_ends); i++)
         if (span_ends(name, span_str(ignored_ends[i]))) return true;
+    if (config_is_t5(c->arch)) return model_t5_tensor_ignored(c, name);
     if (c->arch->kind == MODEL_ENCODER) return model_encoder_tensor_ignored(c, name);
     for (size_t i = 0; c->tie_embeddings && i < c->arch->rule_count; i++)
         if (c->arch->rules[i].roles[0] == MODEL_LM_HEAD && span_eq_str(name, c->arch->rules[i].name)) return true;
@@ -179,10 +204,20 @@ uint64_t model_config_param_count(const struct model_config *c) {
     uint64_t sum = 0;
     for (size_t i = 0; i < a->rule_count; i++) {
         uint64_t times = 0;
-        for (uint32_t layer = 0; layer < (a->rules[i].scope == SCOPE_LAYER ? c->layers : 1); layer++) times += rule_applies(c, &a->rules[i], layer);
+        for (uint32_t layer = 0; layer < scope_layers(c, a->rules[i].scope); layer++) times += rule_applies(c, &a->rules[i], layer);
         sum += (uint64_t)model_dim(c, a->rules[i].rows) * model_dim(c, a->rules[i].cols) * times * rule_repeats(c, &a->rules[i]);
     }
     return sum;
+}
+
+uint32_t model_position_bucket(const struct model_config *c, int64_t offset, bool both) {
+    uint32_t buckets = both ? c->position_buckets / 2 : c->position_buckets, exact = buckets / 2, first = both && offset > 0 ? buckets : 0;
+    uint64_t distance = offset < 0 ? 0 - (uint64_t)offset : both ? (uint64_t)offset : 0;
+    if (distance < exact) return first + (uint32_t)distance;
+    /* in f32, as the reference implementation has it: a distance on the border of two buckets must not fall into the other */
+    float share = logf((float)distance / (float)exact) / (float)log((double)c->position_distance / exact) * (float)(buckets - exact);
+    uint32_t far = share < (float)(buckets - exact) ? exact + (uint32_t)share : buckets - 1;
+    return first + (far < buckets - 1 ? far : buckets - 1);
 }
 
 bool model_rope_has(const struct model_config *c, enum model_rope_kind kind) {

@@ -1,5 +1,5 @@
 /*
- * What a transformer is, as plain data. A row of the tables in arch_decoders.c and arch_encoders.c (struct model_arch) says how a family is put together; struct
+ * What a transformer is, as plain data. A row of the tables in arch_decoders.c, arch_encoders.c and arch_t5.c (struct model_arch) says how a family is put together; struct
  * model_config holds the numbers of one model of it. The trainer builds its tape and the engine plans its fused steps from these
  * two alone, and both name parameters by (role, layer), never by a file's names: a family that is not here yet is a new row, not
  * new code beside this. To add one: a row there with its rules (file name, role, dimensions), its keys of config.json in config.c and config_decoders.c,
@@ -30,6 +30,8 @@ enum {
     MODEL_CONTEXT_MAX = 1 << 24,
     MODEL_VOCAB_MAX = 1 << 22,
     MODEL_EOS_MAX = 8, /* Llama 3 has three */
+    MODEL_BUCKETS_MAX = 1024,     /* of distances: T5 has 32 */
+    MODEL_DISTANCE_MAX = 1 << 14, /* from which on they are one: T5 has 128 */
     MODEL_TYPES_MAX = 256,        /* token types: BERT has 2 */
     MODEL_LABELS_MAX = 1 << 16,   /* of a classifier */
     MODEL_TENSOR_NAME_MAX = 128,
@@ -69,6 +71,7 @@ enum model_mlp {
 enum model_positions {
     MODEL_POS_ROPE,    /* rotation of q and k, halves paired (i, i + D/2): Llama, NeoX and all that came after (transformers' rotate_half) */
     MODEL_POS_LEARNED, /* a row of EMBED_POSITIONS added to the token's */
+    MODEL_POS_RELATIVE, /* a learnt number for each head and bucket of distances, added to q·k: Raffel et al. 2020, "T5" */
     MODEL_POS_NONE,
 };
 /* An encoder's classifier, on the pooled vector p. */
@@ -104,6 +107,7 @@ enum model_role {
     MODEL_HEAD_NORM_W,     /* [1, width] */
     MODEL_HEAD_OUT_W,      /* [labels, width] */
     MODEL_HEAD_OUT_B,
+    MODEL_ENCODER_NORM_W,  /* [1, width] behind the last layer of the encoder beside a decoder */
     /* of a layer */
     MODEL_ATTN_NORM_W, /* [1, width] before attention */
     MODEL_ATTN_NORM_B,
@@ -117,6 +121,12 @@ enum model_role {
     MODEL_ATTN_K_NORM_W,
     MODEL_ATTN_O_W, /* [width, heads · head_dim] */
     MODEL_ATTN_O_B,
+    MODEL_ATTN_POSITION_W,  /* [buckets, heads] relative positions; of the first layer, used by all, or of each its own */
+    MODEL_CROSS_NORM_W,     /* [1, width] before the attention of a decoder's layer over what the encoder made */
+    MODEL_CROSS_Q_W,        /* [heads · head_dim, width] */
+    MODEL_CROSS_K_W,
+    MODEL_CROSS_V_W,
+    MODEL_CROSS_O_W,        /* [width, heads · head_dim] */
     MODEL_ATTN_POST_NORM_W, /* sandwich */
     MODEL_MLP_NORM_W,       /* [1, width] before the MLP */
     MODEL_MLP_NORM_B,
@@ -164,6 +174,7 @@ struct model_arch {
     enum model_activation activation_default;
     const char *base_prefix;  /* "model." or "transformer.": absent in files saved from the body alone */
     const char *layer_prefix; /* behind it: "layers.", "h." */
+    const char *encoder_prefix; /* likewise of the encoder's layers beside a decoder; NULL: there is none */
     const struct model_tensor_rule *rules;
     size_t rule_count;
 };
@@ -186,6 +197,8 @@ enum {
 struct model_config {
     const struct model_arch *arch;
     uint32_t layers, width, heads, kv_heads, head_dim, ffn, context, vocab;
+    uint32_t encoder_layers; /* beside the decoder's `layers`: by (role, layer) they are layers [layers, layers + encoder_layers); 0: there is no encoder */
+    enum model_mlp mlp;      /* the family's, but where config.json decides */
     enum model_activation activation;
     float norm_eps;
     double rope_theta; /* 0 where positions are not rotary */
@@ -208,6 +221,7 @@ struct model_config {
     float logits_scale;     /* × logits, before their cap */
     uint32_t embed_width;   /* width but where embeddings are projected */
     uint32_t window;        /* 0: none */
+    uint32_t position_buckets, position_distance; /* relative positions: how many; from this distance on all are in one */
     enum model_norm_place norm_place;
     bool no_final_norm;
     enum model_qk_norm qk_norm;
@@ -225,6 +239,7 @@ struct model_config {
     uint32_t global_every;    /* every so many layers, from the first on, one sees all */
     double rope_theta_local;  /* of layers with MODEL_LAYER_ROPE_LOCAL (Gemma 3 too), unscaled; 0: none */
     int64_t bos_id, pad_id; /* -1: none */
+    int64_t start_id;       /* an answer's first token, told and not generated, where an encoder has read the prompt; -1: no encoder */
     int64_t eos_ids[MODEL_EOS_MAX]; /* any of these ends a generation */
     uint32_t eos_count;
 };
@@ -240,6 +255,7 @@ int model_config_parse(struct span text, struct model_config *c, struct error *e
 int model_config_from_json(const struct json *root, struct model_config *c, struct error *err);
 /* Appends a config.json that transformers opens, keys sorted, ending in a newline. */
 int model_config_write(const struct model_config *c, struct buf *out);
+static inline uint32_t model_config_layers(const struct model_config *c) { return c->layers + c->encoder_layers; }
 /* Learnable numbers; a tied head counts once. */
 uint64_t model_config_param_count(const struct model_config *c);
 /* inv_freq[rotary_dim / 2] with the model's scaling applied: angle = position · inv_freq[i], cosine and sine × rope_attention_factor. The one place that
@@ -253,6 +269,9 @@ enum model_rope_kind {
 };
 bool model_rope_has(const struct model_config *c, enum model_rope_kind kind);
 void model_rope_frequencies_of(const struct model_config *c, enum model_rope_kind kind, float *inv_freq);
+/* Of relative positions: the row of ATTN_POSITION_W for a key `offset` tokens behind (−) or ahead of the query; both: keys ahead are seen, and have half of
+ * the buckets. */
+uint32_t model_position_bucket(const struct model_config *c, int64_t offset, bool both);
 /* The name that config.json uses: "silu", "gelu", "gelu_new", … */
 const char *model_activation_name(enum model_activation a);
 

@@ -10,6 +10,7 @@
 #define BERT_KEYS "num_hidden_layers", "hidden_size", "num_attention_heads", NULL, NULL, "intermediate_size", "max_position_embeddings"
 #define PLAIN_KEYS(kv_heads, head_dim) "num_hidden_layers", "hidden_size", "num_attention_heads", kv_heads, head_dim, "intermediate_size", "max_position_embeddings"
 #define LLAMA_KEYS PLAIN_KEYS("num_key_value_heads", "head_dim")
+#define T5_KEYS "num_layers", "d_model", "num_heads", NULL, "d_kv", "d_ff", "n_positions", "layer_norm_epsilon", NULL
 static const struct config_keys key_table[] = {
     {"llama", LLAMA_KEYS, "rms_norm_eps", "hidden_act"},
     {"gpt2", "n_layer", "n_embd", "n_head", NULL, NULL, "n_inner", "n_positions", "layer_norm_epsilon", "activation_function"},
@@ -33,6 +34,9 @@ static const struct config_keys key_table[] = {
     {"xlm-roberta", BERT_KEYS, "layer_norm_eps", "hidden_act"},
     {"distilbert", "n_layers", "dim", "n_heads", NULL, NULL, "hidden_dim", "max_position_embeddings", NULL, "activation"},
     {"modernbert", BERT_KEYS, "norm_eps", "hidden_activation"},
+    {"t5", T5_KEYS},
+    {"mt5", T5_KEYS},
+    {"umt5", T5_KEYS},
 };
 
 /* Options that change the result and are computed in one way only. */
@@ -99,12 +103,13 @@ void model_config_default(struct model_config *c, const struct model_arch *a, ui
         .activation = a->activation_default, .norm_eps = 1e-5f, .rope_theta = a->positions == MODEL_POS_ROPE ? 10000.0 : 0,
         .rope_factor = 1, .rope_attention_factor = 1, .embed_scale = a->embed_scaled ? sqrtf((float)width) : 1, .residual_scale = 1, .logits_scale = 1,
         .embed_width = width, .norm_place = a->norm_place, .qk_norm = a->qk_norm, .tie_embeddings = a->tie_default, .attn_bias = a->attn_bias < 0 ? 0 : a->attn_bias, .mlp_bias = a->mlp_bias > 0,
-        .initializer_range = 0.02f, .bos_id = -1, .pad_id = -1,
+        .initializer_range = 0.02f, .bos_id = -1, .pad_id = -1, .start_id = -1, .mlp = a->mlp,
     };
     c->ffn = width <= MODEL_WIDTH_MAX ? default_ffn(a, width) : 0;
     c->rotary_dim = a->positions == MODEL_POS_ROPE ? c->head_dim : 0;
     c->attn_scale = c->head_dim ? (float)(1.0 / sqrt((double)c->head_dim)) : 0;
-    if (a->kind == MODEL_ENCODER) config_encoder_default(c);
+    if (config_is_t5(a)) config_t5_default(c);
+    else if (a->kind == MODEL_ENCODER) config_encoder_default(c);
     else config_decoder_default(c);
 }
 
@@ -141,14 +146,16 @@ int model_config_check(const struct model_config *c, struct error *err) {
     if (!(c->attn_scale > 0 && c->attn_scale <= 1)) return error_set(err, E_RANGE, "the scale of attention %g is not between 0 and 1", (double)c->attn_scale);
     if (!(c->initializer_range >= 0 && c->initializer_range <= 10)) return error_set_param(err, E_RANGE, "initializer_range", "initializer_range is not between 0 and 10");
     /* The pad id may lie outside: embeddings of some models have no row for it, and nothing looks it up. */
-    const int64_t ids[] = {c->bos_id, c->pad_id};
-    for (size_t i = 0; i < 2; i++)
+    static const char *const id_keys[] = {"bos_token_id", "pad_token_id", "decoder_start_token_id"};
+    const int64_t ids[] = {c->bos_id, c->pad_id, c->start_id};
+    for (size_t i = 0; i < COUNT(ids); i++)
         if (ids[i] < -1 || ids[i] >= MODEL_VOCAB_MAX)
-            return error_set_param(err, E_RANGE, i ? "pad_token_id" : "bos_token_id", "a special token's id %lld is out of range", (long long)ids[i]);
+            return error_set_param(err, E_RANGE, id_keys[i], "a special token's id %lld is out of range", (long long)ids[i]);
     if (c->eos_count > MODEL_EOS_MAX) return error_set_param(err, E_RANGE, "eos_token_id", "more than %d ids in eos_token_id", MODEL_EOS_MAX);
     for (uint32_t i = 0; i < c->eos_count; i++)
         if (c->eos_ids[i] < 0 || c->eos_ids[i] >= MODEL_VOCAB_MAX)
             return error_set_param(err, E_RANGE, "eos_token_id", "eos_token_id %lld is out of range", (long long)c->eos_ids[i]);
+    if (config_is_t5(c->arch)) return config_t5_check(c, err);
     return c->arch->kind == MODEL_ENCODER ? config_encoder_check(c, err) : config_decoder_check(c, err);
 }
 
@@ -240,7 +247,8 @@ int model_config_from_json(const struct json *root, struct model_config *out, st
     r = config_u32(root, k->layers, true, &layers, err);
     if (!r) r = config_u32(root, k->width, true, &width, err);
     if (!r) r = config_u32(root, k->heads, true, &heads, err);
-    if (!r && a->kind != MODEL_ENCODER) config_decoder_sizes(a, heads, &kv_heads, &head_dim, &context, &eps);
+    if (!r && config_is_t5(a)) config_t5_sizes(heads, &kv_heads, &context, &eps);
+    else if (!r && a->kind != MODEL_ENCODER) config_decoder_sizes(a, heads, &kv_heads, &head_dim, &context, &eps);
     if (!r && k->kv_heads) {
         if (a->kind == MODEL_ENCODER || json_get(root, k->kv_heads)) kv_heads = heads; /* null is as many */
         r = config_u32(root, k->kv_heads, false, &kv_heads, err);
@@ -253,14 +261,14 @@ int model_config_from_json(const struct json *root, struct model_config *out, st
     model_config_default(&c, a, layers, width, heads, kv_heads, context, vocab);
     if (k->head_dim && head_dim && !json_get(root, k->head_dim)) c.head_dim = head_dim;
     if (k->head_dim) r = config_u32(root, k->head_dim, false, &c.head_dim, err);
-    if (!r) r = config_u32(root, k->ffn, a->mlp == MODEL_MLP_GATED, &c.ffn, err);
+    if (!r) r = config_u32(root, k->ffn, a->mlp == MODEL_MLP_GATED || config_is_t5(a), &c.ffn, err);
     double range = (double)c.initializer_range;
     if (eps <= 0) eps = (double)c.norm_eps;
     if (!r && k->norm_eps) r = config_real(root, k->norm_eps, &eps, err);
     if (!r) r = config_real(root, strcmp(a->model_type, "opt") == 0 ? "init_std" : "initializer_range", &range, err);
     if (!r) r = config_bool(root, "tie_word_embeddings", &c.tie_embeddings, err);
     c.rotary_dim = a->positions == MODEL_POS_ROPE ? c.head_dim : 0;
-    c.attn_scale = c.head_dim ? (float)(1.0 / sqrt((double)c.head_dim)) : 0;
+    c.attn_scale = config_is_t5(a) ? 1 : c.head_dim ? (float)(1.0 / sqrt((double)c.head_dim)) : 0;
     if (!r) r = layers <= MODEL_LAYERS_MAX ? 0 : error_set_param(err, E_RANGE, k->layers, "%s is %u, more than %d", k->layers, layers, MODEL_LAYERS_MAX);
     if (!r && a->kind == MODEL_ENCODER && a->attn_bias < 0) {
         bool bias = false;
@@ -271,8 +279,9 @@ int model_config_from_json(const struct json *root, struct model_config *out, st
     if (!r) r = read_id(root, "bos_token_id", &c.bos_id, err);
     if (!r) r = read_id(root, "pad_token_id", &c.pad_id, err);
     if (!r) r = read_eos(root, &c, err);
-    if (!r) r = config_activation(json_get(root, k->activation), k->activation, &c.activation, err);
-    if (!r) r = a->kind == MODEL_ENCODER ? config_encoder_read(root, &c, err) : config_decoder_read(root, &c, err);
+    if (!r && k->activation) r = config_activation(json_get(root, k->activation), k->activation, &c.activation, err);
+    if (!r && config_is_t5(a)) r = config_t5_read(root, &c, err);
+    else if (!r) r = a->kind == MODEL_ENCODER ? config_encoder_read(root, &c, err) : config_decoder_read(root, &c, err);
     if (r) return r;
     c.norm_eps = (float)eps;
     c.initializer_range = (float)range;
@@ -375,11 +384,12 @@ int model_config_write_dtype(const struct model_config *c, const char *dtype, st
     json_object(&w);
     json_key(&w, "architectures");
     json_array(&w);
-    json_put_str(&w, c->arch->kind == MODEL_ENCODER ? config_encoder_class(c, class, sizeof class) : c->arch->architecture);
+    json_put_str(&w, c->arch->kind == MODEL_ENCODER && !config_is_t5(c->arch) ? config_encoder_class(c, class, sizeof class) : c->arch->architecture);
     json_array_end(&w);
     size_t i = 0;
     while (i < COUNT(writers) && strcmp(writers[i].model_type, c->arch->model_type) != 0) i++;
-    if (c->arch->kind == MODEL_ENCODER) config_encoder_write(&w, c, dtype);
+    if (config_is_t5(c->arch)) config_t5_write(&w, c, dtype);
+    else if (c->arch->kind == MODEL_ENCODER) config_encoder_write(&w, c, dtype);
     else if (i < COUNT(writers)) writers[i].write(&w, c, dtype);
     else config_decoder_write(&w, c, keys_of(c->arch), dtype);
     json_flag(&w, "use_cache", true);

@@ -100,6 +100,22 @@ int model_dir_open_shards(const char *dir, struct safetensors ***files, size_t *
     return r;
 }
 
+/* Of a T5 the file decides whether the head is the embeddings: what config.json says of it means something else in older releases of transformers (whether
+ * the head's input is scaled), and the newer ones write that it is in any case. */
+static int find_head(const char *dir, struct model_config *c, struct error *err) {
+    struct safetensors **files = NULL;
+    size_t count = 0;
+    if (c->arch->kind != MODEL_ENCODER_DECODER) return 0;
+    int r = model_dir_open_shards(dir, &files, &count, err);
+    c->tie_embeddings = true;
+    for (size_t i = 0; i < count; i++) {
+        c->tie_embeddings &= !safetensors_find(files[i], SPAN("lm_head.weight"));
+        safetensors_close(files[i]);
+    }
+    mem_free(files);
+    return r;
+}
+
 static const struct model_generation generation_default = {.temperature = 1, .top_p = 1, .repetition_penalty = 1};
 
 static int parse_generation(struct span text, struct model_generation *g, struct model_config *c, struct error *err) {
@@ -126,6 +142,12 @@ static int parse_generation(struct span text, struct model_generation *g, struct
         else c->eos_ids[i] = id;
     }
     if (!r && n) c->eos_count = (uint32_t)n;
+    const struct json *start = json_get(root, "decoder_start_token_id");
+    if (!r && c->start_id >= 0 && !json_is_null(start)) {
+        int64_t id = json_int(start, -1);
+        if (id < 0 || id >= c->vocab) r = error_set(err, E_RANGE, "generation_config.json: decoder_start_token_id is out of range");
+        else c->start_id = id;
+    }
     json_free(root);
     return r;
 }
@@ -215,6 +237,7 @@ int model_dir_load(struct model_dir *out, const char *dir, enum model_weights_mo
         if (r) error_prefix(err, "%s", dir);
     }
     if (!r) r = load_tokenizer(&m, dir, err);
+    if (!r && !bare && !(flags & MODEL_DIR_NO_WEIGHTS)) r = find_head(dir, &m.config, err);
     if (!r && !bare && !(flags & MODEL_DIR_NO_WEIGHTS)) r = model_weights_load(&m.weights, &m.config, dir, mode, err);
     buf_fini(&text);
     if (r) model_dir_fini(&m);
@@ -247,6 +270,7 @@ static void write_generation(const struct model_generation *g, const struct mode
     json_begin(&w, out);
     json_object(&w);
     if (c->bos_id >= 0) json_num(&w, "bos_token_id", c->bos_id);
+    if (c->start_id >= 0) json_num(&w, "decoder_start_token_id", c->start_id);
     json_flag(&w, "do_sample", g->do_sample);
     if (c->eos_count == 1) json_num(&w, "eos_token_id", c->eos_ids[0]);
     if (c->eos_count > 1) {

@@ -7,6 +7,7 @@
 enum model_scope {
     SCOPE_BASE,     /* base_prefix name, before the layers */
     SCOPE_LAYER,    /* base_prefix layer_prefix N . name */
+    SCOPE_ENCODER,  /* base_prefix encoder_prefix N . name: of the encoder beside a decoder */
     SCOPE_BASE_END, /* base_prefix name, behind the layers */
     SCOPE_ROOT,     /* name */
 };
@@ -18,6 +19,9 @@ enum model_when {
     IF_UNTIED,
     IF_HEAD,
     IF_NOT_FIRST, /* layer */
+    IF_FIRST,
+    IF_GATED, /* the MLP */
+    IF_PLAIN,
     IF_FINAL_NORM,
     IF_PROJECTED, /* embeddings are narrower than the model */
     IF_NOT_PARALLEL,
@@ -41,6 +45,8 @@ enum model_dim {
     DIM_EMBED,
     DIM_EXPERTS,
     DIM_EXPERT_FFN,
+    DIM_BUCKETS,
+    DIM_HEADS,
 };
 /* A tensor for each of these, '#' in its name being its number. */
 enum model_each { EACH_ONE, EACH_EXPERT, EACH_HEAD, EACH_KV_HEAD };
@@ -67,6 +73,11 @@ const struct model_arch *model_encoder_find(struct span name); /* also by the cl
 bool model_encoder_class_has_head(struct span name);
 bool model_encoder_tensor_ignored(const struct model_config *c, struct span name);
 
+/* arch_t5.c: encoder-decoders, and their encoders alone */
+extern const struct model_arch MODEL_T5[];
+extern const size_t MODEL_T5_COUNT;
+bool model_t5_tensor_ignored(const struct model_config *c, struct span name);
+
 /* config_encoders.c: what encoders have beside the numbers of every family. c has those. */
 struct json_out;
 void config_encoder_default(struct model_config *c);
@@ -80,6 +91,14 @@ struct config_keys {
     const char *model_type;
     const char *layers, *width, *heads, *kv_heads, *head_dim, *ffn, *context, *norm_eps, *activation;
 };
+
+/* config_t5.c: likewise of those of arch_t5.c. */
+void config_t5_default(struct model_config *c);
+void config_t5_sizes(uint32_t heads, uint32_t *kv_heads, uint32_t *context, double *norm_eps);
+int config_t5_read(const struct json *root, struct model_config *c, struct error *err);
+int config_t5_check(const struct model_config *c, struct error *err);
+void config_t5_write(struct json_out *w, const struct model_config *c, const char *dtype);
+static inline bool config_is_t5(const struct model_arch *a) { return a->positions == MODEL_POS_RELATIVE; }
 
 /* config_decoders.c: likewise of decoders. */
 void config_decoder_default(struct model_config *c);

@@ -20,7 +20,7 @@ ptrdiff_t model_weights_find(const struct model_weights *w, enum model_role role
     if (role == MODEL_LM_HEAD && w->config.tie_embeddings) role = MODEL_EMBED_TOKENS;
     if (role >= MODEL_ROLES) return -1;
     if (!model_role_in_layer(role)) return w->index->once[role];
-    return layer < w->config.layers ? w->index->layers[(size_t)layer * MODEL_ROLES + role] : -1;
+    return layer < model_config_layers(&w->config) ? w->index->layers[(size_t)layer * MODEL_ROLES + role] : -1;
 }
 
 const struct model_view *model_weights_view(const struct model_weights *w, enum model_role role, uint32_t layer) {
@@ -72,10 +72,10 @@ int model_weights_layout(struct model_weights *w, const struct model_config *con
     w->views = mem_calloc(w->param_count, sizeof w->views[0]);
     w->data = mem_calloc(w->param_count, sizeof w->data[0]);
     w->index = mem_zalloc(sizeof *w->index);
-    if (w->index) w->index->layers = mem_calloc((size_t)config->layers * MODEL_ROLES, sizeof w->index->layers[0]);
+    if (w->index) w->index->layers = mem_calloc((size_t)model_config_layers(config) * MODEL_ROLES, sizeof w->index->layers[0]);
     if (!w->params || !w->views || !w->data || !w->index || !w->index->layers) return no_memory(err);
     for (size_t i = 0; i < MODEL_ROLES; i++) w->index->once[i] = -1;
-    for (size_t i = 0; i < (size_t)config->layers * MODEL_ROLES; i++) w->index->layers[i] = -1;
+    for (size_t i = 0; i < (size_t)model_config_layers(config) * MODEL_ROLES; i++) w->index->layers[i] = -1;
     size_t n = 0;
     for (size_t i = 0; i < *count; i++)
         for (uint32_t k = 0; k < (*tensors)[i].part_count; k++, n++) {

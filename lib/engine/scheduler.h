@@ -47,8 +47,8 @@ struct scheduler_config {
     uint32_t step_rows;       /* rows of a step while nothing decodes; at least sequences_max */
     uint32_t step_rows_mixed; /* prompt rows of a step in which something decodes: what a stream waits for at most */
     uint32_t blocks, context; /* KV blocks in all; tokens of the longest sequence */
-    uint32_t source_max;      /* of the longest source; 0: there are none */
     uint64_t seed;            /* of the prefix cache's hash */
+    uint32_t source_max;      /* of the longest source; 0: there are none */
 };
 
 struct scheduler_request {

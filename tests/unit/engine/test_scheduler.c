@@ -12,7 +12,7 @@
 
 static struct scheduler make(uint32_t sequences, uint32_t queue, uint32_t rows, uint32_t mixed, uint32_t blocks, uint32_t context) {
     struct scheduler s;
-    struct scheduler_config c = {sequences, queue, rows, mixed, blocks, context, 1};
+    struct scheduler_config c = {sequences, queue, rows, mixed, blocks, context, 1, 0};
     assert_int_equal(scheduler_init(&s, &c, NULL), 0);
     return s;
 }
@@ -96,7 +96,7 @@ static void test_refusals(void **state) {
     assert_int_equal(admit(&s), 1);
     assert_int_equal(submit(&s, 4, 4, 4, 0, 1), 0);
     scheduler_fini(&s);
-    struct scheduler_config bad = {8, 8, 4, 4, 10, 100, 1}; /* a step smaller than its decodes */
+    struct scheduler_config bad = {8, 8, 4, 4, 10, 100, 1, 0}; /* a step smaller than its decodes */
     assert_int_equal(scheduler_init(&s, &bad, &err), E_RANGE);
 }
 
@@ -440,7 +440,7 @@ static void test_pace(void **state) {
 
 static void test_no_memory(void **state) {
     (void)state;
-    struct scheduler_config c = {4, 8, 16, 4, 100, 200, 1};
+    struct scheduler_config c = {4, 8, 16, 4, 100, 200, 1, 0};
     for (uint64_t n = 1;; n++) {
         struct scheduler s = {0};
         alloc_fail_at(n);

@@ -19,11 +19,18 @@ static const char TEXT[] = "The engine takes rows of every running sequence. A r
 static void tiny_config(struct model_config *c, const char *arch) {
     const struct model_arch *a = model_arch_find(span_str(arch));
     assert_non_null(a);
-    bool grouped = a->mlp == MODEL_MLP_GATED, rope = a->positions == MODEL_POS_ROPE, free_heads = grouped && strcmp(arch, "stablelm") != 0;
+    bool relative = a->positions == MODEL_POS_RELATIVE, grouped = a->mlp == MODEL_MLP_GATED && !relative, rope = a->positions == MODEL_POS_ROPE, free_heads = grouped && strcmp(arch, "stablelm") != 0;
     model_config_default(c, a, 3, rope && !free_heads ? 56 : 52, 4, grouped ? 2 : 4, TINY_CONTEXT, TINY_VOCAB);
     if (free_heads) c->head_dim = 18; /* no power of two, and not width / heads */
     if (rope) c->rotary_dim = c->rotary_dim * 4 < 4 * c->head_dim && !free_heads ? 6 : c->head_dim;
     c->attn_scale = (float)(1 / sqrt((double)c->head_dim));
+    if (relative) {
+        c->attn_scale = 1;
+        c->head_dim = 18;
+        c->encoder_layers = 2;
+        c->position_buckets = 10;
+        c->position_distance = 40;
+    }
     if (c->experts) {
         c->experts = 5;
         c->experts_used = 2;

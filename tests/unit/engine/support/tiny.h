@@ -10,7 +10,7 @@ struct tiny {
     struct model_weights weights;
     struct tokenizer *tokenizer; /* byte-level BPE of a little text, with <|endoftext|>, <|im_start|>, <|im_end|> */
 };
-/* arch: a decoder's name; all are small and odd: heads on fewer kv heads and no power of two wide where the family can, a window of 20 tokens, five experts.
+/* arch: a decoder's name, or that of an encoder-decoder; all are small and odd: heads on fewer kv heads and no power of two wide where the family can, a window of 20 tokens, five experts.
  * Fails the test where it cannot. */
 void tiny_make(struct tiny *t, const char *arch, uint64_t seed);
 void tiny_remove(struct tiny *t);

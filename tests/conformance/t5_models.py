@@ -102,6 +102,7 @@ def write(folder, name):
 
 def reference(folder, name):
     import torch
+    torch.set_num_threads(1)
     import transformers
     from tokenizers import Tokenizer
     encodes = name.endswith("encoder")

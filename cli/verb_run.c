@@ -111,7 +111,7 @@ static const struct cli_option OPTIONS[] = {
     {.name = "--model", .kind = CLI_DIR, .value = "DIR|FILE", .doc = "The model"},
     {.name = "--adapter", .kind = CLI_DIR, .value = "DIR", .doc = "A LoRA adapter in PEFT's layout, made for the model"},
     {.name = "--task", .kind = CLI_TEXT, .value = "generate|embed|score|logprobs|forward|sample|mel", .doc = "What to compute; generate"},
-    {.name = "--prompt", .kind = CLI_TEXT, .value = "TEXT", .doc = "The text to go on from"},
+    {.name = "--prompt", .kind = CLI_TEXT, .value = "TEXT", .doc = "The text to go on from, or that the encoder reads"},
     {.name = "--chat", .kind = CLI_FLAG, .doc = "PROMPT as the user's turn, through the model's chat template"},
     {.name = "--tokens", .kind = CLI_TEXT, .value = "1,2,3", .doc = "Ids instead of a text, taken as they stand"},
     {.name = "--token-types", .kind = CLI_TEXT, .value = "0,0,1", .doc = "With --tokens and embed or score: the type of each token (0: the first text, 1: its pair)"},
@@ -135,7 +135,8 @@ const struct verb VERBS_RUN[] = {
     {.name = "run", .operands = "", .summary = "One model and one prompt in this process, without a platform", .options = OPTIONS, .json = true, .run = run_run,
      .help = "generate goes on from the prompt: the text, with --json also tokens and top logits. logprobs gives, always as JSON, the log-probability of each token after the first, given those\n"
              "before it, and the likeliest token instead. embed gives the vector of the text, {\"embedding\":[…]}, score the raw outputs of a classifier or cross-encoder, {\"scores\":[…]};\n"
-             "both are for encoders (BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ModernBERT). F32 weights are computed in f32.\n"
+             "both are for encoders (BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ModernBERT, T5's encoder alone).\n"
+             "Of an encoder-decoder (T5, Flan-T5, mT5, umT5) the encoder reads the prompt and generate gives the decoder's answer; logprobs it has none. F32 weights are computed in f32.\n"
              "--adapter DIR (adapter_config.json, adapter_model.safetensors) computes the model with what the adapter adds; tokenizer and chat template are the model's own."},
     {0},
 };

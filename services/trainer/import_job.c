@@ -92,6 +92,8 @@ static int try_model(struct run *run, const char *dir, double *parameters, struc
     struct model_config config;
     int r = model_dir_config(dir, &config, err);
     if (!r && config.arch->kind == MODEL_ENCODER) return try_encoder(run, dir, parameters, err);
+    if (!r && config.arch->kind == MODEL_ENCODER_DECODER)
+        return error_set(err, E_UNSUPPORTED, "%s models are not imported yet: no gate measures an encoder-decoder, whose answer does not go on from its prompt; `genloop run` computes them", config.arch->name);
     if (!r) r = engine_new(&e, dir, &options, err);
     if (r) return r;
     *parameters = (double)model_config_param_count(engine_model(e));

@@ -11,6 +11,7 @@
 #include "base/random.h"
 #include "base/sha256.h"
 #include "hub.h"
+#include "model/adapter.h"
 #include "model/model_dir.h"
 #include "model/quantize.h"
 #include "remote.h"
@@ -27,6 +28,7 @@ struct import {
     size_t n, next;
     uint64_t bytes;
     bool gguf;
+    char base[ADAPTER_BASE_MAX]; /* of an adapter: as --base or its configuration names it */
     char dir[HUB_PATH_MAX], source[512];
     struct progress bar;
 };
@@ -106,8 +108,56 @@ static int find(struct import *m, const char *what) {
     return r;
 }
 
-static int look_through(struct import *m) {
+/* Of an adapter its own directory has little beside the pair of files: a trainer's leftovers are no part of the version. */
+static bool belongs_to_adapter(const char *name) {
+    struct span s = span_str(name);
+    return span_eq_str(s, "adapter_config.json") || span_eq_str(s, "adapter_model.safetensors") || span_eq_str(s, "README.md") || span_starts(s, SPAN("LICENSE"));
+}
+
+/* Its base is a version here: the one that is asked for, or the one that it names as the hub or a folder calls it. */
+static int find_base(struct import *m, const char *asked, const char *named) {
+    const char *slash = strrchr(named, '/'), *base = asked ? asked : slash ? slash + 1 : named;
+    struct error *err = &m->x.err;
+    if (!base[0]) return error_set(err, E_INVALID, "%s does not say which model it was made for: name it by --base MODEL", m->dir);
+    remote_path(&m->x, "/v1/admin/models/");
+    remote_add(&m->x, "", base);
+    int r = remote_get(&m->x);
+    if (r == E_NOT_FOUND || r == E_INVALID) {
+        struct error said = *err;
+        return asked ? error_set(err, r, "--base %s: %s", asked, said.message)
+                     : error_set(err, E_NOT_FOUND, "%s was made for \"%.200s\", and no model here is called %.100s: import that first, or name its base by --base MODEL", m->dir, named, base);
+    }
+    if (r == 0) span_copy(m->base, sizeof m->base, span_str(base));
+    return r;
+}
+
+static int look_through_adapter(struct import *m, const char *asked) {
+    struct adapter_config config = {.rank = 0};
+    struct safetensors *file = NULL;
+    char path[HUB_PATH_MAX + 64];
+    size_t kept = 0;
+    int r = model_adapter_config(m->dir, &config, &m->x.err);
+    (void)snprintf(path, sizeof path, "%s/adapter_model.safetensors", m->dir);
+    if (r == 0) r = safetensors_open(&file, path, &m->x.err); /* whether it fits the base the platform finds out, which has it */
+    safetensors_close(file);
+    if (r == 0) r = find_base(m, asked, config.base);
+    adapter_config_fini(&config);
+    m->bytes = 0;
+    for (size_t i = 0; i < m->n; i++) {
+        if (!belongs_to_adapter(m->files[i].name)) continue;
+        m->bytes += m->files[i].size;
+        m->files[kept++] = m->files[i];
+    }
+    m->n = kept;
+    return r;
+}
+
+static int look_through(struct import *m, const char *base) {
     struct model_dir dir = {0};
+    char config[HUB_PATH_MAX + 16];
+    (void)snprintf(config, sizeof config, "%s/config.json", m->dir);
+    if (model_adapter_is(m->dir) && !file_exists(config)) return look_through_adapter(m, base);
+    if (base) return error_set(&m->x.err, E_INVALID, "--base goes with an adapter: %s has no adapter_config.json of its own", m->dir);
     int r = model_dir_load(&dir, m->dir, MODEL_WEIGHTS_MAP, 0, &m->x.err);
     if (r == 0 && dir.config.arch->kind != MODEL_DECODER && dir.config.arch->kind != MODEL_ENCODER)
         r = error_set(&m->x.err, E_UNSUPPORTED, "%s: a %s model is neither a decoder nor an encoder: no replica serves it", m->dir, dir.config.arch->name);
@@ -176,6 +226,7 @@ static int ask(struct import *m, const char *name, const char *reason, const cha
     json_str(&w, "id", id_make(id));
     json_str(&w, "model", name);
     json_str(&w, "kind", "JOB_KIND_IMPORT");
+    if (m->base[0]) json_str(&w, "base_model", m->base);
     char said[640];
     (void)snprintf(said, sizeof said, "imported from %.600s", m->source);
     json_str(&w, "reason", reason ? reason : said);
@@ -234,7 +285,8 @@ static int run_import(struct cli *c) {
     m->files = mem_calloc(FILES_MAX, sizeof *m->files);
     if (r == 0 && !m->files) r = error_set(&m->x.err, E_NOMEM, "no memory for a list of files");
     if (r == 0) r = find(m, cli_operand(c, 0));
-    if (r == 0) r = look_through(m);
+    if (r == 0) r = look_through(m, cli_text(c, "--base"));
+    if (r == 0 && m->base[0] && quantize) r = error_set(&m->x.err, E_INVALID, "--quantize is of models: an adapter is computed as it is");
     if (r == 0) r = digest(m);
     if (r == 0) r = upload(m);
     if (r == 0) r = ask(m, cli_text(c, "--name"), cli_text(c, "--reason"), quantize, id);
@@ -260,6 +312,7 @@ static int run_import(struct cli *c) {
 
 static const struct cli_option OPTIONS[] = {
     {.name = "--name", .kind = CLI_TEXT, .value = "MODEL", .doc = "What comes out is a new version of MODEL (needed)"},
+    {.name = "--base", .kind = CLI_TEXT, .value = "MODEL", .doc = "Of an adapter: the model here that it was made for; otherwise the one that its adapter_config.json names"},
     {.name = "--reason", .kind = CLI_TEXT, .value = "TEXT", .doc = "Why, for the records; otherwise where it came from"},
     {.name = "--quantize", .kind = CLI_TEXT, .value = "TYPE", .doc = "Turn the weights into f16, bf16, q8_0, q4_0 or q4_1; what it costs is measured, told here and in the model card"},
     {0},
@@ -269,10 +322,12 @@ const struct verb VERBS_IMPORT[] = {
      .help = "DIR is a model directory as Hugging Face has them (config.json, model.safetensors or its shards, tokenizer.json), FILE one in GGUF. hf: fetches from the hub by $HF_ENDPOINT and $HF_TOKEN, goes on where\n"
              "a download was cut off, and keeps the files in $GENLOOP_HUB_CACHE (default ~/.cache/genloop/hub). The files go to the platform, which loads the model whole and takes a step with it before it is a version.\n"
              "Encoders (embedders, cross-encoders, classifiers) come in the same way as models that generate. The gates then measure it, as a first version or against the name's version in production: on held-out texts\n"
-             "of the newest data set, or, on a platform without one and for encoders, on the prose that the platform ships, which the evidence says. A person approves.\n\n"
+             "of the newest data set, or, on a platform without one and for encoders, on the prose that the platform ships, which the evidence says. A person approves.\n"
+             "DIR may be a LoRA adapter in PEFT's layout (adapter_config.json, adapter_model.safetensors): a version of its own, computed over the weights of its base, which replicas load once for all of its adapters.\n\n"
              "examples:\n"
              "  genloop import SmolLM2-135M-Instruct.Q4_1.gguf --name smol\n"
              "  genloop import hf:HuggingFaceTB/SmolLM2-135M-Instruct --name smol\n"
-             "  genloop import SmolLM2-135M-Instruct/ --name smol --quantize q8_0"},
+             "  genloop import SmolLM2-135M-Instruct/ --name smol --quantize q8_0\n"
+             "  genloop import my-lora/ --name smol-support --base smol"},
     {0},
 };

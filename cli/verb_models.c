@@ -101,7 +101,7 @@ static void show(struct remote *x) {
     shown_line(&x->out, "parameters", figure_count((double)json_int(json_get(v, "parameters"), 0), text));
     (void)snprintf(text, sizeof text, "%lld", (long long)json_int(json_get(v, "context"), 0));
     shown_line(&x->out, "context", text);
-    shown_line(&x->out, "base", shown_text(json_get(lineage, "base_model")));
+    shown_line(&x->out, json_bool(json_get(v, "adapter"), false) ? "adapter of" : "base", shown_text(json_get(lineage, "base_model")));
     shown_line(&x->out, "dataset", shown_text(json_get(lineage, "dataset")));
     shown_line(&x->out, "job", shown_text(json_get(lineage, "job_id")));
     shown_line(&x->out, "directory", shown_text(json_get(json_get(v, "directory"), "sha256")));

@@ -31,6 +31,7 @@ void engine_get_weights(const struct engine *e, struct engine_weights *w) {
     *w = (struct engine_weights){.size = forward_read_size(e->forward), .kind = forward_weights_kind(e->forward)};
     forward_multiply_adds(e->forward, &w->multiply_adds, &w->multiply_adds_logits);
 }
+size_t engine_adapter_parameters(const struct engine *e) { return e->adapter ? e->adapter->parameters : 0; }
 size_t engine_memory(const struct engine *e) { return forward_weights_size(e->forward) + e->kv.data_size + (e->adapter ? e->adapter->size : 0) + (e->encoder ? encoder_memory(e->encoder) : 0); }
 
 /* --- a request's memory --- */

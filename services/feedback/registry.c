@@ -115,6 +115,7 @@ uint32_t registry_version_before(const struct registry_state *state, struct span
 static int decide_register(struct decision *d, struct span name, struct error *err) {
     const struct registry_command *c = d->command;
     if (c->directory_sha256.len != 64) return error_set(err, E_INVALID, "a version of %.*s needs its model directory", SPAN_ARG(name));
+    if (c->adapter && c->base_model.len == 0) return error_set(err, E_INVALID, "a version of %.*s is an adapter, and its job says no base", SPAN_ARG(name));
     uint32_t highest = fold_highest_version(d->state->fold, name);
     if (highest == UINT32_MAX) return error_set(err, E_FULL, "%.*s has no version numbers left", SPAN_ARG(name));
     Genloop__V1__ModelVersion *v = next_version(d, NULL, MODEL_STATE(CANDIDATE));
@@ -138,6 +139,7 @@ static int decide_register(struct decision *d, struct span name, struct error *e
     v->directory = directory;
     v->parameters = c->parameters;
     v->context = c->context;
+    v->adapter = c->adapter;
     return 0;
 }
 

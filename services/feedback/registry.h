@@ -39,6 +39,7 @@ struct registry_command {
     uint64_t directory_size;
     uint64_t parameters;
     uint32_t context;
+    bool adapter; /* the directory is an adapter, of base_model */
 };
 
 enum { REGISTRY_VERSIONS_MAX = 4, REGISTRY_ALIASES_MAX = 2 };

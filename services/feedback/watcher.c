@@ -156,8 +156,8 @@ static void look_at_registry(void *arg, const struct ledger *ledger) {
     }
 }
 
-/* What the version's card wants to know and its directory says. */
-static void read_config(struct watcher *w, struct span manifest_sha256, uint32_t *context) {
+/* What the version's card wants to know and its directory says; of an adapter, that it is one. */
+static void read_config(struct watcher *w, struct span manifest_sha256, uint32_t *context, bool *adapter) {
     struct store *store = w->service->facts.store;
     struct buf text;
     struct json *json = NULL;
@@ -165,7 +165,9 @@ static void read_config(struct watcher *w, struct span manifest_sha256, uint32_t
     buf_init(&text, 4 * 1024 * 1024);
     span_copy(sha256, sizeof sha256, manifest_sha256);
     if (store_get(store, sha256, &text, NULL) == 0 && json_parse(buf_span(&text), &json, NULL) == 0) {
-        span_copy(sha256, sizeof sha256, json_string(json_get(json_get(json_get(json, "files"), "config.json"), "sha256")));
+        const struct json *files = json_get(json, "files");
+        span_copy(sha256, sizeof sha256, json_string(json_get(json_get(files, "config.json"), "sha256")));
+        *adapter = !sha256[0] && json_get(files, "adapter_config.json");
         json_free(json);
         json = NULL;
         buf_clear(&text);
@@ -198,7 +200,12 @@ static void look_at_job(void *arg, const ProtobufCMessage *message) {
     c->reason = reason ? span_str(reason) : SPAN("a job succeeded");
     for (size_t i = 0; i < job->n_figures; i++)
         if (strcmp(job->figures[i]->name, "parameters") == 0 && job->figures[i]->value > 0 && job->figures[i]->value < 1e18) c->parameters = (uint64_t)job->figures[i]->value;
-    read_config(w, c->directory_sha256, &c->context);
+    read_config(w, c->directory_sha256, &c->context, &c->adapter);
+    Genloop__V1__ModelVersion *base = NULL;
+    if (c->adapter && registry_copy(w->service, c->base_model, &base, NULL) == 0) {
+        c->context = base->context;
+        record_free(&base->base);
+    }
 }
 
 /* The auto evaluation of a candidate. */

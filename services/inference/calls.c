@@ -236,7 +236,7 @@ static Genloop__V1__TokenLogprob *token_logprob(struct call *c, struct arena *a,
     Genloop__V1__TokenLogprob *t = arena_alloc(a, sizeof *t);
     if (!t) return NULL;
     genloop__v1__token_logprob__init(t);
-    const struct tokenizer *tokenizer = engine_tokenizer(c->model->engine);
+    const struct tokenizer *tokenizer = engine_tokenizer(model_engine(c->model));
     struct span bytes = tokenizer ? tokenizer_token_bytes(tokenizer, token) : SPAN("");
     t->token = token;
     t->text = (ProtobufCBinaryData){bytes.len, (uint8_t *)(uintptr_t)bytes.data};
@@ -319,12 +319,12 @@ static int pack_reply(struct call *c, struct span *packed) {
 
 static int pack_tokens(struct call *c, struct span *packed) {
     struct arena *a = &c->inference->arena;
-    const struct tokenizer *tokenizer = engine_tokenizer(c->model->engine);
+    const struct tokenizer *tokenizer = engine_tokenizer(model_engine(c->model));
     Genloop__V1__TokenizeReply r;
     genloop__v1__tokenize_reply__init(&r);
     r.tokens = c->tokens;
     r.n_tokens = c->token_count;
-    r.context = engine_context(c->model->engine);
+    r.context = engine_context(model_engine(c->model));
     r.model = c->model->name;
     r.replica = (char *)(uintptr_t)service_instance(c->inference->service);
     if (c->strings) {
@@ -382,7 +382,7 @@ static void top_up(struct call *c, size_t unsent) {
     int64_t left = bus_reply_credit_left(c->reply), outstanding = (int64_t)c->granted - c->produced, more = left * c->piece - outstanding - (int64_t)unsent;
     if (more <= 0) return;
     c->granted += (uint32_t)more;
-    engine_grant(c->model->engine, c->id, (uint32_t)more);
+    engine_grant(model_engine(c->model), c->id, (uint32_t)more);
 }
 
 static void count_end(const struct call *c) {
@@ -403,7 +403,7 @@ static void give_up(struct call *c, int code) {
     struct error err;
     (void)error_set(&err, code, "%s", c->tokenize ? "the text has more tokens than one answer holds: give it in parts" : "the answer is larger than one reply can be: stream it");
     end_reply(c, code, &err, SPAN(""));
-    engine_cancel(c->model->engine, c->id);
+    engine_cancel(model_engine(c->model), c->id);
 }
 
 /* Tells what there is. The call may be gone afterwards. */
@@ -474,7 +474,7 @@ static void detokenize(struct inference *inf, struct bus_reply *reply, const str
     if (!m) r = error_set(&err, E_INVALID, "the request is no DetokenizeRequest");
     else if (m->n_tokens > DETOKENIZED_MAX) r = error_set_param(&err, E_INVALID, "tokens", "%zu tokens, at most %d are taken", m->n_tokens, DETOKENIZED_MAX);
     if (r == 0) r = models_find(inf, span_str(m->model), span_hash(side), &model, &err);
-    const struct tokenizer *t = r != 0 ? NULL : model->engine ? engine_tokenizer(model->engine) : encoder_tokenizer(embedder_encoder(model->embedder));
+    const struct tokenizer *t = r != 0 ? NULL : model_engine(model) ? engine_tokenizer(model_engine(model)) : encoder_tokenizer(embedder_encoder(model->embedder));
     if (r == 0 && !t) r = error_set_param(&err, E_UNSUPPORTED, "model", "%s has no tokenizer", model->name);
     for (size_t i = 0; r == 0 && i < m->n_tokens; i++)
         if (m->tokens[i] >= tokenizer_vocab_size(t)) r = error_set_param(&err, E_INVALID, "tokens", "token %u is beyond the vocabulary of %u", m->tokens[i], tokenizer_vocab_size(t));
@@ -556,7 +556,7 @@ void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const
     model->calls++;
     if (!(c->request_id = span_dup(context->request_id))) result = error_set(&err, E_NOMEM, "no memory for a call");
     struct chat_parser_options parsing;
-    if (result == 0 && message && request_parsing(message, engine_chat_template(model->engine), &inf->arena, &parsing)) {
+    if (result == 0 && message && request_parsing(message, engine_chat_template(model_engine(model)), &inf->arena, &parsing)) {
         const struct chat_sink sink = {c, on_text, on_reasoning, on_tool_call};
         c->one_tool_call = message->one_tool_call;
         c->short_ids = parsing.style == CHAT_STYLE_MISTRAL;
@@ -564,8 +564,9 @@ void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const
     }
     r.deadline_ms = context->deadline_ms > 0 ? clock_mono_ms() + context->deadline_ms : 0;
     r.scope = context->tenant; /* whose prefixes it may share */
+    r.adapter = model->adapter; /* stays until the call is over: it counts among the model's */
     if (stream) r.credit = c->granted = (uint32_t)bus_reply_credit_left(reply) * c->piece;
-    if (result == 0) result = engine_submit(model->engine, &r, c, on_event, &c->id, &err);
+    if (result == 0) result = engine_submit(model_engine(model), &r, c, on_event, &c->id, &err);
     if (result != 0) {
         call_free(c);
         goto out;
@@ -594,5 +595,5 @@ void calls_on_cancel(void *call_arg, struct bus_reply *reply, int code) {
         return;
     }
     c->reply = NULL;
-    engine_cancel(c->model->engine, c->id);
+    engine_cancel(model_engine(c->model), c->id);
 }

@@ -65,15 +65,24 @@ struct model {
     char manifest[SHA256_HEX_MAX];
     enum model_stage stage;
     bool wanted, freeing, remove_files;
+    bool released;                    /* else it is wanted as the base of adapters alone, and answers nothing by its own name */
     struct engine *engine;            /* READY and LEAVING */
     struct engine *loaded;            /* LOADING: the worker's */
     struct embedder *embedder, *loaded_embedder; /* the same of an encoder, which has no engine */
     uint32_t calls;                   /* open on it */
+    /* An adapter has no engine: it is computed by that of its base, which stays as long as somebody holds it. */
+    char base[MODEL_FULL_NAME_MAX];   /* name@version of the base; "": this is no adapter */
+    struct model *over;               /* the base, held from the beginning of loading until it is freed */
+    struct model_config base_config;  /* LOADING: what the worker checks it against */
+    struct model_adapter *adapter, *loaded_adapter;
+    uint32_t adapters;                /* that hold this one as their base */
     int threads;                      /* of its engine, of which inference.share compute */
     struct error error;               /* FAILED, and what the worker met */
     int result;
     int64_t retry_at_ms, retry_delay_ms;
 };
+/* Who computes it; NULL: an encoder, or nobody yet. */
+static inline struct engine *model_engine(const struct model *m) { return m->over ? m->over->engine : m->engine; }
 /* Brings what is loaded nearer to what the registry wants: after each change of it, when a worker is done, when a call ends, and now and then. */
 void models_reconcile(struct inference *inf);
 /* Takes this replica's share of the machine's cores: at start and now and then. */

@@ -8,6 +8,9 @@
  *
  * Loading and freeing are done by workers; a model under a worker's hands stays in the list. The new version is loaded beside the old, which goes on
  * answering until the registry takes it back.
+ *
+ * An adapter is a version too, and goes the same way over its base: it is loaded when the base is ready, and held by an adapter the base stays, released or
+ * not, with one engine and one copy of its weights for all of them. A release or a rollback of an adapter touches no other.
  */
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -59,6 +62,10 @@ static void load_model(void *arg) {
     int r = 0;
     if (!file_exists(dir)) r = store_get_dir(service_store(m->inference->service), m->manifest, dir, &m->error);
     if (r == E_EXISTS) r = 0; /* another replica of this machine was first */
+    if (m->base[0]) {
+        m->result = r != 0 ? r : model_adapter_load(&m->loaded_adapter, dir, &m->base_config, &m->error);
+        return;
+    }
     struct engine_options o = {.threads = m->threads,
                                .sequences_max = (uint32_t)s->sequences,
                                .queue_max = (uint32_t)s->queue,
@@ -85,6 +92,8 @@ static void free_engine(void *arg) {
     m->engine = NULL;
     embedder_free(m->embedder);
     m->embedder = NULL;
+    model_adapter_free(m->adapter);
+    m->adapter = NULL;
     /* The store has it still. A neighbour that was just about to read it fails, and lays it out again. */
     if (m->remove_files) (void)dir_remove(directory(m, dir, sizeof dir), NULL);
     if (m->remove_files && m->inference->settings->packed_cache > 0) packed_cache_forget(packed_directory(m->inference, dir, sizeof dir), m->manifest);
@@ -118,6 +127,12 @@ static void set_threads(struct model *m, int threads) {
     if (m->embedder) embedder_set_threads(m->embedder, threads);
 }
 
+static struct model *find_exact(struct inference *inf, const char *name) {
+    for (struct model *m = inf->models; m; m = m->next)
+        if (strcmp(m->name, name) == 0) return m;
+    return NULL;
+}
+
 /* Neighbours come and go: an engine has a thread for every core that may become its own, and as many of them work as are. */
 void models_share(struct inference *inf) {
     int share = share_of_cores(inf);
@@ -128,8 +143,32 @@ void models_share(struct inference *inf) {
         if (!m->freeing && m->stage != MODEL_LOADING) set_threads(m, share);
 }
 
+/* An adapter's base, where it is ready. */
+static struct model *ready_base(const struct model *m) {
+    struct model *b = find_exact(m->inference, m->base);
+    return b && b->stage == MODEL_READY ? b : NULL;
+}
+
+static void hold_base(struct model *m, struct model *base) {
+    m->over = base;
+    base->adapters++;
+}
+static void let_go_of_base(struct model *m) {
+    if (m->over) m->over->adapters--;
+    m->over = NULL;
+}
+
 static void start_loading(struct model *m) {
     struct inference *inf = m->inference;
+    struct model *base = m->base[0] ? ready_base(m) : NULL;
+    if (m->base[0] && !base) return; /* when that is there */
+    if (base && !base->engine) {
+        m->retry_delay_ms = RETRY_MAX_MS;
+        m->retry_at_ms = clock_mono_ms() + m->retry_delay_ms;
+        (void)error_set(&m->error, E_UNSUPPORTED, "%s is an encoder: adapters of encoders are not built", m->base);
+        return;
+    }
+    if (base) m->base_config = *engine_model(base->engine);
     m->threads = inf->settings->threads > 0 ? (int)inf->settings->threads : cpu_count();
     if (loop_work(service_loop(inf->service), load_model, on_loaded, m) != 0) {
         m->stage = MODEL_FAILED; /* the workers' queue is full: later */
@@ -137,6 +176,7 @@ static void start_loading(struct model *m) {
         return;
     }
     m->stage = MODEL_LOADING;
+    if (base) hold_base(m, base);
     inf->working++;
     log_info("model.load", "%s", m->name);
 }
@@ -147,8 +187,11 @@ static void drop(struct model *m) {
     *at = m->next;
     engine_free(m->engine);
     embedder_free(m->embedder);
+    model_adapter_free(m->adapter);
     mem_free(m);
 }
+
+static size_t memory_of(const struct model *m) { return m->adapter ? m->adapter->size : m->engine ? engine_memory(m->engine) : encoder_memory(embedder_encoder(m->embedder)); }
 
 static void on_loaded(void *arg) {
     struct model *m = arg;
@@ -158,6 +201,8 @@ static void on_loaded(void *arg) {
     m->loaded = NULL;
     m->embedder = m->loaded_embedder;
     m->loaded_embedder = NULL;
+    m->adapter = m->loaded_adapter;
+    m->loaded_adapter = NULL;
     if (inf->stopped) {
         drop(m);
         return;
@@ -166,9 +211,11 @@ static void on_loaded(void *arg) {
         m->stage = MODEL_READY;
         set_threads(m, inf->share);
         m->retry_delay_ms = 0;
-        log_info("model.ready", "%s, %zu MiB%s", m->name, (m->engine ? engine_memory(m->engine) : encoder_memory(embedder_encoder(m->embedder))) >> 20, m->engine ? " with its cache" : " with its activations");
+        if (m->adapter) log_info("model.ready", "%s, %zu KiB beside the weights of %s", m->name, memory_of(m) >> 10, m->base);
+        else log_info("model.ready", "%s, %zu MiB%s", m->name, memory_of(m) >> 20, m->engine ? " with its cache" : " with its activations");
     } else {
         m->stage = MODEL_FAILED;
+        let_go_of_base(m);
         m->retry_delay_ms = m->retry_delay_ms ? m->retry_delay_ms * 2 : RETRY_FIRST_MS;
         if (m->retry_delay_ms > RETRY_MAX_MS) m->retry_delay_ms = RETRY_MAX_MS;
         m->retry_at_ms = clock_mono_ms() + m->retry_delay_ms;
@@ -189,34 +236,44 @@ static void on_freed(void *arg) {
         drop(m);
         return;
     }
+    let_go_of_base(m);
     log_info("model.freed", "%s", m->name);
     models_reconcile(inf);
     models_report(inf, true);
 }
 
-static struct model *find_exact(struct inference *inf, const char *name) {
-    for (struct model *m = inf->models; m; m = m->next)
-        if (strcmp(m->name, name) == 0) return m;
-    return NULL;
+static void want(struct inference *inf, const Genloop__V1__ModelVersion *v, bool released) {
+    char name[MODEL_FULL_NAME_MAX];
+    model_name_format(span_str(v->name), v->version, name);
+    struct model *m = find_exact(inf, name);
+    if (!m && (m = mem_zalloc(sizeof *m))) {
+        m->inference = inf;
+        m->stage = MODEL_FAILED; /* loaded below */
+        m->next = inf->models;
+        inf->models = m;
+        span_copy(m->name, sizeof m->name, span_str(name));
+        span_copy(m->manifest, sizeof m->manifest, span_str(v->directory->sha256));
+        if (v->adapter) span_copy(m->base, sizeof m->base, span_str(v->lineage->base_model));
+    }
+    if (!m) return;
+    m->wanted = true;
+    m->released |= released;
+}
+
+/* The base of an adapter, which is no adapter itself; NULL where the registry has none, and the adapter waits for it. */
+static const Genloop__V1__ModelVersion *base_of(const struct inference *inf, const Genloop__V1__ModelVersion *v) {
+    const Genloop__V1__ModelVersion *base;
+    if (!v->lineage || fold_resolve(inf->fold, span_str(v->lineage->base_model), 0, &base, NULL, NULL) != 0) return NULL;
+    return base->adapter || !base->directory ? NULL : base;
 }
 
 static void want_released(struct inference *inf) {
-    for (struct model *m = inf->models; m; m = m->next) m->wanted = false;
+    for (struct model *m = inf->models; m; m = m->next) m->wanted = m->released = false;
     for (size_t i = 0; inf->caught_up && i < fold_versions(inf->fold); i++) {
-        const Genloop__V1__ModelVersion *v = fold_version_at(inf->fold, i);
-        char name[MODEL_FULL_NAME_MAX];
-        if (!fold_released(v) || !v->directory) continue;
-        model_name_format(span_str(v->name), v->version, name);
-        struct model *m = find_exact(inf, name);
-        if (!m && (m = mem_zalloc(sizeof *m))) {
-            m->inference = inf;
-            m->stage = MODEL_FAILED; /* loaded below */
-            m->next = inf->models;
-            inf->models = m;
-            span_copy(m->name, sizeof m->name, span_str(name));
-            span_copy(m->manifest, sizeof m->manifest, span_str(v->directory->sha256));
-        }
-        if (m) m->wanted = true;
+        const Genloop__V1__ModelVersion *v = fold_version_at(inf->fold, i), *base = v->adapter ? base_of(inf, v) : NULL;
+        if (!fold_released(v) || !v->directory || (v->adapter && !base)) continue;
+        if (base) want(inf, base, false);
+        want(inf, v, true);
     }
 }
 
@@ -227,7 +284,7 @@ static bool files_are_its_own(const struct inference *inf, const struct model *m
     return true;
 }
 
-static bool holds_model(const struct model *m) { return m->engine || m->embedder; }
+static bool holds_model(const struct model *m) { return m->engine || m->embedder || m->adapter; }
 
 void models_reconcile(struct inference *inf) {
     if (inf->stopped) return;
@@ -244,7 +301,7 @@ void models_reconcile(struct inference *inf) {
             m->stage = MODEL_LEAVING;
             changed = true;
         }
-        if (m->stage == MODEL_LEAVING && m->calls == 0 && !m->freeing && holds_model(m)) {
+        if (m->stage == MODEL_LEAVING && m->calls == 0 && m->adapters == 0 && !m->freeing && holds_model(m)) {
             m->remove_files = files_are_its_own(inf, m);
             m->freeing = loop_work(service_loop(inf->service), free_engine, on_freed, m) == 0;
             inf->working += m->freeing;
@@ -259,9 +316,15 @@ void models_reconcile(struct inference *inf) {
     if (inf->caught_up && models_settled(inf) && !service_draining(inf->service)) service_ready(inf->service, true);
 }
 
+/* Its base cannot be loaded: nor can it, until that is tried again. */
+static bool waits_in_vain(const struct model *m) {
+    const struct model *base = m->base[0] ? find_exact(m->inference, m->base) : NULL;
+    return base && base->stage == MODEL_FAILED && base->retry_delay_ms > 0;
+}
+
 bool models_settled(const struct inference *inf) {
     for (const struct model *m = inf->models; m; m = m->next)
-        if (m->wanted && (m->stage == MODEL_LOADING || m->freeing || (m->stage == MODEL_FAILED && m->retry_delay_ms == 0))) return false;
+        if (m->wanted && !waits_in_vain(m) && (m->stage == MODEL_LOADING || m->freeing || (m->stage == MODEL_FAILED && m->retry_delay_ms == 0))) return false;
     return true;
 }
 
@@ -275,6 +338,7 @@ int models_find(struct inference *inf, struct span name, uint64_t hash, struct m
     if (!fold_released(v)) return error_set_param(err, E_NOT_FOUND, "model", "model %s is not released", full);
     struct model *m = find_exact(inf, full);
     if (!m || m->stage == MODEL_LOADING || m->stage == MODEL_LEAVING) return error_set(err, E_UNAVAILABLE, "model %s is being loaded", full);
+    if (m->stage == MODEL_FAILED && m->retry_delay_ms == 0) return error_set(err, E_UNAVAILABLE, "model %s is being loaded%s%s", full, m->base[0] ? " after its base " : "", m->base);
     if (m->stage == MODEL_FAILED) return error_set(err, E_UNAVAILABLE, "model %s cannot be loaded here: %s", full, m->error.message);
     *out = m;
     return 0;
@@ -285,7 +349,7 @@ int models_find_kind(struct inference *inf, struct span name, uint64_t hash, boo
     int r = models_find(inf, name, hash, &m, err);
     if (r != 0) return r;
     if (encoder && !m->embedder) return error_set_param(err, E_UNSUPPORTED, "model", "%s generates text; embeddings, scores and classes are for encoders", m->name);
-    if (!encoder && !m->engine) return error_set_param(err, E_UNSUPPORTED, "model", "%s is an encoder: it embeds, ranks or classifies, and generates no text", m->name);
+    if (!encoder && !model_engine(m)) return error_set_param(err, E_UNSUPPORTED, "model", "%s is an encoder: it embeds, ranks or classifies, and generates no text", m->name);
     *out = m;
     return 0;
 }
@@ -293,7 +357,7 @@ int models_find_kind(struct inference *inf, struct span name, uint64_t hash, boo
 /* --- telling --- */
 
 void models_report(struct inference *inf, bool now) {
-    static struct metric *queued, *running, *queued_tokens, *blocks_free, *blocks_cached, *blocks_total, *rate, *loaded, *threads;
+    static struct metric *queued, *running, *queued_tokens, *blocks_free, *blocks_cached, *blocks_total, *rate, *loaded, *adapters, *adapter_bytes, *threads;
     static struct metric *prompt_tokens, *completion_tokens, *cached_tokens, *preempted, *guessed, *guessed_right;
     static double told_prompt, told_completion, told_cached, told_preempted, told_guessed, told_right;
     if (!queued) {
@@ -306,6 +370,8 @@ void models_report(struct inference *inf, bool now) {
         rate = metric_gauge("genloop_inference_tokens_per_second", "", "Tokens produced in about the last second.");
         threads = metric_gauge("genloop_inference_threads", "", "Threads that compute per model: this replica's share of the machine's cores.");
         loaded = metric_gauge("genloop_inference_models", "", "Models that answer.");
+        adapters = metric_gauge("genloop_inference_adapters", "", "Of the models that answer: adapters, computed beside the weights of their bases.");
+        adapter_bytes = metric_gauge("genloop_inference_adapter_bytes", "", "Memory of the adapters that answer.");
         prompt_tokens = metric_counter("genloop_inference_prompt_tokens_total", "", "Prompt tokens computed.");
         completion_tokens = metric_counter("genloop_inference_completion_tokens_total", "", "Tokens produced.");
         cached_tokens = metric_counter("genloop_inference_prefix_hit_tokens_total", "", "Prompt tokens taken from the prefix cache.");
@@ -316,7 +382,7 @@ void models_report(struct inference *inf, bool now) {
     struct engine_stats sum = {0};
     Genloop__V1__ReplicaLoad load;
     genloop__v1__replica_load__init(&load);
-    size_t count = 0;
+    size_t count = 0, adapters_ready = 0, adapters_size = 0;
     for (struct model *m = inf->models; m; m = m->next) count++;
     char **names = mem_calloc(3 * (count + 1), sizeof *names);
     char *failed = mem_calloc(count + 1, MODEL_FULL_NAME_MAX + ERROR_MESSAGE_MAX + 2);
@@ -325,7 +391,7 @@ void models_report(struct inference *inf, bool now) {
     load.loading = names + count;
     load.failed = names + 2 * count;
     for (struct model *m = inf->models; m; m = m->next) {
-        if (m->stage == MODEL_READY) load.models[load.n_models++] = m->name;
+        if (m->stage == MODEL_READY && m->released) load.models[load.n_models++] = m->name;
         else if (m->stage == MODEL_LOADING) load.loading[load.n_loading++] = m->name;
         else if (m->stage == MODEL_FAILED && m->wanted) {
             char *at = failed + load.n_failed * (MODEL_FULL_NAME_MAX + ERROR_MESSAGE_MAX + 2);
@@ -333,6 +399,10 @@ void models_report(struct inference *inf, bool now) {
             load.failed[load.n_failed++] = at;
         }
         if (m->freeing || m->stage == MODEL_LOADING) continue;
+        if (m->adapter) {
+            adapters_ready += m->stage == MODEL_READY;
+            adapters_size += memory_of(m);
+        }
         if (m->embedder) {
             struct embedder_stats s;
             embedder_get_stats(m->embedder, &s);
@@ -371,6 +441,8 @@ void models_report(struct inference *inf, bool now) {
     metric_set(blocks_total, sum.kv_blocks_total);
     metric_set(rate, sum.tokens_per_second);
     metric_set(loaded, (double)load.n_models);
+    metric_set(adapters, (double)adapters_ready);
+    metric_set(adapter_bytes, (double)adapters_size);
     /* a model that was freed takes its figures with it: the counters only ever rise */
     if ((double)sum.prompt_tokens > told_prompt) metric_add(prompt_tokens, (double)sum.prompt_tokens - told_prompt);
     if ((double)sum.completion_tokens > told_completion) metric_add(completion_tokens, (double)sum.completion_tokens - told_completion);

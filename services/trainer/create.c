@@ -106,6 +106,7 @@ static int find_base(struct creation *c, struct error *err) {
         return of_dataset[0] ? 0 : error_set_param(err, E_INVALID, base_param(c), "%s has no tokenizer for a model from scratch: name a base model, or a dataset of texts", c->dataset_name);
     int r = named(models_resolve(c->t, span_str(c->recipe->model.base), &c->base, err), base_param(c), err);
     if (r) return r;
+    if (c->base->adapter) return error_set_param(err, E_UNSUPPORTED, base_param(c), "%s@%u is an adapter of %s: training on from one is not built yet; name the model below it", c->base->name, c->base->version, c->base->lineage->base_model);
     model_name_format(span_str(c->base->name), c->base->version, c->base_name);
     span_copy(c->recipe->model.base, sizeof c->recipe->model.base, span_str(c->base_name));
     r = named(inputs_model_file(c->t->store, c->base, "tokenizer.json", NULL, of_model, err), base_param(c), err);
@@ -267,6 +268,13 @@ static int create_import(struct creation *c, Genloop__V1__Job *job, struct buf *
     job->kind = GENLOOP__V1__JOB_KIND__JOB_KIND_IMPORT;
     job->model = c->request->model;
     job->import_spec = c->request->import_spec;
+    if (request_imports_adapter(s)) {
+        int r = named(models_resolve(c->t, span_str(c->request->base_model), &c->base, err), "base_model", err);
+        if (r) return r;
+        model_name_format(span_str(c->base->name), c->base->version, c->base_name);
+        if (c->base->adapter) return error_set_param(err, E_INVALID, "base_model", "%s is an adapter itself: name the model that it belongs to, %s", c->base_name, c->base->lineage->base_model);
+        job->base_model = c->base_name;
+    }
     return write_job(c->t, c->asker, job, out, err);
 }
 

@@ -15,16 +15,25 @@ enum { RECORD_MAX = 256 << 20 /* what the gates read */, TELL_EVERY_MS = 500 };
 
 struct evaluation {
     struct run *run;
-    char candidate[WORK_PATH_MAX], baseline[WORK_PATH_MAX], documents[WORK_PATH_MAX], prompts[WORK_PATH_MAX], preferences[WORK_PATH_MAX], work[WORK_PATH_MAX];
+    char candidate[WORK_PATH_MAX], baseline[WORK_PATH_MAX], candidate_adapter[WORK_PATH_MAX], baseline_adapter[WORK_PATH_MAX], documents[WORK_PATH_MAX], prompts[WORK_PATH_MAX], preferences[WORK_PATH_MAX], work[WORK_PATH_MAX];
     int64_t told_ms;
     char phase[16];
 };
 
-static int get_model(struct run *run, const char *full, const char *relative, char path[WORK_PATH_MAX], struct error *err) {
-    Genloop__V1__ModelVersion *v = NULL;
+/* Of an adapter the model that it belongs to, and beside that the adapter itself. */
+static int get_model(struct run *run, const char *full, const char *relative, char path[WORK_PATH_MAX], char adapter[WORK_PATH_MAX], struct error *err) {
+    Genloop__V1__ModelVersion *v = NULL, *base = NULL;
+    char beside[64];
     int r = work_path(&run->work, relative, path, err);
     if (!r) r = models_resolve(run->t, span_str(full), &v, err);
-    if (!r) r = inputs_model(run->t->store, v, path, err);
+    if (!r && v->adapter) {
+        (void)snprintf(beside, sizeof beside, "%s-adapter", relative);
+        r = work_path(&run->work, beside, adapter, err);
+        if (!r) r = inputs_model(run->t->store, v, adapter, err);
+        if (!r) r = models_resolve(run->t, span_str(v->lineage->base_model), &base, err);
+    }
+    if (!r) r = inputs_model(run->t->store, base ? base : v, path, err);
+    if (base) record_free(&base->base);
     if (v) record_free(&v->base);
     return r;
 }
@@ -53,8 +62,8 @@ static int get_held_out(struct evaluation *v, const char *full, struct error *er
 
 static int get_inputs(struct evaluation *v, const Genloop__V1__EvaluateSpec *s, struct error *err) {
     struct run *run = v->run;
-    int r = get_model(run, s->candidate, "candidate", v->candidate, err);
-    if (!r && s->baseline[0]) r = get_model(run, s->baseline, "baseline", v->baseline, err);
+    int r = get_model(run, s->candidate, "candidate", v->candidate, v->candidate_adapter, err);
+    if (!r && s->baseline[0]) r = get_model(run, s->baseline, "baseline", v->baseline, v->baseline_adapter, err);
     if (!r) r = get_held_out(v, s->held_out, err);
     if (!r && s->preferences[0]) r = get_rows(run, s->preferences, INPUT_SAMPLES, "preferences.jsonl", v->preferences, err);
     if (!r) r = run_dir(run, "run", v->work, err);
@@ -102,7 +111,8 @@ int evaluate_job(struct run *run, struct error *err) {
     buf_init(&record, RECORD_MAX);
     int r = s ? get_inputs(v, s, err) : error_set(err, E_INVALID, "job %s has no word on what to measure", run->job->id);
     if (!r) {
-        struct measure_paths paths = {.candidate = v->candidate, .baseline = v->baseline[0] ? v->baseline : NULL, .documents = v->documents, .prompts = v->prompts,
+        struct measure_paths paths = {.candidate = v->candidate, .baseline = v->baseline[0] ? v->baseline : NULL, .candidate_adapter = v->candidate_adapter[0] ? v->candidate_adapter : NULL,
+                                      .baseline_adapter = v->baseline_adapter[0] ? v->baseline_adapter : NULL, .documents = v->documents, .prompts = v->prompts,
                                       .preferences = v->preferences[0] ? v->preferences : NULL, .work = v->work};
         struct measure_options options = {.threads = (uint32_t)run->t->settings->threads, .arg = v, .on_progress = on_progress, .should_stop = should_stop};
         r = measure_is_encoder(v->candidate) ? measure_encoder(&paths, s, &options, &record, err) : measure_evaluation(&paths, s, &options, &record, err);

@@ -1,7 +1,8 @@
 /*
  * An import: a model's files, which are in the store, are laid out as a directory, loaded whole as a replica would, and asked for a token; then the directory is an object and the job's output, of
  * which services/feedback makes a candidate. Where ImportSpec.quantize says so, its weights are turned into another type
- * first (import_quantize.h). Of a GGUF file config.json, tokenizer.json and tokenizer_config.json are written beside it, for all that reads them. Killed, it is done again.
+ * first (import_quantize.h). Of a GGUF file config.json, tokenizer.json and tokenizer_config.json are written beside it, for all that reads them. An adapter is loaded over its base, and
+ * is a directory of its own. Killed, it is done again.
  */
 #include <math.h>
 #include <stdio.h>
@@ -11,7 +12,10 @@
 #include "engine/encoder.h"
 #include "engine/engine.h"
 #include "model/model_dir.h"
+#include "registry/record.h"
 #include "services/trainer/import_quantize.h"
+#include "services/trainer/inputs.h"
+#include "services/trainer/request.h"
 #include "services/trainer/runner.h"
 
 enum { TEXT_MAX = 256 << 20, CONTEXT_TRIED = 256, LOGITS_TRIED = 20 };
@@ -82,21 +86,22 @@ static int try_encoder(struct run *run, const char *dir, double *parameters, str
     return r;
 }
 
-/* Loads it as a replica does, which packs every weight, and takes one step. */
-static int try_model(struct run *run, const char *dir, double *parameters, struct error *err) {
+/* Loads it as a replica does, which packs every weight, and takes one step; with an adapter over it, where one is given. */
+static int try_model(struct run *run, const char *dir, const char *adapter, double *parameters, struct error *err) {
     struct engine *e = NULL;
-    struct engine_options options = {.threads = (int)run->t->settings->threads, .sequences_max = 1, .context = CONTEXT_TRIED};
+    struct engine_options options = {.adapter = adapter, .threads = (int)run->t->settings->threads, .sequences_max = 1, .context = CONTEXT_TRIED};
     struct engine_request request;
     struct engine_result result = {0};
     uint32_t first = 0;
     struct model_config config;
     int r = model_dir_config(dir, &config, err);
+    if (!r && config.arch->kind == MODEL_ENCODER && adapter) return error_set(err, E_UNSUPPORTED, "%s is an encoder: adapters of encoders are not built", run->job->base_model);
     if (!r && config.arch->kind == MODEL_ENCODER) return try_encoder(run, dir, parameters, err);
     if (!r && config.arch->kind == MODEL_ENCODER_DECODER)
         return error_set(err, E_UNSUPPORTED, "%s models are not imported yet: no gate measures an encoder-decoder, whose answer does not go on from its prompt; `genloop run` computes them", config.arch->name);
     if (!r) r = engine_new(&e, dir, &options, err);
     if (r) return r;
-    *parameters = (double)model_config_param_count(engine_model(e));
+    *parameters = adapter ? (double)engine_adapter_parameters(e) : (double)model_config_param_count(engine_model(e));
     if (!engine_tokenizer(e)) r = error_set(err, E_INVALID, "the model has no tokenizer: texts cannot be asked of it");
     if (!r && engine_tokenizer(e) && tokenizer_bos(engine_tokenizer(e)) != TOKEN_NONE) first = tokenizer_bos(engine_tokenizer(e));
     engine_request_init(&request);
@@ -115,6 +120,18 @@ static int try_model(struct run *run, const char *dir, double *parameters, struc
         if (!isfinite(result.top_logits[i].logit)) r = error_set(err, E_INVALID, "the model computes what is no number");
     engine_result_fini(&result);
     engine_free(e);
+    return r;
+}
+
+/* The files of the job's base, and a step of it with the adapter. */
+static int try_adapter(struct run *run, const char *adapter, double *parameters, struct error *err) {
+    Genloop__V1__ModelVersion *base = NULL;
+    char dir[WORK_PATH_MAX];
+    int r = work_path(&run->work, "base", dir, err);
+    if (!r) r = models_resolve(run->t, span_str(run->job->base_model), &base, err);
+    if (!r) r = inputs_model(run->t->store, base, dir, err);
+    if (!r) r = try_model(run, dir, adapter, parameters, err);
+    if (base) record_free(&base->base);
     return r;
 }
 
@@ -165,7 +182,7 @@ int import_job(struct run *run, struct error *err) {
     char dir[WORK_PATH_MAX], out[WORK_PATH_MAX];
     const char *result = dir;
     struct figures figures = {.n = 0};
-    bool gguf = false;
+    bool gguf = false, adapter = run->job->import_spec && request_imports_adapter(run->job->import_spec);
     double parameters = 0;
     struct object_ref ref;
     Genloop__V1__ObjectRef output = GENLOOP__V1__OBJECT_REF__INIT;
@@ -176,7 +193,7 @@ int import_job(struct run *run, struct error *err) {
     if (!r && gguf) r = write_beside(dir, err);
     if (!r && run_look(run) != JOB_GO_ON) r = error_set(err, E_ABORTED, "the import was stopped");
     if (!r) run_tell(run, &(struct run_progress){.step = 1, .steps = 3, .phase = "evaluate"});
-    if (!r) r = try_model(run, dir, &parameters, err);
+    if (!r) r = adapter ? try_adapter(run, dir, &parameters, err) : try_model(run, dir, NULL, &parameters, err);
     if (!r && run_look(run) != JOB_GO_ON) r = error_set(err, E_ABORTED, "the import was stopped");
     if (!r) add_figure(&figures, "parameters", parameters, 1);
     if (!r && run->job->import_spec->quantize[0]) {

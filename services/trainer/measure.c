@@ -22,6 +22,7 @@ enum { STEP_ROWS_MIN = 16, STEP_ROWS_MAX = 256 };
 /* One of the two models. */
 struct side {
     const char *dir;
+    const char *adapter; /* over it; NULL: none */
     const char *name; /* for messages: "candidate" */
     struct model_dir info; /* without weights */
     char tokenizer[SHA256_HEX_MAX];
@@ -424,7 +425,7 @@ static uint32_t step_rows(const struct side *s) {
 
 static int measure_side(struct measuring *m, struct side *s, struct error *err) {
     struct scoring *c = mem_zalloc(sizeof *c);
-    const struct engine_options options = {.threads = (int)m->options.threads, .sequences_max = m->options.sequences, .context = m->context, .step_rows = step_rows(s)};
+    const struct engine_options options = {.threads = (int)m->options.threads, .sequences_max = m->options.sequences, .context = m->context, .step_rows = step_rows(s), .adapter = s->adapter};
     int r = c ? go_on(m, err) : error_set(err, E_NOMEM, "no memory for a measurement");
     if (!r) begin(m, "documents");
     if (!r && s->usable) r = engine_new(&c->engine, s->dir, &options, err);
@@ -582,8 +583,8 @@ int measure_evaluation(const struct measure_paths *paths, const Genloop__V1__Eva
     m->spec = spec;
     if (options) m->options = *options;
     arena_init(&m->arena, ROWS_BYTES_MAX);
-    m->sides[0] = (struct side){.dir = paths->candidate, .name = "candidate"};
-    m->sides[1] = (struct side){.dir = paths->baseline, .name = "baseline"};
+    m->sides[0] = (struct side){.dir = paths->candidate, .adapter = paths->candidate_adapter, .name = "candidate"};
+    m->sides[1] = (struct side){.dir = paths->baseline, .adapter = paths->baseline_adapter, .name = "baseline"};
     m->n_sides = paths->baseline ? 2 : 1;
     snprintf(m->documents_path, sizeof m->documents_path, "%s/measure-documents.jsonl", paths->work);
     snprintf(m->pairs_path, sizeof m->pairs_path, "%s/measure-pairs.jsonl", paths->work);

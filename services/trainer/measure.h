@@ -39,6 +39,7 @@ enum {
 struct measure_paths {
     const char *candidate;   /* model directory, with a tokenizer */
     const char *baseline;    /* model directory; NULL: none */
+    const char *candidate_adapter, *baseline_adapter; /* an adapter's directory, over the model of that side; NULL: none */
     const char *documents;   /* JSONL, {"id","text"}: "samples" of the held-out split, unpacked and one after another */
     const char *prompts;     /* JSONL, {"messages":[…, {"role":"assistant",…}]} (asked is what stands before the last answer), or {"prompt": text or messages}: "pairs" of the
                                 held-out split; NULL or an empty file: none */

@@ -131,18 +131,30 @@ static bool import_name_valid(const char *name) {
     return true;
 }
 
+bool request_imports_adapter(const Genloop__V1__ImportSpec *s) {
+    bool config = false, adapter = false;
+    for (size_t i = 0; s && i < s->n_files; i++) {
+        config |= strcmp(s->files[i]->name, "config.json") == 0 || strcmp(s->files[i]->name, "model.gguf") == 0;
+        adapter |= strcmp(s->files[i]->name, "adapter_config.json") == 0;
+    }
+    return adapter && !config;
+}
+
 static int check_import(const Genloop__V1__CreateJobRequest *q, struct error *err) {
     const Genloop__V1__ImportSpec *s = q->import_spec;
     uint8_t digest[32];
-    const char *extra = q->recipe[0] ? "recipe" : q->preset[0] ? "preset" : q->dataset[0] ? "dataset" : q->base_model[0] ? "base_model" : q->evaluate ? "evaluate" : q->fine_tuning ? "fine_tuning" : q->dry_run ? "dry_run" : NULL;
+    bool adapter = request_imports_adapter(s);
+    const char *extra = q->recipe[0] ? "recipe" : q->preset[0] ? "preset" : q->dataset[0] ? "dataset" : q->base_model[0] && !adapter ? "base_model" : q->evaluate ? "evaluate" : q->fine_tuning ? "fine_tuning" : q->dry_run ? "dry_run" : NULL;
     if (extra) return error_set_param(err, E_INVALID, extra, "%s does not go with an import: `import_spec` says it all", extra);
     if (!model_name_valid(span_str(q->model)))
         return error_set_param(err, E_INVALID, "model", "model: name the model that comes out: at most %d letters, digits, '.', '_' and '-', beginning with a letter or a digit; its version is counted for it",
                                MODEL_NAME_MAX - 1);
+    if (adapter && !q->base_model[0]) return error_set_param(err, E_INVALID, "base_model", "base_model is missing: the model here that the adapter was made for");
     if (!s || !s->n_files) return error_set_param(err, E_INVALID, "import_spec", "import_spec is missing: which files the model has");
     if (s->n_files > REQUEST_IMPORT_FILES_MAX) return error_set_param(err, E_TOO_LARGE, "import_spec.files", "a model has at most %d files, not %zu", REQUEST_IMPORT_FILES_MAX, s->n_files);
     if (strlen(s->source) > REQUEST_IMPORT_SOURCE_MAX || !span_is_utf8(span_str(s->source)))
         return error_set_param(err, E_INVALID, "import_spec.source", "import_spec.source has at most %d bytes of UTF-8", REQUEST_IMPORT_SOURCE_MAX);
+    if (s->quantize[0] && adapter) return error_set_param(err, E_INVALID, "import_spec.quantize", "import_spec.quantize is of models: an adapter is computed as it is");
     if (s->quantize[0]) {
         enum tensor_type type;
         int r = model_quantize_type(span_str(s->quantize), &type, err);

@@ -14,6 +14,8 @@ enum {
 
 /* Fills *recipe where a model is to be trained; of fine-tuning only its objective, base and dataset (fine_tuning.h says the rest). E_INVALID, E_RANGE, E_TOO_LARGE, E_NOT_FOUND (a preset), E_UNSUPPORTED. */
 int request_check(const Genloop__V1__CreateJobRequest *q, struct train_recipe *recipe, struct error *err);
+/* Whether the files of an import are those of an adapter: its base is the request's base_model then. */
+bool request_imports_adapter(const Genloop__V1__ImportSpec *s);
 /* "name" or "name@version"; version 0: none was named. */
 int request_dataset(struct span text, const char *param, struct span *name, uint32_t *version, struct error *err);
 

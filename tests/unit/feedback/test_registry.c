@@ -223,6 +223,10 @@ static void test_malformed(void **state) {
     c = command_of(&r, MOVE_REGISTER, "m", id);
     c.directory_sha256 = SPAN("abc");
     assert_int_equal(run(&r, &c), E_INVALID);
+    c = command_of(&r, MOVE_REGISTER, "m", id);
+    c.adapter = true;
+    c.base_model = SPAN("");
+    assert_int_equal(run(&r, &c), E_INVALID); /* an adapter of nothing */
     assert_int_equal(run(&r, &good), 0);
     ledger_free(r.ledger);
 }

@@ -174,21 +174,25 @@ static void test_import(void **state) {
     const struct {
         const char *name, *model, *file, *second, *sha256, *recipe, *source;
         int r;
-        const char *param;
+        const char *param, *base;
     } cases[] = {
-        {"a directory", "m", "config.json", "model.safetensors", digest, "", "hf:a/b", 0, ""},
-        {"no model", "", "config.json", "model.gguf", digest, "", "", E_INVALID, "model"},
-        {"a folder", "m", "1_Pooling/config.json", "model.gguf", digest, "", "", 0, ""},
-        {"a path", "m", "a/b/config.json", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
-        {"an empty folder", "m", "/config.json", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
-        {"a folder alone", "m", "a/", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
-        {"a folder and the one above", "m", "a/..", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
-        {"a hidden file", "m", ".config", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
-        {"the folder above", "m", "..", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
-        {"a name twice", "m", "model.gguf", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name"},
-        {"no digest", "m", "config.json", "model.gguf", "00", "", "", E_INVALID, "import_spec.files.content"},
-        {"a recipe", "m", "config.json", "model.gguf", digest, "objective: sft", "", E_INVALID, "recipe"},
-        {"a source that is no text", "m", "config.json", "model.gguf", digest, "", "\xff", E_INVALID, "import_spec.source"},
+        {"a directory", "m", "config.json", "model.safetensors", digest, "", "hf:a/b", 0, "", NULL},
+        {"an adapter", "m", "adapter_config.json", "adapter_model.safetensors", digest, "", "", 0, "", "base@1"},
+        {"an adapter without a base", "m", "adapter_config.json", "adapter_model.safetensors", digest, "", "", E_INVALID, "base_model", NULL},
+        {"a base of a model", "m", "config.json", "model.safetensors", digest, "", "", E_INVALID, "base_model", "base@1"},
+        {"a base of a model with an adapter's configuration", "m", "model.gguf", "adapter_config.json", digest, "", "", E_INVALID, "base_model", "base@1"},
+        {"no model", "", "config.json", "model.gguf", digest, "", "", E_INVALID, "model", NULL},
+        {"a folder", "m", "1_Pooling/config.json", "model.gguf", digest, "", "", 0, "", NULL},
+        {"a path", "m", "a/b/config.json", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name", NULL},
+        {"an empty folder", "m", "/config.json", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name", NULL},
+        {"a folder alone", "m", "a/", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name", NULL},
+        {"a folder and the one above", "m", "a/..", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name", NULL},
+        {"a hidden file", "m", ".config", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name", NULL},
+        {"the folder above", "m", "..", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name", NULL},
+        {"a name twice", "m", "model.gguf", "model.gguf", digest, "", "", E_INVALID, "import_spec.files.name", NULL},
+        {"no digest", "m", "config.json", "model.gguf", "00", "", "", E_INVALID, "import_spec.files.content", NULL},
+        {"a recipe", "m", "config.json", "model.gguf", digest, "objective: sft", "", E_INVALID, "recipe", NULL},
+        {"a source that is no text", "m", "config.json", "model.gguf", digest, "", "\xff", E_INVALID, "import_spec.source", NULL},
     };
     struct train_recipe *recipe = mem_zalloc(sizeof *recipe);
     assert_non_null(recipe);
@@ -209,6 +213,7 @@ static void test_import(void **state) {
         q.model = TEXT(cases[i].model);
         q.recipe = TEXT(cases[i].recipe);
         q.import_spec = &spec;
+        if (cases[i].base) q.base_model = TEXT(cases[i].base);
         int r = request_check(&q, recipe, &err);
         if (r != cases[i].r || strcmp(err.param, cases[i].param)) fail_msg("%s: %d %s: %s", cases[i].name, r, err.param, err.message);
         q.kind = GENLOOP__V1__JOB_KIND__JOB_KIND_TRAIN; /* files belong to an import alone */

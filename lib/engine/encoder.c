@@ -415,7 +415,7 @@ void encoder_set_threads(struct encoder *e, int threads) {
 static enum packed_kind kind_of(enum packed_kind asked) { return asked == PACKED_STORED ? PACKED_F32 : asked; }
 
 int encoder_new_beside(struct encoder **out, const struct model_weights *weights, enum packed_kind kind, uint32_t tokens_max, const struct packed *embeddings, struct pool *pool,
-                       struct error *err) {
+                       const struct packed_cache *cache, struct error *err) {
     struct encoder *e = mem_zalloc(sizeof *e);
     if (!e) return error_set(err, E_NOMEM, "no memory for a model");
     e->dir.config = weights->config;
@@ -428,7 +428,7 @@ int encoder_new_beside(struct encoder **out, const struct model_weights *weights
     e->kind = kind_of(kind);
     e->pool = pool;
     e->pool_borrowed = true;
-    int r = encoder_load(e, &(struct packed_cache){.dir = NULL}, err);
+    int r = encoder_load(e, cache, err);
     e->weights = NULL;
     if (r != 0) encoder_free(e);
     else *out = e;

@@ -61,10 +61,10 @@ void encoder_run(struct encoder *e, const struct encoder_text *texts, size_t n);
 
 /* --- the encoder beside a decoder: its output is every token's vector, and a pass is done a few layers at a time, so that others have their turn between --- */
 
-/* From the weights of the whole model, which may be freed afterwards; borrows the pool and the decoder's rows of token embeddings (forward_embeddings). tokens_max: of a
- * text, and of a pass. */
+/* From the weights of the whole model, which may be freed afterwards; borrows the pool and the decoder's rows of token embeddings (forward_embeddings); cache as
+ * encoder_options.packed. tokens_max: of a text, and of a pass. */
 int encoder_new_beside(struct encoder **e, const struct model_weights *weights, enum packed_kind kind, uint32_t tokens_max, const struct packed *embeddings, struct pool *pool,
-                       struct error *err);
+                       const struct packed_cache *cache, struct error *err);
 /* Takes up the texts (n ≤ encoder_texts_max, tokens_max together), of which ids and count alone are read; ids only here, texts until the pass is done. */
 void encoder_begin(struct encoder *e, const struct encoder_text *texts, size_t n);
 /* So many more layers; true: the pass is done. */

@@ -7,7 +7,7 @@ static const uint32_t WARM_BLOCK = 1;
 int source_init(struct engine *e, struct error *err) {
     struct source_pass *p = &e->pass;
     if (!e->dir.config.encoder_layers) return 0;
-    int r = encoder_new_beside(&e->encoder, &e->dir.weights, e->options.weights, e->context, forward_embeddings(e->forward), e->pool, err);
+    int r = encoder_new_beside(&e->encoder, &e->dir.weights, e->options.weights, e->context, forward_embeddings(e->forward), e->pool, &e->options.packed, err);
     if (r != 0) return r;
     size_t n = encoder_texts_max(e->encoder);
     p->texts = mem_calloc(n, sizeof *p->texts);

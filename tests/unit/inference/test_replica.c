@@ -649,6 +649,74 @@ static void test_failed(void **state) {
     t.manifest = manifest;
 }
 
+/* A model whose encoder reads the prompt, beside a decoder: streamed, whole and constrained; what it cannot do it says. */
+static void test_encoder_decoder(void **state) {
+    (void)state;
+    if (!t.executable[0]) skip();
+    struct object_ref manifest = t.manifest;
+    struct error err;
+    struct tiny model;
+    struct engine *e;
+    struct engine_options o = {.threads = 1};
+    tiny_make(&model, "umt5", 7);
+    if (store_put_dir(t.store, model.path, &t.manifest, &err) != 0 || engine_new(&e, model.path, &o, &err) != 0) fail_msg("%s", err.message);
+    struct engine_request r;
+    struct engine_result want;
+    engine_request_init(&r);
+    r.prompt = SPAN("The engine");
+    r.sampling.seed = 5;
+    r.seed_set = r.ignore_eos = true;
+    r.tokens_max = 40;
+    assert_int_equal(engine_generate_batch(e, &r, 1, &want, NULL), 0);
+    const model_state way[] = {MODEL_STATE(CANDIDATE), MODEL_STATE(EVALUATED), MODEL_STATE(APPROVED), MODEL_STATE(CANARY)};
+    for (size_t i = 0; i < sizeof way / sizeof *way; i++) publish_version(4, way[i]);
+    wait_until("the encoder-decoder", models_are, (void *)(uintptr_t) "tiny@4 tiny@2 ");
+
+    static struct answer stream, unary, decoder, closed, echo;
+    Genloop__V1__GenerateRequest m;
+    message_init(&m);
+    m.model = (char *)(uintptr_t)"tiny@2";
+    ask(&decoder, "Generation/GenerateStream", &m, 4, 0);
+    m.model = (char *)(uintptr_t)"tiny@4";
+    ask(&stream, "Generation/GenerateStream", &m, 4, 0);
+    ask(&unary, "Generation/Generate", &m, 0, 0);
+    char stop[2] = ""; /* a letter of the answer */
+    for (size_t i = 1; i < want.text_len && !stop[0]; i++)
+        if (want.text[i] > ' ' && want.text[i] < 127) stop[0] = want.text[i];
+    assert_true(stop[0]);
+    m.stop = (char *[]){stop};
+    m.n_stop = 1;
+    ask(&closed, "Generation/GenerateStream", &m, 4, 0);
+    m.n_stop = 0;
+    m.echo = true;
+    ask(&echo, "Generation/GenerateStream", &m, 4, 0);
+    struct answer *all[] = {&stream, &unary, &decoder, &closed, &echo};
+    for (int i = 0; i < 5; i++) finish(all[i]);
+    for (int i = 0; i < 3; i++) {
+        if (all[i]->code != 0) fail_msg("%d: %s", i, all[i]->message);
+        assert_int_equal(all[i]->token_count, 40);
+        assert_string_equal(all[i]->finish, "length");
+        if (i == 2) continue;
+        assert_memory_equal(all[i]->tokens, want.tokens, 40 * sizeof *want.tokens);
+        assert_true(span_eq(buf_span(&all[i]->text), span_of(want.text, want.text_len)));
+        assert_string_equal(all[i]->model, "tiny@4");
+        assert_int_equal(all[i]->prompt_tokens, want.usage.prompt_tokens);
+    }
+    assert_true(want.usage.prompt_tokens > 1);
+    assert_int_equal(closed.code, 0);
+    assert_string_equal(closed.finish, "stop");
+    assert_true(closed.text.len < want.text_len && span_starts(span_of(want.text, want.text_len), buf_span(&closed.text)));
+    assert_int_equal(echo.code, E_UNSUPPORTED);
+    assert_string_equal(echo.param, "echo");
+    for (int i = 0; i < 5; i++) buf_fini(&all[i]->text);
+    publish_version(4, MODEL_STATE(REJECTED));
+    wait_until("it to go", models_are, (void *)(uintptr_t) "tiny@2 ");
+    engine_result_fini(&want);
+    engine_free(e);
+    tiny_remove(&model);
+    t.manifest = manifest;
+}
+
 static bool exited(void *arg) {
     (void)arg;
     return t.exit_status != -1000;
@@ -714,7 +782,7 @@ static void test_hurry(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_serves_what_is_released), cmocka_unit_test(test_answers), cmocka_unit_test(test_nul), cmocka_unit_test(test_tokenizes), cmocka_unit_test(test_credit_cancel_deadline),
-        cmocka_unit_test(test_pieces), cmocka_unit_test(test_refusals), cmocka_unit_test(test_swap), cmocka_unit_test(test_failed),
+        cmocka_unit_test(test_pieces), cmocka_unit_test(test_refusals), cmocka_unit_test(test_swap), cmocka_unit_test(test_failed), cmocka_unit_test(test_encoder_decoder),
         cmocka_unit_test(test_drains),
         cmocka_unit_test(test_hurry),
     };

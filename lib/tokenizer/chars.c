@@ -53,13 +53,6 @@ bool char_is_punctuation(uint32_t c) {
     return true;
 }
 
-bool char_is_bert_control(uint32_t c) {
-    if (c == '\t' || c == '\n' || c == '\r') return false;
-    if (c == 0 || c == 0xFFFD) return true;
-    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CO;
-}
-
 /* The bytes that are printable in Latin-1 stand for themselves; the 68 others get U+0100 … U+0143 in order. */
 static bool byte_is_printable(uint8_t b) { return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE; }
 

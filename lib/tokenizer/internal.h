@@ -46,6 +46,9 @@ static inline uint8_t char_class_at(const char *s, size_t n, size_t *len) {
     return c < 0x80 ? char_ascii_class[c] : char_class_wide(c);
 }
 bool char_is_punctuation(uint32_t c); /* as BERT means it: ASCII's that are no letter or digit, and \p{P} */
+/* Categories as the reference implementation's normalizers have them (categories.c). */
+bool char_is_bert_mark(uint32_t c);
+bool char_is_accent(uint32_t c);
 bool char_is_bert_control(uint32_t c);
 
 /* GPT-2's alphabet: every byte has a printable character (Radford et al. 2019, bytes_to_unicode). */

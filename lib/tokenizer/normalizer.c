@@ -28,7 +28,14 @@ static size_t lowercase(uint32_t c, uint32_t out[2]) {
         out[1] = 0x307;
         return 2;
     }
+    /* Capitals of Unicode 16 and 17, which the reference implementation knows already. */
+    static const struct {
+        uint32_t first, last, low;
+    } since[] = {{0x1C89, 0x1C89, 0x1C8A}, {0xA7CB, 0xA7CB, 0x264},   {0xA7CC, 0xA7CC, 0xA7CD},    {0xA7CE, 0xA7CE, 0xA7CF},   {0xA7D2, 0xA7D2, 0xA7D3},
+                 {0xA7D4, 0xA7D4, 0xA7D5}, {0xA7DA, 0xA7DA, 0xA7DB}, {0xA7DC, 0xA7DC, 0x19B}, {0x10D50, 0x10D65, 0x10D70}, {0x16EA0, 0x16EB8, 0x16EBB}};
     out[0] = (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
+    for (size_t i = 0; c >= since[0].first && i < sizeof since / sizeof since[0]; i++)
+        if (c >= since[i].first && c <= since[i].last) out[0] = c - since[i].first + since[i].low;
     return 1;
 }
 
@@ -178,7 +185,7 @@ static int run_strip_accents(const struct normalizer_step *s, struct span text, 
     int r = 0;
     size_t kept = 0;
     for (size_t i = 0, len; !r && i < text.len; i += len) {
-        if (!(char_class_at(text.data + i, text.len - i, &len) & CHAR_M)) continue;
+        if (!char_is_accent(char_at(text.data + i, text.len - i, &len))) continue;
         r = normalized_keep(n, text, kept, i);
         if (!r) r = normalized_put(n, SPAN(""), i, i + len);
         kept = i + len;
@@ -263,7 +270,7 @@ static int run_bert(const struct normalizer_step *s, struct span text, struct no
         utf8proc_int32_t parts[DECOMPOSED_MAX] = {(utf8proc_int32_t)d};
         utf8proc_ssize_t count = 1;
         bool chinese = (s->flags & BERT_CHINESE) && is_chinese(d);
-        if ((s->flags & BERT_ACCENTS) && d >= 0x80) {
+        if ((s->flags & BERT_ACCENTS) && d >= 0x80 && d != 0x11938) { /* that one is of Unicode 13, the reference implementation's decompositions are older */
             int boundary = 0;
             count = utf8proc_decompose_char((utf8proc_int32_t)d, parts, DECOMPOSED_MAX, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &boundary);
             if (count < 0 || count > DECOMPOSED_MAX) count = 0;
@@ -276,7 +283,7 @@ static int run_bert(const struct normalizer_step *s, struct span text, struct no
         }
         if (!r && chinese) r = normalized_put(n, SPAN(" "), i, i + len);
         for (utf8proc_ssize_t k = 0; !r && k < count; k++) {
-            if ((s->flags & BERT_ACCENTS) && parts[k] >= 0x80 && utf8proc_category(parts[k]) == UTF8PROC_CATEGORY_MN) n->changed = true;
+            if ((s->flags & BERT_ACCENTS) && parts[k] >= 0x80 && char_is_bert_mark((uint32_t)parts[k])) n->changed = true;
             else r = bert_lower((uint32_t)parts[k], s->flags, n, i, i + len);
         }
         if (!r && chinese) r = normalized_put(n, SPAN(" "), i, i + len);

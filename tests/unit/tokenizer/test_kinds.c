@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/random.h"
+#include "base/sha256.h"
 #include "tokenizer/internal.h"
 
 static struct buf file;
@@ -359,10 +360,89 @@ static void test_no_memory(void **state) {
     }
 }
 
+/* data/unigram.jsonl: a vocabulary, and what the reference implementation makes of random strings with it (data/make_unigram.py). */
+static void test_unigram_reference(void **state) {
+    (void)state;
+    struct buf text;
+    struct error err = {0};
+    struct tokenizer *t = NULL;
+    struct tokens ids = {0};
+    struct span rest, line;
+    size_t count = 0;
+    buf_init(&text, 4 << 20);
+    if (file_read(GENLOOP_TEST_DATA "/unigram.jsonl", &text, &err)) fail_msg("%s", err.message);
+    rest = buf_span(&text);
+    assert_true(span_cut(&rest, '\n', &line));
+    if (tokenizer_parse(line, &t, &err)) fail_msg("%s", err.message);
+    while (span_cut(&rest, '\n', &line)) {
+        struct json *row = NULL;
+        assert_int_equal(json_parse(line, &row, NULL), 0);
+        tokens_clear(&ids);
+        if (tokenizer_encode(t, json_string(json_get(row, "text")), 0, &ids, &err)) fail_msg("%.*s: %s", SPAN_ARG(line), err.message);
+        if (!same_ids(&ids, json_get(row, "ids"))) fail_msg("other ids for %.*s", SPAN_ARG(line));
+        json_free(row);
+        count++;
+    }
+    assert_int_equal(count, 400);
+    tokens_fini(&ids);
+    tokenizer_free(t);
+    buf_fini(&text);
+}
+
+/* Every code point between two letters, through the normalizers that go by categories: the digests of what tokenizers 0.23.3 makes of them. */
+static void test_characters(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *json, *digest;
+    } cases[] = {
+        {"BERT's accents", "{\"type\":\"BertNormalizer\",\"clean_text\":false,\"handle_chinese_chars\":false,\"strip_accents\":true,\"lowercase\":false}",
+         "17667b14981416f2faf035803542306221b6c6c91d26f15e7d2073b4c936ad45"},
+        {"BERT, uncased", "{\"type\":\"BertNormalizer\",\"clean_text\":true,\"handle_chinese_chars\":true,\"strip_accents\":null,\"lowercase\":true}",
+         "4d5411cddf7aa7c56a9d819eebd755e3aa8949f7d3ac57278ed2e1e5368f7cd4"},
+        {"StripAccents", "{\"type\":\"StripAccents\"}", "5fa1901bb34e83683ffba4ed88168faad80579304030c824d52c020dec11cb99"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct buf text, made;
+        struct tokenizer *t = NULL;
+        struct tokens ids = {0};
+        struct error err = {0};
+        char hex[65];
+        buf_init(&text, 1 << 20);
+        buf_init(&made, 64 << 20);
+        buf_printf(&text, "{\"normalizer\":%s,\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"merges\":[],\"vocab\":{", cases[i].json);
+        for (int b = 0; b < 256; b++) buf_printf(&text, "%s\"<0x%02X>\":%d", b ? "," : "", (unsigned)b, b); /* an id is a byte */
+        buf_printf(&text, "}}}");
+        if (tokenizer_parse(buf_span(&text), &t, &err)) fail_msg("%s: %s", cases[i].name, err.message);
+        buf_clear(&text);
+        for (uint32_t c = 0; c < 0x110000; c++) {
+            char bytes[4];
+            size_t n = utf8_encode(c, bytes);
+            if (n) {
+                buf_append_char(&text, 'x');
+                buf_append(&text, bytes, n);
+                buf_append_char(&text, 'y');
+            }
+            if (c % 512 != 511) continue;
+            tokens_clear(&ids);
+            if (tokenizer_encode(t, buf_span(&text), 0, &ids, &err)) fail_msg("%s: %s", cases[i].name, err.message);
+            for (size_t k = 0; k < ids.len; k++) buf_append_char(&made, (char)ids.ids[k]);
+            buf_clear(&text);
+        }
+        assert_false(text.failed || made.failed);
+        sha256_hex(buf_span(&made), hex);
+        if (strcmp(hex, cases[i].digest)) fail_msg("%s: %s, not %s", cases[i].name, hex, cases[i].digest);
+        tokens_fini(&ids);
+        tokenizer_free(t);
+        buf_fini(&text);
+        buf_fini(&made);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kinds),    cmocka_unit_test(test_unigram), cmocka_unit_test(test_wordpiece), cmocka_unit_test(test_cut),
         cmocka_unit_test(test_pair_max), cmocka_unit_test(test_shown),   cmocka_unit_test(test_long),      cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_characters), cmocka_unit_test(test_unigram_reference),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,6 +1,6 @@
 /*
- * bench_encoder [MODEL-DIR [THREADS [TOKENS [TEXTS]]]]
- * Texts per second of an encoder on random ids, MiniLM's shape where no model is named (6 layers, 384 wide, 12 heads), 128 tokens and 64 texts a call; beside it the multiply-adds per second
+ * bench_encoder [MODEL-DIR [THREADS [TOKENS [TEXTS [WEIGHTS]]]]]
+ * Texts per second of an encoder on random ids, MiniLM's shape where no model is named (6 layers, 384 wide, 12 heads), 128 tokens and 64 texts a call, weights as they are stored (f32, bf16, f16, q8: packed as that); beside it the multiply-adds per second
  * that this comes to, by the wall clock and by CPU time: on a busy machine only the second means something.
  */
 #include <stdio.h>
@@ -41,7 +41,8 @@ int main(int argc, char **argv) {
     struct random r;
     struct encoder_options o = {.threads = argc > 2 ? (int)argument(argc, argv, 2, 1) : 0};
     size_t tokens = argument(argc, argv, 3, 128), texts = argument(argc, argv, 4, 64);
-    int result = argc > 1 && argv[1][0] ? encoder_new(&e, argv[1], &o, &err) : random_model(&e, &o, &err);
+    int result = argc > 5 ? packed_kind_find(argv[5], &o.weights, &err) : 0;
+    if (result == 0) result = argc > 1 && argv[1][0] ? encoder_new(&e, argv[1], &o, &err) : random_model(&e, &o, &err);
     if (result != 0) {
         fprintf(stderr, "%s\n", err.message);
         return 1;

@@ -10,7 +10,7 @@
 #include "base/metrics.h"
 #include "base/random.h"
 
-enum { POLL_MS = 50, AWAY_PAUSE_MS = 10, RETRY_MS = 200, COMMAND_ARENA = 8 * 1024 * 1024 };
+enum { ECHOES_MAX = 256, POLL_MS = 50, AWAY_PAUSE_MS = 10, RETRY_MS = 200, COMMAND_ARENA = 8 * 1024 * 1024 };
 
 struct holder {
     struct holder_config config;
@@ -31,6 +31,10 @@ struct holder {
     bool leased;       /* the lease is ours, under `epoch` */
     char claim[ID_TEXT_MAX]; /* id of our lease record in the audit log while it is on its way; "" otherwise */
     bool claimed;      /* it has been read back in its place */
+    /* Of what we wrote and have not read back yet: taken note of as it was written, and told from a replay by coming once. A ring; 0: none. More than fit are under way only while the whole registry is
+     * written anew, where each record is the newest of its key and none is dropped. */
+    uint64_t echoes[ECHOES_MAX];
+    size_t n_echoes;   /* ever */
     bool heal;         /* something was dropped from a topic: what the ledger says is to be looked for there again */
     int64_t renew_at_ms;
     struct metric *m_holds, *m_size, *m_done, *m_refused, *m_dropped, *m_audit_dropped, *m_epoch;
@@ -113,12 +117,34 @@ static int take_audit(struct holder *h, const Genloop__V1__AuditRecord *record, 
     return r;
 }
 
+static uint64_t echo_of(enum topic topic, struct span id) { return (span_hash(id) << 5 | (uint64_t)topic) + 1; }
+_Static_assert(TOPIC_COUNT <= 32, "a topic has five bits of an echo");
+
+static bool take_echo(struct holder *h, const struct event *e) {
+    uint64_t echo = echo_of(e->topic, e->id);
+    for (size_t i = 0; i < ECHOES_MAX; i++)
+        if (h->echoes[i] == echo) {
+            h->echoes[i] = 0;
+            return true;
+        }
+    return false;
+}
+
+static uint64_t dropped_revisions(const struct holder *h) {
+    struct fold_counts counts;
+    fold_counts(h->seen, &counts);
+    return counts.dropped_revision;
+}
+
 static int follow(struct holder *h, const struct event *e, struct error *err) {
     if (e->topic != TOPIC_AUDIT) {
         enum fold_result result;
         struct error why = {0};
+        uint64_t before = dropped_revisions(h);
+        bool echo = take_echo(h, e);
         int r = fold_event(h->seen, e, &result, &why);
         if (r != 0) return error_set(err, r, "%s", why.message);
+        if (echo && dropped_revisions(h) > before) return 0; /* we have written the next one since: it stands behind this */
         if (result == FOLD_DROPPED) {
             log_warn("registry.dropped", "%s %d/%s: %s", topic_info(e->topic)->name, e->partition, e->offset, why.message);
             metric_add(h->m_dropped, 1);
@@ -204,6 +230,7 @@ static int write_record(void *arg, enum topic topic, struct span packed) {
     struct event e = {.topic = topic, .key = span_str(key), .value = packed, .id = span_str(id)};
     int r = eventlog_publish(h->config.log, &e, w->err);
     enum fold_result result;
+    if (r == 0) h->echoes[h->n_echoes++ % ECHOES_MAX] = echo_of(topic, e.id);
     if (r == 0) r = fold_event(h->seen, &e, &result, w->err);
     record_free(m);
     return r;

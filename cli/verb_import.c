@@ -219,11 +219,11 @@ static int upload(struct import *m) {
     return r;
 }
 
-static int ask(struct import *m, const char *name, const char *reason, const char *quantize, char job[256]) {
+static int ask(struct import *m, const char *name, const char *reason, const char *quantize, const char *named, char job[256]) {
     char id[ID_TEXT_MAX];
     remote_path(&m->x, "/v1/admin/jobs");
     struct json_out w = remote_body(&m->x);
-    json_str(&w, "id", id_make(id));
+    json_str(&w, "id", named ? named : id_make(id)); /* so that asking again is the same job */
     json_str(&w, "model", name);
     json_str(&w, "kind", "JOB_KIND_IMPORT");
     if (m->base[0]) json_str(&w, "base_model", m->base);
@@ -289,7 +289,7 @@ static int run_import(struct cli *c) {
     if (r == 0 && m->base[0] && quantize) r = error_set(&m->x.err, E_INVALID, "--quantize is of models: an adapter is computed as it is");
     if (r == 0) r = digest(m);
     if (r == 0) r = upload(m);
-    if (r == 0) r = ask(m, cli_text(c, "--name"), cli_text(c, "--reason"), quantize, id);
+    if (r == 0) r = ask(m, cli_text(c, "--name"), cli_text(c, "--reason"), quantize, cli_text(c, "--id"), id);
     if (r == 0) r = remote_watch_job(&m->x, id, &job);
     if (r == 0) r = remote_version_of_job(&m->x, id, version);
     if (job && cli_json(c)) {
@@ -315,6 +315,7 @@ static const struct cli_option OPTIONS[] = {
     {.name = "--base", .kind = CLI_TEXT, .value = "MODEL", .doc = "Of an adapter: the model here that it was made for; otherwise the one that its adapter_config.json names"},
     {.name = "--reason", .kind = CLI_TEXT, .value = "TEXT", .doc = "Why, for the records; otherwise where it came from"},
     {.name = "--quantize", .kind = CLI_TEXT, .value = "TYPE", .doc = "Turn the weights into f16, bf16, q8_0, q4_0 or q4_1; what it costs is measured, told here and in the model card"},
+    {.name = "--id", .kind = CLI_TEXT, .value = "ID", .doc = "Name the job: asked for again, the same id is the same job"},
     {0},
 };
 const struct verb VERBS_IMPORT[] = {

@@ -55,6 +55,8 @@ class Import:
         answer = self.p.json("import", self.dir, "--name", "guest")
         equal(answer["version"], "guest@1", "the version")
         equal(answer["job"]["kind"], "JOB_KIND_IMPORT", "kind")
+        again = [self.p.json("import", self.dir, "--name", "twice", "--id", "import-twice") for _ in range(2)]
+        equal([(a["version"], a["job"]["id"]) for a in again], [("twice@1", "import-twice")] * 2, "asked for twice under one id")
         self.p.release("guest@1")
         body = {"model": "guest", "prompt": "The quiet river", "max_tokens": 8, "temperature": 0}
         mine = self.c.post("/v1/completions", body)

@@ -48,10 +48,6 @@ static int open_evaluation(struct evaluation **out, const char *model_dir, const
     return 0;
 }
 
-static int go_on(const struct evaluate_options *o, struct error *err) {
-    return o->should_stop && o->should_stop(o->stop_arg) ? error_set(err, E_CANCELLED, "the evaluation was stopped") : 0;
-}
-
 int train_evaluate_documents(const char *model_dir, const char *data, const struct evaluate_options *options, void *arg,
                              evaluate_on_document on_document, struct error *err) {
     struct evaluation *e = NULL;
@@ -68,8 +64,7 @@ int train_evaluate_documents(const char *model_dir, const char *data, const stru
             e->rows[n] = (struct batch_row){.sequence_count = 1, .sequences = {data_sequence(e->data, at_row, at_window)}};
             if (++at_window == data_sequences(e->data, at_row)) at_row++, at_window = 0;
         }
-        r = go_on(options, err);
-        if (!r) r = batch_log_probs(e->batch, e->rows, n, e->sums, e->labels, err);
+        r = batch_log_probs(e->batch, e->rows, n, e->sums, e->labels, err);
         for (uint32_t i = 0; !r && i < n; i++) {
             nll -= e->sums[i * BATCH_ROW_SEQUENCES_MAX];
             tokens += e->labels[i * BATCH_ROW_SEQUENCES_MAX];
@@ -94,8 +89,7 @@ int train_evaluate_pairs(const char *model_dir, const char *data, const struct e
         uint32_t n = (uint32_t)(data_rows(e->data) - row < SEQUENCES ? data_rows(e->data) - row : SEQUENCES);
         for (uint32_t i = 0; i < n; i++)
             e->rows[i] = (struct batch_row){.sequence_count = 2, .sequences = {data_sequence(e->data, row + i, 0), data_sequence(e->data, row + i, 1)}};
-        r = go_on(options, err);
-        if (!r) r = batch_log_probs(e->batch, e->rows, n, e->sums, e->labels, err);
+        r = batch_log_probs(e->batch, e->rows, n, e->sums, e->labels, err);
         for (uint32_t i = 0; !r && i < n; i++) {
             size_t k = (size_t)i * BATCH_ROW_SEQUENCES_MAX;
             struct evaluate_pair p = {e->sums[k], e->sums[k + 1], e->labels[k], e->labels[k + 1]};

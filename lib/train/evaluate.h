@@ -1,11 +1,10 @@
 /*
- * Likelihoods of a finished model on given data: what the gates compare. Sums per document and per pair, so that whoever asked can form means and
- * intervals; deterministic for any number of threads. Blocking; callbacks come in order of the rows, from the calling thread.
+ * Likelihoods of a finished model on given data by the trainer's own forward pass, in f32: the reference that the measuring for the gates (services/trainer/measure.h), which the engine does with
+ * packed weights, is held to in the tests. Sums per document and per pair; deterministic for any number of threads. Blocking; callbacks come in order of the rows, from the calling thread.
  */
 #ifndef GENLOOP_TRAIN_EVALUATE_H
 #define GENLOOP_TRAIN_EVALUATE_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -15,14 +14,12 @@ struct evaluate_options {
     uint32_t threads;    /* 0: all */
     uint64_t rows_max;   /* 0: all */
     const char *tokenizer_dir; /* NULL: the model's own */
-    bool (*should_stop)(void *stop_arg); /* NULL, or asked before each group of some dozens of sequences: true ends with E_CANCELLED */
-    void *stop_arg;
 };
 
 /* nll: sum of -log p over `tokens` labels; bytes: of the document's text, 0 where rows are ids (bits per byte compare models with different
  * tokenizers). A row is {"text"}, {"ids"}, {"messages"} or {"prompt", "completion"} (only answers are labels there); a .bin file is one row per window. */
 typedef void (*evaluate_on_document)(void *arg, uint64_t row, double nll, uint64_t tokens, uint64_t bytes);
-/* E_NOT_FOUND, E_INVALID (with the line), E_UNSUPPORTED, E_CANCELLED, E_NOMEM. */
+/* E_NOT_FOUND, E_INVALID (with the line), E_UNSUPPORTED, E_NOMEM. */
 int train_evaluate_documents(const char *model_dir, const char *data, const struct evaluate_options *options, void *arg,
                              evaluate_on_document on_document, struct error *err);
 

@@ -19,6 +19,7 @@
 #include "tests/unit/engine/support/tiny.h"
 #include "tokenizer/chat.h"
 #include "tokenizer/train.h"
+#include "train/evaluate.h"
 
 enum { PATH_SIZE = 256, RECORD_MAX = 64 << 20 };
 static char home[64], documents_path[PATH_SIZE], prompts_path[PATH_SIZE], pairs_path[PATH_SIZE];
@@ -313,6 +314,78 @@ static void test_budget(void **state) {
     buf_fini(&again);
 }
 
+/* What the engine measures is what the trainer's own forward pass says of the same texts, token for token. */
+struct reference {
+    double nll[64];
+    uint64_t tokens[64];
+    struct evaluate_pair pairs[64];
+    size_t n_documents, n_pairs;
+};
+static void on_reference_document(void *arg, uint64_t row, double nll, uint64_t tokens, uint64_t bytes) {
+    struct reference *f = arg;
+    (void)bytes;
+    assert_true(row == f->n_documents && row < 64);
+    f->nll[row] = nll;
+    f->tokens[row] = tokens;
+    f->n_documents++;
+}
+static void on_reference_pair(void *arg, uint64_t row, const struct evaluate_pair *pair) {
+    struct reference *f = arg;
+    assert_true(row == f->n_pairs && row < 64);
+    f->pairs[f->n_pairs++] = *pair;
+}
+
+static void test_equals_trainer(void **state) {
+    (void)state;
+    char path[PATH_SIZE];
+    struct error err = {0};
+    struct buf record, rows;
+    buf_init(&record, RECORD_MAX);
+    buf_init(&rows, 1 << 20);
+    /* Texts within a window of either, and one pair a row: the record has them in its own order, by id. */
+    for (int i = 0; i < 30; i++) {
+        buf_printf(&rows, "{\"id\":\"%d\",\"text\":\"Row %d, and", i, i);
+        for (int k = 0; k < i % 9; k++) buf_printf(&rows, " then %d", k * i);
+        buf_append_str(&rows, ".\"}\n");
+    }
+    assert_int_equal(file_write(at(path, "short.jsonl"), buf_span(&rows), 0600, &err), 0);
+    const struct tiny *models[] = {&other, &gpt2};
+    for (size_t m = 0; m < 2; m++) {
+        static struct reference f;
+        f = (struct reference){0};
+        Genloop__V1__EvaluateSpec s = spec;
+        s.documents_max = 30;
+        s.prompts = 1;
+        struct measure_paths p = {.candidate = models[m]->path, .documents = path, .preferences = pairs_path, .work = home};
+        struct evaluate_options o = {.threads = 1};
+        if (train_evaluate_documents(models[m]->path, path, &o, &f, on_reference_document, &err) || train_evaluate_pairs(models[m]->path, pairs_path, &o, &f, on_reference_pair, &err))
+            fail_msg("%s", err.message);
+        struct json *root = measured(&p, &s, NULL, &record);
+        const struct json *documents = json_get(root, "documents"), *pairs = json_get(root, "pairs");
+        assert_int_equal(json_size(documents), 30);
+        assert_int_equal(json_size(pairs), 25);
+        for (size_t i = 0; i < 30; i++) {
+            uint64_t row = 0;
+            const struct json *d = json_at(documents, i);
+            assert_int_equal(span_to_u64(json_string(json_get(d, "id")), &row), 0);
+            assert_int_equal(json_int(json_get(d, "tokens_candidate"), -1), f.tokens[row]);
+            double nll = json_real(json_get(d, "nll_candidate"), 0);
+            if (!(fabs(nll - f.nll[row]) <= 1e-4 * f.nll[row])) fail_msg("model %zu, document %zu: %.9g, the trainer %.9g", m, (size_t)row, nll, f.nll[row]);
+        }
+        for (size_t i = 0; i < 25; i++) {
+            uint64_t row = 0;
+            const struct json *q = json_at(pairs, i);
+            assert_int_equal(span_to_u64(span_skip(json_string(json_get(q, "request_id")), 1), &row), 0);
+            double chosen = json_real(json_get(q, "candidate_chosen"), 0), rejected = json_real(json_get(q, "candidate_rejected"), 0);
+            if (!(fabs(chosen - f.pairs[row].chosen) <= 1e-4 * fabs(f.pairs[row].chosen) && fabs(rejected - f.pairs[row].rejected) <= 1e-4 * fabs(f.pairs[row].rejected)))
+                fail_msg("model %zu, pair %zu: %.9g and %.9g, the trainer %.9g and %.9g", m, (size_t)row, chosen, rejected, f.pairs[row].chosen, f.pairs[row].rejected);
+        }
+        json_free(root);
+    }
+    buf_fini(&record);
+    buf_fini(&rows);
+}
+
 /* The directory of a model whose weights one number has spoilt. */
 static void spoil(const struct tiny *t, const struct tokenizer *tokenizer, float value, uint32_t every, const char *dir) {
     struct error err = {0};
@@ -534,7 +607,7 @@ static void test_stop_within(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_record), cmocka_unit_test(test_repeatable), cmocka_unit_test(test_without), cmocka_unit_test(test_budget), cmocka_unit_test(test_spoiled), cmocka_unit_test(test_errors), cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_record), cmocka_unit_test(test_equals_trainer), cmocka_unit_test(test_repeatable), cmocka_unit_test(test_without), cmocka_unit_test(test_budget), cmocka_unit_test(test_spoiled), cmocka_unit_test(test_errors), cmocka_unit_test(test_stop),
         cmocka_unit_test(test_stop_within),
     };
     return cmocka_run_group_tests_name("trainer_measure", tests, set_up, tear_down);

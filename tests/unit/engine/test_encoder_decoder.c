@@ -344,6 +344,45 @@ static void test_cancelled(void **state) {
     for (size_t i = 0; i < REQUESTS; i++) pthread_mutex_destroy(&w[i].lock);
 }
 
+/* While a long source is read, layer by layer, what streams beside it goes on: a token at least for every layer. */
+struct meeting {
+    struct engine *e;
+    struct engine_request long_one;
+    struct watcher stream, other;
+    size_t at_submit, at_first; /* tokens of the stream when the other came, and when its first token did */
+};
+static void on_other(void *arg, const struct engine_event *event) { /* both are called on the engine's thread */
+    struct meeting *m = arg;
+    if (event->token_count > 0 && m->other.count == 0) m->at_first = m->stream.count;
+    watch(&m->other, event);
+}
+static void on_stream(void *arg, const struct engine_event *event) {
+    struct meeting *m = arg;
+    watch(&m->stream, event);
+    if (m->stream.count != 3) return;
+    m->at_submit = m->stream.count;
+    assert_int_equal(engine_submit(m->e, &m->long_one, m, on_other, NULL, NULL), 0);
+}
+static void test_streams_go_on(void **state) {
+    (void)state;
+    enum { ATTEMPTS = 50, LAYERS = 2 + 3 };
+    static uint32_t ids[LONGEST];
+    random_tokens(ids, LONGEST, 1);
+    struct engine *e = start(&families[0], (struct engine_options){.threads = 2, .step_rows_mixed = 1});
+    bool met = false;
+    for (int i = 0; i < ATTEMPTS && !met; i++) {
+        struct meeting m = {.e = e, .long_one = request(ids, LONGEST, 2), .stream = {.lock = PTHREAD_MUTEX_INITIALIZER}, .other = {.lock = PTHREAD_MUTEX_INITIALIZER}};
+        struct engine_request r = request(ids, 4, LONGEST);
+        assert_int_equal(engine_submit(e, &r, &m, on_stream, NULL, NULL), 0);
+        wait_for(&m.stream, 0);
+        wait_for(&m.other, 0);
+        met = m.at_first < LONGEST; /* else the stream was over before the other was taken in */
+        if (met) assert_in_range(m.at_first, m.at_submit + LAYERS - 1, LONGEST);
+    }
+    assert_true(met);
+    engine_free(e);
+}
+
 static void test_text(void **state) {
     (void)state;
     struct engine *e = start(&families[0], (struct engine_options){.threads = 2});
@@ -399,7 +438,7 @@ static void test_refusals(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bias),      cmocka_unit_test(test_attention), cmocka_unit_test(test_invariance), cmocka_unit_test(test_source_matters),
-        cmocka_unit_test(test_preempted), cmocka_unit_test(test_cancelled), cmocka_unit_test(test_text),       cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_preempted), cmocka_unit_test(test_cancelled), cmocka_unit_test(test_streams_go_on), cmocka_unit_test(test_text), cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("encoder_decoder", tests, set_up, tear_down);
 }

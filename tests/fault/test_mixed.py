@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Mixed load: short and long prompts, streams and whole answers, clients that leave, priorities, several choices, schemas, a batch beside them, and a replica killed again and again.
+"""Mixed load: short and long prompts, streams and whole answers, clients that leave, priorities, several choices, schemas, a batch beside them, LoRA adapters that are
+released and rolled back, and a replica killed again and again.
 
     tests/fault/test_mixed.py [--minutes 0.7] [--kill-every 15] [--clients 12] [--seed 1]        uses build/bin or $GENLOOP_BIN; an hour is --minutes 60 --kill-every 60
 
@@ -9,15 +10,18 @@ import argparse
 import json
 import os
 import random
+import shutil
 import sys
+import tempfile
 import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 from client import Client, Refused  # noqa: E402
 from testbed import EASY_GATES, Platform, Suite, corpus, equal, expect, finish, short, wait_for  # noqa: E402
+from tiny_adapter import adapter  # noqa: E402
 
-MODEL = "steady"
+MODEL, STEADY_ADAPTER, SWAPPED = "steady", "tuned", "swapped"  # an adapter that stays, and one whose versions take turns
 CONTEXT = 512
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": {
     "type": "object", "properties": {"name": {"type": "string", "maxLength": 20}, "count": {"type": "integer"}}, "required": ["name", "count"], "additionalProperties": False}}}
@@ -31,6 +35,7 @@ class Mixed:
         self.lock, self.stopping = threading.Lock(), threading.Event()
         self.done, self.failed, self.left, self.schemas = {}, [], 0, False
         self.killed = set()  # (replica, when)
+        self.swaps = 0
 
     # ---- what clients do: each returns None, or why it failed; raises likewise ----
 
@@ -91,11 +96,20 @@ class Mixed:
             return None if set(value) == {"name", "count"} and isinstance(value["count"], int) else f"not of the schema: {value}"
         return self.whole(client, r, {"messages": [{"role": "user", "content": self.words(r, 6)}], "max_tokens": 120, "temperature": 1, "response_format": SCHEMA}, path="/v1/chat/completions", check=check)
 
-    STREAMS = ("short_stream", "leaves", "patient", "chat")
+    def adapted(self, client, r):
+        return self.whole(client, r, {"model": STEADY_ADAPTER, "prompt": [20 + i % 100 for i in range(300)] + [r.randrange(10, 200)], "max_tokens": 10, "ignore_eos": True})
+
+    def adapted_stream(self, client, r):
+        return self.stream(client, r, {"model": STEADY_ADAPTER, "prompt": self.words(r, 4), "max_tokens": 60, "ignore_eos": True})
+
+    def swapped(self, client, r):
+        return self.whole(client, r, {"model": SWAPPED, "prompt": self.words(r, 4), "max_tokens": 30, "temperature": 0, "ignore_eos": True}, check=lambda d: None if d["choices"][0]["text"] else "no text")
+
+    STREAMS = ("short_stream", "leaves", "patient", "chat", "adapted_stream")
 
     def life(self, number):
         client, r = Client(self.p.url, timeout=120), random.Random(self.a.seed * 1000 + number)
-        kinds = ["short_stream", "short_whole", "long_prompt", "shared_prefix", "leaves", "choices", "urgent", "patient", "chat"] + (["schema"] if self.schemas else [])
+        kinds = ["short_stream", "short_whole", "long_prompt", "shared_prefix", "leaves", "choices", "urgent", "patient", "chat", "adapted", "adapted_stream", "swapped"] + (["schema"] if self.schemas else [])
         while not self.stopping.is_set():
             kind = r.choice(kinds)
             client.answer_headers = {}
@@ -117,6 +131,17 @@ class Mixed:
         recipe = self.p.tiny_recipe(60, model={"architecture": "llama", "layers": 2, "width": 64, "heads": 2, "kv_heads": 2, "context": CONTEXT, "vocab": 512, "tie_embeddings": True})
         self.p.train(MODEL, f"{MODEL}@{version['version']}", recipe=recipe)
         self.p.release(f"{MODEL}@1")
+        folder = tempfile.mkdtemp(prefix="genloop-mixed-")
+        try:
+            self.p.model_files(f"{MODEL}@1", os.path.join(folder, "base"))
+            for i, name in enumerate((STEADY_ADAPTER, SWAPPED, SWAPPED)):
+                self.p.json("import", adapter(os.path.join(folder, str(i)), os.path.join(folder, "base"), i), "--name", name, "--base", f"{MODEL}@1")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        for full in (f"{STEADY_ADAPTER}@1", f"{SWAPPED}@1"):
+            self.p.release(full)
+        self.p.wait_state(f"{SWAPPED}@2", "EVALUATED")
+        self.p.move(f"{SWAPPED}@2", "approve")
         self.p.run("scale", "inference=2", "--home", self.p.home)
         wait_for("two replicas serve", lambda: len(self.replicas()) == 2, 60, 0.1)
         try:
@@ -139,8 +164,21 @@ class Mixed:
         file = self.c.call("POST", "/v1/files", form.encode(), {"Content-Type": f"multipart/form-data; boundary={boundary}"})
         return self.c.post("/v1/batches", {"input_file_id": file["id"], "endpoint": "/v1/completions", "completion_window": "24h"})["id"]
 
+    def swap(self):
+        """A second version of an adapter gets half of its name's requests, and loses them again, for as long as the load lasts: replicas load and drop it while both are asked for by one name."""
+        client = Client(self.p.url, timeout=120)
+        while not self.stopping.wait(1.5):
+            share = {"canary_percent": 50} if self.swaps % 2 == 0 else {"end_canary": True}
+            try:
+                client.until(lambda: client.post(f"/v1/admin/models/{SWAPPED}@2/canary", {"reason": "test", "id": f"swap-{self.swaps}", **share}))
+            except Exception as problem:
+                with self.lock:
+                    self.failed.append(("swap", short(f"{type(problem).__name__}: {problem}", 200), None, time.monotonic()))
+                return
+            self.swaps += 1
+
     def load(self):
-        threads = [threading.Thread(target=self.life, args=(i,)) for i in range(self.a.clients)]
+        threads = [threading.Thread(target=self.life, args=(i,)) for i in range(self.a.clients)] + [threading.Thread(target=self.swap)]
         begun, seconds, kills = time.monotonic(), self.a.minutes * 60, []
         self.batch_id = self.batch()
         for t in threads:
@@ -162,8 +200,9 @@ class Mixed:
             expect(not t.is_alive(), "a client hangs")
         excused = [f for f in self.failed if f[0] in self.STREAMS and any(f[2] == name and -1 <= f[3] - at <= 30 for name, at in kills)]
         others = [f for f in self.failed if f not in excused]
+        expect(self.swaps > 2, f"{self.swaps} swaps of an adapter")
         expect(not others, f"{len(others)} of {sum(self.done.values())} requests failed, e.g. {others[:4]}")
-        return f"{sum(self.done.values())} requests {self.done}, {self.left} left early, {len(kills)} kills took {len(excused)} begun streams along"
+        return f"{sum(self.done.values())} requests {self.done}, {self.left} left early, {self.swaps} swaps of an adapter, {len(kills)} kills took {len(excused)} begun streams along"
 
     def batch_is_whole(self):
         def ended():

@@ -105,6 +105,7 @@ extern const struct verb VERBS_KEYS[];   /* keys */
 extern const struct verb VERBS_GOVERN[]; /* approve, reject, canary, promote, rollback, retire */
 extern const struct verb VERBS_CHAT[];   /* chat, complete */
 extern const struct verb VERBS_IMPORT[]; /* import */
+extern const struct verb VERBS_EXPORT[]; /* export */
 extern const struct verb VERBS_ENCODE[]; /* embed, rerank */
 extern const struct verb VERBS_BATCH[];  /* batch */
 extern const struct verb VERBS_FEEDBACK[];

@@ -22,6 +22,19 @@ int model_weights_flat(struct model_weights *w, struct error *err); /* room for 
 int model_weights_copy(struct model_weights *w, size_t floats, float **out, struct error *err); /* room that goes with w */
 void model_weights_put_f32(struct model_weights *w, size_t i, const float *data); /* params[i] is there */
 
+/* gguf_model.c: how llama.cpp calls things. */
+struct gguf_arch {
+    const char *name, *model_type, *activation;
+    bool permuted, norm_plus_one; /* rows of q and k interleaved; 1 added to weights of norms */
+};
+struct gguf_place {
+    enum model_role role;
+    const char *name, *fused; /* fused: the tensor that holds it with others in some families */
+};
+const struct gguf_arch *gguf_arch_of_config(const struct model_config *c); /* NULL: it has none */
+const struct gguf_place *gguf_place_of(enum model_role role);              /* NULL: it has none */
+bool gguf_is_norm_weight(enum model_role role);
+
 /* gguf_model.c: what the file says of itself, as config.json would; eos ids; the tokenizer and the chat template. */
 int model_config_from_gguf(const struct gguf *file, const char *path, struct model_config *c, struct error *err);
 int model_dir_load_gguf(struct model_dir *m, const char *path, enum model_weights_mode mode, unsigned flags, struct error *err);

@@ -16,10 +16,7 @@
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 enum { KEY_MAX = 128 };
 
-static const struct gguf_arch {
-    const char *name, *model_type, *activation;
-    bool permuted, norm_plus_one;
-} archs[] = {
+static const struct gguf_arch archs[] = {
     {"llama", "llama", "silu", true, false},       {"qwen2", "qwen2", "silu", false, false},
     {"qwen3", "qwen3", "silu", false, false},      {"qwen3moe", "qwen3_moe", "silu", false, false},
     {"gemma", "gemma", "gelu_pytorch_tanh", false, true}, {"gemma2", "gemma2", "gelu_pytorch_tanh", false, true},
@@ -28,6 +25,14 @@ static const struct gguf_arch {
     {"gptneox", "gpt_neox", "gelu", false, false}, {"stablelm", "stablelm", "silu", false, false},
     {"olmo2", "olmo2", "silu", false, false},      {"granite", "granite", "silu", true, false},
 };
+
+const struct gguf_arch *gguf_arch_of_config(const struct model_config *c) {
+    const char *type = c->arch->model_type;
+    if (!strcmp(type, "mistral") || !strcmp(type, "mixtral")) type = "llama";
+    for (size_t i = 0; i < COUNT(archs); i++)
+        if (!strcmp(archs[i].model_type, type)) return &archs[i];
+    return NULL;
+}
 
 static const struct gguf_arch *arch_of(const struct gguf *g) {
     struct span name = gguf_string(g, "general.architecture");
@@ -238,10 +243,7 @@ int model_config_from_gguf(const struct gguf *g, const char *path, struct model_
 /* ---- weights ---- */
 
 /* Where a role lies. `fused`: the tensor that holds it with others, where there is no own; at which of the fused tensor's rows it begins, says fused_row. */
-static const struct place {
-    enum model_role role;
-    const char *name, *fused;
-} places[] = {
+static const struct gguf_place places[] = {
     {MODEL_EMBED_TOKENS, "token_embd.weight", NULL}, {MODEL_EMBED_POSITIONS, "position_embd.weight", NULL},
     {MODEL_FINAL_NORM_W, "output_norm.weight", NULL}, {MODEL_FINAL_NORM_B, "output_norm.bias", NULL},
     {MODEL_LM_HEAD, "output.weight", NULL}, {MODEL_LM_HEAD_B, "output.bias", NULL},
@@ -263,6 +265,12 @@ static const struct place {
 /* Read as configuration. */
 static const char *const no_weights[] = {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"};
 
+const struct gguf_place *gguf_place_of(enum model_role role) {
+    for (size_t i = 0; i < COUNT(places); i++)
+        if (places[i].role == role) return &places[i];
+    return NULL;
+}
+
 /* Values before the parameter in the tensor that holds it with others, and in that tensor in all. */
 static void fused_place(const struct model_config *c, const struct model_param *p, uint64_t *before, uint64_t *all) {
     uint64_t q = (uint64_t)c->heads * c->head_dim, k = (uint64_t)c->kv_heads * c->head_dim;
@@ -277,7 +285,7 @@ static void fused_place(const struct model_config *c, const struct model_param *
     *all = p->role == MODEL_MLP_GATE_W || p->role == MODEL_MLP_UP_W ? 2 * (uint64_t)c->ffn : q + 2 * k;
 }
 
-static bool is_norm_weight(enum model_role r) {
+bool gguf_is_norm_weight(enum model_role r) {
     return r == MODEL_FINAL_NORM_W || r == MODEL_ATTN_NORM_W || r == MODEL_ATTN_Q_NORM_W || r == MODEL_ATTN_K_NORM_W || r == MODEL_ATTN_POST_NORM_W || r == MODEL_MLP_NORM_W ||
            r == MODEL_MLP_POST_NORM_W;
 }
@@ -285,10 +293,8 @@ static bool is_norm_weight(enum model_role r) {
 /* The view of params[i]; marks the tensor as used. */
 static int find_view(const struct model_weights *w, const struct gguf *g, const char *path, size_t i, bool permuted, bool *used, struct model_view *v, struct error *err) {
     const struct model_param *p = &w->params[i];
-    const struct place *at = NULL;
+    const struct gguf_place *at = gguf_place_of(p->role);
     char name[MODEL_TENSOR_NAME_MAX];
-    for (size_t k = 0; k < COUNT(places); k++)
-        if (places[k].role == p->role) at = &places[k];
     if (!at) return error_set(err, E_UNSUPPORTED, "%s: %s has no place in a GGUF file", path, model_role_name(p->role));
     bool gate_in_up = false;
     const struct gguf_tensor *t = NULL;
@@ -370,7 +376,7 @@ int model_weights_load_gguf(struct model_weights *out, const struct model_config
     for (size_t i = 0; !r && i < w.param_count; i++) {
         const struct model_param *p = &w.params[i];
         struct model_view v = from ? from[i] : w.views[i];
-        float add = a->norm_plus_one && is_norm_weight(p->role) ? -1 : 0;
+        float add = a->norm_plus_one && gguf_is_norm_weight(p->role) ? -1 : 0;
         bool turned = a->permuted && (p->role == MODEL_ATTN_Q_B || p->role == MODEL_ATTN_K_B);
         if (add != 0 || turned) {
             r = own_vector(&w, i, &v, add, turned ? config->head_dim : 0, err);

@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "tokenizer/internal.h"
+#include "tokenizer/vocabulary_write.h"
 
 enum { TEXT_MAX = 64 << 20 }; /* what tokenizer_parse takes */
 
@@ -72,6 +73,14 @@ static const struct pre {
     /* What llama.cpp does where a file names none. */
     {"default", SEQUENCE(ISOLATED("[\\\\p{P}$+<=>^~|]+") "," ISOLATED("'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| ?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+") "," ISOLATED("\\\\p{N}+") "," ISOLATED("[0-9][0-9][0-9]") "," BYTES), false, false, false},
 };
+
+const char *vocabulary_pre_at(size_t i, const char **json, bool *ignore_merges, bool *nfc) {
+    if (i >= sizeof pres / sizeof *pres) return NULL;
+    *json = pres[i].json;
+    *ignore_merges = pres[i].ignore_merges;
+    *nfc = pres[i].nfc;
+    return pres[i].name;
+}
 
 /* ---- SentencePiece's BPE has scores instead of merges: those of every way to make a token of two others, best score first ---- */
 

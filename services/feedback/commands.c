@@ -362,6 +362,36 @@ static void work_evaluation_record(struct call *c) {
     listing_free(&all);
 }
 
+static void work_read_file(struct call *c) {
+    const Genloop__V1__ReadModelFileRequest *q = (const Genloop__V1__ReadModelFileRequest *)c->request;
+    Genloop__V1__ReadModelFileReply reply = GENLOOP__V1__READ_MODEL_FILE_REPLY__INIT;
+    Genloop__V1__ObjectRef content = GENLOOP__V1__OBJECT_REF__INIT;
+    Genloop__V1__ModelVersion *v = NULL;
+    struct file_map map = {0};
+    char sha256[SHA256_HEX_MAX] = "";
+    if (need_operator(c) != 0) return;
+    c->r = registry_copy(c->service, text_of(q->model), &v, &c->err);
+    if (c->r != 0) return;
+    if (!v->directory || !v->directory->sha256[0]) c->r = error_set_param(&c->err, E_NOT_FOUND, "model", "%s@%u has no files", v->name, v->version);
+    else if (q->path[0]) c->r = version_file(c->service, v, q->path, sha256, &c->err);
+    else span_copy(sha256, sizeof sha256, span_str(v->directory->sha256));
+    if (c->r == 0 && !sha256[0]) c->r = error_set_param(&c->err, E_NOT_FOUND, "path", "%s@%u has no file %.100s", v->name, v->version, q->path);
+    if (c->r == 0) c->r = store_map(c->service->facts.store, sha256, &map, &c->err);
+    if (c->r == 0 && q->offset > map.len) c->r = error_set_param(&c->err, E_RANGE, "offset", "the file has %zu bytes; %llu is beyond them", map.len, (unsigned long long)q->offset);
+    if (c->r == 0) {
+        struct span piece = span_sub(span_of(map.data, map.len), (size_t)q->offset, RECORD_PIECE_MAX);
+        content.sha256 = sha256;
+        content.size_bytes = map.len;
+        reply.version = v;
+        reply.content = &content;
+        reply.offset = q->offset;
+        reply.data = (ProtobufCBinaryData){piece.len, (uint8_t *)(uintptr_t)piece.data};
+        answer(c, &reply.base);
+    }
+    file_map_close(&map);
+    record_free(&v->base);
+}
+
 static void transition_done(struct holder_request *q) {
     struct call *c = q->arg;
     Genloop__V1__ModelVersion *v = NULL;
@@ -753,6 +783,7 @@ static const struct method METHODS[] = {
     {"Models/Transition", &genloop__v1__transition_request__descriptor, NULL, start_transition},
     {"Models/Watch", &genloop__v1__watch_models_request__descriptor, NULL, start_watch},
     {"Models/EvaluationRecord", &genloop__v1__evaluation_record_request__descriptor, work_evaluation_record, NULL},
+    {"Models/ReadFile", &genloop__v1__read_model_file_request__descriptor, work_read_file, NULL},
     {"Models/Evaluate", &genloop__v1__evaluate_model_request__descriptor, NULL, start_evaluate},
     {"Models/ImproveNow", &genloop__v1__improve_request__descriptor, NULL, start_improve},
     {"Keys/Create", &genloop__v1__create_key_request__descriptor, NULL, start_create_key},

@@ -71,6 +71,7 @@ const struct grpc_method GRPC_METHODS[] = {
     METHOD("Models/Transition", SCOPE_APPROVER, grpc_relay, "feedback", transition_request, model_version, UNARY),
     METHOD("Models/Watch", SCOPE_OPERATOR, grpc_relay, "feedback", watch_models_request, model_version, SERVER),
     METHOD("Models/Evaluate", SCOPE_OPERATOR, grpc_relay, "feedback", evaluate_model_request, job, UNARY),
+    METHOD("Models/ReadFile", SCOPE_OPERATOR, grpc_relay, "feedback", read_model_file_request, read_model_file_reply, UNARY),
     METHOD("Models/EvaluationRecord", SCOPE_OPERATOR, grpc_relay, "feedback", evaluation_record_request, evaluation_record_reply, UNARY),
     METHOD("Models/ImproveNow", SCOPE_OPERATOR, grpc_relay, "feedback", improve_request, job, UNARY),
 

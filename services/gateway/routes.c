@@ -11,6 +11,7 @@ static const char *const page_fields[] = {"limit", "page_token", NULL};
 static const char *const state_fields[] = {"dataset", "state", NULL};
 static const char *const proof_fields[] = {"index", "from_size", "tree_size", NULL};
 static const char *const record_fields[] = {"id", "offset", NULL};
+static const char *const file_fields[] = {"path", "offset", NULL};
 static const char *const row_fields[] = {"split", "kind", "offset", "limit", "seed", NULL};
 static const char *const from_step[] = {"from_step", NULL};
 
@@ -46,6 +47,7 @@ TRANSITION(ROLLBACK, ROLLBACK);
 TRANSITION(RETIRE, RETIRE);
 static const struct relay EVALUATE = {"feedback", "Models/Evaluate", REQUEST(evaluate_model_request), REQUEST(job), .path_field = "model"};
 static const struct relay EVALUATION_RECORD = {"feedback", "Models/EvaluationRecord", REQUEST(evaluation_record_request), REQUEST(evaluation_record_reply), .path_field = "model", .query = record_fields};
+static const struct relay MODEL_FILE = {"feedback", "Models/ReadFile", REQUEST(read_model_file_request), REQUEST(read_model_file_reply), .path_field = "model", .query = file_fields};
 static const struct relay IMPROVE = {"feedback", "Models/ImproveNow", REQUEST(improve_request), REQUEST(job), .path_field = "model"};
 static const struct relay CREATE_KEY = {"feedback", "Keys/Create", REQUEST(create_key_request), REQUEST(create_key_reply), .stream = RELAY_UNARY};
 static const struct relay LIST_KEYS = {"feedback", "Keys/List", REQUEST(page_request), REQUEST(list_keys_reply), .query = PAGE};
@@ -126,6 +128,7 @@ const struct route ROUTES[] = {
     {"POST", "/v1/admin/models/{model}/retire", SCOPE_APPROVER, BODY_JSON, relay_call, "Retire a version.", &RETIRE},
     {"POST", "/v1/admin/models/{model}/evaluate", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Measure a version for the gates.", &EVALUATE},
     {"GET", "/v1/admin/models/{model}/evaluation-record", SCOPE_OPERATOR, BODY_NONE, relay_call, "An evaluation with a piece of its record, from which the verdict can be computed again: ?id=&offset=.", &EVALUATION_RECORD},
+    {"GET", "/v1/admin/models/{model}/files", SCOPE_OPERATOR, BODY_NONE, relay_call, "A piece of a file of a version's directory, or of the list of its files where no path is given: ?path=&offset=.", &MODEL_FILE},
     {"POST", "/v1/admin/models/{model}/improve", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Fine-tune on the judgements so far.", &IMPROVE},
     {"POST", "/v1/admin/keys", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Make a key of the API: it is shown in this answer and never again.", &CREATE_KEY},
     {"GET", "/v1/admin/keys", SCOPE_OPERATOR, BODY_NONE, relay_call, "The keys of the API, those that were revoked among them.", &LIST_KEYS},

@@ -83,6 +83,40 @@ class Import:
         equal(self.p.run("import", self.dir, "--name", "packed", "--quantize", "q3", check=False).returncode, 2, "a type that there is not")
         return said.splitlines()[0]
 
+    def exported(self):
+        """A version comes back as the files that went in; as GGUF, which is the same model to whoever reads it, from blocks too; imported back it computes the same logits. Never half of it."""
+        plain, gguf = os.path.join(self.folder, "plain"), os.path.join(self.folder, "gguf")
+        self.p.run("export", "guest@1", "--out", plain)
+        for name in os.listdir(self.dir):
+            with open(os.path.join(self.dir, name), "rb") as a, open(os.path.join(plain, name), "rb") as b:
+                equal(a.read() == b.read(), True, f"{name}, and what went in")
+        self.p.run("export", "guest", "--out", gguf, "--format", "gguf")
+        self.p.run("export", "packed@1", "--out", gguf + "-packed", "--format", "gguf")
+        self.p.run("export", "packed@1", "--out", plain + "-wide", "--format", "safetensors")
+        equal(self.p.json("import", os.path.join(gguf, "model.gguf"), "--name", "back")["version"], "back@1", "what came back")
+        back = os.path.join(self.folder, "back")
+        self.p.model_files("back@1", back)
+        ask = ["--prompt", "The quiet river", "--max-tokens", "12", "--temperature", "0", "--top-logits", "20", "--json"]
+        answers = {where: json.loads(self.p.run("run", "--model", where, *ask)) for where in (self.dir, gguf, back, os.path.join(self.folder, "packed"), gguf + "-packed")}
+        for one, other in ((self.dir, gguf), (self.dir, back), (os.path.join(self.folder, "packed"), gguf + "-packed")):
+            equal((answers[other]["tokens"], answers[other]["top_logits"]), (answers[one]["tokens"], answers[one]["top_logits"]), f"tokens and logits of {os.path.basename(other)}")
+        equal(json.loads(self.p.run("run", "--model", plain + "-wide", "--weights", "q8", *ask))["tokens"], answers[gguf + "-packed"]["tokens"], "tokens of the blocks that were widened, in blocks again")
+        for words, says in ((["guest@1", "--out", plain], "exists already"), (["guest@9", "--out", plain + "9"], "guest@9"), (["guest@1", "--out", plain + "9", "--format", "pickle"], "safetensors|gguf")):
+            said = self.p.run("export", *words, check=False)
+            expect(said.returncode != 0 and says in said.stderr, f"{words}: {said.returncode} {said.stderr}")
+        sha256 = json.loads(self.p.object(self.p.version("guest@1")["version"]["directory"]["sha256"]))["files"]["model.safetensors"]["sha256"]
+        stored = os.path.join(self.p.home, "store", "objects", sha256[:2], sha256[2:])
+        os.chmod(stored, 0o644)
+        with open(stored, "r+b") as f:  # one byte of the store goes bad
+            f.seek(-1, os.SEEK_END)
+            last = f.read(1)
+            f.seek(-1, os.SEEK_END)
+            f.write(bytes([last[0] ^ 1]))
+        said = self.p.run("export", "guest@1", "--out", plain + "9", check=False)
+        expect(said.returncode == 1 and "digest" in said.stderr, f"{said.returncode} {said.stderr}")
+        equal([n for n in os.listdir(self.folder) if n.startswith("plain9")], [], "what is left of it")
+        return ", ".join(sorted(os.listdir(gguf)))
+
     def gguf(self):
         path = os.path.join(os.environ.get("GENLOOP_REAL", ""), "models", "smollm2-135m-instruct.gguf")
         if not os.path.exists(path):
@@ -172,6 +206,7 @@ def main():
             suite.run("files_that_nobody_sent", t.unknown_file)
             suite.run("a_directory_becomes_a_version_that_answers", t.imported, needs=[made])
             suite.run("quantized_on_the_way_in", t.quantized, needs=[made])
+            suite.run("exported_and_back", t.exported, needs=[made])
             suite.run("a_published_gguf_file_chats", t.gguf, needs=[made])
             if suite.failed:
                 p.tell_errors()

@@ -1,0 +1,145 @@
+/*
+ * Models as GGUF files: of every family that has a place there the file gives back the same configuration, tokenizer, template and weights, bit for bit (but for the 1 that is added to Gemma's norms
+ * and taken away again); blocks stay blocks. What the format cannot say is refused by name, and then there is no file.
+ */
+#include "tests/unit/support/check.h"
+
+#include <math.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "model/gguf_export.h"
+#include "model/quantize.h"
+#include "tests/unit/engine/support/tiny.h"
+
+static char folder[64], path[256];
+static int set_up(void **state) {
+    (void)state;
+    snprintf(folder, sizeof folder, "/tmp/genloop-export-XXXXXX");
+    if (!mkdtemp(folder)) return -1;
+    snprintf(path, sizeof path, "%s/model.gguf", folder);
+    return 0;
+}
+static int tear_down(void **state) {
+    (void)state;
+    return dir_remove(folder, NULL);
+}
+
+static bool near_gemma(const char *arch, float a, float b) { return strncmp(arch, "gemma", 5) == 0 && fabsf(a - b) < 1e-6f; }
+
+static void check_weights(const char *arch, const struct model_weights *a, const struct model_weights *b) {
+    assert_int_equal(a->param_count, b->param_count);
+    for (size_t i = 0; i < a->param_count; i++) {
+        const struct model_param *p = &a->params[i];
+        size_t n = (size_t)p->rows * p->cols;
+        float *x = mem_calloc(n, sizeof *x), *y = mem_calloc(n, sizeof *y);
+        assert_true(x && y);
+        model_view_to_f32(&a->views[i], x);
+        model_view_to_f32(&b->views[i], y);
+        for (size_t k = 0; k < n; k++)
+            CHECK(memcmp(&x[k], &y[k], sizeof *x) == 0 || (p->rows == 1 && near_gemma(arch, x[k], y[k])), "%s: %s of layer %u (%u): value %zu is %g, not %g", arch, model_role_name(p->role), p->layer, p->index, k,
+                  (double)y[k], (double)x[k]);
+        mem_free(x);
+        mem_free(y);
+    }
+}
+
+static void check_tokenizer(const char *arch, const struct tokenizer *a, const struct tokenizer *b) {
+    static const char *const texts[] = {"The engine takes rows, doesn't it? 123 naïve café", "  東京 🙂\n\nx", "<|im_start|>user", ""};
+    struct error err = {0};
+    for (size_t i = 0; i < COUNT(texts); i++) {
+        struct tokens x = {0}, y = {0};
+        assert_int_equal(tokenizer_encode(a, span_str(texts[i]), TOKENIZER_ADD_SPECIAL, &x, &err), 0);
+        assert_int_equal(tokenizer_encode(b, span_str(texts[i]), TOKENIZER_ADD_SPECIAL, &y, &err), 0);
+        CHECK(x.len == y.len && (x.len == 0 || memcmp(x.ids, y.ids, x.len * sizeof x.ids[0]) == 0), "%s: other ids for \"%s\"", arch, texts[i]);
+        tokens_fini(&x);
+        tokens_fini(&y);
+    }
+}
+
+static void test_families(void **state) {
+    static const char *const archs[] = {"llama", "qwen2", "qwen3", "mixtral", "gemma", "gpt2", "gpt_neox", "olmo2", "granite", "phi3"};
+    (void)state;
+    for (size_t i = 0; i < COUNT(archs); i++) {
+        struct tiny t;
+        struct model_dir m = {0}, again = {0};
+        struct error err = {0};
+        tiny_make(&t, archs[i], 11 + i);
+        CHECK(model_dir_load(&m, t.path, MODEL_WEIGHTS_MAP, 0, &err) == 0, "%s: %s", archs[i], err.message);
+        CHECK(model_write_gguf(&m, "tiny@1", path, &err) == 0, "%s: %s", archs[i], err.message);
+        CHECK(model_dir_load(&again, path, MODEL_WEIGHTS_MAP, 0, &err) == 0, "%s: %s", archs[i], err.message);
+        check_weights(archs[i], &m.weights, &again.weights);
+        check_tokenizer(archs[i], m.tokenizer, again.tokenizer);
+        assert_true((m.chat_template == NULL) == (again.chat_template == NULL) && (!m.chat_template || strcmp(m.chat_template, again.chat_template) == 0));
+        assert_true(m.config.eos_count == again.config.eos_count && m.config.eos_ids[0] == again.config.eos_ids[0]);
+        model_dir_fini(&again);
+        model_dir_fini(&m);
+        tiny_remove(&t);
+    }
+}
+
+/* Blocks go over as they are; a file that was read is written again. */
+static void test_blocks(void **state) {
+    struct model_config c;
+    struct model_weights w = {0};
+    struct model_dir m = {0}, again = {0};
+    struct error err = {0};
+    struct tiny t;
+    char dir[256], weights[300];
+    (void)state;
+    tiny_make(&t, "llama", 3);
+    model_config_default(&c, model_arch_find(SPAN("llama")), 2, 64, 4, 2, TINY_CONTEXT, TINY_VOCAB + 20); /* more embeddings than tokens */
+    c.ffn = 96;
+    CHECK(model_weights_new(&w, &c, &err) == 0, "%s", err.message);
+    for (size_t i = 0; i < w.flat_len; i++) w.flat[i] = sinf((float)i * 0.7f) * 0.3f;
+    snprintf(dir, sizeof dir, "%s/blocks", folder);
+    const struct model_dir_parts parts = {.weights = &w, .dtype = DTYPE_F32, .tokenizer = t.tokenizer};
+    CHECK(model_dir_write(dir, &parts, &err) == 0, "%s", err.message);
+    snprintf(weights, sizeof weights, "%s/" MODEL_WEIGHTS_FILE, dir);
+    CHECK(model_quantize(dir, weights, TENSOR_Q4_0, &err) == 0, "%s", err.message);
+    CHECK(model_dir_load(&m, dir, MODEL_WEIGHTS_MAP, 0, &err) == 0, "%s", err.message);
+    for (int turn = 0; turn < 2; turn++) { /* from roles, then from a file of llama.cpp's order */
+        char out[300];
+        snprintf(out, sizeof out, "%s/blocks-%d.gguf", folder, turn);
+        CHECK(model_write_gguf(&m, "blocks", out, &err) == 0, "%s", err.message);
+        CHECK(model_dir_load(&again, out, MODEL_WEIGHTS_MAP, 0, &err) == 0, "%s", err.message);
+        assert_int_equal(model_weights_view(&again.weights, MODEL_ATTN_Q_W, 0)->type, TENSOR_Q4_0);
+        assert_int_equal(model_weights_view(&again.weights, MODEL_EMBED_TOKENS, 0)->type, TENSOR_Q8_0);
+        check_weights("blocks", &m.weights, &again.weights);
+        check_tokenizer("blocks", m.tokenizer, again.tokenizer);
+        model_dir_fini(&m);
+        m = again;
+        again = (struct model_dir){.tokenizer = NULL};
+    }
+    model_dir_fini(&m);
+    model_weights_fini(&w);
+    tiny_remove(&t);
+}
+
+static void test_refused(void **state) {
+    static const struct {
+        const char *arch, *says;
+    } cases[] = {{"opt", "opt"}, {"mistral", "sliding_window"}, {"qwen3_moe", "ffn_gate_inp"} /* a layer without experts */};
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct tiny t;
+        struct model_dir m = {0};
+        struct error err = {0};
+        char never[300];
+        snprintf(never, sizeof never, "%s/never.gguf", folder);
+        tiny_make(&t, cases[i].arch, 1);
+        assert_int_equal(model_dir_load(&m, t.path, MODEL_WEIGHTS_MAP, 0, &err), 0);
+        CHECK(model_write_gguf(&m, "x", never, &err) == E_UNSUPPORTED, "%s is written", cases[i].arch);
+        CHECK(strstr(err.message, cases[i].says) && strstr(err.message, "safetensors"), "%s: %s", cases[i].arch, err.message);
+        assert_false(file_exists(never));
+        strncat(never, ".unchecked", sizeof never - strlen(never) - 1);
+        assert_false(file_exists(never));
+        model_dir_fini(&m);
+        tiny_remove(&t);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_families), cmocka_unit_test(test_blocks), cmocka_unit_test(test_refused)};
+    return cmocka_run_group_tests_name("model_gguf_export", tests, set_up, tear_down);
+}

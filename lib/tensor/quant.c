@@ -219,8 +219,8 @@ void packed_multiply_rows(const struct packed *w, const struct packed_input *in,
             size_t n = rows - i < QUANT_TILE_ROWS ? rows - i : QUANT_TILE_ROWS;
             multiply_tile(w, in, panel, first_row + i, n, tile);
             for (size_t j = 0; j < n; j++) {
-                float *y = out->y + (i + j) * out->stride + (first - from * width);
-                float *t = tile + j * width;
+                float *restrict y = out->y + (i + j) * out->stride + (first - from * width);
+                float *restrict t = tile + j * width;
                 if (out->bias)
                     for (size_t r = 0; r < count; r++) t[r] += out->bias[first - from * width + r];
                 if (out->add)

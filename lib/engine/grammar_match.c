@@ -282,8 +282,13 @@ uint32_t grammar_mask(struct grammar_matcher *m, const uint32_t *ends, size_t en
     for (uint32_t at = 0; at < vocab; at += 64) {
         uint64_t word = at / 64 < v->words ? m->bits[at / 64] : 0;
         uint32_t n = vocab - at < 64 ? vocab - at : 64;
-        if (word == UINT64_MAX) continue;
-        for (uint32_t i = 0; i < n; i++) logits[at + i] = word >> i & 1 ? logits[at + i] : GRAMMAR_MASKED;
+        if (word == 0) { /* mostly all of them go, or few: sixty-four decisions are for what is between */
+            for (uint32_t i = 0; i < n; i++) logits[at + i] = GRAMMAR_MASKED;
+        } else if (n == 64 && __builtin_popcountll(~word) <= 16) {
+            for (uint64_t gone = ~word; gone; gone &= gone - 1) logits[at + (uint32_t)__builtin_ctzll(gone)] = GRAMMAR_MASKED;
+        } else {
+            for (uint32_t i = 0; i < n; i++) logits[at + i] = word >> i & 1 ? logits[at + i] : GRAMMAR_MASKED;
+        }
     }
     return allowed;
 }

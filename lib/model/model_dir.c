@@ -183,7 +183,7 @@ static int load_tokenizer(struct model_dir *m, const char *dir, struct error *er
     struct json *config = NULL;
     char path[PATH_MAX];
     bool found = false;
-    buf_init(&text, MODEL_TOKENIZER_CONFIG_MAX);
+    buf_init(&text, MODEL_CONFIG_FILE_MAX);
     int r = join(path, dir, "tokenizer.json", err);
     if (!r && file_exists(path)) r = tokenizer_load(path, &m->tokenizer, err);
     if (!r) r = read_optional(dir, "tokenizer_config.json", &text, &found, err);

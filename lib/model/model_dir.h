@@ -24,9 +24,8 @@
 
 enum {
     MODEL_SHARDS_MAX = 1024,
-    MODEL_CONFIG_FILE_MAX = 8 << 20,     /* bytes of config.json, tokenizer_config.json and their like; Gemma 3 lists its added tokens there in 1.2 MB */
+    MODEL_CONFIG_FILE_MAX = 16 << 20,    /* bytes of config.json, tokenizer_config.json and their like; Gemma 3 lists its added tokens there in 1.2 MB */
     MODEL_TOKENIZER_FILE_MAX = 64 << 20, /* bytes; Gemma 3's tokenizer.json has 33 MB */
-    MODEL_TOKENIZER_CONFIG_MAX = 16 << 20, /* bytes of tokenizer_config.json; Gemma 3's has 1.2 MB */
     MODEL_INDEX_FILE_MAX = 16 << 20,
 };
 

@@ -22,7 +22,7 @@ static int load_template(struct subject *s, const char *dir, struct error *err) 
     char path[SUBJECT_PATH_MAX];
     struct buf text;
     struct json *root = NULL;
-    buf_init(&text, MODEL_CONFIG_FILE_MAX * 16);
+    buf_init(&text, MODEL_CONFIG_FILE_MAX);
     int r = join(path, dir, "tokenizer_config.json", err);
     if (!r && file_exists(path)) {
         r = file_read(path, &text, err);

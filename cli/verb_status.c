@@ -222,12 +222,13 @@ static void service_row(void *arg, const struct json *process, const struct json
 static void replica_row(void *arg, const struct json *process, const struct json *member) {
     struct table *t = arg;
     char figure[FIGURE_MAX];
-    const struct json *load = json_get(member, "load"), *models = json_get(load, "models"), *loading = json_get(load, "loading"), *failed = json_get(load, "failed");
+    const struct json *load = json_get(member, "load"), *models = json_get(load, "models"), *loading = json_get(load, "loading"), *failed = json_get(load, "failed"), *asleep = json_get(load, "asleep");
     struct buf names;
     if (!span_eq_str(json_string(first_of(process, member, "service")), "inference")) return;
     buf_init(&names, 4096);
     for (size_t i = 0; i < json_size(models); i++) (void)buf_printf(&names, "%s%.*s", names.len ? " " : "", SPAN_ARG(json_string(json_at(models, i))));
     for (size_t i = 0; i < json_size(loading); i++) (void)buf_printf(&names, "%s%.*s (loading)", names.len ? " " : "", SPAN_ARG(json_string(json_at(loading, i))));
+    for (size_t i = 0; i < json_size(asleep); i++) (void)buf_printf(&names, "%s%.*s (asleep)", names.len ? " " : "", SPAN_ARG(json_string(json_at(asleep, i))));
     for (size_t i = 0; i < json_size(failed); i++) (void)buf_printf(&names, "%s%.*s (failed)", names.len ? " " : "", SPAN_ARG(json_string(json_at(failed, i))));
     int64_t total = json_int(json_get(load, "kv_blocks_total"), 0), unused = json_int(json_get(load, "kv_blocks_free"), 0);
     table_span(t, process ? json_string(json_get(process, "name")) : json_string(json_get(member, "id")));

@@ -9,12 +9,11 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/error.h"
-#include "base/file.h"
+#include "base/machine.h"
 
 enum { SPIN_TURNS = 2000 };          /* about 20–50 µs: shorter than a park and wake, longer than the gap between two kernels */
 enum { CHUNKS_PER_THREAD = 8 };      /* enough to even out, few enough that taking one costs nothing */
@@ -185,29 +184,10 @@ void pool_run(struct pool *p, size_t count, void *arg, void (*fn)(void *arg, siz
     pthread_mutex_unlock(&p->lock);
 }
 
-/* CPUs that the cgroup's quota pays for, rounded up; 0 where there is no quota. */
-static int quota_cpus(void) {
-    struct buf text;
-    long long quota = 0, period = 0;
-    buf_init(&text, 4096);
-    if (!file_read("/sys/fs/cgroup/cpu.max", &text, NULL) && buf_cstr(&text)) { /* version 2: "max 100000" or "200000 100000" */
-        if (sscanf(buf_cstr(&text), "%lld %lld", &quota, &period) != 2) quota = 0;
-    } else {
-        buf_clear(&text);
-        if (!file_read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", &text, NULL) && buf_cstr(&text)) sscanf(buf_cstr(&text), "%lld", &quota);
-        buf_clear(&text);
-        if (!file_read("/sys/fs/cgroup/cpu/cpu.cfs_period_us", &text, NULL) && buf_cstr(&text)) sscanf(buf_cstr(&text), "%lld", &period);
-    }
-    buf_fini(&text);
-    if (quota <= 0 || period <= 0) return 0;
-    long long cpus = (quota + period - 1) / period;
-    return cpus > POOL_THREADS_MAX ? POOL_THREADS_MAX : (int)cpus;
-}
-
 int cpu_count(void) {
     cpu_set_t set;
     int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    int quota = quota_cpus();
+    int quota = machine_quota("");
     if (quota && quota < n) n = quota;
     return n < 1 ? 1 : n;
 }

@@ -66,6 +66,8 @@ void bus_server_load(struct bus_server *s, struct span member, bool now);
 int bus_server_open_calls(const struct bus_server *s);
 void bus_server_close(struct bus_server *s); /* ends what is open with UNAVAILABLE; replies that handlers hold on to are still theirs to end */
 
+/* Another call_arg for the later callbacks: a handler that only took the call in gives it to the one that answers. */
+void bus_reply_set_arg(struct bus_reply *r, void *call_arg);
 int bus_reply_item(struct bus_reply *r, struct span item); /* copies; E_FULL without credit */
 int bus_reply_credit_left(const struct bus_reply *r);
 void bus_reply_credit(struct bus_reply *r, uint32_t items); /* of a client stream: so many more may come */

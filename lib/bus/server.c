@@ -342,6 +342,8 @@ int bus_reply_item(struct bus_reply *r, struct span item) {
     return result == E_UNAVAILABLE ? E_CANCELLED : result;
 }
 
+void bus_reply_set_arg(struct bus_reply *r, void *call_arg) { r->call_arg = call_arg; }
+
 int bus_reply_credit_left(const struct bus_reply *r) { return r->client ? (int)r->credit_out : 0; }
 
 void bus_reply_credit(struct bus_reply *r, uint32_t items) {

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/alloc.h"
+#include "base/machine.h"
 
 /* --- memory --- */
 
@@ -26,6 +27,7 @@ int matrix_memory_take(struct matrix_memory *m, const struct packed_cache *cache
     m->used = 0;
     m->data = quant_map(m->size);
     if (!m->data) return error_set(err, E_NOMEM, "no memory for weights (%zu MiB)", m->size >> 20);
+    machine_interleave(m->data, m->size);
     if (!cache || !cache->dir || !cache->identity) return 0;
     make_key(m, cache->identity);
     m->filled = packed_cache_read(cache, &m->key, m->data, m->pool);

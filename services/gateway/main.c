@@ -114,6 +114,8 @@ static void on_peer(struct service *s, void *arg, struct bus_peer *peer, struct 
             report.n_models = m->load->n_models;
             report.loading = (const char *const *)m->load->loading;
             report.n_loading = m->load->n_loading;
+            report.asleep = (const char *const *)m->load->asleep;
+            report.n_asleep = m->load->n_asleep;
         }
         if (routing_report(g->routing, peer, &report) < 0) log_warn("gateway.routing", "%s cannot be kept: too many replicas, or no memory", m->id);
     }

@@ -14,8 +14,8 @@ struct replica {
     uint32_t in_flight;      /* sent by us and not done */
     uint32_t reported_ours;  /* of ours, those that `reported` counts already */
     bool draining;
-    char *models[ROUTING_MODELS_MAX], *loading[ROUTING_MODELS_MAX];
-    size_t n_models, n_loading;
+    char *models[ROUTING_MODELS_MAX], *loading[ROUTING_MODELS_MAX], *asleep[ROUTING_MODELS_MAX];
+    size_t n_models, n_loading, n_asleep;
     uint64_t chosen; /* when it was last chosen */
     struct circuit *circuit; /* NULL: nothing was ever wrong */
 };
@@ -45,6 +45,7 @@ static void replica_free(struct replica *p) {
     if (!p) return;
     free_names(p->models, &p->n_models);
     free_names(p->loading, &p->n_loading);
+    free_names(p->asleep, &p->n_asleep);
     mem_free(p);
 }
 
@@ -144,7 +145,8 @@ int routing_report(struct routing *r, void *peer, const struct routing_report *r
     p->draining = report->draining;
     int result = keep_names(p->models, &p->n_models, report->models, report->n_models);
     int second = keep_names(p->loading, &p->n_loading, report->loading, report->n_loading);
-    return result < 0 ? result : second;
+    int third = keep_names(p->asleep, &p->n_asleep, report->asleep, report->n_asleep);
+    return result < 0 ? result : second < 0 ? second : third;
 }
 
 void routing_lost(struct routing *r, void *peer, int64_t now_ms) {
@@ -179,7 +181,7 @@ static uint64_t mix(uint64_t x) { /* splitmix64's finaliser */
 }
 
 enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t session_hash, const struct routing_tried *tried, int64_t now_ms, struct replica **out) {
-    struct replica *best = NULL, *preferred = NULL, *last = NULL; /* last: of those whose circuit is open the one that is tried first */
+    struct replica *best = NULL, *preferred = NULL, *sleeper = NULL, *last = NULL; /* last: of those whose circuit is open the one that is tried first */
     uint64_t preference = 0;
     bool loading = false;
     for (size_t i = 0; i < r->n; i++) {
@@ -187,6 +189,7 @@ enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t 
         if (p->draining || (tried && tried->bits[p->number / 64] >> (p->number % 64) & 1)) continue;
         if (!replica_holds(p, model)) {
             loading |= among(p->loading, p->n_loading, model);
+            if (!replica_open(p, now_ms) && among(p->asleep, p->n_asleep, model) && (!sleeper || replica_load(p) < replica_load(sleeper))) sleeper = p;
             continue;
         }
         if (replica_open(p, now_ms)) {
@@ -202,6 +205,10 @@ enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t 
         }
     }
     if (!best) best = last;
+    if (!best && sleeper) {
+        best = sleeper;
+        preferred = NULL;
+    }
     if (!best) return loading ? ROUTING_LOADING : ROUTING_NONE;
     if (preferred && replica_load(preferred) - replica_load(best) <= ROUTING_SLACK) best = preferred;
     best->chosen = ++r->turn;

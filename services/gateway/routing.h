@@ -6,6 +6,9 @@
  * replica that its hash prefers (rendezvous hashing, so that only the sessions of a replica that goes move) unless that one is busier than the least
  * loaded by more than ROUTING_SLACK requests: a cached prefix is worth waiting for a little, not for long.
  *
+ * A replica whose memory budget does not hold a model at the moment loads it when it is asked, and the call waits there: whoever has it in memory is asked first, whatever
+ * its load, then the least loaded of those.
+ *
  * What has not begun may be tried elsewhere; who was tried is not asked again.
  *
  * A replica whose connection broke ROUTING_FAULTS times in a row (it was lost without having said that it drains, or a call could not even be handed to it) is asked last for a while, which doubles with each
@@ -38,6 +41,8 @@ struct routing_report { /* of a heartbeat; borrowed */
     size_t n_models;
     const char *const *loading;
     size_t n_loading;
+    const char *const *asleep; /* that a call would have loaded */
+    size_t n_asleep;
 };
 
 struct routing *routing_new(void);

@@ -463,7 +463,7 @@ void calls_refuse(struct bus_reply *reply, int code, const struct error *err) {
 }
 
 /* Ids to text: nothing of the engine is needed but the vocabulary. */
-static void detokenize(struct inference *inf, struct bus_reply *reply, const struct bus_context *context, struct span request) {
+static void detokenize(struct inference *inf, struct bus_reply *reply, struct span method, const struct bus_context *context, struct span request, void **call_arg) {
     Genloop__V1__DetokenizeRequest *m = MESSAGE_UNPACK(DetokenizeRequest, detokenize_request, request);
     struct span side = !span_empty(context->session) ? context->session : context->request_id, packed = SPAN("");
     struct model *model = NULL;
@@ -474,6 +474,9 @@ static void detokenize(struct inference *inf, struct bus_reply *reply, const str
     if (!m) r = error_set(&err, E_INVALID, "the request is no DetokenizeRequest");
     else if (m->n_tokens > DETOKENIZED_MAX) r = error_set_param(&err, E_INVALID, "tokens", "%zu tokens, at most %d are taken", m->n_tokens, DETOKENIZED_MAX);
     if (r == 0) r = models_find(inf, span_str(m->model), span_hash(side), &model, &err);
+    bool waits = r == E_AGAIN;
+    if (waits) r = waiting_add(inf, model, reply, method, context, request, call_arg, &err);
+    if (waits && r == 0) goto out;
     const struct tokenizer *t = r != 0 ? NULL : model_engine(model) ? engine_tokenizer(model_engine(model)) : encoder_tokenizer(embedder_encoder(model->embedder));
     if (r == 0 && !t) r = error_set_param(&err, E_UNSUPPORTED, "model", "%s has no tokenizer", model->name);
     for (size_t i = 0; r == 0 && i < m->n_tokens; i++)
@@ -496,6 +499,7 @@ static void detokenize(struct inference *inf, struct bus_reply *reply, const str
     }
     if (r == 0) bus_reply_end(reply, 0, NULL, packed);
     else calls_refuse(reply, err.code, &err);
+out:
     if (m) genloop__v1__detokenize_request__free_unpacked(m, NULL);
     buf_fini(&text);
     arena_clear(&inf->arena);
@@ -522,19 +526,23 @@ void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const
     struct engine_request r;
     int result = 0;
     if (span_eq_str(method, "Generation/Detokenize") && !service_draining(inf->service)) {
-        detokenize(inf, reply, context, request);
+        detokenize(inf, reply, method, context, request, call_arg);
         return;
     }
     if (span_eq_str(method, "Generation/Encode") && !service_draining(inf->service)) {
         encode_on_call(inf, reply, context, request, call_arg);
         return;
     }
-    if (!stream && !tokenize && !span_eq_str(method, "Generation/Generate"))
+    if (service_draining(inf->service)) result = error_set(&err, E_UNAVAILABLE, "%s is draining", service_instance(inf->service));
+    else if (!stream && !tokenize && !span_eq_str(method, "Generation/Generate"))
         result = error_set(&err, E_UNSUPPORTED, "%.*s is not built yet", method.len < 64 ? (int)method.len : 64, method.data);
-    else if (service_draining(inf->service)) result = error_set(&err, E_UNAVAILABLE, "%s is draining", service_instance(inf->service));
     else result = read_request(inf, tokenize, request, &message, &tokens, &r, &err);
     struct span side = !span_empty(context->session) ? context->session : context->request_id;
     if (result == 0) result = models_find_kind(inf, span_str(tokenize ? tokens->model : message->model), span_hash(side), false, &model, &err);
+    if (result == E_AGAIN) {
+        result = waiting_add(inf, model, reply, method, context, request, call_arg, &err);
+        goto out;
+    }
     if (result == 0 && !(c = mem_zalloc(sizeof *c))) result = error_set(&err, E_NOMEM, "no memory for a call");
     if (result != 0) goto out;
 
@@ -583,13 +591,17 @@ out:
 void calls_on_credit(void *call_arg, struct bus_reply *reply) {
     struct call *c = call_arg;
     (void)reply;
-    if (c && !c->kind.encode) flush(c); /* what an encoder answers is one item, which needs none */
+    if (c && !c->kind.encode && !c->kind.waiting) flush(c); /* what an encoder answers is one item, which needs none */
 }
 
 void calls_on_cancel(void *call_arg, struct bus_reply *reply, int code) {
     struct call *c = call_arg;
     bus_reply_end(reply, code, NULL, SPAN(""));
     if (!c) return;
+    if (c->kind.waiting) {
+        waiting_on_cancel(call_arg);
+        return;
+    }
     if (c->kind.encode) {
         encode_on_cancel(call_arg);
         return;

@@ -122,6 +122,10 @@ void encode_on_call(struct inference *inf, struct bus_reply *reply, const struct
     else if (m->task < GENLOOP__V1__ENCODE_TASK__ENCODE_TASK_EMBED || m->task > GENLOOP__V1__ENCODE_TASK__ENCODE_TASK_CLASSIFY) result = error_set_param(&err, E_INVALID, "task", "task %d is not known", (int)m->task);
     else if (m->n_input > EMBEDDER_INPUTS_MAX) result = error_set_param(&err, E_INVALID, "input", "%zu inputs, at most %d are taken", m->n_input, EMBEDDER_INPUTS_MAX);
     if (result == 0) result = models_find_kind(inf, span_str(m->model), span_hash(side), true, &model, &err);
+    if (result == E_AGAIN) {
+        result = waiting_add(inf, model, reply, SPAN("Generation/Encode"), context, request, call_arg, &err);
+        goto out;
+    }
     if (result == 0 && (!(inputs = arena_calloc(&inf->arena, m->n_input + 1, sizeof *inputs)) || !(c = mem_zalloc(sizeof *c)))) result = error_set(&err, E_NOMEM, "no memory for a call");
     if (result != 0) goto out;
     for (size_t i = 0; i < m->n_input; i++) {

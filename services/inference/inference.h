@@ -1,6 +1,8 @@
 /*
  * A replica. What it is made of, each a file:
  *   models.c    desired state (the registry's released versions) against what is loaded; loading and freeing on workers
+ *   budget.c    which of the models are in memory: pure
+ *   waiting.c   calls for models that are not
  *   request.c   a GenerateRequest as the engine's request: pure
  *   encode.c    calls to encoders: from a model's embedder to replies
  *   calls.c     the bus' calls: from the engine's events to replies, with credit, cancel and deadline
@@ -21,16 +23,17 @@
 
 struct inference_settings {
     struct service_settings shared;
-    int64_t threads, sequences, queue, kv_cache, context, step_tokens, step_tokens_mixed, packed_cache;
+    int64_t threads, sequences, queue, kv_cache, context, step_tokens, step_tokens_mixed, packed_cache, memory_budget;
     char *weights, *kv_type, *speculation;
 };
 
 struct model;
 struct call;
 struct encode_call;
-/* The first member of both, by which what the bus hands back is told apart. */
+struct waiting_call;
+/* The first member of all three, by which what the bus hands back is told apart. */
 struct call_kind {
-    bool encode;
+    bool encode, waiting;
 };
 
 struct inference {
@@ -43,11 +46,15 @@ struct inference {
     struct loop_timer *tick, *open_follow;
 
     struct model *models; /* a list */
+    uint64_t budget;      /* bytes that they may take together */
     int working;          /* workers under way: loading, freeing */
     int share;            /* threads that compute per model; 0 before the first look */
 
     struct call *calls;
-    uint32_t call_count;
+    uint32_t call_count; /* open, those that wait too */
+    struct waiting_call *waiting; /* in the order in which they came */
+    uint32_t waiting_count;
+    size_t waiting_bytes;
     pthread_mutex_t dirty_lock; /* of the next two: calls about which an engine has said something since the last flush */
     struct call *dirty;
     bool posted;
@@ -57,7 +64,7 @@ struct inference {
 };
 
 /* --- models.c --- */
-enum model_stage { MODEL_LOADING, MODEL_READY, MODEL_FAILED, MODEL_LEAVING };
+enum model_stage { MODEL_LOADING, MODEL_READY, MODEL_FAILED, MODEL_LEAVING, MODEL_ASLEEP };
 struct model {
     struct model *next;
     struct inference *inference;
@@ -80,6 +87,12 @@ struct model {
     struct error error;               /* FAILED, and what the worker met */
     int result;
     int64_t retry_at_ms, retry_delay_ms;
+    /* the memory budget */
+    uint64_t bytes, expected; /* that it takes, once that is known; what it is expected to until then */
+    bool favoured;            /* production points to it */
+    bool yields;              /* READY: takes no further call, others wait for its memory */
+    bool woken;               /* LOADING: it was asleep before, and calls wait for it */
+    int64_t used_ms;          /* when it last took a call */
 };
 /* Who computes it; NULL: an encoder, or nobody yet. */
 static inline struct engine *model_engine(const struct model *m) { return m->over ? m->over->engine : m->engine; }
@@ -87,11 +100,12 @@ static inline struct engine *model_engine(const struct model *m) { return m->ove
 void models_reconcile(struct inference *inf);
 /* Takes this replica's share of the machine's cores: at start and now and then. */
 void models_share(struct inference *inf);
-/* The model that a request means; E_NOT_FOUND, E_UNAVAILABLE while it loads. hash: of what should stay on one side of a canary. */
+/* The model that a request means; E_NOT_FOUND, E_UNAVAILABLE while it loads for the first time, E_AGAIN where it is not in memory and a call is to wait for it (*m is set then too). hash: of what should stay on one side of a canary. */
 int models_find(struct inference *inf, struct span name, uint64_t hash, struct model **m, struct error *err);
 /* The same, of a model that generates (encoder false) or of one that embeds; E_UNSUPPORTED where it is the other. */
 int models_find_kind(struct inference *inf, struct span name, uint64_t hash, bool encoder, struct model **m, struct error *err);
 bool models_settled(const struct inference *inf); /* everything wanted is loaded, or has failed */
+bool models_on_the_way(const struct inference *inf, struct span name); /* name@version is released, and not in memory, or about to leave it: it comes back */
 void models_report(struct inference *inf, bool now); /* load into heartbeats, and metrics */
 void models_free(struct inference *inf); /* at stop, the bus being closed: ends what runs, and the calls with it */
 
@@ -102,6 +116,13 @@ void calls_on_cancel(void *call_arg, struct bus_reply *reply, int code);
 void calls_flush(void *inference); /* tells what the engines have said since */
 void calls_init_metrics(void);
 void calls_refuse(struct bus_reply *reply, int code, const struct error *err);
+
+/* --- waiting.c --- */
+/* Takes the call in (what it has is copied) to wait for the model; E_FULL, E_NOMEM. */
+int waiting_add(struct inference *inf, const struct model *m, struct bus_reply *reply, struct span method, const struct bus_context *context, struct span request, void **call_arg, struct error *err);
+int64_t waiting_since(const struct inference *inf, const struct model *m); /* when the first of its calls came; 0: none waits */
+void waiting_wake(struct inference *inf); /* hands on what need not wait any more: after each change of the models, and to refuse all at a drain and at the stop */
+void waiting_on_cancel(struct waiting_call *w); /* its reply has ended */
 
 /* --- encode.c --- */
 void encode_on_call(struct inference *inf, struct bus_reply *reply, const struct bus_context *context, struct span request, void **call_arg);

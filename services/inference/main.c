@@ -17,6 +17,7 @@ static const struct config_row ROWS[] = {
     ROW(step_tokens, CONFIG_INT, "256", 1, 4096, "Prompt tokens of a step while nothing streams."),
     ROW(step_tokens_mixed, CONFIG_INT, "64", 1, 4096, "Prompt tokens of a step beside running streams: what they wait for at most."),
     ROW(weights, CONFIG_STRING, "stored", 0, 0, "stored: as the model has them; f32, bf16, f16, q8, q4 or q4m: turned into that when loaded."),
+    ROW(memory_budget, CONFIG_BYTES, "0", 0, 1e15, "Memory that all models of the replica may take with their caches: what is asked for is loaded in the place of what was not used for longest, and calls wait for it. 0: eight tenths of the machine's memory, or of the container's limit, divided by the replicas of this machine."),
     ROW(packed_cache, CONFIG_BYTES, "16GiB", 0, 1e15, "Disk that copies of packed weights may take in work/packed: a model that has one is loaded by reading it; least recently used go first. 0: none are kept."),
     ROW(kv_type, CONFIG_STRING, "f32", 0, 0, "f32 or f16: of keys and values."),
     ROW(speculation, CONFIG_STRING, "lookup", 0, 0, "off, or lookup: tokens are guessed from what stood in the same place before, while it pays; answers are the same."),
@@ -101,6 +102,7 @@ static int start(struct service *s, void **arg, struct error *err) {
 
 static void drain(struct service *s, void *arg) {
     struct inference *inf = arg;
+    waiting_wake(inf);
     if (inf->call_count == 0) service_drained(s);
 }
 

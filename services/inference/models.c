@@ -2,26 +2,31 @@
  * Desired state. Every version that the registry has released is to be loaded, and nothing else is.
  *
  *   (released) ─► LOADING ─► READY ─(not released any more)─► LEAVING ─(last call over)─► freed
- *                   │  ▲
+ *            ▲ │    │  ▲   └─(no room, and nobody runs on it)─► ASLEEP
  *                   ▼  │ after a pause that doubles
  *                  FAILED
+ *
+ * What is released and not loaded for lack of room (budget.h) is ASLEEP, from the start or later; a call for it waits (waiting.c), which makes it go back to LOADING.
  *
  * Loading and freeing are done by workers; a model under a worker's hands stays in the list. The new version is loaded beside the old, which goes on
  * answering until the registry takes it back.
  *
  * An adapter is a version too, and goes the same way over its base: it is loaded when the base is ready, and held by an adapter the base stays, released or
- * not, with one engine and one copy of its weights for all of them. A release or a rollback of an adapter touches no other.
+ * not, with one engine and one copy of its weights for all of them (the memory budget counts both as one, and they are unloaded and come back together). A release or a rollback of an adapter touches no other.
  */
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/machine.h"
 #include "base/pool.h"
+#include "budget.h"
 #include "genloop/v1/bus.pb-c.h"
 #include "inference.h"
 #include "wire/unpack.h"
 
 enum { RETRY_FIRST_MS = 1000, RETRY_MAX_MS = 60000, LOAD_MAX = 200 * 1024 };
+enum { BUDGET_MODELS_MAX = 1024 /* released at once; further ones are not loaded */ };
 enum { PACKED_MIN = 16 << 20 /* bytes of weights: packing fewer takes no time that anybody would see */ };
 
 static void on_loaded(void *arg);
@@ -116,9 +121,13 @@ static void count_replica(void *arg, struct bus_peer *peer, struct span member, 
 /* Replicas side by side share the cores: two that each spin on all of them would both crawl. */
 static int share_of_cores(struct inference *inf) {
     struct neighbours n = {0};
-    if (inf->settings->threads > 0) return (int)inf->settings->threads;
     service_members(inf->service, &n, count_replica);
-    int share = cpu_count() / (n.count > 0 ? n.count : 1);
+    if (n.count < 1) n.count = 1;
+    uint64_t memory = machine_memory("");
+    inf->budget = inf->settings->memory_budget > 0 ? (uint64_t)inf->settings->memory_budget : memory / 10 * 8 / (uint64_t)n.count;
+    if (inf->budget == 0) inf->budget = UINT64_MAX; /* a machine that does not say what it has */
+    if (inf->settings->threads > 0) return (int)inf->settings->threads;
+    int share = cpu_count() / n.count;
     return share > 0 ? share : 1;
 }
 
@@ -207,8 +216,10 @@ static void on_loaded(void *arg) {
         drop(m);
         return;
     }
+    m->woken = false;
     if (m->result == 0) {
         m->stage = MODEL_READY;
+        m->bytes = memory_of(m);
         set_threads(m, inf->share);
         m->retry_delay_ms = 0;
         if (m->adapter) log_info("model.ready", "%s, %zu KiB beside the weights of %s", m->name, memory_of(m) >> 10, m->base);
@@ -230,7 +241,7 @@ static void on_freed(void *arg) {
     struct inference *inf = m->inference;
     inf->working--;
     m->freeing = false;
-    m->stage = MODEL_FAILED; /* gone, or wanted again and loaded anew */
+    if (m->stage != MODEL_ASLEEP) m->stage = MODEL_FAILED; /* gone, or wanted again and loaded anew */
     m->retry_at_ms = m->retry_delay_ms = 0;
     if (inf->stopped) {
         drop(m);
@@ -258,6 +269,9 @@ static void want(struct inference *inf, const Genloop__V1__ModelVersion *v, bool
     if (!m) return;
     m->wanted = true;
     m->released |= released;
+    if (!m->expected) m->expected = v->parameters * 2; /* as most are stored */
+    const Genloop__V1__Alias *alias = fold_alias(inf->fold, SPAN(ALIAS_PRODUCTION));
+    m->favoured = alias && strcmp(alias->name, v->name) == 0 && (alias->version == v->version || alias->canary_version == v->version);
 }
 
 /* The base of an adapter, which is no adapter itself; NULL where the registry has none, and the adapter waits for it. */
@@ -286,6 +300,88 @@ static bool files_are_its_own(const struct inference *inf, const struct model *m
 
 static bool holds_model(const struct model *m) { return m->engine || m->embedder || m->adapter; }
 
+static enum budget_state budget_state(const struct model *m, int64_t now) {
+    if (m->freeing || m->stage == MODEL_LEAVING || (!m->wanted && holds_model(m))) return BUDGET_GOING;
+    if (m->stage == MODEL_LOADING) return BUDGET_LOADING;
+    if (m->stage == MODEL_READY) return BUDGET_READY;
+    return m->wanted && m->retry_at_ms <= now && !service_draining(m->inference->service) ? BUDGET_AWAY : BUDGET_BARRED;
+}
+
+/* True where it goes; a base goes after its adapters, and until then takes no further call. */
+static bool unload(struct model *m) {
+    struct inference *inf = m->inference;
+    if (m->adapters > 0) {
+        bool was = m->yields;
+        m->yields = true;
+        for (struct model *a = inf->models; a; a = a->next)
+            if (a->over == m && a->stage == MODEL_READY && a->calls == 0 && !a->freeing) (void)unload(a);
+        return !was;
+    }
+    m->remove_files = false;
+    m->freeing = loop_work(service_loop(inf->service), free_engine, on_freed, m) == 0;
+    if (!m->freeing) return false; /* the workers' queue is full: later */
+    m->stage = MODEL_ASLEEP;
+    m->yields = false;
+    inf->working++;
+    if (m->base[0]) return true; /* with its base, which says so */
+    metric_add(metric_counter("genloop_inference_unloads_total", "", "Models that were unloaded to make room for another one."), 1);
+    log_info("model.unload", "%s makes room: %llu MiB, the budget is %llu MiB", m->name, (unsigned long long)(m->bytes >> 20), (unsigned long long)(inf->budget >> 20));
+    return true;
+}
+
+/* Loads, unloads and holds back, as budget.h says. True: something changed that others should know. */
+static bool keep_to_budget(struct inference *inf, int64_t now) {
+    struct budget_model models[BUDGET_MODELS_MAX];
+    struct model *of[BUDGET_MODELS_MAX];
+    size_t n = 0;
+    bool changed = false, asked = false;
+    for (struct model *m = inf->models; m && n < BUDGET_MODELS_MAX; m = m->next) {
+        if (m->base[0]) continue; /* comes and goes with its base */
+        of[n] = m;
+        models[n] = (struct budget_model){.state = budget_state(m, now), .bytes = m->bytes ? m->bytes : m->expected + (uint64_t)inf->settings->kv_cache, .favoured = m->favoured, .calls = m->calls,
+                                          .used_ms = m->used_ms, .asked_ms = waiting_since(inf, m)};
+        for (const struct model *a = inf->models; a; a = a->next) {
+            if (strcmp(a->base, m->name) != 0) continue;
+            int64_t since_ms = waiting_since(inf, a);
+            models[n].calls += a->calls;
+            models[n].favoured |= a->favoured;
+            if (a->used_ms > models[n].used_ms) models[n].used_ms = a->used_ms;
+            if (since_ms && (!models[n].asked_ms || since_ms < models[n].asked_ms)) models[n].asked_ms = since_ms;
+        }
+        asked |= models[n].asked_ms != 0 && (models[n].state != BUDGET_READY || m->yields);
+        n++;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (!asked) of[i]->yields = false; /* whoever waited has gone */
+        models[i].yields = of[i]->yields;
+    }
+    budget_plan(models, n, inf->budget, now);
+    for (size_t i = 0; i < n; i++) {
+        struct model *m = of[i];
+        if (models[i].action == BUDGET_LOAD) {
+            bool woken = m->stage == MODEL_ASLEEP;
+            start_loading(m);
+            m->woken = woken && m->stage == MODEL_LOADING;
+            changed = true;
+        } else if (models[i].action == BUDGET_UNLOAD) changed |= unload(m);
+        else if (models[i].action == BUDGET_YIELD) changed = m->yields = true;
+        else if (m->stage == MODEL_FAILED && models[i].state == BUDGET_AWAY) {
+            m->stage = MODEL_ASLEEP; /* there is no room, and nobody asks for it */
+            m->retry_at_ms = m->retry_delay_ms = 0;
+            changed = true;
+            log_info("model.asleep", "%s stays out of memory until somebody asks for it: the budget is %llu MiB", m->name, (unsigned long long)(inf->budget >> 20));
+        }
+    }
+    for (struct model *m = inf->models; m; m = m->next) {
+        const struct model *base = m->base[0] ? ready_base(m) : NULL;
+        if (!base || base->yields || !m->wanted || m->freeing || (m->stage != MODEL_FAILED && m->stage != MODEL_ASLEEP) || m->retry_at_ms > now || service_draining(inf->service)) continue;
+        bool woken = m->stage == MODEL_ASLEEP;
+        start_loading(m);
+        m->woken = woken && m->stage == MODEL_LOADING;
+    }
+    return changed;
+}
+
 void models_reconcile(struct inference *inf) {
     if (inf->stopped) return;
     int64_t now = clock_mono_ms();
@@ -296,8 +392,7 @@ void models_reconcile(struct inference *inf) {
         if (m->wanted && m->stage == MODEL_LEAVING && !m->freeing && holds_model(m)) {
             m->stage = MODEL_READY; /* wanted again before it was gone */
             changed = true;
-        } else if (m->wanted && m->stage == MODEL_FAILED && !m->freeing && m->retry_at_ms <= now && !service_draining(inf->service)) start_loading(m);
-        else if (!m->wanted && m->stage == MODEL_READY) {
+        } else if (!m->wanted && m->stage == MODEL_READY) {
             m->stage = MODEL_LEAVING;
             changed = true;
         }
@@ -312,20 +407,35 @@ void models_reconcile(struct inference *inf) {
             mem_free(m);
         } else at = &m->next;
     }
+    changed |= keep_to_budget(inf, now);
     if (changed) models_report(inf, true);
+    waiting_wake(inf);
     if (inf->caught_up && models_settled(inf) && !service_draining(inf->service)) service_ready(inf->service, true);
 }
 
 /* Its base cannot be loaded: nor can it, until that is tried again. */
 static bool waits_in_vain(const struct model *m) {
     const struct model *base = m->base[0] ? find_exact(m->inference, m->base) : NULL;
-    return base && base->stage == MODEL_FAILED && base->retry_delay_ms > 0;
+    return base && (base->stage == MODEL_ASLEEP || (base->stage == MODEL_FAILED && base->retry_delay_ms > 0));
 }
 
 bool models_settled(const struct inference *inf) {
     for (const struct model *m = inf->models; m; m = m->next)
         if (m->wanted && !waits_in_vain(m) && (m->stage == MODEL_LOADING || m->freeing || (m->stage == MODEL_FAILED && m->retry_delay_ms == 0))) return false;
     return true;
+}
+
+/* Out of memory, or about to leave it, and comes back when a call waits; an adapter with its base. */
+static bool is_on_the_way(const struct model *m) {
+    const struct model *base = m->base[0] ? find_exact(m->inference, m->base) : NULL;
+    if (!m->wanted) return false;
+    if (base && base->wanted && (base->stage == MODEL_ASLEEP || base->yields || (base->stage == MODEL_LOADING && base->woken))) return true;
+    return m->stage == MODEL_ASLEEP || m->yields || (m->stage == MODEL_LOADING && m->woken);
+}
+bool models_on_the_way(const struct inference *inf, struct span name) {
+    for (const struct model *m = inf->models; m; m = m->next)
+        if (span_eq_str(name, m->name)) return is_on_the_way(m);
+    return false;
 }
 
 int models_find(struct inference *inf, struct span name, uint64_t hash, struct model **out, struct error *err) {
@@ -337,9 +447,14 @@ int models_find(struct inference *inf, struct span name, uint64_t hash, struct m
     model_name_format(span_str(v->name), v->version, full);
     if (!fold_released(v)) return error_set_param(err, E_NOT_FOUND, "model", "model %s is not released", full);
     struct model *m = find_exact(inf, full);
+    if (m && is_on_the_way(m)) {
+        *out = m;
+        return E_AGAIN;
+    }
     if (!m || m->stage == MODEL_LOADING || m->stage == MODEL_LEAVING) return error_set(err, E_UNAVAILABLE, "model %s is being loaded", full);
     if (m->stage == MODEL_FAILED && m->retry_delay_ms == 0) return error_set(err, E_UNAVAILABLE, "model %s is being loaded%s%s", full, m->base[0] ? " after its base " : "", m->base);
     if (m->stage == MODEL_FAILED) return error_set(err, E_UNAVAILABLE, "model %s cannot be loaded here: %s", full, m->error.message);
+    m->used_ms = clock_mono_ms();
     *out = m;
     return 0;
 }
@@ -347,6 +462,7 @@ int models_find(struct inference *inf, struct span name, uint64_t hash, struct m
 int models_find_kind(struct inference *inf, struct span name, uint64_t hash, bool encoder, struct model **out, struct error *err) {
     struct model *m;
     int r = models_find(inf, name, hash, &m, err);
+    if (r == E_AGAIN) *out = m;
     if (r != 0) return r;
     if (encoder && !m->embedder) return error_set_param(err, E_UNSUPPORTED, "model", "%s generates text; embeddings, scores and classes are for encoders", m->name);
     if (!encoder && !model_engine(m)) return error_set_param(err, E_UNSUPPORTED, "model", "%s is an encoder: it embeds, ranks or classifies, and generates no text", m->name);
@@ -357,6 +473,7 @@ int models_find_kind(struct inference *inf, struct span name, uint64_t hash, boo
 /* --- telling --- */
 
 void models_report(struct inference *inf, bool now) {
+    static struct metric *asleep, *memory, *budget, *waiting;
     static struct metric *queued, *running, *queued_tokens, *blocks_free, *blocks_cached, *blocks_total, *rate, *loaded, *adapters, *adapter_bytes, *threads;
     static struct metric *prompt_tokens, *completion_tokens, *cached_tokens, *preempted, *guessed, *guessed_right;
     static double told_prompt, told_completion, told_cached, told_preempted, told_guessed, told_right;
@@ -372,6 +489,10 @@ void models_report(struct inference *inf, bool now) {
         loaded = metric_gauge("genloop_inference_models", "", "Models that answer.");
         adapters = metric_gauge("genloop_inference_adapters", "", "Of the models that answer: adapters, computed beside the weights of their bases.");
         adapter_bytes = metric_gauge("genloop_inference_adapter_bytes", "", "Memory of the adapters that answer.");
+        asleep = metric_gauge("genloop_inference_models_asleep", "", "Released models that are not in memory: a call for one waits until it is loaded.");
+        memory = metric_gauge("genloop_inference_memory_bytes", "", "What the loaded models take with the whole of their caches.");
+        budget = metric_gauge("genloop_inference_memory_budget_bytes", "", "What they may take; 0: the machine does not say what it has.");
+        waiting = metric_gauge("genloop_inference_waiting_calls", "", "Calls that wait for a model to be loaded.");
         prompt_tokens = metric_counter("genloop_inference_prompt_tokens_total", "", "Prompt tokens computed.");
         completion_tokens = metric_counter("genloop_inference_completion_tokens_total", "", "Tokens produced.");
         cached_tokens = metric_counter("genloop_inference_prefix_hit_tokens_total", "", "Prompt tokens taken from the prefix cache.");
@@ -384,14 +505,17 @@ void models_report(struct inference *inf, bool now) {
     genloop__v1__replica_load__init(&load);
     size_t count = 0, adapters_ready = 0, adapters_size = 0;
     for (struct model *m = inf->models; m; m = m->next) count++;
-    char **names = mem_calloc(3 * (count + 1), sizeof *names);
+    char **names = mem_calloc(4 * (count + 1), sizeof *names);
     char *failed = mem_calloc(count + 1, MODEL_FULL_NAME_MAX + ERROR_MESSAGE_MAX + 2);
     if (!names || !failed) goto out; /* the last load that was told stands a little longer */
     load.models = names;
     load.loading = names + count;
     load.failed = names + 2 * count;
+    load.asleep = names + 3 * count;
     for (struct model *m = inf->models; m; m = m->next) {
-        if (m->stage == MODEL_READY && m->released) load.models[load.n_models++] = m->name;
+        if (m->stage != MODEL_ASLEEP) load.memory_bytes += m->bytes * holds_model(m);
+        if (is_on_the_way(m) && m->released) load.asleep[load.n_asleep++] = m->name;
+        else if (m->stage == MODEL_READY && m->released) load.models[load.n_models++] = m->name;
         else if (m->stage == MODEL_LOADING) load.loading[load.n_loading++] = m->name;
         else if (m->stage == MODEL_FAILED && m->wanted) {
             char *at = failed + load.n_failed * (MODEL_FULL_NAME_MAX + ERROR_MESSAGE_MAX + 2);
@@ -432,7 +556,12 @@ void models_report(struct inference *inf, bool now) {
     load.kv_blocks_free = sum.kv_blocks_free;
     load.kv_blocks_total = sum.kv_blocks_total;
     load.tokens_per_second = sum.tokens_per_second;
+    load.memory_budget_bytes = inf->budget;
     metric_set(threads, inf->share);
+    metric_set(asleep, (double)load.n_asleep);
+    metric_set(memory, (double)load.memory_bytes);
+    metric_set(budget, inf->budget == UINT64_MAX ? 0 : (double)inf->budget);
+    metric_set(waiting, inf->waiting_count);
     metric_set(queued, sum.queued);
     metric_set(running, sum.running);
     metric_set(queued_tokens, (double)sum.queued_tokens);
@@ -479,6 +608,7 @@ void models_free(struct inference *inf) {
             embedder_free(m->embedder);
             m->embedder = NULL;
         }
+    waiting_wake(inf);
     calls_flush(inf);
     encode_flush(inf);
     for (struct model *m = inf->models, *next; m; m = next) {

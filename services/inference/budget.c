@@ -24,7 +24,7 @@ static struct budget_model *next_wanted(const struct plan *p, bool asked) {
 static struct budget_model *least_worth(const struct plan *p, bool busy) {
     struct budget_model *best = NULL;
     for (struct budget_model *m = p->models; m < p->models + p->n; m++) {
-        if (m->state != BUDGET_READY || m->action != BUDGET_STAY || m->yields || (m->calls > 0) != busy) continue;
+        if (m->state != BUDGET_READY || m->action != BUDGET_STAY || m->yields || (m->calls > 0 || m->asked_ms != 0) != busy) continue; /* asked for: its calls are about to be handed to it */
         if (!best || worth(m) < worth(best)) best = m;
     }
     return best;

@@ -407,6 +407,7 @@ void models_reconcile(struct inference *inf) {
             mem_free(m);
         } else at = &m->next;
     }
+    waiting_wake(inf); /* before anything is taken away again: what has just been loaded answers those who waited for it */
     changed |= keep_to_budget(inf, now);
     if (changed) models_report(inf, true);
     waiting_wake(inf);

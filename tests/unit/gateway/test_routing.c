@@ -20,6 +20,31 @@ static int pick(struct routing *r, const char *model, uint64_t session, const st
     return a == ROUTING_FOUND ? (int)((char *)replica_peer(p) - peers) : a == ROUTING_LOADING ? -1 : -2;
 }
 
+/* Who would have to load it first is asked last. */
+static void test_asleep(void **state) {
+    (void)state;
+    struct routing *r = routing_new();
+    const char *m[] = {"m@1"};
+    struct routing_report said = {.id = SPAN("r3"), .running = 9, .asleep = m, .n_asleep = 1};
+    assert_int_equal(routing_report(r, &peers[3], &said), 0);
+    assert_int_equal(pick(r, "m@1", 0, NULL), 3);
+    said.id = SPAN("r4");
+    said.running = 2;
+    assert_int_equal(routing_report(r, &peers[4], &said), 0);
+    assert_int_equal(pick(r, "m@1", 77, NULL), 4); /* the least loaded, whatever the session prefers */
+    report(r, 5, 30, 0, false, "m@1", NULL);
+    assert_int_equal(pick(r, "m@1", 0, NULL), 5); /* it is in memory there */
+    report(r, 5, 0, 0, true, "m@1", NULL);
+    assert_int_equal(pick(r, "m@1", 0, NULL), 4);
+    said.draining = true;
+    assert_int_equal(routing_report(r, &peers[4], &said), 0);
+    assert_int_equal(pick(r, "m@1", 0, NULL), 3);
+    assert_int_equal(pick(r, "m@2", 0, NULL), -2);
+    routing_lost(r, &peers[3], at_ms);
+    assert_int_equal(pick(r, "m@1", 0, NULL), -2);
+    routing_free(r);
+}
+
 static void test_stories(void **state) {
     (void)state;
     struct routing *r = routing_new();
@@ -291,6 +316,6 @@ static void test_simulation(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stories), cmocka_unit_test(test_sessions), cmocka_unit_test(test_retry), cmocka_unit_test(test_circuit), cmocka_unit_test(test_limits), cmocka_unit_test(test_simulation)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stories), cmocka_unit_test(test_asleep), cmocka_unit_test(test_sessions), cmocka_unit_test(test_retry), cmocka_unit_test(test_circuit), cmocka_unit_test(test_limits), cmocka_unit_test(test_simulation)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

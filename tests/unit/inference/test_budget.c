@@ -41,6 +41,7 @@ static void test_stories(void **state) {
     PLAN(100, "..", MODEL(READY, .bytes = 60, .calls = 1, .yields = true), MODEL(AWAY, .bytes = 60, .asked_ms = NOW - BUDGET_PATIENCE_MS));
     PLAN(100, "U.", MODEL(READY, .bytes = 60, .yields = true), MODEL(AWAY, .bytes = 60, .asked_ms = NOW - BUDGET_PATIENCE_MS));
     PLAN(100, ".U.", MODEL(READY, .bytes = 50, .calls = 1), MODEL(READY, .bytes = 50, .used_ms = NOW), MODEL(AWAY, .bytes = 50, .asked_ms = NOW - BUDGET_PATIENCE_MS)); /* an idle one rather */
+    PLAN(100, "..", MODEL(READY, .bytes = 60, .asked_ms = 5), MODEL(AWAY, .bytes = 60, .asked_ms = NOW)); /* it has just been loaded for somebody */
     /* what is going is waited for, and is kept for who asked first */
     PLAN(100, "...", MODEL(GOING, .bytes = 60), MODEL(READY, .bytes = 40), MODEL(AWAY, .bytes = 60, .asked_ms = NOW));
     PLAN(100, "...", MODEL(GOING, .bytes = 60), MODEL(AWAY, .bytes = 30), MODEL(AWAY, .bytes = 60, .asked_ms = NOW));

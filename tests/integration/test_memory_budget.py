@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""More models than the replica's memory budget holds: each request is answered by the model that it asks for, in turn and at once, whole and streamed; none fails.
+"""More models than the replica's memory budget holds: each request is answered by the model that it asks for, in turn and at once, whole and streamed, adapters too; none fails.
 
-    tests/integration/test_memory_budget.py        uses build/bin or $GENLOOP_BIN; about 15 s"""
+    tests/integration/test_memory_budget.py        uses build/bin or $GENLOOP_BIN; about 20 s"""
 import json
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 from testbed import EASY_GATES, Platform, Suite, corpus, equal, expect, finish, wait_for  # noqa: E402
+from tiny_adapter import adapter  # noqa: E402
 
 MODELS = ("one@1", "two@1")
 
@@ -63,13 +66,13 @@ class Budget:
         expect(int(load["memory_bytes"]) > 0, f"memory: {load}")
         return f"6 requests, {int(unloads)} unloads"
 
-    def at_once(self):
+    def at_once(self, models=MODELS):
         failed = []
 
         def client(k):
             try:
                 for i in range(5):
-                    model = MODELS[(k + i // 2) % 2]
+                    model = models[(k + i // 2) % len(models)]
                     equal(self.ask(model, stream=(k + i) % 3 == 0), self.said[model], model)
             except BaseException as why:  # noqa: BLE001
                 failed.append(why)
@@ -95,6 +98,24 @@ class Budget:
         return f"{status} within a millisecond, and the next is answered"
 
 
+    def adapters(self):
+        """An adapter goes out of memory with its base, and comes back with it, by whichever of the two names it is asked for."""
+        folder = tempfile.mkdtemp(prefix="genloop-budget-")
+        try:
+            self.p.model_files("one@1", os.path.join(folder, "one"))
+            adapter(os.path.join(folder, "tuned"), os.path.join(folder, "one"), 1)
+            self.p.run("import", os.path.join(folder, "tuned"), "--name", "tuned", "--base", "one@1")
+            self.p.release("tuned@1")
+        finally:
+            shutil.rmtree(folder)
+        for model in ("tuned@1", "two@1", "tuned@1", "two@1", "one@1", "tuned@1"):
+            text = self.ask(model)
+            equal(text, self.said.setdefault(model, text), model)
+        expect(self.said["tuned@1"] != self.said["one@1"], f"the adapter changes nothing: {self.said}")
+        self.at_once(("one@1", "two@1", "tuned@1"))
+        return "three names, two bases, room for one"
+
+
 def main():
     suite = Suite()
     # A budget below any model: whichever is asked for has the memory for itself.
@@ -104,6 +125,7 @@ def main():
         in_turn = suite.run("asked_in_turn", b.in_turn, needs=[models])
         suite.run("asked_at_once", b.at_once, needs=[in_turn])
         suite.run("who_has_no_time", b.who_leaves, needs=[in_turn])
+        suite.run("adapters_with_their_base", b.adapters, needs=[in_turn])
         if suite.failed:
             p.tell_errors()
     finish(suite)

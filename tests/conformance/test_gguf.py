@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """GGUF files against transformers: the tiny models of the reference vectors as llama.cpp's converter would write them (its names, its metadata, q and k permuted for
-llama and granite, 1 added to Gemma's norms, experts stacked, NeoX' q, k and v apart), in F32, F16 and BF16, held to the reference logits and greedy tokens.
+llama and granite, 1 added to Gemma's norms, experts stacked, NeoX' q, k and v apart), in F32, F16 and BF16, held to the reference logits and greedy tokens. What `genloop export --format gguf` makes of the
+same models is held to the same, and, where the Python package gguf is installed, read by it: every tensor as the converter here has it.
 
     tests/conformance/test_gguf.py [--genloop build/bin/genloop] [--vectors DIR] [--only PATTERN]
 
@@ -12,6 +13,7 @@ import math
 import os
 import re
 import struct
+import subprocess
 import sys
 import tempfile
 
@@ -164,6 +166,35 @@ def write_gguf(path, values, tensors, dtype):
         f.write(head + b"\0" * (-len(head) % 32) + data)
 
 
+def read_back(path, tensors):
+    """The file as llama.cpp's own package reads it, held to what its converter would have written. None where there is no such package."""
+    try:
+        from gguf import GGUFReader
+    except ImportError:
+        return None
+    found = {t.name: np.array(t.data, np.float32).reshape([int(n) for n in reversed(t.shape)]) for t in GGUFReader(path).tensors}
+    wanted = {name: np.asarray(data, np.float32) for name, data in tensors.items()}
+    for name in sorted(set(found) & set(wanted)):
+        # factors of frequencies are a quotient of two roundings; the rest is the same bits
+        same = found[name].size == wanted[name].size and np.allclose(found[name].ravel(), wanted[name].ravel(), rtol=1e-6 if name.startswith("rope_") else 0, atol=0)
+        if not same:
+            return f"tensor {name} is another"
+    return f"{len(set(found) & set(wanted))} of {len(found)} tensors" if set(found) & set(wanted) else "no tensor in common"
+
+
+def exported(genloop, folder, source, family, tensors, ref, check):
+    out = os.path.join(folder, f"{family}-exported")
+    done = subprocess.run([genloop, "export", source, "--out", out, "--format", "gguf"], capture_output=True, text=True)
+    if done.returncode != 0:
+        return False, done.stderr.strip()
+    path = os.path.join(out, "model.gguf")
+    said = read_back(path, tensors)
+    if said and not said[0].isdigit():
+        return False, said
+    good, detail = check.causal(genloop, path, ref, 1e-3)
+    return good, f"{detail}{'; ' + said if said else ''}"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--genloop", default=os.path.join(ROOT, "build", "bin", "genloop"))
@@ -186,6 +217,8 @@ def main():
             with open(os.path.join(models, family, "ref.json")) as f:
                 ref = json.load(f)
             values, tensors = convert(config, read_safetensors(os.path.join(models, family, "model.safetensors")))
+            good, detail = exported(args.genloop, folder, os.path.join(models, family), family, tensors, ref, check)
+            check.report(good, f"gguf {family} exported", detail)
             # halves round the weights: greedy tokens are then those of another model, and logits near
             for dtype, tolerance in (("F32", 1e-3), ("F16", 1e-2), ("BF16", 1e-1)):
                 path = os.path.join(folder, f"{family}.{dtype}.gguf")

@@ -453,7 +453,7 @@ int build_version(struct ingest *in, const struct build_request *request, uint32
         r = manifest_write(f, &text);
         if (!r) r = store_put(in->store, buf_span(&text), &result->manifest, err);
         buf_clear(&text);
-        if (!r) r = card_write(f, &text);
+        if (!r) r = dataset_card_write(f, &text);
         if (!r) r = store_put(in->store, buf_span(&text), &result->card, err);
         result->tokenizer = f->tokenizer;
         result->documents = b->train.documents + b->held_out.documents;

@@ -22,7 +22,7 @@ static void put_table(struct buf *out, const char *heading, const struct tag_tab
     if (!t->n) buf_printf(out, "| %s | | |\n", none);
 }
 
-int card_write(const struct dataset_facts *f, struct buf *out) {
+int dataset_card_write(const struct dataset_facts *f, struct buf *out) {
     char time[TIME_TEXT_MAX];
     const struct split *splits[] = {f->train, f->held_out};
     uint64_t documents = f->train->documents + f->held_out->documents;

@@ -36,6 +36,6 @@ struct dataset_facts {
     struct tag_table languages, media, licences;
 };
 int manifest_write(const struct dataset_facts *f, struct buf *out);
-int card_write(const struct dataset_facts *f, struct buf *out);
+int dataset_card_write(const struct dataset_facts *f, struct buf *out);
 
 #endif

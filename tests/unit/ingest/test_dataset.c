@@ -200,7 +200,7 @@ static void test_manifest(void **state) {
     assert_int_equal(json_size(json_get(json_get(json_get(m, "counts"), "rejected_by_reason"), "too_short")), 0);
     json_free(m);
     buf_clear(&one);
-    assert_int_equal(card_write(&f, &one), 0);
+    assert_int_equal(dataset_card_write(&f, &one), 0);
     assert_true(span_is_utf8(buf_span(&one)) && span_find(buf_span(&one), SPAN("MIT")) > 0);
     buf_fini(&two);
     buf_init(&two, 100);

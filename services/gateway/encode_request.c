@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "generate_request.h"
-#include "unbuilt_request.h"
+#include "request_shape.h"
 #include "wire/protojson.h"
 
 enum { BASE64_SCRATCH = 1 << 20 };
@@ -79,21 +79,21 @@ static int read_score(struct encode_request *r, struct arena *arena, const struc
 }
 
 static const struct {
-    const struct unbuilt *table;
+    const struct request_shape *table;
     Genloop__V1__EncodeTask task;
     bool truncate; /* where the request does not say: documents are cut, as Jina's and Cohere's are */
 } DOORS[] = {
-    [ENCODE_EMBEDDINGS] = {&UNBUILT_EMBEDDINGS, GENLOOP__V1__ENCODE_TASK__ENCODE_TASK_EMBED, false},
-    [ENCODE_RERANK] = {&UNBUILT_RERANK, GENLOOP__V1__ENCODE_TASK__ENCODE_TASK_SCORE, true},
-    [ENCODE_SCORE] = {&UNBUILT_SCORE, GENLOOP__V1__ENCODE_TASK__ENCODE_TASK_SCORE, true},
-    [ENCODE_CLASSIFY] = {&UNBUILT_CLASSIFY, GENLOOP__V1__ENCODE_TASK__ENCODE_TASK_CLASSIFY, false},
-    [ENCODE_MODERATIONS] = {&UNBUILT_MODERATIONS, GENLOOP__V1__ENCODE_TASK__ENCODE_TASK_CLASSIFY, true},
+    [ENCODE_EMBEDDINGS] = {&SHAPE_EMBEDDINGS, GENLOOP__V1__ENCODE_TASK__ENCODE_TASK_EMBED, false},
+    [ENCODE_RERANK] = {&SHAPE_RERANK, GENLOOP__V1__ENCODE_TASK__ENCODE_TASK_SCORE, true},
+    [ENCODE_SCORE] = {&SHAPE_SCORE, GENLOOP__V1__ENCODE_TASK__ENCODE_TASK_SCORE, true},
+    [ENCODE_CLASSIFY] = {&SHAPE_CLASSIFY, GENLOOP__V1__ENCODE_TASK__ENCODE_TASK_CLASSIFY, false},
+    [ENCODE_MODERATIONS] = {&SHAPE_MODERATIONS, GENLOOP__V1__ENCODE_TASK__ENCODE_TASK_CLASSIFY, true},
     [ENCODE_CALL_EMBED] = {NULL, GENLOOP__V1__ENCODE_TASK__ENCODE_TASK_EMBED, false},
     [ENCODE_CALL_RERANK] = {NULL, GENLOOP__V1__ENCODE_TASK__ENCODE_TASK_SCORE, true},
 };
 
 static int read_json(struct encode_request *r, struct arena *arena, const struct json *body, struct error *err) {
-    int code = unbuilt_check(DOORS[r->door].table, body, err);
+    int code = request_shape_check(DOORS[r->door].table, body, err);
     if (code != 0) return code;
     r->message.model = text_in_arena(arena, json_string(json_get(body, "model")));
     if (!r->message.model) return too_large(err);
@@ -115,7 +115,7 @@ static void give(void *arena, void *pointer) { /* the arena goes as a whole */
 static int check_call(const char *model, const char *name, char *const *texts, size_t n, bool empty_ok, struct error *err) {
     if (!model[0]) return error_set_param(err, E_INVALID, "model", "'model' is required: a model, name@version or an alias such as production");
     if (strlen(model) > REQUEST_MODEL_MAX) return error_set_param(err, E_INVALID, "model", "'model' must have at most %d bytes", REQUEST_MODEL_MAX);
-    if (n < 1 || n > UNBUILT_INPUTS_MAX) return error_set_param(err, E_INVALID, name, "'%s' must have 1 to %d items, not %zu", name, UNBUILT_INPUTS_MAX, n);
+    if (n < 1 || n > SHAPE_INPUTS_MAX) return error_set_param(err, E_INVALID, name, "'%s' must have 1 to %d items, not %zu", name, SHAPE_INPUTS_MAX, n);
     for (size_t i = 0; i < n && !empty_ok; i++)
         if (!texts[i][0]) return error_set_param(err, E_INVALID, name, "'%s' has an empty text", name);
     return 0;
@@ -206,8 +206,8 @@ static int by_score(const void *a, const void *b) {
     if (x->score != y->score) return x->score < y->score ? 1 : -1;
     return x->index < y->index ? -1 : x->index > y->index;
 }
-static size_t rank(const struct encode_request *r, const Genloop__V1__EncodeReply *reply, struct ranked out[UNBUILT_INPUTS_MAX]) {
-    size_t n = reply->n_output < UNBUILT_INPUTS_MAX ? reply->n_output : UNBUILT_INPUTS_MAX;
+static size_t rank(const struct encode_request *r, const Genloop__V1__EncodeReply *reply, struct ranked out[SHAPE_INPUTS_MAX]) {
+    size_t n = reply->n_output < SHAPE_INPUTS_MAX ? reply->n_output : SHAPE_INPUTS_MAX;
     for (size_t i = 0; i < n; i++) out[i] = (struct ranked){(double)reply->output[i]->values[0], (uint32_t)i};
     qsort(out, n, sizeof *out, by_score);
     return r->top_n && r->top_n < n ? r->top_n : n;
@@ -234,7 +234,7 @@ static void write_embeddings(struct json_out *w, const struct encode_request *r,
 }
 
 static void write_rerank(struct json_out *w, const struct encode_request *r, const Genloop__V1__EncodeReply *reply, const struct encode_answer *a) {
-    struct ranked order[UNBUILT_INPUTS_MAX];
+    struct ranked order[SHAPE_INPUTS_MAX];
     size_t n = rank(r, reply, order);
     put_head(w, "rerank", a, false);
     put_usage(w, reply);
@@ -363,7 +363,7 @@ ProtobufCMessage *encode_answer_message(struct arena *arena, const struct encode
         m->model = (char *)(uintptr_t)a->model;
         return &m->base;
     }
-    struct ranked order[UNBUILT_INPUTS_MAX];
+    struct ranked order[SHAPE_INPUTS_MAX];
     Genloop__V1__RerankReply *m = arena_alloc(arena, sizeof *m);
     Genloop__V1__RerankResult *results = arena_calloc(arena, reply->n_output + 1, sizeof *results);
     if (!m || !results) return NULL;

@@ -19,7 +19,8 @@
  *   ask.c                one question to a service; fine_tuning.c; idempotency.c: the same request again
  *   openapi.c            the description of the API (pure); openapi_doors.c: what the table of routes does not say
  *   uplink.c             a client's stream to a service, with credit
- *   unbuilt.c            doors whose part of the engine is to come; unbuilt_request.c is its pure part
+ *   request_shape.c      what requests of encoders' doors and of those to come look like, as tables (pure)
+ *   unbuilt.c            doors whose part of the engine is to come
  *   models.c, relay.c, feedback.c, status.c   the other doors
  *   console.c            the page at /, out of this executable; console_choose.c says in which form (pure)
  * Everything is on the loop's thread but the registry's reader and work on workers. The gateway holds nobody's state: what it knows it was told, and can lose.

@@ -210,22 +210,22 @@ static void put_message(struct writing *g, const ProtobufCMessageDescriptor *typ
 
 /* ---- schemas of doors to come ---- */
 
-static void put_unbuilt_field(struct json_out *w, const struct unbuilt_field *f) {
+static void put_shape_field(struct json_out *w, const struct shape_field *f) {
     json_object(w);
     switch (f->kind) {
-    case UNBUILT_TEXT: case UNBUILT_WORD: case UNBUILT_SIZE: json_str(w, "type", "string"); break;
-    case UNBUILT_FLAG: json_str(w, "type", "boolean"); break;
-    case UNBUILT_INTEGER: json_str(w, "type", "integer"); break;
-    case UNBUILT_REAL: json_str(w, "type", "number"); break;
-    case UNBUILT_OBJECT: json_str(w, "type", "object"); break;
-    case UNBUILT_LIST: case UNBUILT_DOCUMENTS: case UNBUILT_TURNS: json_str(w, "type", "array"); break;
-    case UNBUILT_TEXTS: case UNBUILT_INPUT: case UNBUILT_ITEMS: case UNBUILT_ANY: break;
+    case SHAPE_TEXT: case SHAPE_WORD: case SHAPE_SIZE: json_str(w, "type", "string"); break;
+    case SHAPE_FLAG: json_str(w, "type", "boolean"); break;
+    case SHAPE_INTEGER: json_str(w, "type", "integer"); break;
+    case SHAPE_REAL: json_str(w, "type", "number"); break;
+    case SHAPE_OBJECT: json_str(w, "type", "object"); break;
+    case SHAPE_LIST: case SHAPE_DOCUMENTS: case SHAPE_TURNS: json_str(w, "type", "array"); break;
+    case SHAPE_TEXTS: case SHAPE_INPUT: case SHAPE_ITEMS: case SHAPE_ANY: break;
     }
-    if ((f->kind == UNBUILT_INTEGER || f->kind == UNBUILT_REAL) && f->low < f->high) {
+    if ((f->kind == SHAPE_INTEGER || f->kind == SHAPE_REAL) && f->low < f->high) {
         json_flt(w, "minimum", f->low);
         json_flt(w, "maximum", f->high);
     }
-    if (f->kind == UNBUILT_WORD) {
+    if (f->kind == SHAPE_WORD) {
         json_key(w, "enum");
         json_array(w);
         for (size_t i = 0; i < sizeof f->words / sizeof *f->words && f->words[i]; i++) json_put_str(w, f->words[i]);
@@ -234,7 +234,7 @@ static void put_unbuilt_field(struct json_out *w, const struct unbuilt_field *f)
     json_object_end(w);
 }
 
-static void put_unbuilt(struct writing *g, const struct unbuilt *u) {
+static void put_unbuilt(struct writing *g, const struct request_shape *u) {
     struct json_out *w = &g->w;
     bool any = u->has_model, model = false;
     json_object(w);
@@ -245,7 +245,7 @@ static void put_unbuilt(struct writing *g, const struct unbuilt *u) {
         model |= strcmp(u->fields[i].name, "model") == 0;
         any |= u->fields[i].required;
         json_key(w, u->fields[i].name);
-        put_unbuilt_field(w, &u->fields[i]);
+        put_shape_field(w, &u->fields[i]);
     }
     if (u->has_model && !model) {
         json_key(w, "model");
@@ -343,7 +343,7 @@ static void begin_content(struct json_out *w, const char *media_type) {
     json_key(w, "schema");
 }
 
-static void put_request(struct writing *g, const struct route *r, const struct relay *relay, const struct unbuilt *unbuilt, const struct openapi_door *door) {
+static void put_request(struct writing *g, const struct route *r, const struct relay *relay, const struct request_shape *unbuilt, const struct openapi_door *door) {
     struct json_out *w = &g->w;
     if (r->body == BODY_NONE) return;
     json_key(w, "requestBody");
@@ -366,7 +366,7 @@ static void put_request(struct writing *g, const struct route *r, const struct r
     json_object_end(w);
 }
 
-static void put_answer(struct writing *g, const struct relay *relay, const struct unbuilt *unbuilt, const struct openapi_door *door) {
+static void put_answer(struct writing *g, const struct relay *relay, const struct request_shape *unbuilt, const struct openapi_door *door) {
     struct json_out *w = &g->w;
     bool media = door && door->answer && strchr(door->answer, '/');
     json_object(w);
@@ -406,7 +406,7 @@ static void put_answer(struct writing *g, const struct relay *relay, const struc
 static void put_operation(struct writing *g, const struct route *r) {
     struct json_out *w = &g->w;
     const struct relay *relay = g->source->relay_of(r);
-    const struct unbuilt *unbuilt = g->source->unbuilt_of(r);
+    const struct request_shape *unbuilt = g->source->unbuilt_of(r);
     const struct openapi_door *door = door_of(r);
     char method[16];
     size_t n = 0;

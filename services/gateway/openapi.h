@@ -10,7 +10,7 @@
 
 #include "relay.h"
 #include "router.h"
-#include "unbuilt_request.h"
+#include "request_shape.h"
 
 enum { OPENAPI_MAX = 4 << 20 };
 
@@ -18,7 +18,7 @@ struct openapi_source {
     const struct route *routes;
     size_t n_routes;
     const struct relay *(*relay_of)(const struct route *r);     /* NULL: it is no relay */
-    const struct unbuilt *(*unbuilt_of)(const struct route *r); /* NULL: it is built */
+    const struct request_shape *(*unbuilt_of)(const struct route *r); /* NULL: it is built */
 };
 /* Writes the document. E_INVALID: DOORS describes something that no row has, or names a schema that there is not. E_FULL, E_NOMEM. */
 int openapi_write(const struct openapi_source *source, const char *version, struct buf *out, struct error *err);

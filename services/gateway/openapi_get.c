@@ -3,7 +3,7 @@
 #include "openapi.h"
 #include "routes.h"
 
-static const struct unbuilt *unbuilt_of(const struct route *r) {
+static const struct request_shape *unbuilt_of(const struct route *r) {
     bool later = r->handle == unbuilt_call || r->handle == unbuilt_form || r->handle == unbuilt_get;
     return later ? r->relay : NULL;
 }

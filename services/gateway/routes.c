@@ -3,7 +3,7 @@
 #include "genloop/v1/keys.pb-c.h"
 #include "genloop/v1/services.pb-c.h"
 #include "relay.h"
-#include "unbuilt_request.h"
+#include "request_shape.h"
 
 #define REQUEST(NAME) &genloop__v1__##NAME##__descriptor
 #define PAGE page_fields
@@ -69,24 +69,24 @@ const struct route ROUTES[] = {
     {"POST", "/v1/completions", SCOPE_CLIENT, BODY_JSON, completion_create, "How a text goes on, whole or as a stream of events.", NULL},
     {"POST", "/v1/tokenize", SCOPE_CLIENT, BODY_JSON, tokenize_create, "A text or a conversation as the model's token ids.", NULL},
     {"POST", "/v1/detokenize", SCOPE_CLIENT, BODY_JSON, detokenize_create, "Token ids as text.", NULL},
-    {"POST", "/v1/responses", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "OpenAI's responses. Not built yet: the request is checked.", &UNBUILT_RESPONSES},
-    {"GET", "/v1/responses/{id}", SCOPE_CLIENT, BODY_NONE, unbuilt_get, "A stored response. Not built yet: there is none.", &UNBUILT_RESPONSES},
-    {"DELETE", "/v1/responses/{id}", SCOPE_CLIENT, BODY_NONE, unbuilt_get, "Remove a stored response. Not built yet: there is none.", &UNBUILT_RESPONSES},
+    {"POST", "/v1/responses", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "OpenAI's responses. Not built yet: the request is checked.", &SHAPE_RESPONSES},
+    {"GET", "/v1/responses/{id}", SCOPE_CLIENT, BODY_NONE, unbuilt_get, "A stored response. Not built yet: there is none.", &SHAPE_RESPONSES},
+    {"DELETE", "/v1/responses/{id}", SCOPE_CLIENT, BODY_NONE, unbuilt_get, "Remove a stored response. Not built yet: there is none.", &SHAPE_RESPONSES},
     {"POST", "/v1/embeddings", SCOPE_CLIENT, BODY_JSON, embeddings_create, "Vectors of texts, of length 1.", NULL},
     {"POST", "/v1/rerank", SCOPE_CLIENT, BODY_JSON, rerank_create, "Documents in the order of their relevance to a query.", NULL},
     {"POST", "/v1/score", SCOPE_CLIENT, BODY_JSON, score_create, "How well pairs of texts go together.", NULL},
     {"POST", "/v1/classify", SCOPE_CLIENT, BODY_JSON, classify_create, "Classes of texts, with the probability of each.", NULL},
-    {"POST", "/v1/messages", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Anthropic's messages. Not built yet: the request is checked.", &UNBUILT_MESSAGES},
+    {"POST", "/v1/messages", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Anthropic's messages. Not built yet: the request is checked.", &SHAPE_MESSAGES},
     {"POST", "/v1/moderations", SCOPE_CLIENT, BODY_JSON, moderations_create, "Moderation by a classifier: its labels are the categories.", NULL},
-    {"POST", "/v1/images/generations", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Images from a text. Not built yet: the request is checked.", &UNBUILT_IMAGES},
-    {"POST", "/v1/images/edits", SCOPE_CLIENT, BODY_STREAM, unbuilt_form, "Edits of an image, as a form. Not built yet: the request is checked.", &UNBUILT_IMAGE_EDITS},
-    {"POST", "/v1/audio/speech", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Sound from a text. Not built yet: the request is checked.", &UNBUILT_SPEECH},
-    {"POST", "/v1/tables", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Synthetic rows. Not built yet: the request is checked.", &UNBUILT_TABLES},
+    {"POST", "/v1/images/generations", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Images from a text. Not built yet: the request is checked.", &SHAPE_IMAGES},
+    {"POST", "/v1/images/edits", SCOPE_CLIENT, BODY_STREAM, unbuilt_form, "Edits of an image, as a form. Not built yet: the request is checked.", &SHAPE_IMAGE_EDITS},
+    {"POST", "/v1/audio/speech", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Sound from a text. Not built yet: the request is checked.", &SHAPE_SPEECH},
+    {"POST", "/v1/tables", SCOPE_CLIENT, BODY_JSON, unbuilt_call, "Synthetic rows. Not built yet: the request is checked.", &SHAPE_TABLES},
     {"POST", "/v1/batches", SCOPE_CLIENT, BODY_JSON, batches_create, "Answer the requests of a file of purpose batch, when there is nothing more urgent to do.", NULL},
     {"GET", "/v1/batches", SCOPE_CLIENT, BODY_NONE, batches_list, "Batches, newest first: ?after=&limit=.", NULL},
     {"GET", "/v1/batches/{batch_id}", SCOPE_CLIENT, BODY_NONE, batches_get, "A batch, with how far it is.", NULL},
     {"POST", "/v1/batches/{batch_id}/cancel", SCOPE_CLIENT, BODY_JSON_OR_EMPTY, batches_cancel, "Cancel a batch: what is answered already is in its files.", NULL},
-    {"GET", "/v1/monitoring", SCOPE_OPERATOR, BODY_NONE, unbuilt_call, "What the monitors say. Not built yet.", &UNBUILT_MONITORING},
+    {"GET", "/v1/monitoring", SCOPE_OPERATOR, BODY_NONE, unbuilt_call, "What the monitors say. Not built yet.", &SHAPE_MONITORING},
     {"POST", "/v1/feedback", SCOPE_CLIENT, BODY_JSON, feedback_submit, "Judge an answer: thumb, rating, preference or correction.", NULL},
     {"GET", "/v1/feedback", SCOPE_OPERATOR, BODY_NONE, relay_call, "Judgements, newest first, without what people wrote.", &LIST_FEEDBACK},
     {"POST", "/v1/files", SCOPE_CLIENT, BODY_STREAM, files_upload, "Upload a file: a form with the parts file and purpose (fine-tune, batch, model).", NULL},

@@ -1,4 +1,4 @@
-/* The doors that are not built yet (unbuilt_request.h): each checks its request, finds the model, and then says what is missing. What could only have been made through them is not there. */
+/* The doors that are not built yet (request_shape.h): each checks its request, finds the model, and then says what is missing. What could only have been made through them is not there. */
 #include <math.h>
 
 #include "base/alloc.h"
@@ -6,14 +6,14 @@
 #include "exchange.h"
 #include "registry.h"
 #include "routes.h"
-#include "unbuilt_request.h"
+#include "request_shape.h"
 
 enum { FORM_VALUE_MAX = 64 * 1024 }; /* of a field that is not a file */
 
-static const struct unbuilt *door_of(const struct exchange *x) { return x->match.route->relay; }
+static const struct request_shape *door_of(const struct exchange *x) { return x->match.route->relay; }
 
 static void say_unbuilt(struct exchange *x, const struct json *body) {
-    const struct unbuilt *u = door_of(x);
+    const struct request_shape *u = door_of(x);
     const Genloop__V1__ModelVersion *version;
     struct error err = {0};
     int r = 0;
@@ -26,7 +26,7 @@ static void say_unbuilt(struct exchange *x, const struct json *body) {
 
 void unbuilt_call(struct exchange *x, const struct json *body) {
     struct error err = {0};
-    if (door_of(x)->n_fields > 0 && unbuilt_check(door_of(x), body, &err) < 0) exchange_error(x, &err);
+    if (door_of(x)->n_fields > 0 && request_shape_check(door_of(x), body, &err) < 0) exchange_error(x, &err);
     else say_unbuilt(x, body);
 }
 
@@ -113,7 +113,7 @@ static void on_form(void *arg, struct span piece, bool last, int r) {
     if (f->err.code == 0 && !f->ended) (void)error_set(&f->err, E_INVALID, "the form ends before its last boundary");
     if (f->err.code == 0 && f->json.failed) (void)error_set(&f->err, E_TOO_LARGE, "the form is too large");
     if (f->err.code == 0 && json_parse(buf_span(&f->json), &body, &f->err) < 0) (void)error_prefix(&f->err, "the form's fields");
-    if (f->err.code == 0) (void)unbuilt_check(door_of(x), body, &f->err);
+    if (f->err.code == 0) (void)request_shape_check(door_of(x), body, &f->err);
     if (f->err.code == 0 && !f->image) (void)error_set_param(&f->err, E_INVALID, "image", "'image' is required: the file to edit");
     struct error err = f->err;
     form_free(f);

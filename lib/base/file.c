@@ -63,6 +63,16 @@ static int parent_of(const char *path, char parent[PATH_MAX]) {
     return 0;
 }
 
+int file_write_all(int fd, const char *path, struct span data, struct error *err) {
+    while (data.len) {
+        ssize_t written = write(fd, data.data, data.len);
+        if (written < 0 && errno == EINTR) continue;
+        if (written < 0) return error_errno(err, errno, "%s", path);
+        data = span_skip(data, (size_t)written);
+    }
+    return 0;
+}
+
 static int write_whole(const char *path, struct span data, int mode, bool durable, struct error *err) {
     char temporary[PATH_MAX], parent[PATH_MAX];
     uint64_t nonce;
@@ -71,13 +81,7 @@ static int write_whole(const char *path, struct span data, int mode, bool durabl
     if (n < 0 || (size_t)n >= sizeof temporary || parent_of(path, parent)) return error_set(err, E_INVALID, "%s: the path is too long", path);
     int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     if (fd < 0) return error_errno(err, errno, "%s", temporary);
-    int r = 0;
-    while (!r && data.len) {
-        ssize_t written = write(fd, data.data, data.len);
-        if (written < 0 && errno == EINTR) continue;
-        if (written < 0) r = error_errno(err, errno, "%s", temporary);
-        else data = span_skip(data, (size_t)written);
-    }
+    int r = file_write_all(fd, temporary, data, err);
     if (!r && durable) must_sync(fd, temporary);
     if (close(fd) < 0 && !r) r = error_errno(err, errno, "%s", temporary);
     if (!r && rename(temporary, path) < 0) r = error_errno(err, errno, "%s", path);

@@ -17,6 +17,8 @@
 int file_read(const char *path, struct buf *out, struct error *err);
 int file_write_durable(const char *path, struct span data, int mode, struct error *err);
 int file_write(const char *path, struct span data, int mode, struct error *err); /* temporary file and rename, without fsync */
+/* All of data to an open file; path names it in an error. */
+int file_write_all(int fd, const char *path, struct span data, struct error *err);
 bool file_exists(const char *path);
 int dir_make(const char *path, struct error *err); /* with parents; fine where it exists */
 int dir_sync(const char *path, struct error *err);

@@ -122,18 +122,9 @@ int gguf_writer_add(struct gguf_writer *w, struct span name, enum tensor_type ty
 /* ---- the bytes ---- */
 
 static int write_all(struct gguf_writer *w, const void *data, size_t size, struct error *err) {
-    const char *s = data;
-    while (size) {
-        ssize_t n = write(w->fd, s, size);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) {
-            w->failed = true;
-            return error_errno(err, errno, "%s", w->temporary);
-        }
-        s += n;
-        size -= (size_t)n;
-    }
-    return 0;
+    int r = file_write_all(w->fd, w->temporary, span_of(data, size), err);
+    w->failed |= r != 0;
+    return r;
 }
 
 static int pad(struct gguf_writer *w, uint64_t size, struct error *err) {

@@ -363,18 +363,9 @@ int safetensors_writer_add(struct safetensors_writer *w, struct span name, enum 
 }
 
 static int write_all(struct safetensors_writer *w, const void *data, size_t size, struct error *err) {
-    const char *s = data;
-    while (size) {
-        ssize_t n = write(w->fd, s, size);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) {
-            w->failed = true;
-            return error_errno(err, errno, "%s", w->temporary);
-        }
-        s += n;
-        size -= (size_t)n;
-    }
-    return 0;
+    int r = file_write_all(w->fd, w->temporary, span_of(data, size), err);
+    w->failed |= r != 0;
+    return r;
 }
 
 static int begin(struct safetensors_writer *w, struct error *err) {

@@ -203,12 +203,8 @@ int store_writer_open(struct store *s, uint64_t size_max, struct store_writer **
 
 int store_write(struct store_writer *w, struct span bytes, struct error *err) {
     if (bytes.len > w->size_max - w->size) return error_set(err, E_TOO_LARGE, "the object is larger than %llu bytes", (unsigned long long)w->size_max);
-    for (size_t done = 0; done < bytes.len;) {
-        ssize_t n = write(w->fd, bytes.data + done, bytes.len - done);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return error_errno(err, errno, "cannot write %s", w->path);
-        done += (size_t)n;
-    }
+    int r = file_write_all(w->fd, w->path, bytes, err);
+    if (r != 0) return r;
     sha256_update(&w->hash, bytes.data, bytes.len);
     w->size += bytes.len;
     return 0;

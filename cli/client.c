@@ -539,8 +539,15 @@ struct run {
     bool exhausted;
 };
 
+/* Bytes of the file that have gone out; of a form curl reads it, and counts the form with it. */
+static uint64_t transfer_sent(const struct transfer *t) {
+    curl_off_t sent = 0;
+    if (!t->form) return t->sent;
+    return curl_easy_getinfo(t->curl, CURLINFO_SIZE_UPLOAD_T, &sent) == CURLE_OK && sent > 0 ? (uint64_t)sent : 0;
+}
+
 static int slot_done(struct run *run, struct slot *s, int r, const struct json *answer, const struct error *err) {
-    run->sent += s->transfer.sent;
+    run->sent += transfer_sent(&s->transfer);
     s->taken = false;
     return run->batch->done(run->batch->arg, &s->transfer.request, r, answer, err);
 }
@@ -605,7 +612,7 @@ static bool busy(const struct run *run, uint64_t *sent) {
     *sent = run->sent;
     for (int i = 0; i < run->n; i++) {
         any |= run->slots[i].taken;
-        if (run->slots[i].taken) *sent += run->slots[i].transfer.sent;
+        if (run->slots[i].taken) *sent += transfer_sent(&run->slots[i].transfer);
     }
     return any;
 }

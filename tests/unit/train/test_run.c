@@ -21,7 +21,7 @@
 #include "model/model_dir.h"
 #include "tokenizer/train.h"
 #include "train/checkpoint.h"
-#include "train/evaluate.h"
+#include "evaluate.h"
 #include "train/local.h"
 #include "train/metrics.h"
 #include "train/train.h"

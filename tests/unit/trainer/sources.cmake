@@ -1,2 +1,2 @@
 set(service_cores ${CMAKE_SOURCE_DIR}/services/trainer/measure.c ${CMAKE_SOURCE_DIR}/services/trainer/measure_rows.c ${CMAKE_SOURCE_DIR}/services/trainer/measure_encoder.c ${CMAKE_SOURCE_DIR}/services/trainer/prose.c ${CMAKE_SOURCE_DIR}/services/trainer/jobs.c ${CMAKE_SOURCE_DIR}/services/trainer/request.c ${CMAKE_SOURCE_DIR}/services/trainer/fine_tuning.c
-                  ${CMAKE_SOURCE_DIR}/services/trainer/presets.c ${CMAKE_SOURCE_DIR}/services/trainer/work.c ${CMAKE_SOURCE_DIR}/tests/unit/engine/support/tiny.c)
+                  ${CMAKE_SOURCE_DIR}/services/trainer/presets.c ${CMAKE_SOURCE_DIR}/services/trainer/work.c ${CMAKE_SOURCE_DIR}/tests/unit/engine/support/tiny.c ${CMAKE_SOURCE_DIR}/tests/unit/train/support/evaluate.c)

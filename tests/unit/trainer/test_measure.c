@@ -19,7 +19,7 @@
 #include "tests/unit/engine/support/tiny.h"
 #include "tokenizer/chat.h"
 #include "tokenizer/train.h"
-#include "train/evaluate.h"
+#include "tests/unit/train/support/evaluate.h"
 
 enum { PATH_SIZE = 256, RECORD_MAX = 64 << 20 };
 static char home[64], documents_path[PATH_SIZE], prompts_path[PATH_SIZE], pairs_path[PATH_SIZE];

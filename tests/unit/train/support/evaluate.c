@@ -1,4 +1,4 @@
-#include "train/evaluate.h"
+#include "evaluate.h"
 
 #include "base/alloc.h"
 #include "train/batch.h"

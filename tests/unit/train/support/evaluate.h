@@ -2,8 +2,8 @@
  * Likelihoods of a finished model on given data by the trainer's own forward pass, in f32: the reference that the measuring for the gates (services/trainer/measure.h), which the engine does with
  * packed weights, is held to in the tests. Sums per document and per pair; deterministic for any number of threads. Blocking; callbacks come in order of the rows, from the calling thread.
  */
-#ifndef GENLOOP_TRAIN_EVALUATE_H
-#define GENLOOP_TRAIN_EVALUATE_H
+#ifndef TEST_TRAIN_EVALUATE_H
+#define TEST_TRAIN_EVALUATE_H
 
 #include <stdint.h>
 

@@ -289,7 +289,7 @@ static int check_config(const struct model_config *a, const struct model_config 
             return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its %s: what was read back has another; export it as safetensors", fields[i].name);
     if (!a->experts && a->ffn != b->ffn) return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its intermediate_size; export it as safetensors");
     if (a->arch->positions != MODEL_POS_ROPE) return 0;
-    for (int kind = 0; kind < MODEL_ROPE_KINDS; kind++) {
+    for (enum model_rope_kind kind = 0; kind < MODEL_ROPE_KINDS; kind++) {
         if (!model_rope_has(a, kind)) continue;
         if (!model_rope_has(b, kind) && kind == MODEL_ROPE_KIND_LOCAL) return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its local rotation; export it as safetensors");
         model_rope_frequencies_of(a, kind, fa);

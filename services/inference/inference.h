@@ -74,14 +74,17 @@ struct model {
     bool wanted, freeing, remove_files;
     bool released;                    /* else it is wanted as the base of adapters alone, and answers nothing by its own name */
     struct engine *engine;            /* READY and LEAVING */
-    struct engine *loaded;            /* LOADING: the worker's */
-    struct embedder *embedder, *loaded_embedder; /* the same of an encoder, which has no engine */
+    struct embedder *embedder;        /* the same of an encoder, which has no engine */
+    /* The worker's alone, while there is one: what it has loaded, or is to free. */
+    struct engine *worker_engine;
+    struct embedder *worker_embedder;
+    struct model_adapter *worker_adapter;
     uint32_t calls;                   /* open on it */
     /* An adapter has no engine: it is computed by that of its base, which stays as long as somebody holds it. */
     char base[MODEL_FULL_NAME_MAX];   /* name@version of the base; "": this is no adapter */
     struct model *over;               /* the base, held from the beginning of loading until it is freed */
     struct model_config base_config;  /* LOADING: what the worker checks it against */
-    struct model_adapter *adapter, *loaded_adapter;
+    struct model_adapter *adapter;
     uint32_t adapters;                /* that hold this one as their base */
     int threads;                      /* of its engine, of which inference.share compute */
     struct error error;               /* FAILED, and what the worker met */

@@ -68,7 +68,7 @@ static void load_model(void *arg) {
     if (!file_exists(dir)) r = store_get_dir(service_store(m->inference->service), m->manifest, dir, &m->error);
     if (r == E_EXISTS) r = 0; /* another replica of this machine was first */
     if (m->base[0]) {
-        m->result = r != 0 ? r : model_adapter_load(&m->loaded_adapter, dir, &m->base_config, &m->error);
+        m->result = r != 0 ? r : model_adapter_load(&m->worker_adapter, dir, &m->base_config, &m->error);
         return;
     }
     struct engine_options o = {.threads = m->threads,
@@ -85,20 +85,20 @@ static void load_model(void *arg) {
     if (r == 0) r = packed_kind_find(s->weights, &o.weights, &m->error);
     if (r == 0 && is_encoder(dir)) {
         struct embedder_options e = {.threads = m->threads, .queue_max = (uint32_t)s->queue, .weights = o.weights, .packed = o.packed};
-        r = embedder_new(&m->loaded_embedder, dir, &e, &m->error);
-    } else if (r == 0) r = engine_new(&m->loaded, dir, &o, &m->error);
+        r = embedder_new(&m->worker_embedder, dir, &e, &m->error);
+    } else if (r == 0) r = engine_new(&m->worker_engine, dir, &o, &m->error);
     m->result = r;
 }
 
-static void free_engine(void *arg) {
+static void free_model(void *arg) {
     struct model *m = arg;
     char dir[4096];
-    engine_free(m->engine);
-    m->engine = NULL;
-    embedder_free(m->embedder);
-    m->embedder = NULL;
-    model_adapter_free(m->adapter);
-    m->adapter = NULL;
+    engine_free(m->worker_engine);
+    m->worker_engine = NULL;
+    embedder_free(m->worker_embedder);
+    m->worker_embedder = NULL;
+    model_adapter_free(m->worker_adapter);
+    m->worker_adapter = NULL;
     /* The store has it still. A neighbour that was just about to read it fails, and lays it out again. */
     if (m->remove_files) (void)dir_remove(directory(m, dir, sizeof dir), NULL);
     if (m->remove_files && m->inference->settings->packed_cache > 0) packed_cache_forget(packed_directory(m->inference, dir, sizeof dir), m->manifest);
@@ -202,16 +202,24 @@ static void drop(struct model *m) {
 
 static size_t memory_of(const struct model *m) { return m->adapter ? m->adapter->size : m->engine ? engine_memory(m->engine) : encoder_memory(embedder_encoder(m->embedder)); }
 
+/* What the loop has goes to the worker, which is to come or has just ended, and the other way round: neither ever sees what the other has. */
+static void exchange_with_worker(struct model *m) {
+    struct engine *engine = m->engine;
+    struct embedder *embedder = m->embedder;
+    struct model_adapter *adapter = m->adapter;
+    m->engine = m->worker_engine;
+    m->embedder = m->worker_embedder;
+    m->adapter = m->worker_adapter;
+    m->worker_engine = engine;
+    m->worker_embedder = embedder;
+    m->worker_adapter = adapter;
+}
+
 static void on_loaded(void *arg) {
     struct model *m = arg;
     struct inference *inf = m->inference;
     inf->working--;
-    m->engine = m->loaded;
-    m->loaded = NULL;
-    m->embedder = m->loaded_embedder;
-    m->loaded_embedder = NULL;
-    m->adapter = m->loaded_adapter;
-    m->loaded_adapter = NULL;
+    exchange_with_worker(m);
     if (inf->stopped) {
         drop(m);
         return;
@@ -251,6 +259,16 @@ static void on_freed(void *arg) {
     log_info("model.freed", "%s", m->name);
     models_reconcile(inf);
     models_report(inf, true);
+}
+
+/* False: the workers' queue is full, and it is to be tried later. */
+static bool start_freeing(struct model *m, bool remove_files) {
+    m->remove_files = remove_files;
+    exchange_with_worker(m);
+    m->freeing = loop_work(service_loop(m->inference->service), free_model, on_freed, m) == 0;
+    if (m->freeing) m->inference->working++;
+    else exchange_with_worker(m);
+    return m->freeing;
 }
 
 static void want(struct inference *inf, const Genloop__V1__ModelVersion *v, bool released) {
@@ -317,12 +335,9 @@ static bool unload(struct model *m) {
             if (a->over == m && a->stage == MODEL_READY && a->calls == 0 && !a->freeing) (void)unload(a);
         return !was;
     }
-    m->remove_files = false;
-    m->freeing = loop_work(service_loop(inf->service), free_engine, on_freed, m) == 0;
-    if (!m->freeing) return false; /* the workers' queue is full: later */
+    if (!start_freeing(m, false)) return false;
     m->stage = MODEL_ASLEEP;
     m->yields = false;
-    inf->working++;
     if (m->base[0]) return true; /* with its base, which says so */
     metric_add(metric_counter("genloop_inference_unloads_total", "", "Models that were unloaded to make room for another one."), 1);
     log_info("model.unload", "%s makes room: %llu MiB, the budget is %llu MiB", m->name, (unsigned long long)(m->bytes >> 20), (unsigned long long)(inf->budget >> 20));
@@ -396,11 +411,7 @@ void models_reconcile(struct inference *inf) {
             m->stage = MODEL_LEAVING;
             changed = true;
         }
-        if (m->stage == MODEL_LEAVING && m->calls == 0 && m->adapters == 0 && !m->freeing && holds_model(m)) {
-            m->remove_files = files_are_its_own(inf, m);
-            m->freeing = loop_work(service_loop(inf->service), free_engine, on_freed, m) == 0;
-            inf->working += m->freeing;
-        }
+        if (m->stage == MODEL_LEAVING && m->calls == 0 && m->adapters == 0 && !m->freeing && holds_model(m)) (void)start_freeing(m, files_are_its_own(inf, m));
         bool gone = !m->wanted && !m->freeing && !holds_model(m) && m->stage != MODEL_LOADING;
         if (gone) {
             *at = m->next;
@@ -514,7 +525,7 @@ void models_report(struct inference *inf, bool now) {
     load.failed = names + 2 * count;
     load.asleep = names + 3 * count;
     for (struct model *m = inf->models; m; m = m->next) {
-        if (m->stage != MODEL_ASLEEP) load.memory_bytes += m->bytes * holds_model(m);
+        if (m->stage != MODEL_ASLEEP) load.memory_bytes += m->bytes * (holds_model(m) || m->freeing);
         if (is_on_the_way(m) && m->released) load.asleep[load.n_asleep++] = m->name;
         else if (m->stage == MODEL_READY && m->released) load.models[load.n_models++] = m->name;
         else if (m->stage == MODEL_LOADING) load.loading[load.n_loading++] = m->name;

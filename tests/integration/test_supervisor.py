@@ -279,7 +279,7 @@ class Show:
         return "says that it does not answer, and all else"
 
     def logs(self):
-        text = self.p.run("logs", "--home", self.p.home, "--lines", "1000")
+        text = self.p.run("logs", "--home", self.p.home, "--lines", "100000")
         for word in ("supervisor child.ended", "log redis", "gateway service.ready"):
             expect(word in text, f"{word} is not in the logs")
         lines = [json.loads(x) for x in self.p.run("logs", "ingest", "--home", self.p.home, "--lines", "5", "--json").splitlines()]

@@ -531,22 +531,21 @@ static int step(struct chat_parser *p, bool *more) {
             *more = true;
             return 0;
         }
-        size_t keep = 0;
+        size_t keep = 0, first = s.len;
+        bool found = false;
         for (size_t i = 0; i < 2; i++) {
             if (!style->open[i]) continue;
             ptrdiff_t at = span_find(s, span_str(style->open[i]));
-            if (at >= 0) {
-                size_t n = (size_t)at;
-                bool only_spaces = spaces >= n;
-                int r = 0;
-                if (only_spaces && !p->said) p->lead = n;
-                else r = tell_text(p, n);
-                p->state = STATE_CALL;
-                *more = true;
-                return r;
-            }
             size_t part = partial(s, style->open[i]);
+            if (at >= 0 && (size_t)at < first) first = (size_t)at, found = true;
             if (part > keep) keep = part;
+        }
+        if (found) { /* the first of the marks, whichever it is */
+            p->state = STATE_CALL;
+            *more = true;
+            if (p->said || spaces < first) return tell_text(p, first);
+            p->lead = first;
+            return 0;
         }
         if (wait) return 0;
         if (rest.len <= keep && !p->said) return 0; /* white space before what may be a call */

@@ -35,13 +35,19 @@ def binary(name):
     return path
 
 
+told_ports = set()
+
+
 def free_port():
-    """Below the ports that the system gives to whoever asks for any: while the gateway is down nobody gets its port by chance."""
+    """Below the ports that the system gives to whoever asks for any: while the gateway is down nobody gets its port by chance. No port is told twice, and each is free at every address."""
     for _ in range(200):
         port = random.randrange(20000, 32000)
+        if port in told_ports:
+            continue
         with socket.socket() as s:
             try:
-                s.bind(("127.0.0.1", port))
+                s.bind(("0.0.0.0", port))
+                told_ports.add(port)
                 return port
             except OSError:
                 pass

@@ -79,6 +79,7 @@ static const struct {
     {"Python's", CHAT_STYLE_PYTHONIC, "[add(a=1, b=-2.5), get_weather(city='Os\\'lo', l=[True, None, {\"k\": \"v\"}])]", "",
      "0 add {\"a\":1,\"b\":-2.5};1 get_weather {\"city\":\"Os'lo\",\"l\":[true,null,{\"k\":\"v\"}]};", "", false, false},
     {"Gemma", CHAT_STYLE_PYTHONIC, "Sure:\n```tool_code\nadd(a=1)\n```", "Sure:\n", "0 add {\"a\":1};", "", false, false},
+    {"Python's, and the other mark behind it", CHAT_STYLE_PYTHONIC, "<|python_start|>[add(a=1)]\n```tool_code\n", "", "0 add {\"a\":1};", "", false, false},
     {"a list that is none", CHAT_STYLE_PYTHONIC, "[1] is a footnote", "[1] is a footnote", "", "", false, false},
     {"Python's, wrong", CHAT_STYLE_PYTHONIC, "[add(a=1, a=2)]", "[add(a=1, a=2)]", "", "", false, false},
     {"held by a grammar", CHAT_STYLE_JSON, "[{\"name\": \"add\", \"arguments\": {\"a\": 1, \"b\": 2}}]", "", "0 add {\"a\":1,\"b\":2};", "", false, false},

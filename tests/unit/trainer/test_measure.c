@@ -48,7 +48,7 @@ static int set_up(void **state) {
     buf_init(&b, 1 << 20);
     for (int i = 0; i < 30; i++) {
         buf_printf(&b, "{\"id\":\"d%d\",\"text\":\"A row never depends on row %d beside it. naïve café, 東京\\nThe cache is made of %d blocks and of tokens", i, i, i * 7);
-        for (int k = 0; k < i * 6; k++) buf_printf(&b, "%s every sequence %d", k % 9 ? "," : ".\\nIt takes", k);
+        for (int k = 0; k < (i % 4 ? i : i * 6); k++) buf_printf(&b, "%s every sequence %d", k % 9 ? "," : ".\\nIt takes", k);
         buf_append_str(&b, ".\",\"title\":\"t\"}\n");
     }
     assert_int_equal(file_write(at(documents_path, "documents.jsonl"), buf_span(&b), 0600, &err), 0);

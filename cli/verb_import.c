@@ -108,6 +108,24 @@ static int find(struct import *m, const char *what) {
     return r;
 }
 
+/* FILE goes for the model's own. */
+static int take_generation(struct import *m, const char *path) {
+    static const char name[] = "generation_config.json";
+    struct error *err = &m->x.err;
+    struct buf text;
+    buf_init(&text, 1 << 20);
+    int r = file_read(path, &text, err);
+    if (r == 0 && (r = model_generation_check(buf_span(&text), err)) != 0) error_prefix(err, "%s", path);
+    buf_fini(&text);
+    for (size_t i = 0; r == 0 && i < m->n; i++)
+        if (!strcmp(m->files[i].name, name)) {
+            m->bytes -= m->files[i].size;
+            m->files[i] = m->files[--m->n];
+            break;
+        }
+    return r ? r : add(m, path, name);
+}
+
 /* Of an adapter its own directory has little beside the pair of files: a trainer's leftovers are no part of the version. */
 static bool belongs_to_adapter(const char *name) {
     struct span s = span_str(name);
@@ -287,6 +305,8 @@ static int run_import(struct cli *c) {
     if (r == 0) r = find(m, cli_operand(c, 0));
     if (r == 0) r = look_through(m, cli_text(c, "--base"));
     if (r == 0 && m->base[0] && quantize) r = error_set(&m->x.err, E_INVALID, "--quantize is of models: an adapter is computed as it is");
+    if (r == 0 && m->base[0] && cli_text(c, "--generation-config")) r = error_set(&m->x.err, E_INVALID, "--generation-config is of models: an adapter answers as its base does");
+    if (r == 0 && cli_text(c, "--generation-config")) r = take_generation(m, cli_text(c, "--generation-config"));
     if (r == 0) r = digest(m);
     if (r == 0) r = upload(m);
     if (r == 0) r = ask(m, cli_text(c, "--name"), cli_text(c, "--reason"), quantize, cli_text(c, "--id"), id);
@@ -315,6 +335,7 @@ static const struct cli_option OPTIONS[] = {
     {.name = "--base", .kind = CLI_TEXT, .value = "MODEL", .doc = "Of an adapter: the model here that it was made for; otherwise the one that its adapter_config.json names"},
     {.name = "--reason", .kind = CLI_TEXT, .value = "TEXT", .doc = "Why, for the records; otherwise where it came from"},
     {.name = "--quantize", .kind = CLI_TEXT, .value = "TYPE", .doc = "Turn the weights into f16, bf16, q8_0, q4_0 or q4_1; what it costs is measured, told here and in the model card"},
+    {.name = "--generation-config", .kind = CLI_TEXT, .value = "FILE", .doc = "A generation_config.json in place of the model's own: the temperature, top_p, top_k … of a request that says none"},
     {.name = "--id", .kind = CLI_TEXT, .value = "ID", .doc = "Name the job: asked for again, the same id is the same job"},
     {0},
 };
@@ -328,6 +349,7 @@ const struct verb VERBS_IMPORT[] = {
              "examples:\n"
              "  genloop import SmolLM2-135M-Instruct.Q4_1.gguf --name smol\n"
              "  genloop import hf:HuggingFaceTB/SmolLM2-135M-Instruct --name smol\n"
+             "  genloop import chat.Q8_0.gguf --name chat --generation-config generation_config.json\n"
              "  genloop import SmolLM2-135M-Instruct/ --name smol --quantize q8_0\n"
              "  genloop import my-lora/ --name smol-support --base smol"},
     {0},

@@ -115,6 +115,7 @@ int engine_run(const struct engine_run_options *o, FILE *out, struct error *err)
         request.sampling.temperature = g->temperature;
         request.sampling.top_p = g->top_p;
         request.sampling.top_k = g->top_k > 0 && g->top_k <= UINT32_MAX ? (uint32_t)g->top_k : 0;
+        request.sampling.min_p = g->min_p;
         request.sampling.repetition_penalty = g->repetition_penalty;
     }
     request.sampling.seed = o->seed;

@@ -35,6 +35,8 @@ const struct gguf_arch *gguf_arch_of_config(const struct model_config *c); /* NU
 const struct gguf_place *gguf_place_of(enum model_role role);              /* NULL: it has none */
 bool gguf_is_norm_weight(enum model_role role);
 
+bool model_generation_in_range(const struct model_generation *g); /* model_dir.c */
+
 /* gguf_model.c: what the file says of itself, as config.json would; eos ids; the tokenizer and the chat template. */
 int model_config_from_gguf(const struct gguf *file, const char *path, struct model_config *c, struct error *err);
 int model_dir_load_gguf(struct model_dir *m, const char *path, enum model_weights_mode mode, unsigned flags, struct error *err);

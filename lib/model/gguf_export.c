@@ -96,6 +96,16 @@ static void put_id(struct gguf_writer *w, const char *name, int64_t id) {
     if (id >= 0 && id < (int64_t)TOKEN_NONE) gguf_put_u32(w, name, (uint32_t)id);
 }
 
+/* What a request that does not say gets, where the model says something of it. */
+static void put_sampling(struct gguf_writer *w, const struct model_generation *g) {
+    if (!g->do_sample) return;
+    gguf_put_f32(w, "general.sampling.temp", (float)g->temperature);
+    gguf_put_f32(w, "general.sampling.top_p", (float)g->top_p);
+    if (g->top_k > 0 && g->top_k <= INT32_MAX) gguf_put_u32(w, "general.sampling.top_k", (uint32_t)g->top_k);
+    if (g->min_p != 0) gguf_put_f32(w, "general.sampling.min_p", (float)g->min_p);
+    if (g->repetition_penalty != 1) gguf_put_f32(w, "general.sampling.penalty_repeat", (float)g->repetition_penalty);
+}
+
 static int put_tokenizer(struct gguf_writer *w, const struct model_dir *m, struct error *err) {
     static const char *const ends[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
     const struct model_config *c = &m->config;
@@ -331,6 +341,7 @@ int model_write_gguf(const struct model_dir *m, const char *name, const char *pa
     gguf_put_string(t.w, "general.architecture", span_str(t.a->name));
     gguf_put_string(t.w, "general.name", span_str(name));
     gguf_put_u32(t.w, "general.file_type", file_type(&m->weights));
+    put_sampling(t.w, &m->generation);
     gguf_put_u32(t.w, "general.quantization_version", 2);
     put_model(&t);
     r = put_tokenizer(t.w, m, err);

@@ -475,6 +475,19 @@ static int load_vocabulary(const struct gguf *g, const char *path, struct tokeni
     return r;
 }
 
+/* general.sampling.*, as llama.cpp's converter takes it from a generation_config.json. */
+static int read_sampling(const struct gguf *g, const char *path, struct model_generation *out, struct error *err) {
+    static const char *const keys[] = {"general.sampling.temp", "general.sampling.top_k", "general.sampling.top_p", "general.sampling.min_p", "general.sampling.penalty_repeat"};
+    for (size_t i = 0; i < COUNT(keys); i++) out->do_sample |= gguf_find(g, keys[i]) != NULL;
+    out->temperature = shortened(gguf_real(g, keys[0], out->temperature));
+    out->top_k = gguf_integer(g, keys[1], out->top_k);
+    out->top_p = shortened(gguf_real(g, keys[2], out->top_p));
+    out->min_p = shortened(gguf_real(g, keys[3], out->min_p));
+    out->repetition_penalty = shortened(gguf_real(g, keys[4], out->repetition_penalty));
+    if (out->top_k == -1) out->top_k = 0; /* all, as others write it */
+    return model_generation_in_range(out) ? 0 : error_set(err, E_RANGE, "%s: one of general.sampling.* is out of range", path);
+}
+
 int model_dir_load_gguf(struct model_dir *m, const char *path, enum model_weights_mode mode, unsigned flags, struct error *err) {
     struct gguf *g = NULL;
     int r = gguf_open(&g, path, err);
@@ -482,6 +495,7 @@ int model_dir_load_gguf(struct model_dir *m, const char *path, enum model_weight
     if (!r) r = load_vocabulary(g, path, &m->tokenizer, err);
     if (!r && m->tokenizer && m->config.vocab && tokenizer_vocab_size(m->tokenizer) > m->config.vocab)
         r = error_set(err, E_INVALID, "%s: the tokenizer has %u ids and the model's vocabulary %u", path, tokenizer_vocab_size(m->tokenizer), m->config.vocab);
+    if (!r) r = read_sampling(g, path, &m->generation, err);
     struct span template = r ? span_of(NULL, 0) : gguf_string(g, "tokenizer.chat_template");
     if (!r && template.data && memchr(template.data, 0, template.len)) r = error_set(err, E_INVALID, "%s: the chat template has a NUL byte", path);
     if (!r && template.data && !(m->chat_template = span_dup(template))) r = error_set(err, E_NOMEM, "%s: no memory", path);

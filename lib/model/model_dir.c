@@ -118,21 +118,27 @@ static int find_head(const char *dir, struct model_config *c, struct error *err)
 
 static const struct model_generation generation_default = {.temperature = 1, .top_p = 1, .repetition_penalty = 1};
 
+bool model_generation_in_range(const struct model_generation *g) {
+    return g->temperature >= 0 && g->temperature <= 100 && g->top_p > 0 && g->top_p <= 1 && g->min_p >= 0 && g->min_p <= 1 && g->repetition_penalty > 0 && g->repetition_penalty <= 100 &&
+           g->top_k >= 0 && g->max_length >= 0;
+}
+
+/* What it does not say of ids stays as c has it. */
 static int parse_generation(struct span text, struct model_generation *g, struct model_config *c, struct error *err) {
     struct json *root = NULL;
     int r = json_parse(text, &root, err);
-    if (r) return r;
+    if (!r && json_type(root) != JSON_TYPE_OBJECT) r = error_set(err, E_INVALID, "generation_config.json is no object");
+    if (r) goto out;
     *g = (struct model_generation){
         .do_sample = json_bool(json_get(root, "do_sample"), false),
         .temperature = json_real(json_get(root, "temperature"), 1),
         .top_p = json_real(json_get(root, "top_p"), 1),
         .repetition_penalty = json_real(json_get(root, "repetition_penalty"), 1),
+        .min_p = json_real(json_get(root, "min_p"), 0),
         .top_k = json_int(json_get(root, "top_k"), 0),
         .max_length = json_int(json_get(root, "max_length"), 0),
     };
-    if (!(g->temperature >= 0 && g->temperature <= 100) || !(g->top_p > 0 && g->top_p <= 1) || !(g->repetition_penalty > 0 && g->repetition_penalty <= 100) ||
-        g->top_k < 0 || g->max_length < 0)
-        r = error_set(err, E_RANGE, "generation_config.json: temperature, top_p, top_k, repetition_penalty or max_length is out of range");
+    r = model_generation_in_range(g) ? 0 : error_set(err, E_RANGE, "generation_config.json: temperature, top_p, min_p, top_k, repetition_penalty or max_length is out of range");
     const struct json *eos = json_get(root, "eos_token_id");
     size_t n = json_is_null(eos) ? 0 : json_type(eos) == JSON_TYPE_ARRAY ? json_size(eos) : 1;
     if (!r && n > MODEL_EOS_MAX) r = error_set(err, E_RANGE, "generation_config.json: more than %d ids in eos_token_id", MODEL_EOS_MAX);
@@ -148,8 +154,15 @@ static int parse_generation(struct span text, struct model_generation *g, struct
         if (id < 0 || id >= c->vocab) r = error_set(err, E_RANGE, "generation_config.json: decoder_start_token_id is out of range");
         else c->start_id = id;
     }
+out:
     json_free(root);
     return r;
+}
+
+int model_generation_check(struct span text, struct error *err) {
+    struct model_generation g;
+    struct model_config c = {.start_id = -1};
+    return parse_generation(text, &g, &c, err);
 }
 
 /* The chat template: a file of its own (transformers since 4.43), or in tokenizer_config.json, there as a text or as named texts. */
@@ -202,11 +215,24 @@ static int load_tokenizer(struct model_dir *m, const char *dir, struct error *er
     return r;
 }
 
+/* generation_config.json where the directory has one. */
+static int read_generation(struct model_dir *m, const char *dir, struct error *err) {
+    struct buf text;
+    bool found = false;
+    buf_init(&text, MODEL_CONFIG_FILE_MAX);
+    int r = read_optional(dir, "generation_config.json", &text, &found, err);
+    if (!r && found) {
+        r = parse_generation(buf_span(&text), &m->generation, &m->config, err);
+        if (r) error_prefix(err, "%s", dir);
+    }
+    buf_fini(&text);
+    return r;
+}
+
 int model_dir_load(struct model_dir *out, const char *dir, enum model_weights_mode mode, unsigned flags, struct error *err) {
     struct model_dir m = {.generation = generation_default};
     struct buf text;
     char path[PATH_MAX];
-    bool found = false;
     struct stat st;
     if (stat(dir, &st) == 0 && S_ISREG(st.st_mode)) {
         int r = model_dir_load_gguf(&m, dir, mode, flags, err);
@@ -218,6 +244,7 @@ int model_dir_load(struct model_dir *out, const char *dir, enum model_weights_mo
     int r = join(path, dir, "model.gguf", err);
     if (!r && file_exists(path)) {
         r = model_dir_load_gguf(&m, path, mode, flags, err);
+        if (!r) r = read_generation(&m, dir, err);
         if (r) model_dir_fini(&m);
         else *out = m;
         return r;
@@ -230,12 +257,7 @@ int model_dir_load(struct model_dir *out, const char *dir, enum model_weights_mo
         r = model_config_parse(buf_span(&text), &m.config, err);
         if (r) error_prefix(err, "%s", path);
     }
-    buf_clear(&text);
-    if (!r) r = read_optional(dir, "generation_config.json", &text, &found, err);
-    if (!r && found) {
-        r = parse_generation(buf_span(&text), &m.generation, &m.config, err);
-        if (r) error_prefix(err, "%s", dir);
-    }
+    if (!r) r = read_generation(&m, dir, err);
     if (!r) r = load_tokenizer(&m, dir, err);
     if (!r && !bare && !(flags & MODEL_DIR_NO_WEIGHTS)) r = find_head(dir, &m.config, err);
     if (!r && !bare && !(flags & MODEL_DIR_NO_WEIGHTS)) r = model_weights_load(&m.weights, &m.config, dir, mode, err);
@@ -284,6 +306,7 @@ static void write_generation(const struct model_generation *g, const struct mode
     if (g->repetition_penalty != 1) json_flt(&w, "repetition_penalty", g->repetition_penalty);
     if (g->do_sample) { /* transformers warns of sampling options where there is no sampling */
         json_flt(&w, "temperature", g->temperature);
+        if (g->min_p != 0) json_flt(&w, "min_p", g->min_p);
         if (g->top_k) json_num(&w, "top_k", g->top_k);
         json_flt(&w, "top_p", g->top_p);
     }

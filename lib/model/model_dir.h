@@ -83,10 +83,11 @@ const float *model_weights_get(const struct model_weights *w, enum model_role ro
 /* Its index in params and data, -1 where there is none; LM_HEAD of a tied model is EMBED_TOKENS' index. */
 ptrdiff_t model_weights_find(const struct model_weights *w, enum model_role role, uint32_t layer);
 
-/* generation_config.json: what a request that does not say gets. */
+/* generation_config.json, or general.sampling.* of a GGUF file: what a request that does not say gets. */
 struct model_generation {
     bool do_sample;
     double temperature, top_p, repetition_penalty; /* 1 where absent */
+    double min_p;                                   /* 0 where absent */
     int64_t top_k;                                  /* 0 where absent */
     int64_t max_length;                             /* 0 where absent */
 };
@@ -101,8 +102,10 @@ struct model_dir {
 };
 /* MODEL_DIR_NO_WEIGHTS: configuration and tokenizer only. MODEL_DIR_NO_CONFIG: a tokenizer that came without a model is one too; config stays zeros then. */
 enum { MODEL_DIR_NO_WEIGHTS = 1, MODEL_DIR_NO_CONFIG = 2 };
-/* dir: a directory, or a file that begins as GGUF does. */
+/* dir: a directory, or a file that begins as GGUF does. Beside a directory's model.gguf only generation_config.json is read: it goes before what the file says. */
 int model_dir_load(struct model_dir *m, const char *dir, enum model_weights_mode mode, unsigned flags, struct error *err);
+/* A generation_config.json alone: E_INVALID, E_RANGE. */
+int model_generation_check(struct span text, struct error *err);
 /* Its config.json alone. */
 int model_dir_config(const char *dir, struct model_config *config, struct error *err);
 void model_dir_fini(struct model_dir *m); /* safe on a zeroed struct and twice */

@@ -129,7 +129,7 @@ static int take_top_p(struct generate_request *r, const char *name, const struct
 static int take_top_k(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
     int64_t k;
     int code = take_integer(name, v, -1, INT32_MAX, &k, err);
-    if (code == 0) r->message.top_k = k > 0 ? (uint32_t)k : 0; /* vLLM writes "all" as -1, others as 0 */
+    if (code == 0) r->message.top_k = k > 0 ? (uint32_t)k : UINT32_MAX; /* vLLM writes "all" as -1, others as 0 */
     return code;
 }
 

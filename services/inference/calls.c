@@ -570,6 +570,7 @@ void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const
         c->short_ids = parsing.style == CHAT_STYLE_MISTRAL;
         if (chat_parser_new(&parsing, &sink, &c->parser) != 0) result = error_set(&err, E_NOMEM, "no memory for a call");
     }
+    if (message) request_take_defaults(message, engine_generation(model_engine(model)), &r.sampling);
     r.deadline_ms = context->deadline_ms > 0 ? clock_mono_ms() + context->deadline_ms : 0;
     r.scope = context->tenant; /* whose prefixes it may share */
     r.adapter = model->adapter; /* stays until the call is over: it counts among the model's */

@@ -269,6 +269,14 @@ static int constraint_of(const Genloop__V1__GenerateRequest *m, struct arena *ar
     }
 }
 
+void request_take_defaults(const Genloop__V1__GenerateRequest *m, const struct model_generation *g, struct sampler_params *s) {
+    if (!m->temperature_set_case) s->temperature = g->temperature;
+    if (!m->top_p_set_case) s->top_p = g->top_p;
+    if (!m->min_p_set_case) s->min_p = g->min_p;
+    if (!m->repetition_penalty_set_case) s->repetition_penalty = g->repetition_penalty;
+    if (m->top_k == 0 && g->top_k <= UINT32_MAX) s->top_k = (uint32_t)g->top_k;
+}
+
 int request_from_message(const Genloop__V1__GenerateRequest *m, struct arena *arena, struct engine_request *out, struct error *err) {
     struct engine_request r;
     int result = check_given_once(m, err);
@@ -316,7 +324,7 @@ int request_from_message(const Genloop__V1__GenerateRequest *m, struct arena *ar
         r.dry_breakers = breakers;
         r.dry_breaker_count = m->dry_sequence_breakers->n_texts;
     }
-    s->top_k = m->top_k;
+    s->top_k = m->top_k == UINT32_MAX ? 0 : m->top_k;
     s->seed = m->seed_set_case ? m->seed : 0;
     r.seed_set = m->seed_set_case != 0;
     for (size_t i = 0; i < m->n_logit_bias; i++) bias[i] = (struct sampler_bias){m->logit_bias[i]->key, m->logit_bias[i]->value};

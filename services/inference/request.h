@@ -8,6 +8,8 @@
 
 /* *r borrows from `message` and the arena. E_INVALID and E_UNSUPPORTED name the parameter as the API calls it; E_NOMEM. */
 int request_from_message(const Genloop__V1__GenerateRequest *message, struct arena *arena, struct engine_request *r, struct error *err);
+/* What the message leaves to the model: its generation_config.json. */
+void request_take_defaults(const Genloop__V1__GenerateRequest *message, const struct model_generation *g, struct sampler_params *s);
 /* The same of a TokenizeRequest: tokens_only. */
 int request_of_tokens(const Genloop__V1__TokenizeRequest *message, struct arena *arena, struct engine_request *r, struct error *err);
 

@@ -64,6 +64,24 @@ class Import:
         equal(mine["choices"][0]["text"], wanted["text"], "what the same files answer without a platform")
         return repr(mine["choices"][0]["text"])
 
+    def sampled_as_it_says(self):
+        """What a request leaves open is the model's: here one token to draw from, which is the most likely one, until a request says otherwise."""
+        path = os.path.join(self.folder, "generation_config.json")
+        with open(path, "w") as f:
+            f.write('{"do_sample": true, "top_k": 0.5, "temperature": -1}')
+        said = self.p.run("import", self.dir, "--name", "narrow", "--generation-config", path, check=False)
+        expect(said.returncode == 1 and path in said.stderr and "out of range" in said.stderr, f"{said.returncode}: {said.stderr}")
+        with open(path, "w") as f:
+            f.write('{"do_sample": true, "top_k": 1}')
+        equal(self.p.json("import", self.dir, "--name", "narrow", "--generation-config", path)["version"], "narrow@1", "the version")
+        self.p.release("narrow@1")
+        body = {"model": "narrow", "prompt": "The quiet river", "max_tokens": 24}
+        text = lambda **more: self.c.post("/v1/completions", {**body, **more})["choices"][0]["text"]  # noqa: E731
+        likely = text(temperature=0)
+        equal([text() for _ in range(3)], [likely] * 3, "drawn as the model says")
+        expect(text(top_k=-1, seed=1) != likely, "and among all, where the request says so")
+        return repr(likely)
+
     def quantized(self):
         """With its weights in blocks of 8 bits: what that costs is told and stands in the card; a replica and genloop run read the same."""
         said = self.p.run("import", self.dir, "--name", "packed", "--quantize", "q8_0")
@@ -205,6 +223,7 @@ def main():
             suite.run("what_is_broken_stays_here", t.refused, needs=[made])
             suite.run("files_that_nobody_sent", t.unknown_file)
             suite.run("a_directory_becomes_a_version_that_answers", t.imported, needs=[made])
+            suite.run("sampled_as_the_model_says", t.sampled_as_it_says, needs=[made])
             suite.run("quantized_on_the_way_in", t.quantized, needs=[made])
             suite.run("exported_and_back", t.exported, needs=[made])
             suite.run("a_published_gguf_file_chats", t.gguf, needs=[made])

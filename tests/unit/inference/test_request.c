@@ -235,8 +235,33 @@ static void test_no_memory(void **state) {
     arena_fini(&a);
 }
 
+/* What is not said is the model's; what is said stays, zeros too. */
+static void test_of_the_model(void **state) {
+    (void)state;
+    const struct model_generation g = {true, 0.6, 0.9, 1.1, 0.05, 20, 0};
+    struct arena a;
+    arena_init(&a, 1 << 20);
+    Genloop__V1__GenerateRequest m;
+    struct engine_request r;
+    message_init(&m);
+    assert_int_equal(request_from_message(&m, &a, &r, NULL), 0);
+    request_take_defaults(&m, &g, &r.sampling);
+    assert_true(r.sampling.temperature == 0.6 && r.sampling.top_p == 0.9 && r.sampling.min_p == 0.05 && r.sampling.top_k == 20 && r.sampling.repetition_penalty == 1.1);
+    m.temperature_set_case = CASE(TEMPERATURE_SET_TEMPERATURE);
+    m.top_p_set_case = CASE(TOP_P_SET_TOP_P);
+    m.top_p = 1;
+    m.min_p_set_case = CASE(MIN_P_SET_MIN_P);
+    m.repetition_penalty_set_case = CASE(REPETITION_PENALTY_SET_REPETITION_PENALTY);
+    m.repetition_penalty = 1;
+    m.top_k = UINT32_MAX;
+    assert_int_equal(request_from_message(&m, &a, &r, NULL), 0);
+    request_take_defaults(&m, &g, &r.sampling);
+    assert_true(r.sampling.temperature == 0 && r.sampling.top_p == 1 && r.sampling.min_p == 0 && r.sampling.top_k == 0 && r.sampling.repetition_penalty == 1);
+    arena_fini(&a);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_defaults), cmocka_unit_test(test_fields), cmocka_unit_test(test_tools), cmocka_unit_test(test_echo), cmocka_unit_test(test_refused),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_defaults), cmocka_unit_test(test_of_the_model), cmocka_unit_test(test_fields), cmocka_unit_test(test_tools), cmocka_unit_test(test_echo), cmocka_unit_test(test_refused),
                                        cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests_name("inference request", tests, NULL, NULL);
 }

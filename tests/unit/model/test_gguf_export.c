@@ -66,8 +66,12 @@ static void test_families(void **state) {
         struct error err = {0};
         tiny_make(&t, archs[i], 11 + i);
         CHECK(model_dir_load(&m, t.path, MODEL_WEIGHTS_MAP, 0, &err) == 0, "%s: %s", archs[i], err.message);
+        if (i % 2) m.generation = (struct model_generation){true, 0.7, 0.95, 1.05, i % 4 == 1 ? 0.05 : 0, 20 * (int64_t)(i % 3), 0};
         CHECK(model_write_gguf(&m, "tiny@1", path, &err) == 0, "%s: %s", archs[i], err.message);
         CHECK(model_dir_load(&again, path, MODEL_WEIGHTS_MAP, 0, &err) == 0, "%s: %s", archs[i], err.message);
+        const struct model_generation *x = &m.generation, *y = &again.generation;
+        CHECK(x->do_sample == y->do_sample && x->temperature == y->temperature && x->top_p == y->top_p && x->min_p == y->min_p && x->top_k == y->top_k && x->repetition_penalty == y->repetition_penalty,
+              "%s: another sampling", archs[i]);
         check_weights(archs[i], &m.weights, &again.weights);
         check_tokenizer(archs[i], m.tokenizer, again.tokenizer);
         assert_true((m.chat_template == NULL) == (again.chat_template == NULL) && (!m.chat_template || strcmp(m.chat_template, again.chat_template) == 0));

@@ -71,8 +71,7 @@ static void test_round_trip(void **state) {
         small(&c, cases[i].family, cases[i].tied);
         assert_int_equal(model_weights_new(&w, &c, &err), 0);
         fill(&w);
-        struct model_dir_parts parts = {.weights = &w, .dtype = cases[i].dtype, .tokenizer = t, .chat_template = CHAT_TEMPLATE_CHATML, .readme = SPAN("# A model\n"),
-                                        .generation = &(struct model_generation){.do_sample = true, .temperature = 0.7, .top_p = 0.9, .top_k = 40, .repetition_penalty = 1}};
+        struct model_dir_parts parts = {.weights = &w, .dtype = cases[i].dtype, .tokenizer = t, .chat_template = CHAT_TEMPLATE_CHATML, .readme = SPAN("# A model\n"), .generation = &(struct model_generation){.do_sample = true, .temperature = 0.7, .top_p = 0.9, .top_k = 40, .repetition_penalty = 1}};
         char name[16];
         snprintf(name, sizeof name, "m%zu", i);
         if (model_dir_write(in_folder(name), &parts, &err)) fail_msg("%s", err.message);
@@ -151,7 +150,15 @@ static void test_layout(void **state) {
 }
 
 /* Writes DIR with the tensors of a small llama, changed by what. */
-enum change { SOUND, LACKS, SHAPE, TYPE, SURPLUS, SHARDS, BODY_ONLY, TWICE, BUFFER };
+enum change { SOUND,
+              LACKS,
+              SHAPE,
+              TYPE,
+              SURPLUS,
+              SHARDS,
+              BODY_ONLY,
+              TWICE,
+              BUFFER };
 static void write_changed(const char *dir, enum change change) {
     struct model_config c;
     struct model_tensor *t = NULL;
@@ -168,7 +175,9 @@ static void write_changed(const char *dir, enum change change) {
     unsigned files = change == SHARDS || change == TWICE ? 2 : 1;
     for (unsigned k = 0; k < files; k++) {
         struct safetensors_writer *w = NULL;
-        snprintf(file, sizeof file, files == 1 ? "%s/model.safetensors" : k ? "%s/model-00002-of-00002.safetensors" : "%s/model-00001-of-00002.safetensors", dir);
+        snprintf(file, sizeof file, files == 1 ? "%s/model.safetensors" : k ? "%s/model-00002-of-00002.safetensors"
+                                                                            : "%s/model-00001-of-00002.safetensors",
+                 dir);
         assert_int_equal(safetensors_writer_new(&w, file, NULL), 0);
         size_t bytes = 0;
         for (size_t i = 0; i < count; i++) {
@@ -182,7 +191,8 @@ static void write_changed(const char *dir, enum change change) {
         }
         if (change == SURPLUS || change == BUFFER) {
             assert_int_equal(safetensors_writer_add(w, change == BUFFER ? SPAN("model.layers.0.self_attn.rotary_emb.inv_freq") : SPAN("model.layers.7.mlp.up_proj.weight"), DTYPE_F32,
-                                                    (const uint64_t[]){1}, 1, NULL), 0);
+                                                    (const uint64_t[]){1}, 1, NULL),
+                             0);
             bytes += 4;
         }
         void *zeros = mem_zalloc(bytes);
@@ -262,8 +272,7 @@ static void test_generation(void **state) {
     static const struct {
         const char *text;
         int code;
-    } cases[] = {{"{\"eos_token_id\":[1,7,9]}", 0}, {"{\"temperature\":-1}", E_RANGE}, {"{\"top_p\":2}", E_RANGE}, {"{\"top_k\":-5}", E_RANGE},
-                 {"{\"eos_token_id\":-1}", E_RANGE}, {"{\"eos_token_id\":[1,2,3,4,5,6,7,8,9]}", E_RANGE}, {"{", E_INVALID}};
+    } cases[] = {{"{\"eos_token_id\":[1,7,9]}", 0}, {"{\"temperature\":-1}", E_RANGE}, {"{\"top_p\":2}", E_RANGE}, {"{\"top_k\":-5}", E_RANGE}, {"{\"min_p\":1.5}", E_RANGE}, {"[]", E_INVALID}, {"{\"eos_token_id\":-1}", E_RANGE}, {"{\"eos_token_id\":[1,2,3,4,5,6,7,8,9]}", E_RANGE}, {"{", E_INVALID}};
     char file[200];
     write_changed(in_folder("generation"), SOUND);
     snprintf(file, sizeof file, "%s/generation_config.json", path);

@@ -16,8 +16,7 @@
 #include "model/quantize.h"
 #include "remote.h"
 
-enum { FILES_MAX = 1100,
-       PIECE = 1 << 20 };
+enum { FILES_MAX = 1100, PIECE = 1 << 20 };
 
 struct import_file {
     char name[256], path[HUB_PATH_MAX + 256], sha256[SHA256_HEX_MAX];
@@ -135,8 +134,7 @@ static bool belongs_to_adapter(const char *name) {
 
 /* Its base is a version here: the one that is asked for, or the one that it names as the hub or a folder calls it. */
 static int find_base(struct import *m, const char *asked, const char *named) {
-    const char *slash = strrchr(named, '/'), *base = asked ? asked : slash ? slash + 1
-                                                                           : named;
+    const char *slash = strrchr(named, '/'), *base = asked ? asked : slash ? slash + 1 : named;
     struct error *err = &m->x.err;
     if (!base[0]) return error_set(err, E_INVALID, "%s does not say which model it was made for: name it by --base MODEL", m->dir);
     remote_path(&m->x, "/v1/admin/models/");
@@ -342,16 +340,17 @@ static const struct cli_option OPTIONS[] = {
     {0},
 };
 const struct verb VERBS_IMPORT[] = {
-    {.name = "import", .operands = "DIR|FILE|hf:ORG/NAME[@REVISION][:FILE]", .operands_min = 1, .operands_max = 1, .summary = "A model from elsewhere becomes a candidate", .options = OPTIONS, .json = true, .run = run_import, .help = "DIR is a model directory as Hugging Face has them (config.json, model.safetensors or its shards, tokenizer.json), FILE one in GGUF. hf: fetches from the hub by $HF_ENDPOINT and $HF_TOKEN, goes on where\n"
-                                                                                                                                                                                                                                         "a download was cut off, and keeps the files in $GENLOOP_HUB_CACHE (default ~/.cache/genloop/hub). The files go to the platform, which loads the model whole and takes a step with it before it is a version.\n"
-                                                                                                                                                                                                                                         "Encoders (embedders, cross-encoders, classifiers) come in the same way as models that generate. The gates then measure it, as a first version or against the name's version in production: on held-out texts\n"
-                                                                                                                                                                                                                                         "of the newest data set, or, on a platform without one and for encoders, on the prose that the platform ships, which the evidence says. A person approves.\n"
-                                                                                                                                                                                                                                         "DIR may be a LoRA adapter in PEFT's layout (adapter_config.json, adapter_model.safetensors): a version of its own, computed over the weights of its base, which replicas load once for all of its adapters.\n\n"
-                                                                                                                                                                                                                                         "examples:\n"
-                                                                                                                                                                                                                                         "  genloop import SmolLM2-135M-Instruct.Q4_1.gguf --name smol\n"
-                                                                                                                                                                                                                                         "  genloop import hf:HuggingFaceTB/SmolLM2-135M-Instruct --name smol\n"
-                                                                                                                                                                                                                                         "  genloop import chat.Q8_0.gguf --name chat --generation-config generation_config.json\n"
-                                                                                                                                                                                                                                         "  genloop import SmolLM2-135M-Instruct/ --name smol --quantize q8_0\n"
-                                                                                                                                                                                                                                         "  genloop import my-lora/ --name smol-support --base smol"},
+    {.name = "import", .operands = "DIR|FILE|hf:ORG/NAME[@REVISION][:FILE]", .operands_min = 1, .operands_max = 1, .summary = "A model from elsewhere becomes a candidate", .options = OPTIONS, .json = true, .run = run_import,
+     .help = "DIR is a model directory as Hugging Face has them (config.json, model.safetensors or its shards, tokenizer.json), FILE one in GGUF. hf: fetches from the hub by $HF_ENDPOINT and $HF_TOKEN, goes on where\n"
+             "a download was cut off, and keeps the files in $GENLOOP_HUB_CACHE (default ~/.cache/genloop/hub). The files go to the platform, which loads the model whole and takes a step with it before it is a version.\n"
+             "Encoders (embedders, cross-encoders, classifiers) come in the same way as models that generate. The gates then measure it, as a first version or against the name's version in production: on held-out texts\n"
+             "of the newest data set, or, on a platform without one and for encoders, on the prose that the platform ships, which the evidence says. A person approves.\n"
+             "DIR may be a LoRA adapter in PEFT's layout (adapter_config.json, adapter_model.safetensors): a version of its own, computed over the weights of its base, which replicas load once for all of its adapters.\n\n"
+             "examples:\n"
+             "  genloop import SmolLM2-135M-Instruct.Q4_1.gguf --name smol\n"
+             "  genloop import hf:HuggingFaceTB/SmolLM2-135M-Instruct --name smol\n"
+             "  genloop import chat.Q8_0.gguf --name chat --generation-config generation_config.json\n"
+             "  genloop import SmolLM2-135M-Instruct/ --name smol --quantize q8_0\n"
+             "  genloop import my-lora/ --name smol-support --base smol"},
     {0},
 };

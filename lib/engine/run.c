@@ -4,8 +4,7 @@
 #include "base/buf.h"
 #include "base/json.h"
 
-enum { OUT_MAX = 256 << 20,
-       MAX_TOKENS_DEFAULT = 256 };
+enum { OUT_MAX = 256 << 20, MAX_TOKENS_DEFAULT = 256 };
 
 void engine_run_options_init(struct engine_run_options *o) {
     *o = (struct engine_run_options){.max_tokens = MAX_TOKENS_DEFAULT, .temperature = -1};

@@ -8,19 +8,19 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "safetensors are littl
 
 struct gguf;
 struct model_weights_index {
-    ptrdiff_t once[MODEL_ROLES]; /* -1: none */
-    ptrdiff_t *layers;           /* [layers, MODEL_ROLES] */
-    struct safetensors **files;  /* MODEL_WEIGHTS_MAP: what the views borrow from */
+    ptrdiff_t once[MODEL_ROLES];  /* -1: none */
+    ptrdiff_t *layers;            /* [layers, MODEL_ROLES] */
+    struct safetensors **files;   /* MODEL_WEIGHTS_MAP: what the views borrow from */
     size_t file_count;
-    struct gguf *gguf; /* owned likewise; NULL of a directory */
-    float **converted; /* owned copies, one per tensor that is no view */
+    struct gguf *gguf;            /* owned likewise; NULL of a directory */
+    float **converted;            /* owned copies, one per tensor that is no view */
     size_t converted_count, converted_capacity;
 };
 /* Everything but the numbers; *tensors is owned. What is made goes by model_weights_fini even where it fails. */
 int model_weights_layout(struct model_weights *w, const struct model_config *config, struct model_tensor **tensors, size_t *count, struct error *err);
-int model_weights_flat(struct model_weights *w, struct error *err);                             /* room for all numbers, and views of it */
+int model_weights_flat(struct model_weights *w, struct error *err); /* room for all numbers, and views of it */
 int model_weights_copy(struct model_weights *w, size_t floats, float **out, struct error *err); /* room that goes with w */
-void model_weights_put_f32(struct model_weights *w, size_t i, const float *data);               /* params[i] is there */
+void model_weights_put_f32(struct model_weights *w, size_t i, const float *data); /* params[i] is there */
 
 /* gguf_model.c: how llama.cpp calls things. */
 struct gguf_arch {

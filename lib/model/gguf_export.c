@@ -11,8 +11,7 @@
 #include "model/gguf_write.h"
 #include "tokenizer/vocabulary_write.h"
 
-enum { KEY_MAX = 128,
-       PATH_SIZE = 4096 };
+enum { KEY_MAX = 128, PATH_SIZE = 4096 };
 
 /* ---- metadata ---- */
 
@@ -37,6 +36,7 @@ static void put_text(const struct target *t, const char *name, const char *v) {
     char full[KEY_MAX];
     gguf_put_string(t->w, key(t, name, full), span_str(v));
 }
+
 
 static void put_rope(const struct target *t) {
     const struct model_config *c = t->c;
@@ -146,7 +146,7 @@ struct out {
     char name[MODEL_TENSOR_NAME_MAX];
     size_t part[3]; /* indices of params */
     size_t parts;
-    uint32_t run; /* of part[0] and those that follow it: experts, or heads with norms of their own */
+    uint32_t run;   /* of part[0] and those that follow it: experts, or heads with norms of their own */
     enum tensor_type type;
     bool vector, permuted;
     float add;
@@ -177,12 +177,8 @@ static int plan(const struct target *t, const struct model_weights *w, size_t i,
     const char *name = at->name;
     if (fuses(t, p)) {
         bool mlp = p->role == MODEL_MLP_GATE_W || p->role == MODEL_MLP_UP_W, bias = p->role == MODEL_ATTN_Q_B || p->role == MODEL_ATTN_K_B || p->role == MODEL_ATTN_V_B;
-        const enum model_role first = mlp ? MODEL_MLP_GATE_W : bias ? MODEL_ATTN_Q_B
-                                                                    : MODEL_ATTN_Q_W;
-        const enum model_role rest[2] = {mlp ? MODEL_MLP_UP_W : bias ? MODEL_ATTN_K_B
-                                                                     : MODEL_ATTN_K_W,
-                                         mlp ? MODEL_ROLES : bias ? MODEL_ATTN_V_B
-                                                                  : MODEL_ATTN_V_W};
+        const enum model_role first = mlp ? MODEL_MLP_GATE_W : bias ? MODEL_ATTN_Q_B : MODEL_ATTN_Q_W;
+        const enum model_role rest[2] = {mlp ? MODEL_MLP_UP_W : bias ? MODEL_ATTN_K_B : MODEL_ATTN_K_W, mlp ? MODEL_ROLES : bias ? MODEL_ATTN_V_B : MODEL_ATTN_V_W};
         *is = p->role == first;
         for (int k = 0; k < 2 && rest[k] != MODEL_ROLES; k++) {
             ptrdiff_t other = model_weights_find(w, rest[k], p->layer);
@@ -286,38 +282,13 @@ static const struct field {
     const char *name; /* as config.json has it, about */
     size_t at, size;
 } fields[] = {
-#define FIELD(NAME, MEMBER) \
-    { NAME, offsetof(struct model_config, MEMBER), sizeof((struct model_config *)0)->MEMBER }
-    FIELD("num_hidden_layers", layers),
-    FIELD("hidden_size", width),
-    FIELD("num_attention_heads", heads),
-    FIELD("num_key_value_heads", kv_heads),
-    FIELD("head_dim", head_dim),
-    FIELD("max_position_embeddings", context),
-    FIELD("vocab_size", vocab),
-    FIELD("hidden_act", activation),
-    FIELD("rms_norm_eps", norm_eps),
-    FIELD("partial_rotary_factor", rotary_dim),
-    FIELD("tie_word_embeddings", tie_embeddings),
-    FIELD("attention_bias", attn_bias),
-    FIELD("mlp_bias", mlp_bias),
-    FIELD("attention scale", attn_scale),
-    FIELD("attn_logit_softcapping", attn_softcap),
-    FIELD("final_logit_softcapping", logits_softcap),
-    FIELD("embedding scale", embed_scale),
-    FIELD("residual scale", residual_scale),
-    FIELD("logits scale", logits_scale),
-    FIELD("word_embed_proj_dim", embed_width),
-    FIELD("sliding_window", window),
-    FIELD("place of the norms", norm_place),
-    FIELD("final norm", no_final_norm),
-    FIELD("norms of q and k", qk_norm),
-    FIELD("num_experts", experts),
-    FIELD("num_experts_per_tok", experts_used),
-    FIELD("moe_intermediate_size", expert_ffn),
-    FIELD("norm_topk_prob", experts_normed),
-    FIELD("layer_types", layer_flags),
-    FIELD("rope_local_base_freq", rope_theta_local),
+#define FIELD(NAME, MEMBER) {NAME, offsetof(struct model_config, MEMBER), sizeof((struct model_config *)0)->MEMBER}
+    FIELD("num_hidden_layers", layers), FIELD("hidden_size", width), FIELD("num_attention_heads", heads), FIELD("num_key_value_heads", kv_heads), FIELD("head_dim", head_dim),
+    FIELD("max_position_embeddings", context), FIELD("vocab_size", vocab), FIELD("hidden_act", activation), FIELD("rms_norm_eps", norm_eps), FIELD("partial_rotary_factor", rotary_dim),
+    FIELD("tie_word_embeddings", tie_embeddings), FIELD("attention_bias", attn_bias), FIELD("mlp_bias", mlp_bias), FIELD("attention scale", attn_scale), FIELD("attn_logit_softcapping", attn_softcap),
+    FIELD("final_logit_softcapping", logits_softcap), FIELD("embedding scale", embed_scale), FIELD("residual scale", residual_scale), FIELD("logits scale", logits_scale), FIELD("word_embed_proj_dim", embed_width),
+    FIELD("sliding_window", window), FIELD("place of the norms", norm_place), FIELD("final norm", no_final_norm), FIELD("norms of q and k", qk_norm), FIELD("num_experts", experts), FIELD("num_experts_per_tok", experts_used),
+    FIELD("moe_intermediate_size", expert_ffn), FIELD("norm_topk_prob", experts_normed), FIELD("layer_types", layer_flags), FIELD("rope_local_base_freq", rope_theta_local),
 #undef FIELD
 };
 
@@ -354,7 +325,8 @@ static int check(const struct model_dir *m, const char *path, struct error *err)
 
 /* llama.cpp's number of a file's main type. */
 static uint32_t file_type(const struct model_weights *w) {
-    static const uint32_t numbers[TENSOR_TYPES] = {[TENSOR_F32] = 0, [TENSOR_F16] = 1, [TENSOR_BF16] = 32, [TENSOR_Q8_0] = 7, [TENSOR_Q4_0] = 2, [TENSOR_Q4_1] = 3, [TENSOR_Q5_0] = 8, [TENSOR_Q5_1] = 9, [TENSOR_Q4_K] = 15, [TENSOR_Q5_K] = 17, [TENSOR_Q6_K] = 18};
+    static const uint32_t numbers[TENSOR_TYPES] = {[TENSOR_F32] = 0,  [TENSOR_F16] = 1,  [TENSOR_BF16] = 32, [TENSOR_Q8_0] = 7,  [TENSOR_Q4_0] = 2, [TENSOR_Q4_1] = 3,
+                                                   [TENSOR_Q5_0] = 8, [TENSOR_Q5_1] = 9, [TENSOR_Q4_K] = 15, [TENSOR_Q5_K] = 17, [TENSOR_Q6_K] = 18};
     const struct model_view *v = model_weights_view(w, MODEL_ATTN_Q_W, 0);
     return numbers[v ? v->type : TENSOR_F32];
 }

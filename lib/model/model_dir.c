@@ -39,7 +39,7 @@ static bool is_plain_name(struct span name) {
 static int open_index(const char *dir, const struct json *root, struct safetensors ***files, size_t *count, struct error *err) {
     const struct json *map = json_get(root, "weight_map"), *value;
     if (json_type(map) != JSON_TYPE_OBJECT) return error_set(err, E_INVALID, "%s/model.safetensors.index.json has no weight_map", dir);
-    char(*names)[NAME_MAX + 1] = mem_calloc(MODEL_SHARDS_MAX, sizeof names[0]);
+    char (*names)[NAME_MAX + 1] = mem_calloc(MODEL_SHARDS_MAX, sizeof names[0]);
     size_t n = 0;
     int r = names ? 0 : error_set(err, E_NOMEM, "%s: no memory", dir);
     void *it = NULL;
@@ -140,8 +140,7 @@ static int parse_generation(struct span text, struct model_generation *g, struct
     };
     r = model_generation_in_range(g) ? 0 : error_set(err, E_RANGE, "generation_config.json: temperature, top_p, min_p, top_k, repetition_penalty or max_length is out of range");
     const struct json *eos = json_get(root, "eos_token_id");
-    size_t n = json_is_null(eos) ? 0 : json_type(eos) == JSON_TYPE_ARRAY ? json_size(eos)
-                                                                         : 1;
+    size_t n = json_is_null(eos) ? 0 : json_type(eos) == JSON_TYPE_ARRAY ? json_size(eos) : 1;
     if (!r && n > MODEL_EOS_MAX) r = error_set(err, E_RANGE, "generation_config.json: more than %d ids in eos_token_id", MODEL_EOS_MAX);
     for (size_t i = 0; !r && i < n; i++) {
         int64_t id = json_int(json_type(eos) == JSON_TYPE_ARRAY ? json_at(eos, i) : eos, -1);
@@ -328,8 +327,7 @@ static int write_files(const char *dir, const struct model_dir_parts *p, struct 
     char path[PATH_MAX];
     struct buf text;
     buf_init(&text, TEXT_MAX);
-    const char *dtype = p->dtype == DTYPE_BF16 ? "bfloat16" : p->dtype == DTYPE_F16 ? "float16"
-                                                                                    : "float32";
+    const char *dtype = p->dtype == DTYPE_BF16 ? "bfloat16" : p->dtype == DTYPE_F16 ? "float16" : "float32";
     int r = model_config_write_dtype(c, dtype, &text);
     if (!r) r = write_text(dir, "config.json", buf_span(&text), err);
     else error_set(err, r, "%s: no memory", dir);

@@ -37,8 +37,8 @@ enum model_weights_mode {
 /* A parameter as it is stored. */
 struct model_view {
     enum tensor_type type;
-    const uint8_t *data; /* borrowed from the mapping or from a copy of it; of any alignment */
-    size_t row_size;     /* bytes from a row to the next */
+    const uint8_t *data;  /* borrowed from the mapping or from a copy of it; of any alignment */
+    size_t row_size;      /* bytes from a row to the next */
     uint32_t rows, cols;
     bool mapped;          /* lies in a mapped file */
     uint32_t interleaved; /* 0, or the size of a head whose rows lie as (0, D/2), (1, D/2 + 1), …: llama's q and k in GGUF, for a rotation of neighbours */
@@ -58,9 +58,9 @@ struct model_weights {
     struct model_view *views;   /* owned; views[i] is params[i] */
     const float **data;         /* owned; data[i] is params[i]'s [rows, cols], NULL where it is not stored as f32 in that order */
     size_t param_count;
-    float *flat;                       /* MODEL_WEIGHTS_FLAT: all parameters at their offsets; else NULL */
-    size_t flat_len;                   /* floats */
-    size_t converted_bytes;            /* MODEL_WEIGHTS_MAP: memory beside the mapping */
+    float *flat;                /* MODEL_WEIGHTS_FLAT: all parameters at their offsets; else NULL */
+    size_t flat_len;            /* floats */
+    size_t converted_bytes;     /* MODEL_WEIGHTS_MAP: memory beside the mapping */
     struct model_weights_index *index; /* (role, layer) → i, and what the views borrow from */
 };
 
@@ -87,22 +87,21 @@ ptrdiff_t model_weights_find(const struct model_weights *w, enum model_role role
 struct model_generation {
     bool do_sample;
     double temperature, top_p, repetition_penalty; /* 1 where absent */
-    double min_p;                                  /* 0 where absent */
-    int64_t top_k;                                 /* 0 where absent */
-    int64_t max_length;                            /* 0 where absent */
+    double min_p;                                   /* 0 where absent */
+    int64_t top_k;                                  /* 0 where absent */
+    int64_t max_length;                             /* 0 where absent */
 };
 
 /* A loaded directory or GGUF file. */
 struct model_dir {
-    struct model_config config; /* eos_ids: of generation_config.json where that has some */
+    struct model_config config;   /* eos_ids: of generation_config.json where that has some */
     struct model_weights weights;
-    struct tokenizer *tokenizer; /* NULL where the directory has none */
-    char *chat_template;         /* owned text, NULL where there is none (tokenizer_config.json or chat_template.jinja) */
+    struct tokenizer *tokenizer;  /* NULL where the directory has none */
+    char *chat_template;          /* owned text, NULL where there is none (tokenizer_config.json or chat_template.jinja) */
     struct model_generation generation;
 };
 /* MODEL_DIR_NO_WEIGHTS: configuration and tokenizer only. MODEL_DIR_NO_CONFIG: a tokenizer that came without a model is one too; config stays zeros then. */
-enum { MODEL_DIR_NO_WEIGHTS = 1,
-       MODEL_DIR_NO_CONFIG = 2 };
+enum { MODEL_DIR_NO_WEIGHTS = 1, MODEL_DIR_NO_CONFIG = 2 };
 /* dir: a directory, or a file that begins as GGUF does. Beside a directory's model.gguf only generation_config.json is read: it goes before what the file says. */
 int model_dir_load(struct model_dir *m, const char *dir, enum model_weights_mode mode, unsigned flags, struct error *err);
 /* A generation_config.json alone: E_INVALID, E_RANGE. */
@@ -113,13 +112,13 @@ void model_dir_fini(struct model_dir *m); /* safe on a zeroed struct and twice *
 
 /* What is written. Borrowed for the call. */
 struct model_dir_parts {
-    const struct model_weights *weights;       /* its config is config.json */
-    enum safetensors_dtype dtype;              /* DTYPE_F32, DTYPE_BF16 or DTYPE_F16 of the file */
-    const struct tokenizer *tokenizer;         /* NULL: none */
-    const char *chat_template;                 /* NULL: none */
-    const struct model_generation *generation; /* NULL: greedy defaults */
-    struct span readme;                        /* the model card; empty: none */
-    struct span license;                       /* empty: none */
+    const struct model_weights *weights;        /* its config is config.json */
+    enum safetensors_dtype dtype;               /* DTYPE_F32, DTYPE_BF16 or DTYPE_F16 of the file */
+    const struct tokenizer *tokenizer;          /* NULL: none */
+    const char *chat_template;                  /* NULL: none */
+    const struct model_generation *generation;  /* NULL: greedy defaults */
+    struct span readme;                         /* the model card; empty: none */
+    struct span license;                        /* empty: none */
 };
 /* Writes DIR whole or not at all; E_EXISTS where there is something at DIR already. The same parts give the same bytes. */
 int model_dir_write(const char *dir, const struct model_dir_parts *parts, struct error *err);

@@ -110,11 +110,11 @@ static int take_max_tokens(struct generate_request *r, const char *name, const s
     return 0;
 }
 
-#define TAKE_REAL(FIELD, CASE, LOW, HIGH)                                                                            \
-    static int take_##FIELD(struct generate_request *r, const char *name, const struct json *v, struct error *err) { \
-        int code = take_real(name, v, LOW, HIGH, &r->message.FIELD, err);                                            \
-        if (code == 0) r->message.FIELD##_set_case = GENLOOP__V1__GENERATE_REQUEST__##CASE;                          \
-        return code;                                                                                                 \
+#define TAKE_REAL(FIELD, CASE, LOW, HIGH)                                                                                                       \
+    static int take_##FIELD(struct generate_request *r, const char *name, const struct json *v, struct error *err) {                             \
+        int code = take_real(name, v, LOW, HIGH, &r->message.FIELD, err);                                                                        \
+        if (code == 0) r->message.FIELD##_set_case = GENLOOP__V1__GENERATE_REQUEST__##CASE;                                                      \
+        return code;                                                                                                                             \
     }
 GENERATE_RANGES(TAKE_REAL)
 

@@ -16,13 +16,13 @@
 #include "wire/unpack.h"
 
 enum {
-    TEXT_MAX = 8 << 20,        /* of one item: half of what the bus carries */
-    GATHERED_MAX = 65536,      /* tokens of one item */
-    PIECE_MAX = 1024,          /* tokens that are waited for; times the most credit (1 << 20) it fits 32 bits */
-    ARENA_MAX = 64 << 20,      /* 65,536 tokens with 20 alternatives each do not fit: E_TOO_LARGE */
-    TOKENIZED_MAX = 1 << 21,   /* tokens of a text; six megabytes of varints, where the bus carries sixteen */
+    TEXT_MAX = 8 << 20,       /* of one item: half of what the bus carries */
+    GATHERED_MAX = 65536,     /* tokens of one item */
+    PIECE_MAX = 1024,         /* tokens that are waited for; times the most credit (1 << 20) it fits 32 bits */
+    ARENA_MAX = 64 << 20,     /* 65,536 tokens with 20 alternatives each do not fit: E_TOO_LARGE */
+    TOKENIZED_MAX = 1 << 21,  /* tokens of a text; six megabytes of varints, where the bus carries sixteen */
     DETOKENIZED_MAX = 1 << 17, /* tokens that become text on the loop: a millisecond or two */
-    PROMPT_HELD_MAX = 1024,    /* log-probabilities of a prompt that wait for its end, to be told with its text; of a longer one they go out in pieces */
+    PROMPT_HELD_MAX = 1024,   /* log-probabilities of a prompt that wait for its end, to be told with its text; of a longer one they go out in pieces */
 };
 
 /* Log-probabilities of some tokens in a row. */
@@ -45,10 +45,10 @@ struct call {
     struct bus_reply *reply; /* NULL: ended */
     uint64_t id;             /* at the engine */
     bool stream;
-    bool tokenize, strings; /* Generation/Tokenize: only the prompt's tokens are wanted; strings: and their bytes */
+    bool tokenize, strings;  /* Generation/Tokenize: only the prompt's tokens are wanted; strings: and their bytes */
     char *request_id;
-    uint32_t granted, produced;    /* tokens */
-    uint32_t piece;                /* tokens of an item, at least; it may have more */
+    uint32_t granted, produced; /* tokens */
+    uint32_t piece;             /* tokens of an item, at least; it may have more */
     bool one_tool_call, short_ids; /* short_ids: of nine letters and digits, as Mistral's templates want them */
     int64_t began_us, first_us, last_us;
     uint32_t tokens_told;
@@ -419,8 +419,7 @@ static void flush(struct call *c) {
     else if (c->reply && over && c->finish != ENGINE_STOP && c->finish != ENGINE_LENGTH) end_reply(c, c->error.code, &c->error, SPAN(""));
     else if (c->reply && (over || (c->stream && something))) {
         waiting = !over && bus_reply_credit_left(c->reply) <= 0;
-        int r = waiting ? 0 : c->tokenize ? pack_tokens(c, &packed)
-                                          : pack_reply(c, &packed);
+        int r = waiting ? 0 : c->tokenize ? pack_tokens(c, &packed) : pack_reply(c, &packed);
         if (r != 0) give_up(c, r);
         else if (over) end_reply(c, 0, NULL, packed); /* the last item needs no credit */
         else if (!waiting) {
@@ -478,8 +477,7 @@ static void detokenize(struct inference *inf, struct bus_reply *reply, struct sp
     bool waits = r == E_AGAIN;
     if (waits) r = waiting_add(inf, model, reply, method, context, request, call_arg, &err);
     if (waits && r == 0) goto out;
-    const struct tokenizer *t = r != 0 ? NULL : model_engine(model) ? engine_tokenizer(model_engine(model))
-                                                                    : encoder_tokenizer(embedder_encoder(model->embedder));
+    const struct tokenizer *t = r != 0 ? NULL : model_engine(model) ? engine_tokenizer(model_engine(model)) : encoder_tokenizer(embedder_encoder(model->embedder));
     if (r == 0 && !t) r = error_set_param(&err, E_UNSUPPORTED, "model", "%s has no tokenizer", model->name);
     for (size_t i = 0; r == 0 && i < m->n_tokens; i++)
         if (m->tokens[i] >= tokenizer_vocab_size(t)) r = error_set_param(&err, E_INVALID, "tokens", "token %u is beyond the vocabulary of %u", m->tokens[i], tokenizer_vocab_size(t));
@@ -574,7 +572,7 @@ void calls_on_call(void *arg, struct bus_reply *reply, struct span method, const
     }
     if (message) request_take_defaults(message, engine_generation(model_engine(model)), &r.sampling);
     r.deadline_ms = context->deadline_ms > 0 ? clock_mono_ms() + context->deadline_ms : 0;
-    r.scope = context->tenant;  /* whose prefixes it may share */
+    r.scope = context->tenant; /* whose prefixes it may share */
     r.adapter = model->adapter; /* stays until the call is over: it counts among the model's */
     if (stream) r.credit = c->granted = (uint32_t)bus_reply_credit_left(reply) * c->piece;
     if (result == 0) result = engine_submit(model_engine(model), &r, c, on_event, &c->id, &err);

@@ -2,9 +2,7 @@
 
 #include "base/json.h"
 
-enum { CHAT_JSON_MAX = 48 << 20,
-       TOOLS_MAX = 128,
-       CALLS_REQUIRED_MAX = 8 }; /* OpenAI takes so many tools */
+enum { CHAT_JSON_MAX = 48 << 20, TOOLS_MAX = 128, CALLS_REQUIRED_MAX = 8 }; /* OpenAI takes so many tools */
 
 static int check_given_once(const Genloop__V1__GenerateRequest *m, struct error *err) {
     int given = (m->n_messages > 0) + (m->prompt[0] != 0) + (m->n_prompt_tokens > 0);

@@ -19,7 +19,7 @@ static void test_defaults(void **state) {
     Genloop__V1__GenerateRequest m;
     struct engine_request r;
     message_init(&m);
-    m.prompt = (char *)(uintptr_t) "hello";
+    m.prompt = (char *)(uintptr_t)"hello";
     assert_int_equal(request_from_message(&m, &a, &r, NULL), 0);
     assert_true(span_eq_str(r.prompt, "hello"));
     assert_null(r.tokens);
@@ -38,15 +38,15 @@ static void test_fields(void **state) {
     Genloop__V1__GenerateRequest m;
     Genloop__V1__ChatMessage one, two, *messages[] = {&one, &two};
     Genloop__V1__GenerateRequest__LogitBiasEntry bias = GENLOOP__V1__GENERATE_REQUEST__LOGIT_BIAS_ENTRY__INIT, *biases[] = {&bias};
-    char *stops[] = {(char *)(uintptr_t) "END", (char *)(uintptr_t) "", (char *)(uintptr_t) "\n\n"};
+    char *stops[] = {(char *)(uintptr_t)"END", (char *)(uintptr_t)"", (char *)(uintptr_t)"\n\n"};
     uint32_t stop_tokens[] = {7};
     struct engine_request r;
     message_init(&m);
     genloop__v1__chat_message__init(&one);
     genloop__v1__chat_message__init(&two);
-    one.role = (char *)(uintptr_t) "system";
-    two.role = (char *)(uintptr_t) "user";
-    two.content = (char *)(uintptr_t) "why?";
+    one.role = (char *)(uintptr_t)"system";
+    two.role = (char *)(uintptr_t)"user";
+    two.content = (char *)(uintptr_t)"why?";
     bias.key = 3;
     bias.value = -5;
     m.messages = messages;
@@ -113,24 +113,24 @@ static void test_tools(void **state) {
     genloop__v1__chat_message__init(&answered);
     genloop__v1__tool_call__init(&call);
     genloop__v1__tool__init(&tool);
-    asked.role = (char *)(uintptr_t) "user";
-    asked.content = (char *)(uintptr_t) "1+2?";
-    called.role = (char *)(uintptr_t) "assistant";
+    asked.role = (char *)(uintptr_t)"user";
+    asked.content = (char *)(uintptr_t)"1+2?";
+    called.role = (char *)(uintptr_t)"assistant";
     called.tool_calls = calls;
     called.n_tool_calls = 1;
-    call.id = (char *)(uintptr_t) "c1";
-    call.name = (char *)(uintptr_t) "add";
-    call.arguments = (char *)(uintptr_t) "{}";
-    answered.role = (char *)(uintptr_t) "tool";
-    answered.tool_call_id = (char *)(uintptr_t) "c1";
-    answered.content = (char *)(uintptr_t) "3";
+    call.id = (char *)(uintptr_t)"c1";
+    call.name = (char *)(uintptr_t)"add";
+    call.arguments = (char *)(uintptr_t)"{}";
+    answered.role = (char *)(uintptr_t)"tool";
+    answered.tool_call_id = (char *)(uintptr_t)"c1";
+    answered.content = (char *)(uintptr_t)"3";
     m.messages = messages;
     m.n_messages = 3;
-    tool.name = (char *)(uintptr_t) "add";
-    tool.parameters = (char *)(uintptr_t) "{\"type\":\"object\"}";
+    tool.name = (char *)(uintptr_t)"add";
+    tool.parameters = (char *)(uintptr_t)"{\"type\":\"object\"}";
     m.tools = tools;
     m.n_tools = 1;
-    m.template_arguments = (char *)(uintptr_t) "{\"enable_thinking\":false}";
+    m.template_arguments = (char *)(uintptr_t)"{\"enable_thinking\":false}";
     assert_int_equal(request_from_message(&m, &a, &r, &err), 0);
     assert_int_equal(r.message_count, 0);
     assert_true(r.keep_special);
@@ -144,14 +144,14 @@ static void test_tools(void **state) {
     assert_int_equal(o.style, CHAT_STYLE_MISTRAL);
     assert_true(o.tool_count == 1 && span_eq_str(o.tools[0], "add"));
     assert_int_equal(r.constraint, GRAMMAR_NONE);
-    m.tool_choice = (char *)(uintptr_t) "required"; /* held to calls, and read as such */
+    m.tool_choice = (char *)(uintptr_t)"required"; /* held to calls, and read as such */
     m.one_tool_call = true;
     assert_true(request_parsing(&m, c, &a, &o));
     assert_int_equal(o.style, CHAT_STYLE_JSON);
     assert_int_equal(request_from_message(&m, &a, &r, &err), 0);
     assert_int_equal(r.constraint, GRAMMAR_JSON_SCHEMA);
     assert_true(span_find(r.constraint_text, SPAN("\"const\":\"add\"")) > 0 && span_find(r.constraint_text, SPAN("\"maxItems\":1,")) > 0);
-    m.tool_choice = (char *)(uintptr_t) "none"; /* neither told nor read */
+    m.tool_choice = (char *)(uintptr_t)"none"; /* neither told nor read */
     assert_false(request_parsing(&m, c, &a, &o));
     assert_int_equal(request_from_message(&m, &a, &r, &err), 0);
     assert_true(!r.keep_special && span_find(r.chat, SPAN("\"tools\"")) < 0);
@@ -180,7 +180,7 @@ static void test_echo(void **state) {
         Genloop__V1__GenerateRequest m;
         struct engine_request r;
         message_init(&m);
-        m.prompt = (char *)(uintptr_t) "x";
+        m.prompt = (char *)(uintptr_t)"x";
         m.echo = i % 2;
         m.logprobs = i >= 2;
         m.top_logprobs = 3;
@@ -200,10 +200,8 @@ static void test_refused(void **state) {
         size_t stops;
         int code;
     } cases[] = {
-        {"prompt", 1, 0, "x", 0, 0, E_INVALID},
-        {"prompt", 1, 1, "", 0, 0, E_INVALID},
-        {"n", 0, 0, "x", 2, 0, E_UNSUPPORTED},
-        {"stop", 0, 0, "x", 1, STOP_STRINGS_MAX + 1, E_INVALID},
+        {"prompt", 1, 0, "x", 0, 0, E_INVALID},  {"prompt", 1, 1, "", 0, 0, E_INVALID},
+        {"n", 0, 0, "x", 2, 0, E_UNSUPPORTED},   {"stop", 0, 0, "x", 1, STOP_STRINGS_MAX + 1, E_INVALID},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct arena a;
@@ -231,7 +229,7 @@ static void test_no_memory(void **state) {
     struct engine_request r;
     message_init(&m);
     m.n_stop = 3;
-    char *stops[] = {(char *)(uintptr_t) "a", (char *)(uintptr_t) "b", (char *)(uintptr_t) "c"};
+    char *stops[] = {(char *)(uintptr_t)"a", (char *)(uintptr_t)"b", (char *)(uintptr_t)"c"};
     m.stop = stops;
     assert_int_equal(request_from_message(&m, &a, &r, NULL), E_NOMEM);
     arena_fini(&a);

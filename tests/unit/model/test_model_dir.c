@@ -272,7 +272,9 @@ static void test_generation(void **state) {
     static const struct {
         const char *text;
         int code;
-    } cases[] = {{"{\"eos_token_id\":[1,7,9]}", 0}, {"{\"temperature\":-1}", E_RANGE}, {"{\"top_p\":2}", E_RANGE}, {"{\"top_k\":-5}", E_RANGE}, {"{\"min_p\":1.5}", E_RANGE}, {"[]", E_INVALID}, {"{\"eos_token_id\":-1}", E_RANGE}, {"{\"eos_token_id\":[1,2,3,4,5,6,7,8,9]}", E_RANGE}, {"{", E_INVALID}};
+    } cases[] = {{"{\"eos_token_id\":[1,7,9]}", 0}, {"{\"temperature\":-1}", E_RANGE}, {"{\"top_p\":2}", E_RANGE}, {"{\"top_k\":-5}", E_RANGE},
+                 {"{\"min_p\":1.5}", E_RANGE}, {"[]", E_INVALID}, {"{\"eos_token_id\":-1}", E_RANGE},
+                 {"{\"eos_token_id\":[1,2,3,4,5,6,7,8,9]}", E_RANGE}, {"{", E_INVALID}};
     char file[200];
     write_changed(in_folder("generation"), SOUND);
     snprintf(file, sizeof file, "%s/generation_config.json", path);

@@ -140,6 +140,7 @@ static int decide_register(struct decision *d, struct span name, struct error *e
     v->parameters = c->parameters;
     v->context = c->context;
     v->adapter = c->adapter;
+    v->encoder = c->encoder;
     return 0;
 }
 
@@ -147,6 +148,7 @@ static int decide_canary(struct decision *d, const Genloop__V1__ModelVersion *no
     uint32_t percent = d->command->canary_percent ? d->command->canary_percent : REGISTRY_CANARY_DEFAULT;
     if (percent > 100) return error_set_param(err, E_INVALID, "canary_percent", "a canary share is from 1 to 100 percent, not %u", percent);
     const Genloop__V1__Alias *a = fold_alias(d->state->fold, span_str(ALIAS_PRODUCTION));
+    if (now->encoder) return error_set(err, E_STATE, "%s@%u is an encoder, and a canary takes its share of what people chat with: promote it", now->name, now->version);
     if (!a) return error_set(err, E_STATE, "nothing is in production that %s@%u could take a share of: promote it", now->name, now->version);
     if (strcmp(a->name, now->name) != 0)
         return error_set(err, E_STATE, "production is %s@%u, of another name: a canary takes its share of a version of its own name; promote %s@%u instead", a->name, a->version, now->name,
@@ -169,7 +171,7 @@ static void decide_promote(struct decision *d, const Genloop__V1__ModelVersion *
         if (other->state == MODEL_STATE(PRODUCTION) && strcmp(other->name, now->name) == 0 && other->version != now->version)
             next_version(d, other, state_find(other->state, MOVE_SUCCEED)->to);
     }
-    point_alias(d, ALIAS_PRODUCTION, now->name, now->version);
+    if (!now->encoder) point_alias(d, ALIAS_PRODUCTION, now->name, now->version);
 }
 
 static int decide_rollback(struct decision *d, const Genloop__V1__ModelVersion *now, struct error *err) {
@@ -180,7 +182,7 @@ static int decide_rollback(struct decision *d, const Genloop__V1__ModelVersion *
     next_version(d, back, state_find(back->state, MOVE_RESTORE)->to);
     end_canary(d, now->name, 0);
     const Genloop__V1__Alias *a = fold_alias(d->state->fold, span_str(ALIAS_PRODUCTION));
-    if (!a || strcmp(a->name, now->name) == 0) point_alias(d, ALIAS_PRODUCTION, now->name, before);
+    if (!back->encoder && (!a || strcmp(a->name, now->name) == 0)) point_alias(d, ALIAS_PRODUCTION, now->name, before);
     return 0;
 }
 

@@ -40,6 +40,7 @@ struct registry_command {
     uint64_t parameters;
     uint32_t context;
     bool adapter; /* the directory is an adapter, of base_model */
+    bool encoder; /* it generates nothing */
 };
 
 enum { REGISTRY_VERSIONS_MAX = 4, REGISTRY_ALIASES_MAX = 2 };

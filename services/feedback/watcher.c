@@ -18,6 +18,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "feedback.h"
+#include "model/model_dir.h"
 
 enum { WATCH_MS = 2000, ACTIONS_MAX = 32, ACTION_ARENA = 64 * 1024 * 1024, WARNED_MAX = 256, RECENT_MAX = 64, RECENT_MS = 5000 };
 
@@ -156,8 +157,8 @@ static void look_at_registry(void *arg, const struct ledger *ledger) {
     }
 }
 
-/* What the version's card wants to know and its directory says; of an adapter, that it is one. */
-static void read_config(struct watcher *w, struct span manifest_sha256, uint32_t *context, bool *adapter) {
+/* What the version's card wants to know and its directory says; of an adapter and of an encoder, that it is one. */
+static void read_config(struct watcher *w, struct span manifest_sha256, struct registry_command *c) {
     struct store *store = w->service->facts.store;
     struct buf text;
     struct json *json = NULL;
@@ -167,13 +168,15 @@ static void read_config(struct watcher *w, struct span manifest_sha256, uint32_t
     if (store_get(store, sha256, &text, NULL) == 0 && json_parse(buf_span(&text), &json, NULL) == 0) {
         const struct json *files = json_get(json, "files");
         span_copy(sha256, sizeof sha256, json_string(json_get(json_get(files, "config.json"), "sha256")));
-        *adapter = !sha256[0] && json_get(files, "adapter_config.json");
+        c->adapter = !sha256[0] && json_get(files, "adapter_config.json");
         json_free(json);
         json = NULL;
         buf_clear(&text);
         if (sha256[0] && store_get(store, sha256, &text, NULL) == 0 && json_parse(buf_span(&text), &json, NULL) == 0) {
             int64_t n = json_int(json_get(json, "max_position_embeddings"), json_int(json_get(json, "n_positions"), 0));
-            if (n > 0 && n <= UINT32_MAX) *context = (uint32_t)n;
+            struct model_config config;
+            if (n > 0 && n <= UINT32_MAX) c->context = (uint32_t)n;
+            c->encoder = model_config_parse(buf_span(&text), &config, NULL) == 0 && config.arch->kind == MODEL_ENCODER;
         }
     }
     json_free(json);
@@ -200,7 +203,7 @@ static void look_at_job(void *arg, const ProtobufCMessage *message) {
     c->reason = reason ? span_str(reason) : SPAN("a job succeeded");
     for (size_t i = 0; i < job->n_figures; i++)
         if (strcmp(job->figures[i]->name, "parameters") == 0 && job->figures[i]->value > 0 && job->figures[i]->value < 1e18) c->parameters = (uint64_t)job->figures[i]->value;
-    read_config(w, c->directory_sha256, &c->context, &c->adapter);
+    read_config(w, c->directory_sha256, c);
     Genloop__V1__ModelVersion *base = NULL;
     if (c->adapter && registry_copy(w->service, c->base_model, &base, NULL) == 0) {
         c->context = base->context;

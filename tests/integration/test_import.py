@@ -188,8 +188,13 @@ class Fresh:
             equal(self.p.json("import", where, "--name", name)["version"], f"{name}@1", "the version")
             equal(set(self.evidence(f"{name}@1")), gates, f"gates of {name}")
             self.p.move(f"{name}@1", "approve")
+            if name == "embedder":
+                status, _, body = self.c.raw("POST", f"/v1/admin/models/{name}@1/canary", {"reason": "test", "canary_percent": 10})
+                expect(status == 409 and b"is an encoder" in body, f"{status} {body}")
             self.p.move(f"{name}@1", "promote")
             said.append(name)
+        aliases = {a["alias"]: a["name"] for a in self.p.json("models", "list")["aliases"]}
+        equal(aliases, {"production": "guest"}, "what people chat with by the name production")
         ask = {"embedder": ("/v1/embeddings", {"input": "the cat sat on the mat"}), "ranker": ("/v1/rerank", {"query": "big dog", "documents": ["the big dog runs", "old river"]}), "judge": ("/v1/classify", {"input": "red stone"})}
         answers = {}
         for name, (path, body) in ask.items():

@@ -231,6 +231,29 @@ static void test_malformed(void **state) {
     ledger_free(r.ledger);
 }
 
+/* Encoders go their way without the aliases, which are of what people chat with. */
+static void test_encoder(void **state) {
+    (void)state;
+    struct registry r = open_registry();
+    char id[32];
+    uint32_t one = bring(&r, S(PRODUCTION));
+    for (uint32_t i = 1; i <= 2; i++) {
+        char full[16];
+        snprintf(full, sizeof full, "embedder@%u", i);
+        struct registry_command c = command_of(&r, MOVE_REGISTER, "embedder", id);
+        c.encoder = true;
+        assert_int_equal(run(&r, &c), 0);
+        assert_int_equal(move(&r, MOVE_PASS, full), 0);
+        assert_int_equal(move(&r, MOVE_APPROVE, full), 0);
+        assert_int_equal(move(&r, MOVE_CANARY, full), E_STATE);
+        assert_int_equal(move(&r, MOVE_PROMOTE, full), 0);
+    }
+    assert_int_equal(move(&r, MOVE_ROLLBACK, "embedder"), 0);
+    assert_int_equal(fold_version(fold_of(&r), SPAN("embedder"), 1)->state, GENLOOP__V1__MODEL_STATE__MODEL_STATE_PRODUCTION);
+    assert_true(alias_of(&r, ALIAS_PRODUCTION, NULL, NULL) == one && !strcmp(fold_alias(fold_of(&r), SPAN(ALIAS_PRODUCTION))->name, "m"));
+    ledger_free(r.ledger);
+}
+
 /* The log: read again it gives the same; forged, repeated, reordered, of a former holder or tampered with it is dropped, and says why. */
 static void test_log(void **state) {
     (void)state;
@@ -393,6 +416,6 @@ static void test_without_memory(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_story), cmocka_unit_test(test_every_move), cmocka_unit_test(test_malformed), cmocka_unit_test(test_log), cmocka_unit_test(test_simulation), cmocka_unit_test(test_without_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_story), cmocka_unit_test(test_every_move), cmocka_unit_test(test_malformed), cmocka_unit_test(test_encoder), cmocka_unit_test(test_log), cmocka_unit_test(test_simulation), cmocka_unit_test(test_without_memory)};
     return cmocka_run_group_tests(tests, set_up, NULL);
 }

@@ -8,7 +8,7 @@
 /* An option of the contract whose engine part is not built: said before anything is read. CLI_DONE, or what run should return. `options`: NULL-terminated. */
 int local_refuse(struct cli *c, const char *const *options);
 /* --model as a directory or a file: E_NOT_FOUND, E_INVALID for what is neither. */
-int local_model(const char *model, struct error *err);
+int local_model(const char *option, const char *model, struct error *err);
 /* --packed-cache: what is read or written there is said on stderr. */
 void local_packed(struct cli *c, struct packed_cache *cache);
 #define LOCAL_PACKED_OPTION \

@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/pool.h"
 #include "engine/bench.h"
+#include "engine/scheduler.h"
 #include "local.h"
 #include "tensor/peak.h"
 
@@ -176,6 +177,13 @@ static size_t resident_bytes(void) {
     return (size_t)resident * (size_t)sysconf(_SC_PAGESIZE);
 }
 
+static void write_draft(struct buf *out, struct engine *e) {
+    struct engine_stats s;
+    engine_get_stats(e, &s);
+    (void)buf_printf(out, "draft model: %llu of %llu guesses were right, beside %llu tokens\n", (unsigned long long)s.drafted_right, (unsigned long long)s.drafted,
+                     (unsigned long long)s.completion_tokens);
+}
+
 static int run(struct cli *c) {
     struct engine_options o = {.threads = (int)cli_int(c, "--threads", 0)};
     struct error err = {0};
@@ -190,6 +198,9 @@ static int run(struct cli *c) {
     if (!model) return cli_usage(c, "--model is needed: a model directory or a GGUF file");
     if (cli_text(c, "--weights") && packed_kind_find(cli_text(c, "--weights"), &o.weights, &err) != 0) return cli_usage(c, "--weights: %s", err.message);
     if (parse_sequences(sequences ? sequences : "1,4,8,16", list, &n, &err) != 0) return cli_usage(c, "%s", err.message);
+    o.draft = cli_text(c, "--draft");
+    o.draft_tokens = (uint32_t)cli_int(c, "--draft-tokens", 0);
+    if (o.draft_tokens && !o.draft) return cli_usage(c, "--draft-tokens goes with --draft");
     o.kv_half = !kv || strcmp(kv, "f16") == 0;
     for (size_t i = 0; i < n; i++) {
         rows[i] = (struct row){.test = "prefill", .sequences = list[i]};
@@ -200,7 +211,8 @@ static int run(struct cli *c) {
     o.queue_max = ENGINE_QUEUE_MIN + o.sequences_max;
     buf_init(&out, RESULT_MAX);
     int64_t from = clock_mono_us();
-    int r = local_model(model, &err);
+    int r = local_model("--model", model, &err);
+    if (r == 0 && o.draft) r = local_model("--draft", o.draft, &err);
     if (r == 0) r = engine_new(&e, model, &o, &err);
     double load_s = (double)(clock_mono_us() - from) / 1e6;
     if (r == 0 && (prompt + 1 > engine_context(e) || ENGINE_BENCH_PROMPT + generate + 1 > engine_context(e)))
@@ -230,6 +242,7 @@ static int run(struct cli *c) {
                          (double)weights.size / 1e6, packed_kind_name(weights.kind), (double)resident_bytes() / 1e6, quant_kernels()->name, o.threads > 0 ? o.threads : cpu_count(),
                          machine.bandwidth / 1e9, machine.multiply_adds / 1e9);
         write_table(&out, rows, 2 * n);
+        if (o.draft) write_draft(&out, e);
     }
     engine_free(e);
     int code = r != 0 ? cli_fail(c, &err) : cli_print(c, buf_span(&out));
@@ -246,6 +259,8 @@ static const struct cli_option OPTIONS[] = {
     {.name = "--weights", .kind = CLI_TEXT, .value = "stored|f32|bf16|f16|q8|q4|q4m", .doc = "As the model has them, or turned into that kind when loaded; stored"},
     LOCAL_PACKED_OPTION,
     {.name = "--kv", .kind = CLI_TEXT, .value = "f16|f32", .doc = "Keys and values; f16"},
+    {.name = "--draft", .kind = CLI_DIR, .value = "DIR|FILE", .doc = "A smaller model with the same tokenizer, which guesses tokens while it pays"},
+    {.name = "--draft-tokens", .kind = CLI_INT, .value = "K", .min = 1, .max = SCHEDULER_DRAFT_MAX, .doc = "With --draft: guesses per step, at most; 8"},
     {.name = "--llama-bench", .kind = CLI_FILE, .value = "PATH", .doc = "llama.cpp's llama-batched-bench, which is run on the same GGUF file in between"},
     {0},
 };

@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/pool.h"
 #include "engine/run.h"
+#include "engine/scheduler.h"
 #include "local.h"
 #include "train/local.h"
 
@@ -16,10 +17,10 @@ int local_refuse(struct cli *c, const char *const *options) {
     return CLI_DONE;
 }
 
-int local_model(const char *model, struct error *err) {
+int local_model(const char *option, const char *model, struct error *err) {
     struct stat st;
-    if (stat(model, &st) != 0) return error_errno(err, errno, "--model: %s", model);
-    if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode)) return error_set(err, E_INVALID, "--model: %s is neither a model directory nor a GGUF file", model);
+    if (stat(model, &st) != 0) return error_errno(err, errno, "%s: %s", option, model);
+    if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode)) return error_set(err, E_INVALID, "%s: %s is neither a model directory nor a GGUF file", option, model);
     return 0;
 }
 
@@ -52,7 +53,7 @@ static int run_run(struct cli *c) {
     if (o.task && !logprobs && !score && !embed && strcmp(o.task, "generate") != 0) return cli_failf(c, "--task %s is not built yet", o.task);
     if (!ids == !prompt) return cli_usage(c, "one of --prompt and --tokens is needed");
     if (ids && cli_flag(c, "--chat")) return cli_usage(c, "--chat goes with --prompt: --tokens are taken as they stand");
-    static const char *const of_generate[] = {"--max-tokens", "--temperature", "--seed", "--ignore-eos", "--top-logits", NULL}, *const of_embed[] = {"--pooling", "--no-normalize", NULL};
+    static const char *const of_generate[] = {"--max-tokens", "--temperature", "--seed", "--ignore-eos", "--top-logits", "--draft", "--draft-tokens", NULL}, *const of_embed[] = {"--pooling", "--no-normalize", NULL};
     for (const char *const *option = of_generate; (logprobs || score || embed) && *option; option++)
         if (cli_given(c, *option)) return cli_usage(c, "%s goes with --task generate", *option);
     for (const char *const *option = of_embed; !embed && *option; option++)
@@ -73,8 +74,12 @@ static int run_run(struct cli *c) {
     o.threads = (int)cli_int(c, "--threads", 0);
     if (cli_text(c, "--weights") && packed_kind_find(cli_text(c, "--weights"), &o.weights, &err) != 0) return cli_usage(c, "--weights: %s", err.message);
     local_packed(c, &o.packed);
+    o.draft = cli_text(c, "--draft");
+    o.draft_tokens = (uint32_t)cli_int(c, "--draft-tokens", 0);
+    if (o.draft_tokens && !o.draft) return cli_usage(c, "--draft-tokens goes with --draft");
     o.json = cli_json(c);
-    int r = local_model(o.model, &err);
+    int r = local_model("--model", o.model, &err);
+    if (r == 0 && o.draft) r = local_model("--draft", o.draft, &err);
     if (r == 0 && ids) r = engine_parse_tokens(span_str(ids), &tokens, &o.token_count, &err);
     o.tokens = tokens;
     if (r == 0 && types && (r = engine_parse_tokens(span_str(types), &token_types, &o.token_type_count, &err)) != 0) error_prefix(&err, "--token-types");
@@ -124,6 +129,8 @@ static const struct cli_option OPTIONS[] = {
     {.name = "--no-normalize", .kind = CLI_FLAG, .doc = "With embed: the vector as it is, not brought to length 1"},
     {.name = "--weights", .kind = CLI_TEXT, .value = "stored|f32|bf16|f16|q8|q4|q4m", .doc = "As the model has them, or turned into that kind when loaded; stored"},
     LOCAL_PACKED_OPTION,
+    {.name = "--draft", .kind = CLI_DIR, .value = "DIR|FILE", .doc = "A smaller model with the same tokenizer, which guesses tokens while it pays; the answer is the same"},
+    {.name = "--draft-tokens", .kind = CLI_INT, .value = "K", .min = 1, .max = SCHEDULER_DRAFT_MAX, .doc = "With --draft: guesses per step, at most; 8"},
     {.name = "--threads", .kind = CLI_INT, .value = "N", .min = 0, .max = POOL_THREADS_MAX, .doc = "0: all CPUs"},
     {.name = "--in", .kind = CLI_FILE, .value = "FILE", .doc = "Not built yet"},
     {.name = "--out", .kind = CLI_FILE, .value = "FILE", .doc = "Not built yet"},
@@ -133,7 +140,7 @@ static const struct cli_option OPTIONS[] = {
 };
 const struct verb VERBS_RUN[] = {
     {.name = "run", .operands = "", .summary = "One model and one prompt in this process, without a platform", .options = OPTIONS, .json = true, .run = run_run,
-     .help = "generate goes on from the prompt: the text, with --json also tokens and top logits. logprobs gives, always as JSON, the log-probability of each token after the first, given those\n"
+     .help = "generate goes on from the prompt: the text, with --json also tokens and top logits, with --draft how many it guessed, and rightly. logprobs gives, always as JSON, the log-probability of each token after the first, given those\n"
              "before it, and the likeliest token instead. embed gives the vector of the text, {\"embedding\":[…]}, score the raw outputs of a classifier or cross-encoder, {\"scores\":[…]};\n"
              "both are for encoders (BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ModernBERT, T5's encoder alone).\n"
              "Of an encoder-decoder (T5, Flan-T5, mT5, umT5) the encoder reads the prompt and generate gives the decoder's answer; logprobs it has none. F32 weights are computed in f32.\n"

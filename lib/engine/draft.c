@@ -4,6 +4,7 @@
 #define GAIN_MIN 1.05    /* what is less is noise */
 #define RATE_FIRST 0.7   /* of a match of DRAFT_MATCH_MIN tokens */
 #define RATE_WEIGHT 0.2
+#define RATE_WEIGHT_ALL 0.02
 
 uint32_t draft_lookup(const uint32_t *tokens, uint32_t len, uint32_t max, uint32_t *out) {
     if (len <= DRAFT_MATCH_MIN || max == 0) return 0;
@@ -39,7 +40,7 @@ double draft_cost(const struct draft_costs *c, uint32_t rows) {
 
 void draft_record_init(struct draft_record *d) { *d = (struct draft_record){.rate = RATE_FIRST, .pause = DRAFT_PAUSE_MIN}; }
 
-uint32_t draft_worth(struct draft_record *d, const struct draft_costs *c, uint32_t rows, uint32_t have) {
+uint32_t draft_worth(struct draft_record *d, const struct draft_costs *c, uint32_t rows, uint32_t have, double each_us) {
     double before = draft_cost(c, rows), expected = 0, p = 1;
     uint32_t best = 0;
     double best_gain = GAIN_MIN;
@@ -47,7 +48,7 @@ uint32_t draft_worth(struct draft_record *d, const struct draft_costs *c, uint32
     for (uint32_t k = 1; k <= have; k++) {
         p *= d->rate;
         expected += p;
-        double gain = (1 + expected / rows) * before / draft_cost(c, rows + k); /* tokens per second, against those of a step without */
+        double gain = (1 + expected / rows) * before / (draft_cost(c, rows + k) + k * each_us); /* tokens per second, against those of a step without */
         if (gain <= best_gain) continue;
         best_gain = gain;
         best = k;
@@ -65,4 +66,20 @@ void draft_learn(struct draft_record *d, uint32_t tested, uint32_t right) {
     for (uint32_t i = 0; i < tested; i++) d->rate += ((i < right) - d->rate) * RATE_WEIGHT;
     if (right > 0) d->pause = DRAFT_PAUSE_MIN;
     else if (tested > 0 && d->pause < DRAFT_PAUSE_MAX) d->pause *= 2;
+}
+
+void draft_budget_init(struct draft_budget *b) { *b = (struct draft_budget){DRAFT_BUDGET_MAX_US / 2, RATE_FIRST}; }
+
+static void add(struct draft_budget *b, double us) {
+    b->us += us;
+    if (b->us > DRAFT_BUDGET_MAX_US) b->us = DRAFT_BUDGET_MAX_US;
+}
+void draft_budget_step(struct draft_budget *b, double us) { add(b, us * DRAFT_SHARE); }
+void draft_budget_spend(struct draft_budget *b, double us) { add(b, -us); }
+
+void draft_budget_settle(struct draft_budget *b, const struct draft_costs *c, uint32_t rows, uint32_t guesses, uint32_t right) {
+    if (guesses == 0 || rows == 0) return;
+    double before = draft_cost(c, rows), with = draft_cost(c, rows + guesses);
+    add(b, before * right / rows - (with > before ? with - before : 0));
+    for (uint32_t i = 0; i < guesses; i++) b->rate += ((i < right) - b->rate) * RATE_WEIGHT_ALL;
 }

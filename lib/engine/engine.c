@@ -32,7 +32,10 @@ void engine_get_weights(const struct engine *e, struct engine_weights *w) {
     forward_multiply_adds(e->forward, &w->multiply_adds, &w->multiply_adds_logits);
 }
 size_t engine_adapter_parameters(const struct engine *e) { return e->adapter ? e->adapter->parameters : 0; }
-size_t engine_memory(const struct engine *e) { return forward_weights_size(e->forward) + e->kv.data_size + (e->adapter ? e->adapter->size : 0) + (e->encoder ? encoder_memory(e->encoder) : 0); }
+size_t engine_memory(const struct engine *e) {
+    return forward_weights_size(e->forward) + e->kv.data_size + (e->adapter ? e->adapter->size : 0) + (e->encoder ? encoder_memory(e->encoder) : 0) +
+           (e->draft ? draft_model_memory(e->draft) : 0);
+}
 
 /* --- a request's memory --- */
 
@@ -196,6 +199,7 @@ static int copy_request(const struct engine *e, const struct engine_request *r, 
     q->given.chat = span_of(q->chat, q->chat ? r->chat.len : 0);
     q->prompt_len = (uint32_t)r->token_count;
     draft_record_init(&q->draft);
+    draft_record_init(&q->by_model);
     if (!r->seed_set) random_bytes(&q->given.sampling.seed, sizeof q->given.sampling.seed);
     q->counts_needed = r->sampling.repetition_penalty != 1 || r->sampling.frequency_penalty != 0 || r->sampling.presence_penalty != 0;
     *out = q;
@@ -413,6 +417,7 @@ static int make_tables(struct engine *e, struct error *err) {
     forward_kv_shape(c, o->kv_half, &shape);
     size_t block = kv_block_size(&shape), want;
     size_t parts = c->encoder_layers ? 2 : 1; /* of a sequence: its source, as long as what is written may be */
+    if (e->draft && !size_add(block, draft_model_block_size(e->draft, o->kv_half), &block)) return error_set(err, E_RANGE, "a KV block does not fit the address space");
     e->context = o->context > 0 && o->context < c->context ? o->context : c->context;
     if (!size_mul((size_t)kv_blocks_for(e->context) * parts * o->sequences_max, block, &want)) want = SIZE_MAX;
     if (o->kv_bytes == 0) o->kv_bytes = want < KV_BYTES_DEFAULT_MAX ? want : KV_BYTES_DEFAULT_MAX;
@@ -430,6 +435,7 @@ static int make_tables(struct engine *e, struct error *err) {
     if (r == 0) r = forward_new(&e->forward, &e->dir.weights, o->weights, o->step_rows, e->context, e->pool, &o->packed, err);
     if (r == 0) r = source_init(e, err);
     o->packed = (struct packed_cache){.dir = NULL}; /* it was borrowed */
+    if (r == 0 && e->draft && (r = draft_model_start(e->draft, o->weights, o->kv_half, (uint32_t)blocks, e->context, e->pool, err)) != 0) error_prefix(err, "draft model");
     if (r != 0) return r;
     model_weights_fini(&e->dir.weights); /* packed: the file's pages go */
     if (o->adapter && (r = model_adapter_load(&e->adapter, o->adapter, c, err)) != 0) return r;
@@ -486,6 +492,8 @@ int engine_new_from(struct engine **out, struct model_dir *dir, const struct eng
     if (o->step_rows < o->sequences_max) o->step_rows = o->sequences_max;
     if (o->step_rows > FORWARD_ROWS_MAX) o->step_rows = FORWARD_ROWS_MAX;
     if (o->step_rows_mixed == 0) o->step_rows_mixed = STEP_ROWS_MIXED_DEFAULT;
+    if (o->draft_tokens == 0 || o->draft_tokens > SCHEDULER_DRAFT_MAX) o->draft_tokens = SCHEDULER_DRAFT_MAX;
+    draft_budget_init(&e->budget);
     pthread_mutex_init(&e->lock, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
@@ -502,6 +510,10 @@ int engine_new_from(struct engine **out, struct model_dir *dir, const struct eng
     int r = 0;
     e->pool = pool_new(o->threads);
     if (!e->pool) r = error_set(err, E_NOMEM, "no threads for an engine");
+    if (r == 0 && o->draft && e->dir.config.encoder_layers)
+        r = error_set_param(err, E_UNSUPPORTED, "draft", "an encoder-decoder takes no draft model: it would have to read the source too");
+    if (r == 0 && o->draft) r = draft_model_load(&e->draft, o->draft, &e->dir, err);
+    o->draft = NULL; /* the caller's */
     if (r == 0) r = make_tables(e, err);
     if (r == 0) r = warm_up(e, err);
     if (r == 0 && pthread_create(&e->intake_thread, NULL, engine_intake_main, e) == 0) {
@@ -551,6 +563,7 @@ void engine_free(struct engine *e) {
     source_fini(e);
     forward_free(e->forward);
     model_adapter_free(e->adapter);
+    draft_model_free(e->draft);
     scheduler_fini(&e->scheduler);
     kv_cache_fini(&e->kv);
     pool_free(e->pool);

@@ -42,11 +42,11 @@ enum {
 enum engine_guessing {
     ENGINE_GUESS_OFF,
     ENGINE_GUESS_LOOKUP, /* prompt lookup (draft.h), while it pays */
-    ENGINE_GUESS_ALWAYS, /* prompt lookup, whatever it costs: for tests and measurements */
+    ENGINE_GUESS_ALWAYS, /* the draft model where there is one, then prompt lookup, whatever it costs: for tests and measurements */
 };
 struct engine_options {
     int threads;             /* 0: all CPUs that this process may use */
-    size_t kv_bytes;         /* of the KV cache; 0: what sequences_max full contexts take, at most 1 GiB */
+    size_t kv_bytes;         /* of the KV cache, with the draft model's; 0: what sequences_max full contexts take, at most 1 GiB */
     uint32_t sequences_max;  /* running at once; 0: ENGINE_SEQUENCES_DEFAULT */
     uint32_t queue_max;      /* waiting; 0: ENGINE_QUEUE_DEFAULT; at least ENGINE_QUEUE_MIN */
     uint32_t context;        /* 0: the model's own; longer ones are cut to it */
@@ -57,9 +57,11 @@ struct engine_options {
     enum engine_guessing guessing;
     const char *adapter;      /* a directory: of every request that brings none of its own; NULL: none. Read by engine_new alone */
     struct packed_cache packed; /* copies of packed weights, borrowed for the loading; with zeros: none. A model in memory needs an identity for one */
+    const char *draft;        /* a model directory or file with the same tokenizer, which guesses while it pays (draft_model.h); NULL: none. Likewise */
+    uint32_t draft_tokens;    /* guesses of it per step, at most; 0: SCHEDULER_DRAFT_MAX */
 };
 
-/* Loads a model directory and starts the threads. Blocks while it loads. Errors of model_dir_load and forward_new. */
+/* Loads a model directory and starts the threads. Blocks while it loads. Errors of model_dir_load, forward_new and draft_model_load. */
 int engine_new(struct engine **e, const char *model_dir, const struct engine_options *options, struct error *err);
 /* The same with a directory that is in memory; takes *dir over (also on failure). */
 int engine_new_from(struct engine **e, struct model_dir *dir, const struct engine_options *options, struct error *err);
@@ -76,7 +78,7 @@ bool engine_has_chat(const struct engine *e);
 const struct chat_template *engine_chat_template(const struct engine *e); /* NULL: it has none, or one that cannot be read */
 uint32_t engine_context(const struct engine *e); /* tokens that prompt and answer have together */
 size_t engine_adapter_parameters(const struct engine *e); /* of options.adapter; 0: there is none */
-size_t engine_memory(const struct engine *e);    /* bytes: weights and the whole KV cache */
+size_t engine_memory(const struct engine *e);    /* bytes: weights and the whole KV cache, the draft model's too */
 /* Of the packed matrices: their bytes, which a step reads once for all its rows; what they are packed as; multiply-adds of a row, without and for its logits. */
 struct engine_weights {
     size_t size, multiply_adds, multiply_adds_logits;
@@ -181,6 +183,7 @@ struct engine_stats {
     double tokens_per_second;      /* produced, of about the last second; 0 when idle */
     uint64_t prompt_tokens, completion_tokens, cached_tokens, steps, requests, preempted; /* since the start; prompt_tokens: computed */
     uint64_t guessed, guessed_right; /* tokens, likewise: speculative decoding */
+    uint64_t drafted, drafted_right; /* of these: guessed by the draft model */
     uint32_t kv_blocks_cached;     /* of the free ones: with prefixes that somebody may want again */
 };
 void engine_get_stats(struct engine *e, struct engine_stats *s);

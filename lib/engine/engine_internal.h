@@ -13,6 +13,7 @@
 #include "base/pool.h"
 #include "base/sha256.h"
 #include "engine/draft.h"
+#include "engine/draft_model.h"
 #include "engine/encoder.h"
 #include "engine/engine.h"
 #include "engine/forward.h"
@@ -59,7 +60,9 @@ struct request {
     struct grammar_matcher *grammar; /* NULL: the answer is free */
     uint32_t *ends;                  /* with grammar: tokens that end the answer */
     size_t end_count;
-    struct draft_record draft;
+    struct draft_record draft, by_model; /* what came of guesses looked up, and of the draft model's */
+    struct draft_fed fed;
+    bool modelled; /* the guesses in hand are the draft model's */
     uint32_t guesses[SCHEDULER_DRAFT_MAX]; /* of the step in hand; also behind the tokens, where a step reads them */
     struct detokenizer detokenizer;
     struct stop_matcher stop;
@@ -134,6 +137,10 @@ struct engine {
     float *logits;          /* [ENGINE_LOGITS_ROWS, vocab] */
     struct sampler_scratch *scratch; /* per thread */
     struct draft_costs costs;
+    struct draft_model *draft; /* NULL: none */
+    struct draft_budget budget;
+    uint64_t drafted, drafted_right;
+    uint32_t step_guesses, step_right; /* of the draft model, in the step in hand */
     uint64_t guessed, guessed_right, unpublished; /* unpublished: tokens of right guesses that the figures do not have yet */
     struct source_pass pass;
     uint64_t source_tokens; /* read, and not yet in the figures */

@@ -34,6 +34,8 @@ static void publish(struct engine *e) {
     e->stats.preempted = s->preempted;
     e->stats.guessed = e->guessed;
     e->stats.guessed_right = e->guessed_right;
+    e->stats.drafted = e->drafted;
+    e->stats.drafted_right = e->drafted_right;
     e->stats.completion_tokens += e->unpublished;
     e->stats.prompt_tokens += e->source_tokens;
     e->source_tokens = 0;
@@ -194,6 +196,11 @@ static void admit(struct engine *e) {
                 e->queued[i] = e->queued[--e->queued_count];
             }
         e->slots[slot] = q;
+        if (e->draft) {
+            const struct scheduler_sequence *at = &e->scheduler.slots[slot];
+            draft_model_forget(e->draft, at->blocks + at->known, at->block_count - at->known);
+            q->fed.count = 0;
+        }
         if (!q->given.echo || q->echoed) continue;
         q->echoed = true;
         int r = 0;
@@ -323,7 +330,10 @@ static void add_tokens(struct engine *e, const struct scheduler_item *item, stru
     for (;; o++) {
         bool bet = produced < item->draft, right = bet && o->result == 0 && o->token == q->guesses[produced];
         if (bet) {
-            draft_learn(&q->draft, 1, right);
+            draft_learn(q->modelled ? &q->by_model : &q->draft, 1, right);
+            e->drafted += q->modelled;
+            e->drafted_right += q->modelled && right;
+            e->step_right += q->modelled && right;
             e->guessed_right += right;
             e->guessed++;
         }
@@ -400,11 +410,81 @@ static bool compute_rows(struct engine *e, const struct scheduler_plan *plan) {
     return !e->gave_up;
 }
 
+/* How many guesses of the draft model are worth their time for the sequence of a slot, in a step of so many rows otherwise. */
+static uint32_t worth_drafting(struct engine *e, struct request *q, uint32_t slot, uint32_t rows, uint32_t max, double each_us) {
+    if (max == 0) return 0;
+    uint32_t behind = draft_model_behind(e->draft, q->tokens, q->len, max, e->scheduler.slots[slot].blocks, &q->fed);
+    if (behind == 0) return 0;
+    if (e->options.guessing == ENGINE_GUESS_ALWAYS) return max;
+    if (q->len == q->prompt_len + 1) q->by_model.rate = e->budget.rate; /* as it went with the others */
+    double first_us = draft_model_cost(e->draft, behind < DRAFT_ROWS_MAX ? behind : DRAFT_ROWS_MAX);
+    return e->budget.us > first_us ? draft_worth(&q->by_model, &e->costs, rows, max, each_us) : 0;
+}
+
+/* Guesses that a sequence may have. */
+static uint32_t room_for_guesses(const struct engine *e, const struct request *q, uint32_t slot, uint32_t each) {
+    const struct scheduler *s = &e->scheduler;
+    uint32_t max = scheduler_draft_max(s, slot), border = e->dir.config.rope_original_context; /* a guess beyond it would be the short sequence's */
+    if (q->given.no_guesses || s->slots[slot].draft > 0) return 0;
+    if (e->dir.config.rope_scaling == MODEL_ROPE_LONGROPE && q->len <= border && border - q->len < max) max = border - q->len;
+    return max < each ? max : each;
+}
+
+/* Rows of the draft model's step: catching up must not double what the streams wait for. */
+static uint32_t catch_up_rows(const struct engine *e, uint32_t rows) {
+    uint32_t n = DRAFT_ROWS_MAX;
+    while (n > DRAFT_ROWS_MIN && draft_model_cost(e->draft, n) > draft_cost(&e->costs, rows) / 2) n /= 2;
+    return n;
+}
+
+/* Where nothing was found: all that are worth it together. */
+static void guess_by_model(struct engine *e, uint32_t sequences, uint32_t rows, uint32_t each) {
+    struct draft_wish wishes[DRAFT_SEQUENCES_MAX];
+    uint32_t slots[DRAFT_SEQUENCES_MAX], count = 0, step = catch_up_rows(e, rows);
+    const struct scheduler *s = &e->scheduler;
+    double each_us = draft_model_cost(e->draft, sequences) / sequences; /* of one guess of one of them, made for all together */
+    for (uint32_t i = 0; i < s->running && count < DRAFT_SEQUENCES_MAX; i++) {
+        uint32_t slot = s->by_age[i];
+        struct request *q = e->slots[slot];
+        uint32_t max = room_for_guesses(e, q, slot, each < e->options.draft_tokens ? each : e->options.draft_tokens);
+        uint32_t want = worth_drafting(e, q, slot, rows, max, each_us);
+        if (want == 0) continue;
+        slots[count] = slot;
+        wishes[count++] = (struct draft_wish){.tokens = q->tokens, .len = q->len, .want = want, .blocks = s->slots[slot].blocks, .fed = &q->fed, .sampling = &q->given.sampling,
+                                              .counts = &q->counts, .draw = q->len - q->prompt_len, .guesses = q->guesses};
+        rows += want;
+    }
+    if (count == 0) return;
+    draft_budget_spend(&e->budget, draft_model_guess(e->draft, wishes, count, step));
+    for (uint32_t i = 0; i < count; i++) {
+        e->slots[slots[i]]->modelled = true;
+        e->scheduler.slots[slots[i]].draft = wishes[i].got;
+    }
+}
+
+/* What followed the last time. Returns the rows that the step has then. */
+static uint32_t guess_by_lookup(struct engine *e, uint32_t rows, uint32_t each) {
+    const struct scheduler *s = &e->scheduler;
+    for (uint32_t i = 0; i < s->running; i++) {
+        uint32_t slot = s->by_age[i];
+        struct request *q = e->slots[slot];
+        uint32_t max = room_for_guesses(e, q, slot, each);
+        if (max == 0) continue;
+        uint32_t n = draft_lookup(q->tokens, q->len, max, q->guesses);
+        if (e->options.guessing == ENGINE_GUESS_LOOKUP) n = draft_worth(&q->draft, &e->costs, rows, n, 0);
+        memcpy(q->tokens + q->len, q->guesses, n * sizeof *q->tokens); /* there is room: they are fewer than may still come */
+        e->scheduler.slots[slot].draft = n;
+        q->modelled = false;
+        rows += n;
+    }
+    return rows;
+}
+
 /* Guesses for the sequences that decode, while no prompt waits for the rows: all of their logits fit at once. */
 static void guess(struct engine *e) {
     const struct scheduler *s = &e->scheduler;
     uint32_t rows = 0;
-    if (e->options.guessing == ENGINE_GUESS_OFF) return;
+    if (e->options.guessing == ENGINE_GUESS_OFF && !e->draft) return;
     for (uint32_t i = 0; i < s->running; i++) {
         const struct scheduler_sequence *q = &s->slots[s->by_age[i]];
         if (q->request.credit == 0) continue;
@@ -412,24 +492,16 @@ static void guess(struct engine *e) {
         rows++;
     }
     if (rows == 0 || rows > GUESSING_MAX) return;
-    uint32_t each = ENGINE_LOGITS_ROWS / rows - 1;
-    for (uint32_t i = 0; i < s->running; i++) {
-        uint32_t slot = s->by_age[i], max = scheduler_draft_max(s, slot);
-        struct request *q = e->slots[slot];
-        if (q->given.no_guesses) continue;
-        uint32_t border = e->dir.config.rope_original_context; /* a guess beyond it would be the short sequence's */
-        if (e->dir.config.rope_scaling == MODEL_ROPE_LONGROPE && q->len <= border && border - q->len < max) max = border - q->len;
-        uint32_t n = draft_lookup(q->tokens, q->len, max < each ? max : each, q->guesses);
-        if (e->options.guessing == ENGINE_GUESS_LOOKUP) n = draft_worth(&q->draft, &e->costs, rows, n);
-        memcpy(q->tokens + q->len, q->guesses, n * sizeof *q->tokens); /* there is room: they are fewer than may still come */
-        e->scheduler.slots[slot].draft = n;
-        rows += n;
-    }
+    uint32_t each = ENGINE_LOGITS_ROWS / rows - 1, sequences = rows;
+    if (e->draft && e->options.guessing == ENGINE_GUESS_ALWAYS) guess_by_model(e, sequences, rows, each);
+    if (e->options.guessing != ENGINE_GUESS_OFF) rows = guess_by_lookup(e, rows, each);
+    if (e->draft && e->options.guessing != ENGINE_GUESS_ALWAYS) guess_by_model(e, sequences, rows, each);
 }
 
 static void compute(struct engine *e, const struct scheduler_plan *plan) {
     size_t outputs = 0;
     uint32_t sampled = 0, prompt = 0;
+    e->step_guesses = e->step_right = 0;
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct scheduler_item *item = &plan->items[i];
         struct request *q = e->slots[item->slot];
@@ -447,6 +519,7 @@ static void compute(struct engine *e, const struct scheduler_plan *plan) {
             e->outputs[outputs++] = (struct output){.request = q, .item = i, .position = p, .row = p - from, .score = q->given.prompt_logprobs && p + 1 < q->prompt_len,
                                                     .sample = sample && p + 1 == end - item->draft};
         sampled += sample && q->tokens_max > 0;
+        if (q->modelled) e->step_guesses += item->draft;
         if (item->start < q->prompt_len) prompt += item->count;
         q->cached = e->scheduler.slots[item->slot].cached;
     }
@@ -475,6 +548,8 @@ static void compute(struct engine *e, const struct scheduler_plan *plan) {
     scheduler_timed(&e->scheduler, plan, (double)(now - began_us));
     if (prompt == 0) draft_costs_add(&e->costs, plan->rows, (double)(now - began_us));
     report(e, plan, outputs);
+    draft_budget_step(&e->budget, (double)(now - began_us));
+    draft_budget_settle(&e->budget, &e->costs, plan->rows - e->step_guesses, e->step_guesses, e->step_right);
 }
 
 void *engine_step_main(void *arg) {

@@ -34,7 +34,7 @@ int engine_parse_tokens(struct span text, uint32_t **tokens, size_t *count, stru
     return 0;
 }
 
-static void write_generate(struct json_out *w, const struct engine_result *r) {
+static void write_generate(struct json_out *w, const struct engine_result *r, const struct engine_stats *drafts) {
     json_object(w);
     json_key(w, "tokens");
     json_array(w);
@@ -60,6 +60,10 @@ static void write_generate(struct json_out *w, const struct engine_result *r) {
     json_num(w, "prompt_tokens", r->usage.prompt_tokens);
     json_num(w, "completion_tokens", r->usage.completion_tokens);
     json_object_end(w);
+    if (drafts) {
+        json_num(w, "drafted", (int64_t)drafts->drafted);
+        json_num(w, "drafted_right", (int64_t)drafts->drafted_right);
+    }
     json_object_end(w);
 }
 
@@ -90,7 +94,8 @@ int engine_run(const struct engine_run_options *o, FILE *out, struct error *err)
     struct engine_result result = {0};
     struct buf text;
     buf_init(&text, OUT_MAX);
-    struct engine_options options = {.threads = o->threads, .sequences_max = 1, .weights = o->weights, .adapter = o->adapter, .packed = o->packed};
+    struct engine_options options = {.threads = o->threads, .sequences_max = 1, .weights = o->weights, .adapter = o->adapter, .packed = o->packed, .draft = o->draft, .draft_tokens = o->draft_tokens};
+    struct engine_stats stats;
     int r = engine_new(&e, o->model, &options, err);
     if (r != 0) goto out;
 
@@ -128,9 +133,10 @@ int engine_run(const struct engine_run_options *o, FILE *out, struct error *err)
     if (r != 0) goto out;
 
     struct json_out w;
+    engine_get_stats(e, &stats);
     json_begin(&w, &text);
     if (logprobs) write_logprobs(&w, &result);
-    else if (o->json || !result.text) write_generate(&w, &result);
+    else if (o->json || !result.text) write_generate(&w, &result, o->draft ? &stats : NULL);
     else buf_append(&text, result.text, result.text_len);
     buf_append_char(&text, '\n');
     if (text.failed != 0) r = error_set(err, text.failed, "no memory for the answer");

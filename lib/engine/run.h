@@ -29,11 +29,13 @@ struct engine_run_options {
     int threads;            /* 0: all */
     enum packed_kind weights;
     struct packed_cache packed; /* as of engine_options */
+    const char *draft;      /* a model that guesses, while it pays (draft_model.h); NULL: none */
+    uint32_t draft_tokens;  /* guesses of it per step, at most; 0: SCHEDULER_DRAFT_MAX */
     bool json;              /* else the text alone */
 };
 void engine_run_options_init(struct engine_run_options *o); /* generate, 256 tokens */
 /* embed: {"embedding":[…]}; score: {"scores":[…]}, the classifier's raw outputs.
- * generate: {"tokens":[…],"text":"…"|null[,"top_logits":[{"id","logit"}…]],"finish_reason","usage"}; logprobs: {"logprobs":[…],"argmax":[…]}. Errors of
+ * generate: {"tokens":[…],"text":"…"|null[,"top_logits":[{"id","logit"}…]],"finish_reason","usage"}, with a draft also "drafted" and "drafted_right"; logprobs: {"logprobs":[…],"argmax":[…]}. Errors of
  * engine_new and of the request; E_INVALID, E_UNSUPPORTED: the task; E_IO: out. */
 int engine_run(const struct engine_run_options *o, FILE *out, struct error *err);
 /* The two tasks of encoders (run_encoder.c). */

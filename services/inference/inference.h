@@ -3,6 +3,7 @@
  *   models.c    desired state (the registry's released versions) against what is loaded; loading and freeing on workers
  *   budget.c    which of the models are in memory: pure
  *   waiting.c   calls for models that are not
+ *   draft_setting.c  which model guesses for which: pure
  *   request.c   a GenerateRequest as the engine's request: pure
  *   encode.c    calls to encoders: from a model's embedder to replies
  *   calls.c     the bus' calls: from the engine's events to replies, with credit, cancel and deadline
@@ -23,8 +24,8 @@
 
 struct inference_settings {
     struct service_settings shared;
-    int64_t threads, sequences, queue, kv_cache, context, step_tokens, step_tokens_mixed, packed_cache, memory_budget;
-    char *weights, *kv_type, *speculation;
+    int64_t threads, sequences, queue, kv_cache, context, step_tokens, step_tokens_mixed, packed_cache, memory_budget, draft_tokens;
+    char *weights, *kv_type, *speculation, *draft;
 };
 
 struct model;
@@ -70,6 +71,7 @@ struct model {
     struct inference *inference;
     char name[MODEL_FULL_NAME_MAX];   /* name@version */
     char manifest[SHA256_HEX_MAX];
+    char draft_name[MODEL_FULL_NAME_MAX], draft_manifest[SHA256_HEX_MAX]; /* of its draft model; "": none. Set before it is loaded */
     enum model_stage stage;
     bool wanted, freeing, remove_files;
     bool released;                    /* else it is wanted as the base of adapters alone, and answers nothing by its own name */

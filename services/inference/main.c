@@ -4,6 +4,8 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/pool.h"
+#include "draft_setting.h"
+#include "engine/scheduler.h"
 
 enum { TICK_MS = 250, FOLLOW_RETRY_MS = 20, ARENA_MAX = 64 << 20 };
 
@@ -21,6 +23,8 @@ static const struct config_row ROWS[] = {
     ROW(packed_cache, CONFIG_BYTES, "16GiB", 0, 1e15, "Disk that copies of packed weights may take in work/packed: a model that has one is loaded by reading it; least recently used go first. 0: none are kept."),
     ROW(kv_type, CONFIG_STRING, "f32", 0, 0, "f32 or f16: of keys and values."),
     ROW(speculation, CONFIG_STRING, "lookup", 0, 0, "off, or lookup: tokens are guessed from what stood in the same place before, while it pays; answers are the same."),
+    ROW(draft, CONFIG_STRING, "", 0, 0, "MODEL=DRAFT, separated by commas: the released model DRAFT, a smaller one with the same tokenizer, guesses tokens of MODEL while it pays (speculation off: it does not). Both are NAME (all its versions; of DRAFT the one that answers to it when MODEL is loaded) or NAME@VERSION. inference.kv_cache is for both."),
+    ROW(draft_tokens, CONFIG_INT, "8", 1, SCHEDULER_DRAFT_MAX, "Guesses of a draft model in a step, at most."),
 };
 
 static struct inference self; /* one per process: what was posted to the loop may come late */
@@ -87,6 +91,7 @@ static int start(struct service *s, void **arg, struct error *err) {
     if (strcmp(set->kv_type, "f32") != 0 && strcmp(set->kv_type, "f16") != 0) return error_set(err, E_INVALID, "inference.kv_type: \"%s\" is neither f32 nor f16", set->kv_type);
     if (strcmp(set->speculation, "off") != 0 && strcmp(set->speculation, "lookup") != 0)
         return error_set(err, E_INVALID, "inference.speculation: \"%s\" is neither off nor lookup", set->speculation);
+    if (draft_setting_check(span_str(set->draft), &why) != 0) return error_set(err, E_INVALID, "inference.draft: %s", why.message);
     pthread_mutex_init(&inf->dirty_lock, NULL);
     arena_init(&inf->arena, ARENA_MAX);
     calls_init_metrics();

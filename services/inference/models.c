@@ -13,6 +13,8 @@
  *
  * An adapter is a version too, and goes the same way over its base: it is loaded when the base is ready, and held by an adapter the base stays, released or
  * not, with one engine and one copy of its weights for all of them (the memory budget counts both as one, and they are unloaded and come back together). A release or a rollback of an adapter touches no other.
+ *
+ * A draft model is no entry of this list: the engine that it guesses for has a copy of its own, which is loaded, counted and freed with that engine, whatever becomes of the version of that name.
  */
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -21,6 +23,7 @@
 #include "base/machine.h"
 #include "base/pool.h"
 #include "budget.h"
+#include "draft_setting.h"
 #include "genloop/v1/bus.pb-c.h"
 #include "inference.h"
 #include "wire/unpack.h"
@@ -35,10 +38,32 @@ static void on_freed(void *arg);
 /* --- on workers --- */
 
 /* Where a model's files are laid out; the replicas of a machine share them. */
-static const char *directory(const struct model *m, char *out, size_t size) {
+static const char *directory(const struct inference *inf, const char *manifest, char *out, size_t size) {
     char relative[32 + SHA256_HEX_MAX];
-    (void)snprintf(relative, sizeof relative, "work/models/%s", m->manifest);
-    return service_path(m->inference->service, relative, out, size);
+    (void)snprintf(relative, sizeof relative, "work/models/%s", manifest);
+    return service_path(inf->service, relative, out, size);
+}
+
+static int lay_out(const struct inference *inf, const char *manifest, char *dir, size_t size, struct error *err) {
+    int r = 0;
+    directory(inf, manifest, dir, size);
+    if (!file_exists(dir)) r = store_get_dir(service_store(inf->service), manifest, dir, err);
+    return r == E_EXISTS ? 0 : r; /* another replica of this machine was first */
+}
+
+/* The engine, with its draft model where it has one; without it where that cannot be had: it is there for speed alone. */
+static int new_engine(struct model *m, const char *dir, struct engine_options *o, struct error *err) {
+    char draft[4096];
+    struct error why = {0};
+    if (m->draft_manifest[0]) {
+        int r = lay_out(m->inference, m->draft_manifest, draft, sizeof draft, &why);
+        o->draft = draft;
+        if (r == 0 && engine_new(&m->worker_engine, dir, o, &why) == 0) return 0;
+        o->draft = NULL;
+    }
+    int r = engine_new(&m->worker_engine, dir, o, err);
+    if (r == 0 && m->draft_manifest[0]) log_warn("model.draft", "%s: %s cannot be its draft model, which it goes without: %s", m->name, m->draft_name, why.message);
+    return r;
 }
 
 static const char *packed_directory(const struct inference *inf, char *out, size_t size) { return service_path(inf->service, "work/packed", out, size); }
@@ -63,10 +88,7 @@ static void load_model(void *arg) {
     const struct inference_settings *s = m->inference->settings;
     char dir[4096], packed[4096];
     m->error = (struct error){0};
-    directory(m, dir, sizeof dir);
-    int r = 0;
-    if (!file_exists(dir)) r = store_get_dir(service_store(m->inference->service), m->manifest, dir, &m->error);
-    if (r == E_EXISTS) r = 0; /* another replica of this machine was first */
+    int r = lay_out(m->inference, m->manifest, dir, sizeof dir, &m->error);
     if (m->base[0]) {
         m->result = r != 0 ? r : model_adapter_load(&m->worker_adapter, dir, &m->base_config, &m->error);
         return;
@@ -80,13 +102,14 @@ static void load_model(void *arg) {
                                .step_rows_mixed = (uint32_t)s->step_tokens_mixed,
                                .kv_half = strcmp(s->kv_type, "f16") == 0,
                                .packed = {.identity = m->manifest, .size_max = (uint64_t)s->packed_cache, .size_min = PACKED_MIN, .background = true, .arg = m, .on_news = on_packed},
-                               .guessing = strcmp(s->speculation, "lookup") == 0 ? ENGINE_GUESS_LOOKUP : ENGINE_GUESS_OFF};
+                               .guessing = strcmp(s->speculation, "lookup") == 0 ? ENGINE_GUESS_LOOKUP : ENGINE_GUESS_OFF,
+                               .draft_tokens = (uint32_t)s->draft_tokens};
     if (s->packed_cache > 0) o.packed.dir = packed_directory(m->inference, packed, sizeof packed);
     if (r == 0) r = packed_kind_find(s->weights, &o.weights, &m->error);
     if (r == 0 && is_encoder(dir)) {
         struct embedder_options e = {.threads = m->threads, .queue_max = (uint32_t)s->queue, .weights = o.weights, .packed = o.packed};
         r = embedder_new(&m->worker_embedder, dir, &e, &m->error);
-    } else if (r == 0) r = engine_new(&m->worker_engine, dir, &o, &m->error);
+    } else if (r == 0) r = new_engine(m, dir, &o, &m->error);
     m->result = r;
 }
 
@@ -100,7 +123,7 @@ static void free_model(void *arg) {
     model_adapter_free(m->worker_adapter);
     m->worker_adapter = NULL;
     /* The store has it still. A neighbour that was just about to read it fails, and lays it out again. */
-    if (m->remove_files) (void)dir_remove(directory(m, dir, sizeof dir), NULL);
+    if (m->remove_files) (void)dir_remove(directory(m->inference, m->manifest, dir, sizeof dir), NULL);
     if (m->remove_files && m->inference->settings->packed_cache > 0) packed_cache_forget(packed_directory(m->inference, dir, sizeof dir), m->manifest);
 }
 
@@ -167,6 +190,25 @@ static void let_go_of_base(struct model *m) {
     m->over = NULL;
 }
 
+/* The released version that guesses for one of this name@version, as the settings say; NULL: none. said: as they call it, empty where they name none. */
+static const Genloop__V1__ModelVersion *draft_of(const struct inference *inf, const char *model, struct span *said) {
+    const Genloop__V1__ModelVersion *v;
+    *said = (struct span){0};
+    if (strcmp(inf->settings->speculation, "off") == 0 || !draft_setting_find(span_str(inf->settings->draft), span_str(model), said)) return NULL;
+    return fold_resolve(inf->fold, *said, 0, &v, NULL, NULL) == 0 && fold_released(v) && v->directory ? v : NULL;
+}
+
+/* What is released later is taken when the model is loaded the next time. */
+static void find_draft(struct model *m) {
+    struct span said;
+    const Genloop__V1__ModelVersion *v = draft_of(m->inference, m->name, &said);
+    m->draft_manifest[0] = m->draft_name[0] = '\0';
+    if (!v && said.len > 0) log_warn("model.draft", "%s goes without a draft model: %.*s is not released", m->name, SPAN_ARG(said));
+    if (!v) return;
+    model_name_format(span_str(v->name), v->version, m->draft_name);
+    if (strcmp(m->draft_name, m->name) != 0) span_copy(m->draft_manifest, sizeof m->draft_manifest, span_str(v->directory->sha256));
+}
+
 static void start_loading(struct model *m) {
     struct inference *inf = m->inference;
     struct model *base = m->base[0] ? ready_base(m) : NULL;
@@ -178,6 +220,7 @@ static void start_loading(struct model *m) {
         return;
     }
     if (base) m->base_config = *engine_model(base->engine);
+    else find_draft(m);
     m->threads = inf->settings->threads > 0 ? (int)inf->settings->threads : cpu_count();
     if (loop_work(service_loop(inf->service), load_model, on_loaded, m) != 0) {
         m->stage = MODEL_FAILED; /* the workers' queue is full: later */
@@ -264,6 +307,7 @@ static void on_freed(void *arg) {
 /* False: the workers' queue is full, and it is to be tried later. */
 static bool start_freeing(struct model *m, bool remove_files) {
     m->remove_files = remove_files;
+    models_report(m->inference, false); /* what it has counted since the last time would go with it */
     exchange_with_worker(m);
     m->freeing = loop_work(service_loop(m->inference->service), free_model, on_freed, m) == 0;
     if (m->freeing) m->inference->working++;
@@ -287,7 +331,11 @@ static void want(struct inference *inf, const Genloop__V1__ModelVersion *v, bool
     if (!m) return;
     m->wanted = true;
     m->released |= released;
-    if (!m->expected) m->expected = v->parameters * 2; /* as most are stored */
+    if (!m->bytes) {
+        struct span said;
+        const Genloop__V1__ModelVersion *draft = draft_of(inf, m->name, &said); /* it is loaded and freed with the model, a part of its engine */
+        m->expected = (v->parameters + (draft ? draft->parameters : 0)) * 2; /* as most are stored */
+    }
     const Genloop__V1__Alias *alias = fold_alias(inf->fold, SPAN(ALIAS_PRODUCTION));
     m->favoured = alias && strcmp(alias->name, v->name) == 0 && (alias->version == v->version || alias->canary_version == v->version);
 }
@@ -487,8 +535,8 @@ int models_find_kind(struct inference *inf, struct span name, uint64_t hash, boo
 void models_report(struct inference *inf, bool now) {
     static struct metric *asleep, *memory, *budget, *waiting;
     static struct metric *queued, *running, *queued_tokens, *blocks_free, *blocks_cached, *blocks_total, *rate, *loaded, *adapters, *adapter_bytes, *threads;
-    static struct metric *prompt_tokens, *completion_tokens, *cached_tokens, *preempted, *guessed, *guessed_right;
-    static double told_prompt, told_completion, told_cached, told_preempted, told_guessed, told_right;
+    static struct metric *prompt_tokens, *completion_tokens, *cached_tokens, *preempted, *guessed, *guessed_right, *drafted, *drafted_right;
+    static double told_prompt, told_completion, told_cached, told_preempted, told_guessed, told_right, told_drafted, told_drafted_right;
     if (!queued) {
         queued = metric_gauge("genloop_inference_queued_requests", "", "Requests that wait for a slot.");
         running = metric_gauge("genloop_inference_running_requests", "", "Sequences in the running batch.");
@@ -510,6 +558,8 @@ void models_report(struct inference *inf, bool now) {
         cached_tokens = metric_counter("genloop_inference_prefix_hit_tokens_total", "", "Prompt tokens taken from the prefix cache.");
         guessed = metric_counter("genloop_inference_guessed_tokens_total", "", "Tokens that were computed as guesses of what comes next (speculative decoding).");
         guessed_right = metric_counter("genloop_inference_guessed_right_tokens_total", "", "Of the guesses: those that came out, and cost no step of their own.");
+        drafted = metric_counter("genloop_inference_drafted_tokens_total", "", "Of the guesses: those of draft models.");
+        drafted_right = metric_counter("genloop_inference_drafted_right_tokens_total", "", "Of the draft models' guesses: those that came out.");
         preempted = metric_counter("genloop_inference_preemptions_total", "", "Sequences that gave way to a request of higher priority, to go on later.");
     }
     struct engine_stats sum = {0};
@@ -556,6 +606,8 @@ void models_report(struct inference *inf, bool now) {
         sum.preempted += s.preempted;
         sum.guessed += s.guessed;
         sum.guessed_right += s.guessed_right;
+        sum.drafted += s.drafted;
+        sum.drafted_right += s.drafted_right;
         sum.kv_blocks_total += s.kv_blocks_total;
         sum.tokens_per_second += s.tokens_per_second;
         sum.prompt_tokens += s.prompt_tokens;
@@ -591,6 +643,10 @@ void models_report(struct inference *inf, bool now) {
     if ((double)sum.preempted > told_preempted) metric_add(preempted, (double)sum.preempted - told_preempted);
     if ((double)sum.guessed > told_guessed) metric_add(guessed, (double)sum.guessed - told_guessed);
     if ((double)sum.guessed_right > told_right) metric_add(guessed_right, (double)sum.guessed_right - told_right);
+    if ((double)sum.drafted > told_drafted) metric_add(drafted, (double)sum.drafted - told_drafted);
+    if ((double)sum.drafted_right > told_drafted_right) metric_add(drafted_right, (double)sum.drafted_right - told_drafted_right);
+    told_drafted = (double)sum.drafted;
+    told_drafted_right = (double)sum.drafted_right;
     told_preempted = (double)sum.preempted;
     told_guessed = (double)sum.guessed;
     told_right = (double)sum.guessed_right;

@@ -64,18 +64,18 @@ static void test_worth(void **state) {
     struct draft_costs c = {0};
     struct draft_record d;
     draft_record_init(&d);
-    assert_int_equal(draft_worth(&d, &c, 1, 4), 0); /* nothing is known */
+    assert_int_equal(draft_worth(&d, &c, 1, 4, 0), 0); /* nothing is known */
     draft_costs_add(&c, 1, 1000);
-    assert_int_equal(draft_worth(&d, &c, 1, 4), 4); /* drawn on: a row costs little */
+    assert_int_equal(draft_worth(&d, &c, 1, 4, 0), 4); /* drawn on: a row costs little */
     for (uint32_t rows = 2; rows <= 8; rows++) draft_costs_add(&c, rows, 1000 * rows);
-    assert_int_equal(draft_worth(&d, &c, 1, 4), 0); /* a row costs a whole step */
+    assert_int_equal(draft_worth(&d, &c, 1, 4, 0), 0); /* a row costs a whole step */
     assert_true(draft_cost(&c, 12) > draft_cost(&c, 8));
 
     /* guesses that are never true: bets become rare, and their share goes to nothing */
     for (uint32_t rows = 1; rows <= 8; rows++) c.us[rows] = 1000 + 100 * (rows - 1);
     uint32_t bets = 0, rows = 0;
     for (int token = 0; token < 4000; token++) {
-        uint32_t k = draft_worth(&d, &c, 1, 4);
+        uint32_t k = draft_worth(&d, &c, 1, 4, 0);
         bets += k > 0;
         rows += k;
         draft_learn(&d, k > 0, 0);
@@ -84,20 +84,61 @@ static void test_worth(void **state) {
     /* then they are true: it comes back */
     uint32_t taken = 0;
     for (int token = 0; token < 4000; token++) {
-        uint32_t k = draft_worth(&d, &c, 1, 4);
+        uint32_t k = draft_worth(&d, &c, 1, 4, 0);
         draft_learn(&d, k, k);
         taken += k;
     }
     assert_true(taken > 8000);
     /* a full batch has no row to give away */
     for (uint32_t n = 9; n <= DRAFT_COST_ROWS_MAX; n++) c.us[n] = 1700 + 300 * (n - 8);
-    assert_int_equal(draft_worth(&d, &c, 1, 4), 4);
+    assert_int_equal(draft_worth(&d, &c, 1, 4, 0), 4);
     d.rate = 0.3;
     d.skipped = 0;
-    assert_int_equal(draft_worth(&d, &c, 16, 4), 0);
+    assert_int_equal(draft_worth(&d, &c, 16, 4, 0), 0);
+}
+
+/* A guess that takes as long to make as a token takes is never worth it. */
+static void test_worth_of_made(void **state) {
+    (void)state;
+    struct draft_costs c = {0};
+    struct draft_record d;
+    draft_record_init(&d);
+    d.rate = 0.9;
+    for (uint32_t rows = 1; rows <= 9; rows++) draft_costs_add(&c, rows, 1000 + 20 * (rows - 1));
+    assert_int_equal(draft_worth(&d, &c, 1, 8, 0), 8);
+    uint32_t quick = draft_worth(&d, &c, 1, 8, 50), slow = draft_worth(&d, &c, 1, 8, 400);
+    if (quick < slow || slow == 0 || slow == 8) fail_msg("%u guesses of 50 us, %u of 400", quick, slow);
+    assert_int_equal(draft_worth(&d, &c, 1, 8, 1000), 0);
+}
+
+/* Whatever is spent without a gain is at most what it began with and its share of the time. */
+static void test_budget(void **state) {
+    (void)state;
+    struct draft_costs c = {0};
+    struct draft_budget b;
+    double spent = 0, time = 0;
+    for (uint32_t rows = 1; rows <= 9; rows++) draft_costs_add(&c, rows, 10000 + 500 * (rows - 1));
+    draft_budget_init(&b);
+    double first = b.us;
+    for (int step = 0; step < 20000; step++) {
+        draft_budget_step(&b, 10000);
+        time += 10000;
+        if (b.us < 3000) continue;
+        draft_budget_spend(&b, 3000);
+        draft_budget_settle(&b, &c, 1, 2, 0);
+        spent += 3000 + 1000;
+    }
+    if (spent > first + DRAFT_SHARE * time + 4000 || spent < DRAFT_SHARE * time * 0.9) fail_msg("%.0f us of %.0f were spent", spent, time);
+    assert_true(b.rate < 0.05);
+    /* what pays fills it, up to its most */
+    for (int step = 0; step < 2000; step++) {
+        draft_budget_spend(&b, 3000);
+        draft_budget_settle(&b, &c, 1, 2, 2);
+    }
+    assert_true(b.us > 0.9 * DRAFT_BUDGET_MAX_US && b.us <= DRAFT_BUDGET_MAX_US && b.rate > 0.9);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lookup), cmocka_unit_test(test_lookup_naive), cmocka_unit_test(test_worth)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lookup), cmocka_unit_test(test_lookup_naive), cmocka_unit_test(test_worth), cmocka_unit_test(test_worth_of_made), cmocka_unit_test(test_budget)};
     return cmocka_run_group_tests_name("draft", tests, NULL, NULL);
 }

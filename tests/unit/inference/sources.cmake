@@ -1,1 +1,1 @@
-set(service_cores ${CMAKE_SOURCE_DIR}/services/inference/request.c ${CMAKE_SOURCE_DIR}/services/inference/budget.c ${CMAKE_SOURCE_DIR}/tests/unit/engine/support/tiny.c)
+set(service_cores ${CMAKE_SOURCE_DIR}/services/inference/request.c ${CMAKE_SOURCE_DIR}/services/inference/budget.c ${CMAKE_SOURCE_DIR}/services/inference/draft_setting.c ${CMAKE_SOURCE_DIR}/tests/unit/engine/support/tiny.c)

@@ -58,12 +58,14 @@ static int run_run(struct cli *c) {
         if (cli_given(c, *option)) return cli_usage(c, "%s goes with --task generate", *option);
     for (const char *const *option = of_embed; !embed && *option; option++)
         if (cli_given(c, *option)) return cli_usage(c, "%s goes with --task embed", *option);
+    if (cli_given(c, "--target") && !logprobs) return cli_usage(c, "--target goes with --task logprobs");
     if (o.adapter && (score || embed)) return cli_usage(c, "--adapter goes with --task generate or logprobs: adapters are of decoders");
     const char *types = cli_text(c, "--token-types");
     if (types && !((embed || score) && ids)) return cli_usage(c, "--token-types goes with --tokens and --task embed or score");
     if ((embed || score) && cli_flag(c, "--chat")) return cli_usage(c, "--chat goes with --task generate or logprobs");
     if (cli_given(c, "--top-logits") && !cli_json(c)) return cli_usage(c, "--top-logits goes with --json");
     o.prompt = span_str(prompt);
+    if (cli_given(c, "--target")) o.target = span_str(cli_text(c, "--target"));
     o.chat = cli_flag(c, "--chat");
     o.max_tokens = cli_int(c, "--max-tokens", o.max_tokens);
     o.temperature = cli_real(c, "--temperature", o.temperature);
@@ -119,6 +121,7 @@ static const struct cli_option OPTIONS[] = {
     {.name = "--prompt", .kind = CLI_TEXT, .value = "TEXT", .doc = "The text to go on from, or that the encoder reads"},
     {.name = "--chat", .kind = CLI_FLAG, .doc = "PROMPT as the user's turn, through the model's chat template"},
     {.name = "--tokens", .kind = CLI_TEXT, .value = "1,2,3", .doc = "Ids instead of a text, taken as they stand"},
+    {.name = "--target", .kind = CLI_TEXT, .value = "TEXT", .doc = "With logprobs and an encoder-decoder: the answer whose log-probabilities are asked for, given the prompt"},
     {.name = "--token-types", .kind = CLI_TEXT, .value = "0,0,1", .doc = "With --tokens and embed or score: the type of each token (0: the first text, 1: its pair)"},
     {.name = "--max-tokens", .kind = CLI_INT, .value = "N", .min = 0, .max = ENGINE_TOKENS_MAX, .doc = "At most so many new tokens; 256"},
     {.name = "--temperature", .kind = CLI_REAL, .value = "T", .min = 0, .max = 100, .doc = "0: the likeliest token; otherwise as generation_config.json says"},
@@ -143,7 +146,8 @@ const struct verb VERBS_RUN[] = {
      .help = "generate goes on from the prompt: the text, with --json also tokens and top logits, with --draft how many it guessed, and rightly. logprobs gives, always as JSON, the log-probability of each token after the first, given those\n"
              "before it, and the likeliest token instead. embed gives the vector of the text, {\"embedding\":[…]}, score the raw outputs of a classifier or cross-encoder, {\"scores\":[…]};\n"
              "both are for encoders (BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ModernBERT, T5's encoder alone).\n"
-             "Of an encoder-decoder (T5, Flan-T5, mT5, umT5) the encoder reads the prompt and generate gives the decoder's answer; logprobs it has none. F32 weights are computed in f32.\n"
+             "Of an encoder-decoder (T5, Flan-T5, mT5, umT5) the encoder reads the prompt and generate gives the decoder's answer; logprobs are those of --target TEXT and of the token that\n"
+             "ends it, given the prompt. F32 weights are computed in f32.\n"
              "--adapter DIR (adapter_config.json, adapter_model.safetensors) computes the model with what the adapter adds; tokenizer and chat template are the model's own."},
     {0},
 };

@@ -27,7 +27,7 @@ static void reading_fini(struct reading *r) {
     *r = (struct reading){0};
 }
 
-/* The windows of the text, one behind the other; a window's first token is foretold by nothing and not counted. */
+/* The windows of the text, one behind the other; a window's first token, or what an encoder reads of it, is foretold by nothing and not counted. */
 static int read_windows(struct engine *e, const struct tokens *ids, struct reading *out, struct error *err) {
     size_t window = engine_context(e) < COMPARE_WINDOW ? engine_context(e) : COMPARE_WINDOW, n = (ids->len + window - 1) / window;
     struct engine_request *requests = mem_calloc(n, sizeof *requests);
@@ -41,6 +41,12 @@ static int read_windows(struct engine *e, const struct tokens *ids, struct readi
         requests[i].token_count = ids->len - i * window < window ? ids->len - i * window : window;
         requests[i].tokens_max = 0;
         requests[i].prompt_logprobs = true;
+        if (engine_model(e)->encoder_layers > 0) { /* the window's second half, given its first */
+            size_t half = requests[i].token_count / 2;
+            requests[i].target = requests[i].tokens + half;
+            requests[i].target_count = requests[i].token_count - half;
+            requests[i].token_count = half;
+        }
     }
     if (r == 0) r = engine_generate_batch(e, requests, n, results, err);
     for (size_t i = 0; r == 0 && i < n; i++) {

@@ -55,6 +55,7 @@ void request_free(struct request *q) {
     mem_free(q->runs);
     mem_free(q->tokens);
     mem_free(q->source);
+    mem_free(q->target);
     sampler_counts_fini(&q->counts);
     stop_fini(&q->stop);
     buf_fini(&q->text);
@@ -154,7 +155,7 @@ static int copy_request(const struct engine *e, const struct engine_request *r, 
     struct request *q = mem_zalloc(sizeof *q);
     if (!q) return error_set(err, E_NOMEM, "no memory for a request");
     q->given = *r;
-    q->given.tokens = NULL;
+    q->given.tokens = q->given.target = NULL;
     q->given.prompt = q->given.chat = (struct span){0};
     q->given.messages = NULL;
     q->given.stop = NULL;
@@ -173,6 +174,7 @@ static int copy_request(const struct engine *e, const struct engine_request *r, 
     if (result != 0) goto out;
     result = E_NOMEM;
     if (r->tokens && copy_array(&q->tokens, r->tokens, r->token_count, sizeof *r->tokens) != 0) goto out;
+    if (r->target_count > 0 && copy_array(&q->target, r->target, r->target_count, sizeof *r->target) != 0) goto out;
     if (r->message_count > 0 && !r->tokens && copy_messages(q, r) != 0) goto out;
     if (!r->tokens && r->chat.data && !(q->chat = span_dup(r->chat))) goto out;
     if (!r->tokens && !r->chat.data && r->message_count == 0 && !(q->prompt = span_dup(r->prompt))) goto out;

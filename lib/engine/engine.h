@@ -94,6 +94,9 @@ struct engine_request {
     size_t message_count;
     struct span chat;   /* JSON: {"messages": […], "tools": […], "chat_template_kwargs": {…}}, as chat_template_prompt takes it; data NULL: none */
     struct span prompt; /* where none of the others is given */
+    /* What the decoder beside an encoder is made to say first, behind its start token; prompt_logprobs are of it: how likely it is, given the prompt. Copied; only such models take one. */
+    const uint32_t *target;
+    size_t target_count;
 
     int64_t tokens_max; /* −1: what the context leaves; 0: compute the prompt only. More than the context leaves is cut to it */
     struct sampler_params sampling;
@@ -112,7 +115,7 @@ struct engine_request {
     bool echo;            /* the prompt's text is the first of the answer's */
     bool logprobs;
     uint32_t top_logprobs;
-    bool prompt_logprobs; /* of each prompt token after the first; with top_logprobs the most likely ones too */
+    bool prompt_logprobs; /* of each prompt token after the first, or of each of the target's; with top_logprobs the most likely ones too */
     uint32_t top_logits;  /* of the first new position: so many highest */
     int64_t deadline_ms;  /* of clock_mono_ms; 0: none */
     int32_t priority;     /* higher goes first, and takes the place of lower ones that run: those go on later, at the token where they stood */
@@ -159,7 +162,7 @@ struct engine_event {
     const uint32_t *prompt_argmax; /* the most likely token instead of each */
     const struct engine_logprobs *prompt_tops; /* the same with the most likely tokens, where top_logprobs were asked for */
     size_t prompt_first, prompt_count;
-    const uint32_t *prompt_tokens; /* prompt_logprobs: all of the prompt's tokens, in the event that has its echo and in those that have log-probabilities of it; tokens_only: likewise */
+    const uint32_t *prompt_tokens; /* prompt_logprobs: all of the prompt's tokens (start token and target, where there is one), in the event that has its echo and in those that have log-probabilities of it; tokens_only: likewise */
     const struct sampler_candidate *top_logits; /* with the first token */
     size_t top_logit_count;
     enum engine_finish finish;
@@ -196,7 +199,7 @@ struct engine_result {
     char *text; /* owned, terminated; NULL where the model has no tokenizer */
     size_t text_len;
     struct engine_logprobs *logprobs; /* owned, [token_count] where asked for */
-    float *prompt_logprobs;           /* owned, [prompt_count]: of the tokens after the first */
+    float *prompt_logprobs;           /* owned, [prompt_count]: of the tokens after the first, or of the target */
     uint32_t *prompt_argmax;
     size_t prompt_count;
     struct sampler_candidate *top_logits; /* owned */

@@ -14,7 +14,7 @@ struct batch_item {
     struct engine_result *result;
     struct buf text;
     uint64_t id; /* 0: not submitted */
-    size_t tokens_capacity, logprobs_capacity;
+    size_t tokens_capacity, logprobs_capacity, prompt_capacity, argmax_capacity;
 };
 
 void engine_result_fini(struct engine_result *r) {
@@ -38,13 +38,11 @@ static int gather(struct batch_item *b, const struct engine_event *event) {
         if (event->logprobs) r->logprobs[r->token_count] = event->logprobs[i];
         r->tokens[r->token_count++] = event->tokens[i];
     }
-    if (event->prompt_count > 0 && !r->prompt_logprobs) {
-        r->prompt_logprobs = mem_calloc(event->usage.prompt_tokens, sizeof *r->prompt_logprobs);
-        r->prompt_argmax = mem_calloc(event->usage.prompt_tokens, sizeof *r->prompt_argmax);
-        if (!r->prompt_logprobs || !r->prompt_argmax) return E_NOMEM;
-    }
+    /* not by usage.prompt_tokens: a target may be longer than the prompt that an encoder reads */
+    result = array_reserve(&r->prompt_logprobs, &b->prompt_capacity, r->prompt_count + event->prompt_count, sizeof *r->prompt_logprobs);
+    if (result == 0) result = array_reserve(&r->prompt_argmax, &b->argmax_capacity, r->prompt_count + event->prompt_count, sizeof *r->prompt_argmax);
+    if (result != 0) return result;
     for (size_t i = 0; i < event->prompt_count; i++) {
-        ASSERT(r->prompt_count < event->usage.prompt_tokens);
         r->prompt_logprobs[r->prompt_count] = event->prompt_logprobs[i];
         r->prompt_argmax[r->prompt_count++] = event->prompt_argmax[i];
     }

@@ -44,6 +44,7 @@ struct request {
     /* the sequence */
     uint32_t *tokens; /* prompt and answer */
     uint32_t *source, source_len; /* with an encoder: the prompt, of which `tokens` has none (engine_source.h) */
+    uint32_t *target; /* of given.target_count: until it is among `tokens` */
     uint32_t prompt_len, len, tokens_max;
     uint32_t cached;     /* of the prompt: taken from the prefix cache */
     uint32_t scored;     /* prompt_logprobs: positions before it have been told */

@@ -24,11 +24,17 @@ void source_fini(struct engine *e) {
 }
 
 int source_check(const struct engine *e, const struct engine_request *r, struct error *err) {
-    if (!e->encoder) return 0;
     const char *name = e->dir.config.arch->name;
+    if (!e->encoder && r->target_count > 0)
+        return error_set_param(err, E_UNSUPPORTED, "target", "%s models take no target: theirs goes on from the prompt; give both as the prompt", name);
+    if (!e->encoder) return 0;
     if (r->echo) return error_set_param(err, E_UNSUPPORTED, "echo", "echo is not possible with %s models: the answer does not continue the prompt, an encoder reads it", name);
-    if (r->prompt_logprobs)
-        return error_set_param(err, E_UNSUPPORTED, "prompt_logprobs", "%s models give their prompt no log-probabilities: an encoder reads it, and nothing predicts it", name);
+    if (r->prompt_logprobs && r->target_count == 0)
+        return error_set_param(err, E_UNSUPPORTED, "prompt_logprobs", "%s models give their prompt no log-probabilities: an encoder reads it, and nothing predicts it; a target has them", name);
+    if (r->target_count >= e->context)
+        return error_set_param(err, E_RANGE, "target", "the target has %zu tokens; behind the start token the context has room for %u", r->target_count, e->context - 1);
+    for (size_t i = 0; i < r->target_count; i++)
+        if (r->target[i] >= e->dir.config.vocab) return error_set_param(err, E_INVALID, "target", "token %u of the target is beyond the vocabulary of %u", r->target[i], e->dir.config.vocab);
     return 0;
 }
 
@@ -42,7 +48,8 @@ int source_take(struct engine *e, struct request *q, const struct tokens *ids, s
         return error_set_param(err, E_RANGE, q->messages || q->chat ? "messages" : "prompt", "the prompt has %zu tokens; the model's encoder takes at most %u", n, e->context);
     for (size_t i = 0; i < n; i++)
         if (from[i] >= c->vocab) return error_set(err, E_INVALID, "the tokenizer gives token %u, the model has %u", from[i], c->vocab);
-    uint32_t *start = mem_calloc(1, sizeof *start);
+    size_t targets = q->given.target_count;
+    uint32_t *start = mem_calloc(1 + targets, sizeof *start);
     q->source = mem_calloc(n, sizeof *q->source);
     if (!start || !q->source) {
         mem_free(start);
@@ -51,9 +58,10 @@ int source_take(struct engine *e, struct request *q, const struct tokens *ids, s
     memcpy(q->source, from, n * sizeof *from);
     q->source_len = (uint32_t)n;
     *start = (uint32_t)c->start_id;
+    if (targets) memcpy(start + 1, q->target, targets * sizeof *start);
     mem_free(q->tokens);
     q->tokens = start;
-    q->prompt_len = q->len = 1;
+    q->prompt_len = q->len = 1 + (uint32_t)targets;
     return 0;
 }
 

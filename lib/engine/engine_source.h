@@ -16,7 +16,7 @@ int source_init(struct engine *e, struct error *err);
 void source_fini(struct engine *e);
 /* What of a request such a model cannot do. */
 int source_check(const struct engine *e, const struct engine_request *r, struct error *err);
-/* The prompt's ids, q->tokens or else these, become the source; q->tokens is the start token. E_RANGE, E_INVALID, E_NOMEM. */
+/* The prompt's ids, q->tokens or else these, become the source; q->tokens is the start token, and the target behind it. E_RANGE, E_INVALID, E_NOMEM. */
 int source_take(struct engine *e, struct request *q, const struct tokens *ids, struct error *err);
 /* Reads some of what waits. True: something is left to read, or has just become ready. */
 bool source_work(struct engine *e);

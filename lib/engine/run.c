@@ -92,11 +92,14 @@ int engine_run(const struct engine_run_options *o, FILE *out, struct error *err)
 
     struct engine *e = NULL;
     struct engine_result result = {0};
+    struct tokens target = {0};
     struct buf text;
     buf_init(&text, OUT_MAX);
     struct engine_options options = {.threads = o->threads, .sequences_max = 1, .weights = o->weights, .adapter = o->adapter, .packed = o->packed, .draft = o->draft, .draft_tokens = o->draft_tokens};
     struct engine_stats stats;
     int r = engine_new(&e, o->model, &options, err);
+    if (r == 0 && o->target.data && !engine_tokenizer(e)) r = error_set_param(err, E_UNSUPPORTED, "target", "the model has no tokenizer: a target needs one");
+    if (r == 0 && o->target.data) r = tokenizer_encode(engine_tokenizer(e), o->target, TOKENIZER_ADD_SPECIAL, &target, err);
     if (r != 0) goto out;
 
     struct engine_request request;
@@ -105,6 +108,8 @@ int engine_run(const struct engine_run_options *o, FILE *out, struct error *err)
     request.tokens = o->tokens;
     request.token_count = o->token_count;
     request.prompt = o->prompt;
+    request.target = target.ids;
+    request.target_count = target.len;
     if (o->chat && !o->tokens) {
         request.messages = &user;
         request.message_count = 1;
@@ -143,6 +148,7 @@ int engine_run(const struct engine_run_options *o, FILE *out, struct error *err)
     else if (fwrite(buf_span(&text).data, 1, text.len, out) != text.len || fflush(out) != 0) r = error_set(err, E_IO, "cannot write the answer");
 out:
     engine_result_fini(&result);
+    tokens_fini(&target);
     engine_free(e);
     buf_fini(&text);
     return r;

@@ -16,6 +16,7 @@ struct engine_run_options {
     struct span prompt;     /* text, or */
     const uint32_t *tokens; /* ids, taken as they stand */
     size_t token_count;
+    struct span target;     /* logprobs, of a model with an encoder: what its decoder is made to say; data NULL: none */
     bool chat;              /* prompt is the user's turn of a chat */
     int64_t max_tokens;     /* −1: what the context leaves */
     double temperature;     /* below 0: as generation_config.json says, greedy where it does not */
@@ -35,7 +36,8 @@ struct engine_run_options {
 };
 void engine_run_options_init(struct engine_run_options *o); /* generate, 256 tokens */
 /* embed: {"embedding":[…]}; score: {"scores":[…]}, the classifier's raw outputs.
- * generate: {"tokens":[…],"text":"…"|null[,"top_logits":[{"id","logit"}…]],"finish_reason","usage"}, with a draft also "drafted" and "drafted_right"; logprobs: {"logprobs":[…],"argmax":[…]}. Errors of
+ * generate: {"tokens":[…],"text":"…"|null[,"top_logits":[{"id","logit"}…]],"finish_reason","usage"}, with a draft also "drafted" and "drafted_right"; logprobs: {"logprobs":[…],"argmax":[…]}, of a
+ * target with the token that ends it. Errors of
  * engine_new and of the request; E_INVALID, E_UNSUPPORTED: the task; E_IO: out. */
 int engine_run(const struct engine_run_options *o, FILE *out, struct error *err);
 /* The two tasks of encoders (run_encoder.c). */

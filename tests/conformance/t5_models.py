@@ -28,6 +28,7 @@ MODELS = {
 }
 SOURCES = [[(i * 37 + 5) % 61 + 2 for i in range(45)] + [1], [9, 1], [(i * i * 7 + 11) % 62 + 2 for i in range(170)] + [1]]
 TEXT = "translate a sentence: the house is green"
+TARGET = "a green house, is it? 42 is a sentence that is longer than what was read of it."
 NEW, TOP = 32, 8
 
 
@@ -75,8 +76,8 @@ def tokenizer():
             "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}, "model": {"type": "Unigram", "unk_id": 2, "vocab": pieces, "byte_fallback": False}}
 
 
-def write(folder, name):
-    """A model directory."""
+def write(folder, name, head=1):
+    """A model directory; head: what its head is multiplied by, to spoil it."""
     r, dtype = random.Random(name), MODELS[name][4]
     header, data = {"__metadata__": {"format": "pt"}}, bytearray()
     for tensor, shape in tensors(name):
@@ -84,7 +85,7 @@ def write(folder, name):
         if len(shape) == 1:
             values = [0.7 + 0.6 * r.random() for _ in range(n)]
         else:
-            values = [(r.random() - 0.5) * (4.0 if "relative" in tensor else 0.9) for _ in range(n)]
+            values = [(r.random() - 0.5) * (4.0 if "relative" in tensor else 0.9) * (head if tensor == "lm_head.weight" else 1) for _ in range(n)]
         raw = struct.pack(f"<{n}f", *values)
         if dtype == "BF16":
             raw = b"".join(raw[i + 2:i + 4] for i in range(0, len(raw), 4))
@@ -98,6 +99,13 @@ def write(folder, name):
     for file, value in (("config.json", config(name)), ("tokenizer.json", tokenizer()), ("tokenizer_config.json", {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"})):
         with open(os.path.join(folder, file), "w") as f:
             json.dump(value, f)
+
+
+def model_logprobs(model, ids, start, target):
+    """Of each id of the target, given the source and those before it."""
+    import torch
+    logits = model(input_ids=ids, decoder_input_ids=torch.cat([start, torch.tensor([target[:-1]])], 1)).logits[0]
+    return torch.log_softmax(logits, -1)[torch.arange(len(target)), torch.tensor(target)].tolist()
 
 
 def reference(folder, name):
@@ -120,6 +128,7 @@ def reference(folder, name):
                 start = torch.tensor([[config(name)["decoder_start_token_id"]]])
                 top = torch.topk(model(input_ids=ids, decoder_input_ids=start).logits[0, 0], TOP)
                 one["top"] = [[int(i), float(v)] for i, v in zip(top.indices, top.values)]
+                one["target"] = model_logprobs(model, ids, start, t.encode(TARGET).ids)
                 one["tokens"] = model.generate(ids, max_new_tokens=NEW, do_sample=False, use_cache=False)[0].tolist()[1:]
         out.append(one)
     return out

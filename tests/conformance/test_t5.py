@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`genloop run` against transformers on tiny models of the T5 family: the same greedy tokens, top logits and encodings.
+"""`genloop run` against transformers on tiny models of the T5 family: the same greedy tokens, top logits, log-probabilities of a target and encodings.
 
     tests/conformance/test_t5.py [--genloop build/bin/genloop]
 
@@ -16,6 +16,7 @@ import t5_models
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LOGITS_TOLERANCE = 2e-4  # of logits of about 10: f32 sums in another order
+TARGET_TOLERANCE = 6e-4  # of log-probabilities down to -20, each of which has the error of all logits in it
 MEAN_TOLERANCE = 2e-5
 
 
@@ -38,6 +39,9 @@ def check(genloop, folder, name, want, text):
     off = max(abs(a["logit"] - b[1]) for a, b in zip(got["top_logits"], want["top"]))
     assert [t["id"] for t in got["top_logits"]] == [t[0] for t in want["top"]] and off <= LOGITS_TOLERANCE, f"top logits differ, by {off}: {got['top_logits']}, {want['top']}"
     assert got["tokens"] == want["tokens"], f"tokens differ: {got['tokens']}, {want['tokens']}"
+    got = run(genloop, folder, "--task", "logprobs", "--target", t5_models.TARGET, *given)["logprobs"]
+    off = max(abs(a - b) for a, b in zip(got, want["target"]))
+    assert len(got) == len(want["target"]) and off <= TARGET_TOLERANCE, f"{len(got)} log-probabilities of the target for {len(want['target'])}, {off} off"
 
 
 def refuses(genloop, folder, says, *more):

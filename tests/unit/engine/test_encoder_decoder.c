@@ -383,6 +383,57 @@ static void test_streams_go_on(void **state) {
     engine_free(e);
 }
 
+/* What the decoder is made to say has the log-probabilities that it has when the decoder says it; however it is cut into steps, and of any length beside its source. */
+static void test_target(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        size_t source, target;
+        struct engine_options options;
+    } cases[] = {
+        {"a target far longer than its source", 2, LONGEST, {.threads = 1}},
+        {"the same, a row at a time", 2, LONGEST, {.threads = 2, .sequences_max = 1, .step_rows = 1}},
+        {"a long source", LONGEST, 3, {.threads = 2}},
+        {"one token of either", 1, 1, {.threads = 1}},
+        {"an empty source", 0, 20, {.threads = 1}},
+    };
+    uint32_t ids[LONGEST];
+    random_tokens(ids, LONGEST, 9);
+    for (size_t m = 0; m < FAMILIES; m++)
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            struct engine *e = start(&families[m], cases[i].options);
+            struct engine_request r = request(ids, cases[i].source, (int64_t)cases[i].target);
+            r.sampling.temperature = 0;
+            struct engine_result said = one(e, &r);
+            assert_int_equal(said.token_count, cases[i].target);
+            r.target = said.tokens;
+            r.target_count = cases[i].target;
+            r.tokens_max = 0;
+            r.logprobs = false;
+            r.prompt_logprobs = true;
+            struct engine_result scored = one(e, &r);
+            assert_int_equal(scored.prompt_count, cases[i].target);
+            assert_int_equal(scored.token_count, 0);
+            assert_int_equal(scored.usage.prompt_tokens, cases[i].source ? cases[i].source : 1);
+            for (size_t k = 0; k < cases[i].target; k++) {
+                if (scored.prompt_argmax[k] != said.tokens[k]) fail_msg("%s, %s: token %zu is not the likeliest", names[m], cases[i].name, k);
+                if (!(fabsf(scored.prompt_logprobs[k] - said.logprobs[k].logprob) < 1e-5f))
+                    fail_msg("%s, %s: token %zu at %g, said at %g", names[m], cases[i].name, k, (double)scored.prompt_logprobs[k], (double)said.logprobs[k].logprob);
+            }
+            engine_result_fini(&scored);
+            /* and it goes on from there */
+            r.target_count = cases[i].target / 2;
+            r.tokens_max = (int64_t)(cases[i].target - r.target_count);
+            r.prompt_logprobs = false;
+            struct engine_result rest = one(e, &r);
+            assert_int_equal(rest.token_count, r.tokens_max);
+            assert_memory_equal(rest.tokens, said.tokens + r.target_count, rest.token_count * sizeof *rest.tokens);
+            engine_result_fini(&rest);
+            engine_result_fini(&said);
+            engine_free(e);
+        }
+}
+
 static void test_text(void **state) {
     (void)state;
     struct engine *e = start(&families[0], (struct engine_options){.threads = 2});
@@ -420,6 +471,16 @@ static void test_refusals(void **state) {
     r.prompt_logprobs = true;
     assert_int_equal(engine_submit(e, &r, NULL, watch, NULL, &err), E_UNSUPPORTED);
     assert_non_null(strstr(err.message, "log-probabilities"));
+    uint32_t beyond = TINY_VOCAB;
+    r.target = ids;
+    r.target_count = 64; /* the start token stands before it */
+    assert_int_equal(engine_submit(e, &r, NULL, watch, NULL, &err), E_RANGE);
+    assert_string_equal(err.param, "target");
+    r.target = &beyond;
+    r.target_count = 1;
+    assert_int_equal(engine_submit(e, &r, NULL, watch, NULL, &err), E_INVALID);
+    assert_string_equal(err.param, "target");
+    r.target_count = 0;
     r.prompt_logprobs = false;
     r.token_count = 65;
     assert_int_equal(engine_submit(e, &r, NULL, watch, NULL, &err), E_RANGE);
@@ -438,7 +499,7 @@ static void test_refusals(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bias),      cmocka_unit_test(test_attention), cmocka_unit_test(test_invariance), cmocka_unit_test(test_source_matters),
-        cmocka_unit_test(test_preempted), cmocka_unit_test(test_cancelled), cmocka_unit_test(test_streams_go_on), cmocka_unit_test(test_text), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_preempted), cmocka_unit_test(test_cancelled), cmocka_unit_test(test_streams_go_on), cmocka_unit_test(test_target), cmocka_unit_test(test_text), cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("encoder_decoder", tests, set_up, tear_down);
 }

@@ -823,6 +823,10 @@ static void test_run(void **state) {
         free(text);
     }
     mem_free(ids);
+    o.task = "logprobs";
+    o.target = SPAN("a target");
+    assert_int_equal(engine_run(&o, stdout, &err), E_UNSUPPORTED);
+    assert_string_equal(err.param, "target");
     o.task = "embed";
     assert_int_equal(engine_run(&o, stdout, &err), E_UNSUPPORTED);
     o.task = "dance";

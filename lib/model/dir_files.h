@@ -44,6 +44,9 @@ int model_dir_load_gguf(struct model_dir *m, const char *path, enum model_weight
 /* quantize.c: weights.gguf, parameters by their roles. */
 int model_weights_load_roles(struct model_weights *w, const struct model_config *config, const char *path, enum model_weights_mode mode, struct error *err);
 
+/* Whether it has a head of its own. */
+int model_weights_roles_head(const char *path, bool *has, struct error *err);
+
 /* model.safetensors, or the shards that model.safetensors.index.json names. Returns owned in *files, even where it fails half-way. */
 int model_dir_open_shards(const char *dir, struct safetensors ***files, size_t *count, struct error *err);
 /* One safetensors file with all tensors of the model. */

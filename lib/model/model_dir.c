@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/random.h"
 #include "model/dir_files.h"
+#include "model/quantize.h"
 #include "model/rules.h"
 
 static int join(char path[PATH_MAX], const char *dir, const char *name, struct error *err) {
@@ -105,8 +106,16 @@ int model_dir_open_shards(const char *dir, struct safetensors ***files, size_t *
 static int find_head(const char *dir, struct model_config *c, struct error *err) {
     struct safetensors **files = NULL;
     size_t count = 0;
+    char path[PATH_MAX];
+    bool untied = false;
     if (c->arch->kind != MODEL_ENCODER_DECODER) return 0;
-    int r = model_dir_open_shards(dir, &files, &count, err);
+    int r = join(path, dir, MODEL_WEIGHTS_FILE, err);
+    if (!r && file_exists(path)) {
+        r = model_weights_roles_head(path, &untied, err);
+        c->tie_embeddings = !untied;
+        return r;
+    }
+    if (!r) r = model_dir_open_shards(dir, &files, &count, err);
     c->tie_embeddings = true;
     for (size_t i = 0; i < count; i++) {
         c->tie_embeddings &= !safetensors_find(files[i], SPAN("lm_head.weight"));

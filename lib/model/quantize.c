@@ -46,6 +46,10 @@ static enum tensor_type type_of(const struct model_param *p, enum tensor_type st
     case MODEL_ATTN_K_W:
     case MODEL_ATTN_V_W:
     case MODEL_ATTN_O_W:
+    case MODEL_CROSS_Q_W:
+    case MODEL_CROSS_K_W:
+    case MODEL_CROSS_V_W:
+    case MODEL_CROSS_O_W:
     case MODEL_MLP_GATE_W:
     case MODEL_MLP_UP_W:
     case MODEL_MLP_DOWN_W:
@@ -116,6 +120,14 @@ static int find_view(const struct model_weights *w, const struct gguf *g, const 
     if (r) return error_set(err, r, "%s: tensor %s has rows of no whole blocks", path, name);
     *v = (struct model_view){.type = t->type, .data = t->data, .row_size = row, .rows = p->rows, .cols = p->cols, .mapped = true};
     return 0;
+}
+
+int model_weights_roles_head(const char *path, bool *has, struct error *err) {
+    struct gguf *g = NULL;
+    int r = gguf_open(&g, path, err);
+    if (!r) *has = gguf_tensor_find(g, span_str(model_role_name(MODEL_LM_HEAD))) != NULL;
+    gguf_close(g);
+    return r;
 }
 
 int model_weights_load_roles(struct model_weights *out, const struct model_config *config, const char *path, enum model_weights_mode mode, struct error *err) {

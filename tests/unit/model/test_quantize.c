@@ -162,7 +162,8 @@ static void check_model(const char *arch, const char *dir, const struct model_we
     assert_int_equal(m.weights.param_count, original->param_count);
     for (size_t i = 0; i < m.weights.param_count; i++) {
         const struct model_param *p = &m.weights.params[i];
-        bool small = p->rows == 1 || p->role == MODEL_ROUTER_W || p->role == MODEL_EMBED_POSITIONS || p->role == MODEL_ATTN_Q_NORM_W || p->role == MODEL_ATTN_K_NORM_W;
+        bool small = p->rows == 1 || p->role == MODEL_ROUTER_W || p->role == MODEL_EMBED_POSITIONS || p->role == MODEL_ATTN_Q_NORM_W || p->role == MODEL_ATTN_K_NORM_W ||
+                     p->role == MODEL_ATTN_POSITION_W;
         bool rough = type == TENSOR_Q4_0 || type == TENSOR_Q4_1, head = p->role == MODEL_EMBED_TOKENS || p->role == MODEL_LM_HEAD;
         enum tensor_type wanted = rough && head ? TENSOR_Q8_0 : type;
         bool kept = small || p->cols % tensor_block(wanted) != 0;
@@ -175,7 +176,7 @@ static void check_model(const char *arch, const char *dir, const struct model_we
 }
 
 static void test_families(void **state) {
-    static const char *const archs[] = {"llama", "gpt2", "phi3", "gpt_neox", "mixtral", "qwen3_moe", "gemma2", "stablelm", "opt", "granite"};
+    static const char *const archs[] = {"llama", "gpt2", "phi3", "gpt_neox", "mixtral", "qwen3_moe", "gemma2", "stablelm", "opt", "granite", "t5", "umt5"};
     (void)state;
     for (size_t i = 0; i < COUNT(archs); i++) {
         struct tiny t;

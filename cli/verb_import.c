@@ -177,8 +177,6 @@ static int look_through(struct import *m, const char *base) {
     if (model_adapter_is(m->dir) && !file_exists(config)) return look_through_adapter(m, base);
     if (base) return error_set(&m->x.err, E_INVALID, "--base goes with an adapter: %s has no adapter_config.json of its own", m->dir);
     int r = model_dir_load(&dir, m->dir, MODEL_WEIGHTS_MAP, 0, &m->x.err);
-    if (r == 0 && dir.config.arch->kind != MODEL_DECODER && dir.config.arch->kind != MODEL_ENCODER)
-        r = error_set(&m->x.err, E_UNSUPPORTED, "%s: a %s model is neither a decoder nor an encoder: no replica serves it", m->dir, dir.config.arch->name);
     if (r == 0 && !dir.tokenizer) r = error_set(&m->x.err, E_INVALID, "%s has no tokenizer", m->dir);
     model_dir_fini(&dir);
     return r;
@@ -344,7 +342,8 @@ const struct verb VERBS_IMPORT[] = {
      .help = "DIR is a model directory as Hugging Face has them (config.json, model.safetensors or its shards, tokenizer.json), FILE one in GGUF. hf: fetches from the hub by $HF_ENDPOINT and $HF_TOKEN, goes on where\n"
              "a download was cut off, and keeps the files in $GENLOOP_HUB_CACHE (default ~/.cache/genloop/hub). The files go to the platform, which loads the model whole and takes a step with it before it is a version.\n"
              "Encoders (embedders, cross-encoders, classifiers) come in the same way as models that generate. The gates then measure it, as a first version or against the name's version in production: on held-out texts\n"
-             "of the newest data set, or, on a platform without one and for encoders, on the prose that the platform ships, which the evidence says. A person approves.\n"
+             "of the newest data set, or, on a platform without one and for encoders, on the prose that the platform ships, which the evidence says. A person approves. An encoder-decoder (T5) is measured by the second\n"
+             "half of each text, given its first.\n"
              "DIR may be a LoRA adapter in PEFT's layout (adapter_config.json, adapter_model.safetensors): a version of its own, computed over the weights of its base, which replicas load once for all of its adapters.\n\n"
              "examples:\n"
              "  genloop import SmolLM2-135M-Instruct.Q4_1.gguf --name smol\n"

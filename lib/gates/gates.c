@@ -27,6 +27,7 @@ const struct gate_limits GATE_LIMITS_DEFAULT = {
     .first_distinct_3_min = 0.3,
     .documents_min = 10,
     .samples_min = 100,
+    .source_min = 0.5,
     .encoder_cosine_max = 0.98,
     .encoder_spread_min = 0.01,
     .encoder_recall_min = 0.25,
@@ -41,7 +42,7 @@ static const struct {
     bool count;
 } limit_rows[GATE_LIMITS_COUNT] = {
     REAL(perplexity_ratio_max), REAL(win_rate_min), COUNT(win_rate_pairs_min), REAL(mean_length_ratio_min), REAL(mean_length_ratio_max), REAL(repetition_rise_max), REAL(empty_max),
-    REAL(empty_rise_max), REAL(distinct_3_ratio_min), REAL(first_bits_per_byte_max), REAL(first_repetition_max), REAL(first_distinct_3_min), COUNT(documents_min), COUNT(samples_min),
+    REAL(empty_rise_max), REAL(distinct_3_ratio_min), REAL(first_bits_per_byte_max), REAL(first_repetition_max), REAL(first_distinct_3_min), COUNT(documents_min), COUNT(samples_min), REAL(source_min),
     REAL(encoder_cosine_max), REAL(encoder_spread_min), REAL(encoder_recall_min), REAL(encoder_recall_drop_max),
 };
 _Static_assert(GATE_LIMITS_COUNT * sizeof(double) == sizeof(struct gate_limits), "each limit has a row");
@@ -82,8 +83,10 @@ struct evaluation_record {
     struct encoder_record *encoder; /* NULL: it generates text */
     struct span candidate, held_out, baseline, tokenizer_candidate, tokenizer_baseline, tokenizer_claimed, trait;
     bool round_trip; /* true where the record does not say */
+    bool halves;     /* of documents the second halves were measured, given the first */
     size_t n_documents, n_pairs, n_samples;
     double *bytes, *tokens_candidate, *nll_candidate, *tokens_baseline, *nll_baseline;
+    double *nll_other; /* halves: of the candidate, given another document's first half */
     double *margin_candidate, *margin_baseline;
     uint64_t *pair_prompt; /* whose pairs belong together: a hash */
     struct answer *answers_candidate, *answers_baseline;
@@ -99,6 +102,7 @@ void evaluation_record_free(struct evaluation_record *r) {
     mem_free(r->nll_candidate);
     mem_free(r->tokens_baseline);
     mem_free(r->nll_baseline);
+    mem_free(r->nll_other);
     mem_free(r->margin_candidate);
     mem_free(r->margin_baseline);
     mem_free(r->pair_prompt);
@@ -166,13 +170,15 @@ static int read_documents(struct evaluation_record *r, struct error *err) {
     r->nll_candidate = mem_calloc(n, sizeof *r->bytes);
     r->tokens_baseline = mem_calloc(n, sizeof *r->bytes);
     r->nll_baseline = mem_calloc(n, sizeof *r->bytes);
-    if (!r->bytes || !r->tokens_candidate || !r->nll_candidate || !r->tokens_baseline || !r->nll_baseline)
+    r->nll_other = mem_calloc(r->halves ? n : 0, sizeof *r->bytes);
+    if (!r->bytes || !r->tokens_candidate || !r->nll_candidate || !r->tokens_baseline || !r->nll_baseline || !r->nll_other)
         return error_set(err, E_NOMEM, "no memory for %zu documents", n);
     for (size_t i = 0; i < n && code == 0; i++) {
         const struct json *d = json_at(array, i);
         code = get_count(d, "bytes", "documents", i, 1e12, &r->bytes[i], err);
         if (code == 0) code = get_count(d, "tokens_candidate", "documents", i, 1e12, &r->tokens_candidate[i], err);
         if (code == 0) code = get_nll(d, "nll_candidate", i, r->tokens_candidate[i], &r->nll_candidate[i], err);
+        if (code == 0 && r->halves) code = get_nll(d, "nll_candidate_other", i, r->tokens_candidate[i], &r->nll_other[i], err);
         if (code == 0 && r->baseline.len) {
             code = get_count(d, "tokens_baseline", "documents", i, 1e12, &r->tokens_baseline[i], err);
             if (code == 0) code = get_nll(d, "nll_baseline", i, r->tokens_baseline[i], &r->nll_baseline[i], err);
@@ -264,6 +270,7 @@ int evaluation_record_parse(struct span json, struct span tokenizer, struct eval
         r->tokenizer_candidate = json_string(json_get(tokenizers, "candidate"));
         r->tokenizer_baseline = json_string(json_get(tokenizers, "baseline"));
         r->round_trip = json_bool(json_get(tokenizers, "round_trip"), true);
+        r->halves = json_bool(json_get(r->root, "halves"), false);
         r->tokenizer_claimed = json_string(json_get(spec, "tokenizer"));
         if (r->tokenizer_claimed.len == 0) r->tokenizer_claimed = tokenizer;
         r->held_out = json_string(json_get(spec, "held_out"));
@@ -317,6 +324,7 @@ static int ratio(const double *numerator, const double *denominator, size_t n, b
 
 static int judge_perplexity(const struct evaluation_record *r, const struct gate_limits *l, struct gate_verdict *v, struct error *err) {
     size_t n = r->n_documents;
+    const char *given = r->halves ? " of second halves, given the first," : "";
     struct interval i;
     double *scratch = mem_calloc(n, sizeof *scratch);
     if (!scratch) return error_set(err, E_NOMEM, "no memory for %zu documents", n);
@@ -328,7 +336,7 @@ static int judge_perplexity(const struct evaluation_record *r, const struct gate
     if (code == 0 && r->baseline.len == 0) {
         bool passed = i.high <= l->first_bits_per_byte_max; /* NAN, of no documents, does not pass */
         struct gate_result *g = verdict_add_gate(v, "perplexity", i, l->first_bits_per_byte_max, l->first_bits_per_byte_max - i.high, passed, n);
-        RULE(g, "first version: high end of bits per byte %.4f ≤ %.4f", i.high, l->first_bits_per_byte_max);
+        RULE(g, "first version: high end of bits per byte%s %.4f ≤ %.4f", given, i.high, l->first_bits_per_byte_max);
     }
     if (code == 0 && r->baseline.len) {
         struct interval b;
@@ -343,12 +351,23 @@ static int judge_perplexity(const struct evaluation_record *r, const struct gate
         if (code == 0) {
             verdict_add_figure(v, "perplexity_ratio", i, n);
             struct gate_result *g = verdict_add_gate(v, "perplexity", i, l->perplexity_ratio_max, l->perplexity_ratio_max - i.high, i.high <= l->perplexity_ratio_max, n);
-            RULE(g, "high end of perplexity / baseline's %.4f ≤ %.4f (%.2f and %.2f)", i.high, l->perplexity_ratio_max,
+            RULE(g, "high end of perplexity%s / baseline's %.4f ≤ %.4f (%.2f and %.2f)", given, i.high, l->perplexity_ratio_max,
                  exp(sum(r->nll_candidate, n) / sum(r->tokens_candidate, n)), exp(sum(r->nll_baseline, n) / sum(r->tokens_baseline, n)));
         }
     }
     mem_free(scratch);
     return code;
+}
+
+/* An encoder-decoder that does not heed what its encoder reads foretells a text as well from any other. */
+static void judge_source(const struct evaluation_record *r, const struct gate_limits *l, struct gate_verdict *v) {
+    size_t n = r->n_documents, own = 0;
+    if (!r->halves) return;
+    for (size_t i = 0; i < n; i++) own += r->nll_candidate[i] < r->nll_other[i];
+    struct interval i = stats_wilson((double)own, n);
+    verdict_add_figure(v, "source", i, n);
+    struct gate_result *g = verdict_add_gate(v, "source", i, l->source_min, i.low - l->source_min, n > 0 && i.low >= l->source_min, n);
+    RULE(g, "low end of the share of second halves that are likelier given their own first half than another's %.4f ≥ %.4f", i.low, l->source_min);
 }
 
 struct win {
@@ -542,7 +561,8 @@ static void judge_evidence(const struct evaluation_record *r, const struct gate_
 static void judge_tokenizer(const struct evaluation_record *r, struct gate_verdict *v) {
     struct span claimed = r->tokenizer_claimed.len ? r->tokenizer_claimed : r->tokenizer_baseline;
     bool same = claimed.len == 0 || span_eq(claimed, r->tokenizer_candidate);
-    const char *ids = r->encoder ? "every text has ids" : "a text comes back from its ids"; /* an encoder's may fold case */
+    /* an encoder's may fold case, an encoder-decoder's makes texts simpler */
+    const char *ids = r->encoder ? "every text has ids" : r->halves ? "what comes back from ids does so again" : "a text comes back from its ids";
     struct gate_result *g = verdict_add_gate(v, "tokenizer", point(same && r->round_trip), 1, same && r->round_trip ? 0 : -1, same && r->round_trip, 1);
     if (claimed.len == 0)
         RULE(g, "no base and no data set claims a tokenizer; %s: %s", ids, r->round_trip ? "yes" : "no");
@@ -560,6 +580,7 @@ int gates_judge(const struct evaluation_record *r, const struct gate_limits *l, 
         judge_evidence(r, l, &v);
         judge_tokenizer(r, &v);
         int code = judge_perplexity(r, l, &v, err);
+        if (code == 0) judge_source(r, l, &v);
         if (code == 0) code = judge_wins(r, l, &v, err);
         if (code == 0) code = judge_shape(r, l, &v, err);
         if (code != 0) return code;

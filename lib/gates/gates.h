@@ -5,6 +5,7 @@
  * The record is JSON, measured by the trainer and kept in the store:
  *   {"format":1, "spec":{EvaluateSpec}, "candidate":"n@v", "baseline":"n@v" | "",
  *    "tokenizer":{"candidate":sha256, "baseline":sha256 [, "round_trip":bool]},
+ *    ["halves":true,]   of an encoder-decoder: bytes, tokens and nats of a document are those of its second half, given the first; each has "nll_candidate_other" too, given another's first half
  *    "documents":[{"id", "bytes", "tokens_candidate", "nll_candidate", "tokens_baseline", "nll_baseline"}…]   nats, summed over a held-out document
  *    "pairs":[{"request_id", "prompt_id", "candidate_chosen", "candidate_rejected", "baseline_chosen", "baseline_rejected"}…]  log-probabilities of held-out answers
  *    "samples":[{"prompt_id", "prompt", "seed", "candidate":{"text","tokens":[ids],"finish"}, "baseline":{…}}…]}
@@ -15,6 +16,7 @@
  *   evidence     documents and samples are enough         the same
  *   tokenizer    it is the one that the version claims    the same
  *   perplexity   high end of the ratio ≤ 1.05             bits per byte: high end ≤ first_bits_per_byte_max
+ *   source       of an encoder-decoder: low end of the share of second halves that are likelier given their own first half ≥ source_min       the same
  *   win_rate     low end > 0.5, where there are pairs     –      of prompts: the share of its pairs followed more
  *   mean_length  0.5 … 2 times the baseline's             –
  *   repetition   ≤ baseline + 0.1                         ≤ first_repetition_max
@@ -54,11 +56,12 @@ struct gate_limits {
     double distinct_3_ratio_min;
     double first_bits_per_byte_max, first_repetition_max, first_distinct_3_min;
     int64_t documents_min, samples_min;
+    double source_min;
     double encoder_cosine_max, encoder_spread_min, encoder_recall_min, encoder_recall_drop_max; /* encoder.h */
 };
 extern const struct gate_limits GATE_LIMITS_DEFAULT;
 /* The same by name, in a fixed order: how they stand in an Evaluation. */
-enum { GATE_LIMITS_COUNT = 18 };
+enum { GATE_LIMITS_COUNT = 19 };
 const char *gate_limit_name(int i);
 double gate_limit_get(const struct gate_limits *limits, int i);
 /* E_NOT_FOUND: there is no such limit; E_RANGE: a count that is no whole number. */

@@ -38,6 +38,7 @@ static const struct config_row ROWS[] = {
     {"gates", "first_distinct_3_min", CONFIG_REAL, AT(gates.first_distinct_3_min), "0.3", 0, 1, "Gate distinct_3 of a first version."},
     {"gates", "documents_min", CONFIG_INT, AT(gates.documents_min), "10", 1, 1e6, "Gate evidence: held-out documents that a verdict rests on at least."},
     {"gates", "samples_min", CONFIG_INT, AT(gates.samples_min), "100", 1, 1e6, "Gate evidence: sampled prompts that a verdict rests on at least."},
+    {"gates", "source_min", CONFIG_REAL, AT(gates.source_min), "0.5", 0, 1, "Gate source of an encoder-decoder: the low end of the share of second halves of held-out documents that are likelier given their own first half than another's."},
     {"gates", "encoder_cosine_max", CONFIG_REAL, AT(gates.encoder_cosine_max), "0.98", 0, 1, "Gate distinct of an encoder that embeds: the mean cosine between texts about different things."},
     {"gates", "encoder_spread_min", CONFIG_REAL, AT(gates.encoder_spread_min), "0.01", 0, 1000, "Gate distinct of a cross-encoder or classifier: the standard deviation of its outputs between texts."},
     {"gates", "encoder_recall_min", CONFIG_REAL, AT(gates.encoder_recall_min), "0.25", 0, 1, "Gate retrieval of an encoder's first version: the share of passages that find their other half first."},

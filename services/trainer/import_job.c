@@ -97,8 +97,6 @@ static int try_model(struct run *run, const char *dir, const char *adapter, doub
     int r = model_dir_config(dir, &config, err);
     if (!r && config.arch->kind == MODEL_ENCODER && adapter) return error_set(err, E_UNSUPPORTED, "%s is an encoder: adapters of encoders are not built", run->job->base_model);
     if (!r && config.arch->kind == MODEL_ENCODER) return try_encoder(run, dir, parameters, err);
-    if (!r && config.arch->kind == MODEL_ENCODER_DECODER)
-        return error_set(err, E_UNSUPPORTED, "%s models are not imported yet: no gate measures an encoder-decoder, whose answer does not go on from its prompt; `genloop run` computes them", config.arch->name);
     if (!r) r = engine_new(&e, dir, &options, err);
     if (r) return r;
     *parameters = adapter ? (double)engine_adapter_parameters(e) : (double)model_config_param_count(engine_model(e));

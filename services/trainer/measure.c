@@ -28,6 +28,7 @@ struct side {
     char tokenizer[SHA256_HEX_MAX];
     bool usable; /* the weights know every id of the tokenizer */
     double *nll, *chosen, *rejected;
+    double *other;            /* halves: of the candidate's second ones, given another document's first */
     uint64_t *tokens;         /* of documents */
     uint8_t *answered;        /* pairs: both answers have a token within the context */
     struct engine_result *answers;
@@ -42,6 +43,7 @@ struct measuring {
     int n_sides;
     uint32_t context; /* of both */
     bool chat, round_trip;
+    bool halves; /* encoder-decoders: of a text the second half is measured, given the first */
     struct measure_document *documents;
     struct measure_prompt *prompts;
     struct measure_pair *pairs;
@@ -52,7 +54,7 @@ struct measuring {
     uint64_t done;
 };
 
-static uint64_t total(const struct measuring *m) { return (uint64_t)m->n_sides * (m->n_documents + m->n_pairs + m->n_prompts); }
+static uint64_t total(const struct measuring *m) { return (uint64_t)m->n_sides * (m->n_documents + m->n_pairs + m->n_prompts) + (m->halves ? m->n_documents : 0); }
 
 static void tell(const struct measuring *m, uint64_t done) {
     if (m->options.on_progress) m->options.on_progress(m->options.arg, m->phase, done, total(m));
@@ -128,6 +130,7 @@ static void close_side(struct side *s, size_t n_prompts) {
     for (size_t i = 0; s->answers && i < n_prompts; i++) engine_result_fini(&s->answers[i]);
     mem_free(s->answers);
     mem_free(s->nll);
+    mem_free(s->other);
     mem_free(s->chosen);
     mem_free(s->rejected);
     mem_free(s->tokens);
@@ -135,14 +138,26 @@ static void close_side(struct side *s, size_t n_prompts) {
     model_dir_fini(&s->info);
 }
 
+/* What is measured of an encoder-decoder is of no other model. */
+static int check_kinds(struct measuring *m, struct error *err) {
+    const struct model_arch *c = m->sides[0].info.config.arch, *b = m->n_sides == 2 ? m->sides[1].info.config.arch : c;
+    m->halves = c->kind == MODEL_ENCODER_DECODER;
+    if (c->kind != b->kind)
+        return error_set(err, E_INVALID, "the candidate is a %s model and the baseline a %s model: they are nothing to compare; give one of them another name", c->name, b->name);
+    if (m->halves && m->paths->preferences && m->paths->preferences[0])
+        return error_set_param(err, E_UNSUPPORTED, "preferences", "preferences are not measured of %s models, which are not trained here", c->name);
+    return 0;
+}
+
 static int side_memory(struct side *s, const struct measuring *m, struct error *err) {
     s->nll = mem_calloc(m->n_documents, sizeof *s->nll);
+    s->other = mem_calloc(m->n_documents, sizeof *s->other);
     s->tokens = mem_calloc(m->n_documents, sizeof *s->tokens);
     s->chosen = mem_calloc(m->n_pairs, sizeof *s->chosen);
     s->rejected = mem_calloc(m->n_pairs, sizeof *s->rejected);
     s->answered = mem_calloc(m->n_pairs, sizeof *s->answered);
     s->answers = mem_calloc(m->n_prompts, sizeof *s->answers);
-    return s->nll && s->tokens && s->chosen && s->rejected && s->answered && s->answers ? 0 : error_set(err, E_NOMEM, "no memory for a measurement");
+    return s->nll && s->other && s->tokens && s->chosen && s->rejected && s->answered && s->answers ? 0 : error_set(err, E_NOMEM, "no memory for a measurement");
 }
 
 /* Prompts are chats where both models take chats. */
@@ -170,24 +185,56 @@ static int prompt_fits(void *arg, struct measure_prompt *q, struct error *err) {
     return r ? r : fits;
 }
 
+static int there_and_back(const struct tokenizer *t, struct span from, bool skip_special, struct tokens *ids, struct buf *to, struct error *err) {
+    tokens_clear(ids);
+    buf_clear(to);
+    int r = tokenizer_encode(t, from, TOKENIZER_NO_SPECIALS, ids, err);
+    if (!r && tokenizer_decode(t, ids->ids, ids->len, skip_special, to)) r = error_set(err, E_NOMEM, "no memory for a text");
+    return r;
+}
+
+static struct span next_word(struct span *rest) {
+    struct span text = span_trim(*rest);
+    size_t n = 0;
+    while (n < text.len && !memchr(" \t\r\n", text.data[n], 4)) n++;
+    *rest = span_skip(text, n);
+    return span_sub(text, 0, n);
+}
+
+static bool same_words(struct span a, struct span b) {
+    for (;;) {
+        struct span x = next_word(&a), y = next_word(&b);
+        if (!span_eq(x, y)) return false;
+        if (!x.len) return true;
+    }
+}
+
+/* A text comes back as it was. An encoder-decoder's tokenizer makes its texts simpler (SentencePiece: white space, compatible characters) and leaves out what it has no token for: there what came back
+ * comes back again, and that is the most of it. */
 static int check_round_trip(struct measuring *m, struct error *err) {
     const struct tokenizer *t = m->sides[0].info.tokenizer;
-    struct tokens ids = {0};
-    struct buf text;
+    struct tokens ids = {0}, again = {0};
+    struct buf text, twice;
+    size_t bytes = 0, kept = 0;
     buf_init(&text, FILE_BYTES_MAX);
+    buf_init(&twice, FILE_BYTES_MAX);
     m->round_trip = m->sides[0].usable;
     m->document_tokens = 0;
     int r = 0;
     for (size_t i = 0; i < m->n_documents && !r; i++) {
-        tokens_clear(&ids);
-        buf_clear(&text);
-        r = tokenizer_encode(t, m->documents[i].text, TOKENIZER_NO_SPECIALS, &ids, err);
-        if (!r && tokenizer_decode(t, ids.ids, ids.len, false, &text)) r = error_set(err, E_NOMEM, "no memory for a text");
-        if (!r) m->round_trip &= span_eq(buf_span(&text), m->documents[i].text);
+        struct span whole = m->documents[i].text;
+        r = there_and_back(t, whole, m->halves, &ids, &text, err);
+        if (!r && m->halves) r = there_and_back(t, buf_span(&text), true, &again, &twice, err);
+        if (!r) m->round_trip &= m->halves ? same_words(buf_span(&text), buf_span(&twice)) : span_eq(buf_span(&text), whole);
         m->document_tokens += ids.len;
+        bytes += whole.len;
+        kept += text.len;
     }
+    if (m->halves && kept < bytes / 2) m->round_trip = false;
     tokens_fini(&ids);
+    tokens_fini(&again);
     buf_fini(&text);
+    buf_fini(&twice);
     return r;
 }
 
@@ -255,6 +302,13 @@ static int read_rows(struct measuring *m, struct error *err) {
 
 /* ---- likelihoods ---- */
 
+/* What of a document has a likelihood. */
+static struct span measured_text(const struct measuring *m, size_t i) {
+    struct span first, text = m->documents[i].text;
+    if (m->halves) measure_halve(text, &first, &text);
+    return text;
+}
+
 /* The rows of a file as lib/train reads them: training and measuring take the same ids and labels for a text. */
 static int open_rows(const struct measuring *m, const struct side *s, const char *path, enum data_kind kind, struct data **rows, struct error *err) {
     /* A window has one id more than inputs, and the engine holds no more ids than its context. */
@@ -319,19 +373,60 @@ static int score(struct measuring *m, struct scoring *c, struct error *err) {
     return r;
 }
 
+static struct engine_request *next_request(struct scoring *c, struct text text) {
+    struct engine_request *q = &c->requests[c->n];
+    engine_request_init(q);
+    q->tokens_max = 0;
+    q->prompt_logprobs = true;
+    c->texts[c->n++] = text;
+    return q;
+}
+
 /* Computed where there are enough of them. ends: it is the last of its unit. */
 static int score_text(struct measuring *m, struct scoring *c, const struct data_sequence *ids, double *log_p, uint64_t *labels, bool ends, struct error *err) {
     if (ids->count > 0) { /* else there is no token behind another */
-        struct engine_request *q = &c->requests[c->n];
-        engine_request_init(q);
+        struct engine_request *q = next_request(c, (struct text){log_p, labels, ids->is_label});
         q->tokens = ids->ids;
         q->token_count = (size_t)ids->count + 1;
-        q->tokens_max = 0;
-        q->prompt_logprobs = true;
-        c->texts[c->n++] = (struct text){log_p, labels, ids->is_label};
     }
     c->units += ends;
     return c->n < TEXTS_AT_ONCE ? 0 : score(m, c, err);
+}
+
+/* At most `max` ids of a text, which stay until the measurement ends. */
+static int half_ids(struct measuring *m, const struct side *s, struct span text, unsigned flags, size_t max, const uint32_t **kept, size_t *n, struct error *err) {
+    struct tokens ids = {0};
+    int r = tokenizer_encode(s->info.tokenizer, text, flags | TOKENIZER_NO_SPECIALS, &ids, err);
+    if (!r) {
+        *n = ids.len < max ? ids.len : max;
+        uint32_t *copy = arena_calloc(&m->arena, *n + 1, sizeof *copy);
+        if (copy && *n) memcpy(copy, ids.ids, *n * sizeof *copy);
+        if (!(*kept = copy)) r = error_set(err, E_NOMEM, "no memory for a measurement");
+    }
+    tokens_fini(&ids);
+    return r;
+}
+
+/* The encoder reads the first half as any prompt, the decoder is made to say the second; `apart` documents lie between the two. */
+static int score_halves(struct measuring *m, struct side *s, struct scoring *c, size_t apart, double *log_p, uint64_t *tokens, struct error *err) {
+    uint32_t context = engine_context(c->engine);
+    int r = 0;
+    for (size_t i = 0; i < m->n_documents && !r; i++) {
+        struct span first, second, unused;
+        measure_halve(m->documents[(i + apart) % m->n_documents].text, &first, &unused);
+        measure_halve(m->documents[i].text, &unused, &second);
+        struct engine_request *q = next_request(c, (struct text){&log_p[i], &tokens[i], NULL});
+        r = half_ids(m, s, first, TOKENIZER_ADD_SPECIAL, context, &q->tokens, &q->token_count, err);
+        if (!r) r = half_ids(m, s, second, 0, context - 1, &q->target, &q->target_count, err);
+        if (!r && q->target_count == 0) c->n--; /* nothing that the tokenizer has a token for */
+        c->units++;
+        if (!r && c->n == TEXTS_AT_ONCE) r = score(m, c, err);
+    }
+    return r ? r : score(m, c, err);
+}
+
+static void negate(double *x, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] = -x[i];
 }
 
 static int score_documents(struct measuring *m, struct side *s, struct scoring *c, struct error *err) {
@@ -345,8 +440,19 @@ static int score_documents(struct measuring *m, struct side *s, struct scoring *
         }
     }
     if (!r) r = score(m, c, err);
-    for (size_t i = 0; i < m->n_documents; i++) s->nll[i] = -s->nll[i];
+    negate(s->nll, m->n_documents);
     data_close(rows);
+    return r;
+}
+
+static int score_both_halves(struct measuring *m, struct side *s, struct scoring *c, struct error *err) {
+    int r = score_halves(m, s, c, 0, s->nll, s->tokens, err);
+    if (!r && s == &m->sides[0]) {
+        uint64_t *unused = arena_calloc(&m->arena, m->n_documents, sizeof *unused);
+        r = unused ? score_halves(m, s, c, 1, s->other, unused, err) : error_set(err, E_NOMEM, "no memory for a measurement");
+    }
+    negate(s->nll, m->n_documents);
+    negate(s->other, m->n_documents);
     return r;
 }
 
@@ -372,8 +478,8 @@ static int give_up(struct measuring *m, struct side *s, struct error *err) {
     int r = 0;
     for (size_t i = 0; i < m->n_documents && !r; i++) {
         tokens_clear(&ids);
-        r = tokenizer_encode(s->info.tokenizer, m->documents[i].text, TOKENIZER_NO_SPECIALS, &ids, err);
-        s->nll[i] = (double)NAN;
+        r = tokenizer_encode(s->info.tokenizer, measured_text(m, i), TOKENIZER_NO_SPECIALS, &ids, err);
+        s->nll[i] = s->other[i] = (double)NAN;
         s->tokens[i] = ids.len;
     }
     for (size_t i = 0; i < m->n_pairs; i++) {
@@ -382,7 +488,7 @@ static int give_up(struct measuring *m, struct side *s, struct error *err) {
     }
     for (size_t i = 0; i < m->n_prompts; i++) s->answers[i].finish = ENGINE_ERROR;
     tokens_fini(&ids);
-    step(m, m->n_documents + m->n_pairs + m->n_prompts);
+    step(m, m->n_documents + m->n_pairs + m->n_prompts + (m->halves && s == &m->sides[0] ? m->n_documents : 0));
     return r;
 }
 
@@ -434,7 +540,7 @@ static int measure_side(struct measuring *m, struct side *s, struct error *err) 
         r = give_up(m, s, err);
         goto out;
     }
-    if (!r) r = score_documents(m, s, c, err);
+    if (!r) r = m->halves ? score_both_halves(m, s, c, err) : score_documents(m, s, c, err);
     if (!r && m->n_pairs) {
         begin(m, "pairs");
         r = score_pairs(m, s, c, err);
@@ -504,9 +610,10 @@ static void put_documents(struct json_out *w, const struct measuring *m) {
     for (size_t i = 0; i < m->n_documents; i++) {
         json_object(w);
         json_span(w, "id", m->documents[i].id);
-        put_count(w, "bytes", m->documents[i].text.len);
+        put_count(w, "bytes", measured_text(m, i).len);
         put_count(w, "tokens_candidate", c->tokens[i]);
         put_likelihood(w, "nll_candidate", c->nll[i]);
+        if (m->halves) put_likelihood(w, "nll_candidate_other", c->other[i]);
         if (m->n_sides == 2) {
             put_count(w, "tokens_baseline", b->tokens[i]);
             put_likelihood(w, "nll_baseline", b->nll[i]);
@@ -567,6 +674,7 @@ static int write_record(const struct measuring *m, struct buf *record, struct er
     json_str(&w, "baseline", m->n_sides == 2 ? m->sides[1].tokenizer : "");
     json_flag(&w, "round_trip", m->round_trip);
     json_object_end(&w);
+    if (m->halves) json_flag(&w, "halves", true);
     put_documents(&w, m);
     put_pairs(&w, m);
     put_samples(&w, m);
@@ -598,6 +706,7 @@ int measure_evaluation(const struct measure_paths *paths, const Genloop__V1__Eva
         m->chat &= takes_chat(s);
         if (s->info.config.context < m->context) m->context = s->info.config.context;
     }
+    if (!r) r = check_kinds(m, err);
     if (!r) begin(m, "load");
     if (!r) r = read_rows(m, err);
     for (int i = 0; i < m->n_sides && !r; i++) r = side_memory(&m->sides[i], m, err);

@@ -8,6 +8,7 @@
  *   pairs       log p of both answers of each row under both models; only numbers and the request's id go into the record, never what people wrote
  *   samples     spec.prompts prompts, picked by spec.seed from the rows whose prompt and answer fit both contexts; where there are too few (a corpus without questions) the
  *               rest are first words of lines in the documents, to be gone on with. Candidate and baseline get the same prompt and the same seed
+ * Of an encoder-decoder a document is its second half, given the first (and, of the candidate, given the first half of the next document); "round_trip" is then what came back coming back again; no pairs.
  *
  * Both models compute as a replica does: packed as they are stored, in lib/engine. What it may take (spec.multiply_adds_max) is counted as parameters × tokens, not by a clock, so that the same inputs
  * are the same record on any machine: where all of it would take more, documents are stretches of MEASURE_DOCUMENT_BYTES_SHORT, and of documents, pairs and prompts the same share is measured, but

@@ -95,6 +95,16 @@ static struct span stretch(struct span text, size_t bytes_max, struct random *ra
     return span_sub(text, 0, span_utf8_complete(text));
 }
 
+void measure_halve(struct span text, struct span *first, struct span *second) {
+    text = span_trim(text);
+    size_t middle = text.len / 2, at = middle;
+    while (at < text.len && !memchr(" \t\r\n", text.data[at], 4)) at++;
+    if (at == text.len) /* one long word: between two characters */
+        for (at = middle; at > 0 && ((unsigned char)text.data[at] & 0xc0) == 0x80; at--) {}
+    *first = span_trim(span_sub(text, 0, at));
+    *second = span_trim(span_skip(text, at));
+}
+
 int measure_read_documents(const char *path, const Genloop__V1__EvaluateSpec *spec, size_t bytes_max, struct arena *arena, struct measure_document **documents, size_t *n, struct error *err) {
     struct lines lines;
     int r = lines_open(&lines, path, spec->seed, SALT_DOCUMENTS, err);

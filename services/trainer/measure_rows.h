@@ -21,6 +21,9 @@ struct measure_document {
 /* At most spec->documents_max of the rows with a text, in the picked order; each row counts once. */
 int measure_read_documents(const char *path, const Genloop__V1__EvaluateSpec *spec, size_t bytes_max, struct arena *arena, struct measure_document **documents, size_t *n, struct error *err);
 
+/* The two halves of a text, cut at the white space behind its middle; the second is never empty. */
+void measure_halve(struct span text, struct span *first, struct span *second);
+
 enum { MEASURE_ID_MAX = 17 };
 struct measure_prompt {
     char id[MEASURE_ID_MAX]; /* of the digest of json */

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """A model from elsewhere: `genloop import` of a model directory, refused where it is broken and a candidate where it is whole, through the gates and a person's approval to an answer; a GGUF file likewise.
-On a platform without any data set: the same, measured on the prose that is built in; encoders that embed, rank and classify.
+On a platform without any data set: the same, measured on the prose that is built in; encoders that embed, rank and classify; an encoder-decoder.
 
     tests/integration/test_import.py        uses build/bin or $GENLOOP_BIN; about 30 s. $GENLOOP_REAL: the folder with models/smollm2-135m-instruct.gguf; without it that part is skipped"""
 import json
@@ -9,7 +9,9 @@ import shutil
 import sys
 import tempfile
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+for folder in ("support", "conformance"):
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", folder))
+import t5_models  # noqa: E402
 from testbed import EASY_GATES, Platform, Skip, Suite, corpus, equal, expect, finish, wait_for  # noqa: E402
 from tiny_encoder import model  # noqa: E402
 
@@ -218,6 +220,41 @@ class Fresh:
         return ", ".join(failed)
 
 
+    def encoder_decoder(self):
+        """A T5: measured by the second halves of texts, given their first; what a replica answers is what genloop run does."""
+        where = os.path.join(self.folder, "t5")
+        t5_models.write(where, "flan")
+        equal(self.p.json("import", where, "--name", "reader")["version"], "reader@1", "the version")
+        gates = self.evidence("reader@1")
+        equal(set(gates), {"evidence", "tokenizer", "perplexity", "source", "repetition", "empty", "distinct_3"}, "its gates")
+        expect("second halves, given the first" in gates["perplexity"]["rule"], gates["perplexity"]["rule"])
+        self.p.release("reader@1")
+        ask = {"prompt": t5_models.TEXT, "max_tokens": 12, "temperature": 0}
+        mine = self.c.post("/v1/completions", {"model": "reader", **ask})
+        wanted = json.loads(self.p.run("run", "--model", where, "--prompt", ask["prompt"], "--max-tokens", "12", "--temperature", "0", "--json"))
+        equal((mine["choices"][0]["text"], mine["usage"]["prompt_tokens"]), (wanted["text"], wanted["usage"]["prompt_tokens"]), "what the same files answer without a platform")
+        said = self.p.run("import", where, "--name", "reader", "--quantize", "q8_0")  # against reader@1, in production
+        expect("The weights are q8_0" in said and "same first choice" in said, said)
+        equal(self.p.wait_state("reader@2", "EVALUATED|REJECTED")["version"]["state"], "MODEL_STATE_EVALUATED", "in blocks of 8 bits")
+        self.p.release("reader@2")
+        packed = os.path.join(self.folder, "t5-packed")
+        self.p.model_files("reader@2", packed)
+        wanted = json.loads(self.p.run("run", "--model", packed, "--prompt", ask["prompt"], "--max-tokens", "12", "--temperature", "0", "--json"))
+        wait_for("a replica serves the blocks", lambda: self.c.post("/v1/completions", {"model": "reader@2", **ask})["choices"][0]["text"] == wanted["text"], 60)
+        return repr(mine["choices"][0]["text"])
+
+    def spoiled(self):
+        """Weights that are numbers, and say nothing: the gates refuse them, however easy the others are."""
+        where = os.path.join(self.folder, "t5-spoiled")
+        t5_models.write(where, "flan", head=60)
+        self.p.json("import", where, "--name", "spoiled")
+        detail = self.p.wait_state("spoiled@1", "EVALUATED|REJECTED")
+        equal(detail["version"]["state"], "MODEL_STATE_REJECTED", "a model whose head is far too loud")
+        failed = {g["gate"]: g["rule"] for g in detail["evaluations"][0]["gates"] if not g["passed"]}
+        expect("perplexity" in failed, f"failed: {failed}")
+        return failed["perplexity"]
+
+
 def main():
     suite = Suite()
     folder = tempfile.mkdtemp(prefix="genloop-import-")
@@ -234,11 +271,13 @@ def main():
             suite.run("a_published_gguf_file_chats", t.gguf, needs=[made])
             if suite.failed:
                 p.tell_errors()
-        with Platform(config={"gates": {**EASY_GATES, "encoder_recall_min": 0}}) as p:
+        with Platform(config={"gates": {**EASY_GATES, "encoder_recall_min": 0, "source_min": 0}}) as p:
             t = Fresh(p, folder)
             suite.run("without_a_data_set", t.decoder, needs=[made])
             suite.run("encoders", t.encoders)
             suite.run("an_encoder_that_says_one_thing", t.collapsed)
+            suite.run("an_encoder_decoder", t.encoder_decoder)
+            suite.run("an_encoder_decoder_that_is_spoiled", t.spoiled)
             if suite.failed:
                 p.tell_errors()
     finally:

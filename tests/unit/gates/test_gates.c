@@ -14,6 +14,8 @@ struct recipe { /* of a record */
     int vocabulary;           /* of an answer: how many different tokens there are; 1: always the same */
     int empty, loops;         /* of 100 answers */
     const char *tokenizer, *round_trip, *nll_text; /* nll_text: instead of a number */
+    bool halves; /* an encoder-decoder's */
+    double other; /* of it: nats of a second half, given another's first */
 };
 static const struct recipe sound = {.documents = 20, .pairs = 100, .samples = 200, .nll = 1.0, .wins = 80, .tokens = 20, .tokens_baseline = 20, .vocabulary = 997, .tokenizer = "aa"};
 
@@ -25,11 +27,14 @@ static void put_answer(struct buf *b, const char *side, int i, int tokens, int v
 
 static void put_record(const struct recipe *r, struct buf *b) {
     buf_clear(b);
-    buf_printf(b, "{\"format\":1,\"spec\":{},\"candidate\":\"m@2\",\"baseline\":\"%s\",\"tokenizer\":{\"candidate\":\"%s\",\"baseline\":\"aa\"%s},\"documents\":[", r->first ? "" : "m@1", r->tokenizer, r->round_trip ? r->round_trip : "");
+    buf_printf(b, "{\"format\":1,\"spec\":{},\"candidate\":\"m@2\",\"baseline\":\"%s\",\"tokenizer\":{\"candidate\":\"%s\",\"baseline\":\"aa\"%s},%s\"documents\":[", r->first ? "" : "m@1", r->tokenizer, r->round_trip ? r->round_trip : "",
+               r->halves ? "\"halves\":true," : "");
     for (int i = 0; i < r->documents; i++) {
         char nll[32];
         snprintf(nll, sizeof nll, "%.6f", 100 * r->nll + 0.01 * (i % 3));
-        buf_printf(b, "%s{\"id\":\"d%d\",\"bytes\":200,\"tokens_candidate\":50,\"nll_candidate\":%s,\"tokens_baseline\":50,\"nll_baseline\":%d.0%d}", i ? "," : "", i, r->nll_text ? r->nll_text : nll, 100, i % 3);
+        buf_printf(b, "%s{\"id\":\"d%d\",\"bytes\":200,\"tokens_candidate\":50,\"nll_candidate\":%s,\"tokens_baseline\":50,\"nll_baseline\":%d.0%d", i ? "," : "", i, r->nll_text ? r->nll_text : nll, 100, i % 3);
+        if (r->halves) buf_printf(b, ",\"nll_candidate_other\":%.6f", 100 * r->other);
+        buf_append_char(b, '}');
     }
     buf_append_str(b, "],\"pairs\":[");
     for (int i = 0; i < r->pairs; i++)
@@ -97,6 +102,11 @@ static void test_candidates(void **state) {
         {"a first version", WITH(with.first = true), ""},
         {"a first version that knows nothing", WITH(with.first = true; with.nll = 6), "perplexity "},
         {"a first version that says one thing", WITH(with.first = true; with.vocabulary = 2), "repetition distinct_3 "},
+        {"an encoder-decoder", WITH(with.halves = true; with.other = 1.1), ""},
+        {"an encoder-decoder that heeds no source", WITH(with.halves = true; with.other = 1), "source "},
+        {"an encoder-decoder for which another's source is better", WITH(with.halves = with.first = true; with.other = 0.9), "source "},
+        {"an encoder-decoder that computes no numbers", WITH(with.halves = true; with.nll_text = "null"; with.other = 1.1), "perplexity source "},
+        {"an encoder-decoder without documents", WITH(with.halves = true; with.documents = 0), "evidence perplexity source "},
         {"a first version that says nothing", WITH(with.first = true; with.empty = 100), "empty distinct_3 "},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {

@@ -16,6 +16,7 @@
 #include "base/sha256.h"
 #include "gates/gates.h"
 #include "services/trainer/measure.h"
+#include "services/trainer/measure_rows.h"
 #include "tests/unit/engine/support/tiny.h"
 #include "tokenizer/chat.h"
 #include "tokenizer/train.h"
@@ -23,7 +24,7 @@
 
 enum { PATH_SIZE = 256, RECORD_MAX = 64 << 20 };
 static char home[64], documents_path[PATH_SIZE], prompts_path[PATH_SIZE], pairs_path[PATH_SIZE];
-static struct tiny base, other, gpt2;
+static struct tiny base, other, gpt2, t5;
 static Genloop__V1__EvaluateSpec spec;
 
 static char *at(char out[PATH_SIZE], const char *name) {
@@ -45,6 +46,7 @@ static int set_up(void **state) {
     tiny_make(&base, "llama", 1);
     tiny_make(&other, "llama", 2);
     tiny_make(&gpt2, "gpt2", 3);
+    tiny_make(&t5, "t5", 4);
     buf_init(&b, 1 << 20);
     for (int i = 0; i < 30; i++) {
         buf_printf(&b, "{\"id\":\"d%d\",\"text\":\"A row never depends on row %d beside it. naïve café, 東京\\nThe cache is made of %d blocks and of tokens", i, i, i * 7);
@@ -83,6 +85,7 @@ static int tear_down(void **state) {
     tiny_remove(&base);
     tiny_remove(&other);
     tiny_remove(&gpt2);
+    tiny_remove(&t5);
     return dir_remove(home, NULL);
 }
 
@@ -256,6 +259,78 @@ static void test_without(void **state) {
     assert_false(gate(&v, "perplexity")->passed); /* random weights are no language */
     json_free(root);
     buf_fini(&record);
+}
+
+static void spoil(const struct tiny *t, const struct tokenizer *tokenizer, float value, uint32_t every, const char *dir);
+
+/* An encoder-decoder is held to second halves; against itself it is as good, and nothing else is anything to compare it with. */
+static void test_halves(void **state) {
+    (void)state;
+    char path[PATH_SIZE];
+    struct buf record, again;
+    struct error err = {0};
+    Genloop__V1__EvaluateSpec s = spec;
+    s.documents_max = 12;
+    s.prompts = 5;
+    buf_init(&record, RECORD_MAX);
+    buf_init(&again, RECORD_MAX);
+    struct measure_paths p = {.candidate = t5.path, .baseline = t5.path, .documents = documents_path, .prompts = prompts_path, .work = home};
+    struct progress progress = {0};
+    struct measure_options o = {.threads = 2, .arg = &progress, .on_progress = on_progress};
+    struct json *root = measured(&p, &s, &o, &record);
+    assert_int_equal(progress.done, progress.total);
+    assert_int_equal(progress.total, 2 * (12 + 5) + 12);
+    assert_true(json_bool(json_get(root, "halves"), false));
+    const struct json *documents = json_get(root, "documents");
+    assert_int_equal(json_size(documents), 12);
+    for (size_t i = 0; i < 12; i++) {
+        const struct json *d = json_at(documents, i);
+        double nll = json_real(json_get(d, "nll_candidate"), -1), elsewhere = json_real(json_get(d, "nll_candidate_other"), -1);
+        assert_in_range(json_int(json_get(d, "bytes"), 0), 1, MEASURE_DOCUMENT_BYTES_MAX / 2);
+        assert_in_range(json_int(json_get(d, "tokens_candidate"), 0), 1, json_int(json_get(d, "bytes"), 0));
+        if (!(nll > 0 && elsewhere > 0 && nll != elsewhere)) fail_msg("document %zu: %g, from elsewhere %g", i, nll, elsewhere);
+    }
+    json_free(root);
+    json_free(measured(&p, &s, &(struct measure_options){.threads = 1, .sequences = 1}, &again));
+    assert_true(span_eq(buf_span(&record), buf_span(&again)));
+    struct gate_verdict v = judged(&record, &GATE_LIMITS_DEFAULT);
+    assert_true(gate(&v, "tokenizer")->passed && fabs(gate(&v, "perplexity")->value - 1) < 1e-12);
+    assert_non_null(strstr(gate(&v, "perplexity")->rule, "second halves"));
+    assert_false(gate(&v, "source")->passed); /* random weights: a coin */
+
+    spoil(&t5, t5.tokenizer, NAN, 1000, at(path, "t5-nan"));
+    p.candidate = path;
+    root = measured(&p, &s, NULL, &record);
+    assert_int_equal(json_type(json_get(json_at(json_get(root, "documents"), 0), "nll_candidate_other")), JSON_TYPE_NULL);
+    v = judged(&record, &GATE_LIMITS_DEFAULT);
+    assert_false(gate(&v, "perplexity")->passed || gate(&v, "source")->passed || gate(&v, "empty")->passed);
+    json_free(root);
+    for (int i = 0; i < 2; i++) {
+        p = paths_of(i ? t5.path : base.path, i ? base.path : t5.path);
+        assert_int_equal(measure_evaluation(&p, &s, NULL, &record, &err), E_INVALID);
+        assert_non_null(strstr(err.message, "t5 model"));
+    }
+    p = paths_of(t5.path, t5.path);
+    assert_int_equal(measure_evaluation(&p, &s, NULL, &record, &err), E_UNSUPPORTED);
+    assert_string_equal(err.param, "preferences");
+    buf_fini(&record);
+    buf_fini(&again);
+}
+
+static void test_halving(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *first, *second;
+    } cases[] = {
+        {"one two three four", "one two three", "four"}, {"  one two three\n\nfour five ", "one two three", "four five"}, {"abcd", "ab", "cd"},
+        {"a", "", "a"},                                  {"東京", "東", "京"},                                       {"ü", "", "ü"},
+        {"a bcdefgh", "a bc", "defgh"},                  {"abcdefg h", "abcdefg", "h"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct span first, second;
+        measure_halve(span_str(cases[i].text), &first, &second);
+        if (!span_eq_str(first, cases[i].first) || !span_eq_str(second, cases[i].second)) fail_msg("\"%s\": \"%.*s\" and \"%.*s\"", cases[i].text, SPAN_ARG(first), SPAN_ARG(second));
+    }
 }
 
 /* What a large model would take too long for is measured in part: the same share of each, never fewer than the least, and as the spec alone says. */
@@ -609,7 +684,7 @@ static void test_stop_within(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_record), cmocka_unit_test(test_equals_trainer), cmocka_unit_test(test_repeatable), cmocka_unit_test(test_without), cmocka_unit_test(test_budget), cmocka_unit_test(test_spoiled), cmocka_unit_test(test_errors), cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_record), cmocka_unit_test(test_equals_trainer), cmocka_unit_test(test_repeatable), cmocka_unit_test(test_without), cmocka_unit_test(test_budget), cmocka_unit_test(test_halves), cmocka_unit_test(test_halving), cmocka_unit_test(test_spoiled), cmocka_unit_test(test_errors), cmocka_unit_test(test_stop),
         cmocka_unit_test(test_stop_within),
     };
     return cmocka_run_group_tests_name("trainer_measure", tests, set_up, tear_down);

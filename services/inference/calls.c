@@ -71,6 +71,8 @@ struct call {
     enum engine_finish finish;
     struct error error;
     struct engine_usage usage;
+    uint32_t reasoning_tokens;
+    bool thinking; /* the last token that showed anything was of the reasoning */
     int failed; /* gathering did */
 };
 
@@ -179,8 +181,14 @@ static int gather_text(struct call *c, const struct engine_event *event) {
     if (!c->parser) return append_text(&c->text, event->text);
     if (!c->parsing && event->in_reasoning) chat_parser_begin_reasoning(c->parser);
     c->parsing = true;
+    size_t thought = c->reasoning.len, said = c->text.len + c->tool_call_count;
     int r = chat_parser_push(c->parser, event->text);
-    return r == 0 && event->finish != ENGINE_RUNNING ? chat_parser_finish(c->parser) : r;
+    if (r == 0 && event->finish != ENGINE_RUNNING) r = chat_parser_finish(c->parser);
+    /* A token that shows nothing yet counts with those before it. */
+    if (c->text.len + c->tool_call_count > said) c->thinking = false;
+    else if (c->reasoning.len > thought) c->thinking = true;
+    if (c->thinking) c->reasoning_tokens += (uint32_t)event->token_count;
+    return r;
 }
 
 static int gather(struct call *c, const struct engine_event *event) {
@@ -301,6 +309,7 @@ static int pack_reply(struct call *c, struct span *packed) {
         usage.prompt_tokens = c->usage.prompt_tokens;
         usage.completion_tokens = c->usage.completion_tokens;
         usage.cached_tokens = c->usage.cached_tokens;
+        usage.reasoning_tokens = c->reasoning_tokens;
         r.usage = &usage;
     }
     r.logprobs = pack_positions(c, a, &c->answer);

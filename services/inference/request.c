@@ -240,7 +240,7 @@ static int calls_constraint(const Genloop__V1__GenerateRequest *m, struct arena 
 
 /* What the answer must be, as the engine takes it. */
 static int constraint_of(const Genloop__V1__GenerateRequest *m, struct arena *arena, struct engine_request *r, struct error *err) {
-    static const char *const names[] = {"response_format", "guided_json", "guided_regex", "guided_grammar", "guided_choice", "structured_outputs", "json_schema", "json_object", "regex", "grammar", "choice"};
+    static const char *const names[] = {"response_format", "text.format", "guided_json", "guided_regex", "guided_grammar", "guided_choice", "structured_outputs", "json_schema", "json_object", "regex", "grammar", "choice"};
     struct buf text;
     struct json_out w;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)

@@ -183,7 +183,7 @@ static int run_run(struct cli *c) {
 }
 
 static const struct cli_option RUN_OPTIONS[] = {
-    {.name = "--endpoint", .kind = CLI_TEXT, .value = "/v1/chat/completions|/v1/completions|/v1/embeddings", .doc = "What every line asks; default /v1/chat/completions"},
+    {.name = "--endpoint", .kind = CLI_TEXT, .value = "/v1/chat/completions|/v1/completions|/v1/responses|/v1/embeddings", .doc = "What every line asks; default /v1/chat/completions"},
     {.name = "--out", .kind = CLI_FILE, .value = "FILE", .doc = "Where the answers go"},
     {.name = "--errors", .kind = CLI_FILE, .value = "FILE", .doc = "Where the answers go that are errors"},
     {.name = "--no-wait", .kind = CLI_FLAG, .doc = "Only begin: batch show says how far it is"},

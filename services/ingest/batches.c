@@ -39,7 +39,7 @@ struct batches {
     struct metric *answered, *failed;
 };
 
-static const char *const ENDPOINTS[] = {"/v1/chat/completions", "/v1/completions", "/v1/embeddings"};
+static const char *const ENDPOINTS[] = {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"};
 
 /* ---- finding ---- */
 
@@ -146,7 +146,7 @@ static int check_request(const Genloop__V1__CreateBatchRequest *q, struct error 
     if (!q->input_file_id[0]) return error_set_param(err, E_INVALID, "input_file_id", "'input_file_id' is required");
     while (i < sizeof ENDPOINTS / sizeof *ENDPOINTS && strcmp(q->endpoint, ENDPOINTS[i]) != 0) i++;
     if (i == sizeof ENDPOINTS / sizeof *ENDPOINTS)
-        return error_set_param(err, E_INVALID, "endpoint", "'endpoint' must be /v1/chat/completions, /v1/completions or /v1/embeddings");
+        return error_set_param(err, E_INVALID, "endpoint", "'endpoint' must be /v1/chat/completions, /v1/completions, /v1/responses or /v1/embeddings");
     if (q->output_expires_after_s && (q->output_expires_after_s < FILE_EXPIRES_MIN_S || q->output_expires_after_s > FILE_EXPIRES_MAX_S))
         return error_set_param(err, E_INVALID, "output_expires_after", "'output_expires_after.seconds' must lie between %d (an hour) and %d (30 days)", FILE_EXPIRES_MIN_S, FILE_EXPIRES_MAX_S);
     if (q->id[0] && !id_valid(q->id)) return error_set_param(err, E_INVALID, "id", "a batch's id is \"batch_\" and at most %d letters, digits, '-' and '_'", BATCH_ID_MAX - 6);

@@ -41,7 +41,7 @@ static void write_token(struct json_out *w, const Genloop__V1__TokenLogprob *t) 
     json_array_end(w);
 }
 
-static void write_chat_position(struct json_out *w, const Genloop__V1__PositionLogprobs *p) {
+void answer_position_write(struct json_out *w, const Genloop__V1__PositionLogprobs *p) {
     write_token(w, p->chosen);
     json_key(w, "top_logprobs");
     json_array(w);
@@ -138,7 +138,7 @@ static void add_positions(struct choice *c, bool chat, const Genloop__V1__Genera
         struct json_out w;
         separate(&c->logprobs);
         json_begin(&w, &c->logprobs);
-        write_chat_position(&w, p);
+        answer_position_write(&w, p);
     }
 }
 
@@ -169,7 +169,7 @@ void choice_add(struct choice *c, const struct answer *a, const Genloop__V1__Gen
     if (reply->finish_reason[0]) span_copy(c->finish_reason, sizeof c->finish_reason, span_str(reply->finish_reason));
 }
 
-static void put_list(struct json_out *w, const char *key, const struct buf *items) {
+void answer_list_write(struct json_out *w, const char *key, const struct buf *items) {
     json_key(w, key);
     struct buf list;
     buf_init(&list, items->len + 2);
@@ -189,14 +189,14 @@ static void write_logprobs(struct json_out *w, bool chat, const struct choice *c
     }
     json_object(w);
     if (chat) {
-        put_list(w, "content", &c->logprobs);
+        answer_list_write(w, "content", &c->logprobs);
         json_key(w, "refusal");
         json_put_null(w);
     } else {
-        put_list(w, "tokens", &c->tokens);
-        put_list(w, "token_logprobs", &c->logprobs);
-        put_list(w, "top_logprobs", &c->tops);
-        put_list(w, "text_offset", &c->offsets);
+        answer_list_write(w, "tokens", &c->tokens);
+        answer_list_write(w, "token_logprobs", &c->logprobs);
+        answer_list_write(w, "top_logprobs", &c->tops);
+        answer_list_write(w, "text_offset", &c->offsets);
     }
     json_object_end(w);
 }
@@ -221,6 +221,12 @@ static void write_usage(struct json_out *w, const struct answer_usage *u) {
     json_object(w);
     json_num(w, "cached_tokens", (int64_t)u->cached_tokens);
     json_object_end(w);
+    if (u->reasoning_tokens > 0) {
+        json_key(w, "completion_tokens_details");
+        json_object(w);
+        json_num(w, "reasoning_tokens", (int64_t)u->reasoning_tokens);
+        json_object_end(w);
+    }
     json_object_end(w);
 }
 
@@ -242,7 +248,7 @@ void answer_write(struct buf *out, const struct answer *a, const struct choice *
             if (c->calls.len && !c->text.len) json_put_null(&w);
             else json_put_span(&w, buf_span(&c->text));
             if (c->reasoning.len) json_span(&w, "reasoning_content", buf_span(&c->reasoning));
-            if (c->calls.len) put_list(&w, "tool_calls", &c->calls);
+            if (c->calls.len) answer_list_write(&w, "tool_calls", &c->calls);
             json_key(&w, "refusal");
             json_put_null(&w);
             json_object_end(&w);

@@ -18,7 +18,7 @@ struct answer {
     const char *model; /* name@version */
 };
 struct answer_usage {
-    uint64_t prompt_tokens, completion_tokens, cached_tokens;
+    uint64_t prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens;
 };
 struct choice {
     uint32_t index;
@@ -36,6 +36,11 @@ void choice_init(struct choice *c, uint32_t index);
 void choice_fini(struct choice *c);
 /* Takes in a piece, for the whole. Failures stay in c->text.failed and c->logprobs.failed. */
 void choice_add(struct choice *c, const struct answer *a, const Genloop__V1__GenerateReply *reply);
+
+/* A token with its log-probability and its candidates, as chats and responses list them. */
+void answer_position_write(struct json_out *w, const Genloop__V1__PositionLogprobs *p);
+/* A key and its list, of items that are JSON with commas between. */
+void answer_list_write(struct json_out *w, const char *key, const struct buf *items);
 
 /* The whole. */
 void answer_write(struct buf *out, const struct answer *a, const struct choice *choices, size_t n, const struct answer_usage *usage);

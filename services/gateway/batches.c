@@ -146,7 +146,6 @@ static int read_request(struct exchange *x, struct arena *arena, const struct js
     }
     if (json_type(file) != JSON_TYPE_STRING || !json_string(file).len || json_string(file).len > TEXT_MAX) return wrong_type("input_file_id", "the id of a file", file, err);
     if (json_type(endpoint) != JSON_TYPE_STRING || json_string(endpoint).len > TEXT_MAX) return wrong_type("endpoint", "a string", endpoint, err);
-    if (span_eq_str(json_string(endpoint), "/v1/responses")) return error_set_param(err, E_UNSUPPORTED, "endpoint", "batches of /v1/responses: not built yet; /v1/chat/completions, /v1/completions and /v1/embeddings are");
     if (!span_eq_str(json_string(window), "24h")) return error_set_param(err, E_INVALID, "completion_window", "'completion_window' must be 24h");
     q->input_file_id = text_in_arena(arena, json_string(file));
     q->endpoint = text_in_arena(arena, json_string(endpoint));

@@ -156,13 +156,19 @@ static char *json_in_arena(struct arena *arena, const struct json *v) {
     return out;
 }
 
+/* A tool's function, and a choice's: of chats in an object of its own, of responses beside the type. */
+static const struct json *function_of(const struct json *v) {
+    const struct json *function = json_get(v, "function");
+    return function ? function : v;
+}
+
 int put_tools(struct generate_request *r, struct error *err) {
     size_t n = json_size(r->tools);
     Genloop__V1__Tool *list = arena_calloc(r->arena, n + 1, sizeof *list);
     r->message.tools = arena_calloc(r->arena, n + 1, sizeof *r->message.tools);
     if (!list || !r->message.tools) return no_room("tools", err);
     for (size_t i = 0; i < n; i++) {
-        const struct json *function = json_get(json_at(r->tools, i), "function"), *parameters = json_get(function, "parameters");
+        const struct json *function = function_of(json_at(r->tools, i)), *parameters = json_get(function, "parameters");
         genloop__v1__tool__init(&list[i]);
         list[i].name = text_in_arena(r->arena, json_string(json_get(function, "name")));
         list[i].description = text_in_arena(r->arena, json_string(json_get(function, "description")));
@@ -194,14 +200,14 @@ static int take_modalities(struct generate_request *r, const char *name, const s
 }
 
 /* true asks for what is not built; false is how it is. */
-static int take_only_false(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+int take_only_false(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
     bool flag = false;
     int code = take_flag(name, v, &flag, err);
     if (code == 0 && flag) note_unsupported(r, name);
     return code;
 }
 
-static int take_parallel_calls(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+int take_parallel_calls(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
     bool flag = true;
     int code = take_flag(name, v, &flag, err);
     if (code == 0) r->message.one_tool_call = !flag;
@@ -256,11 +262,11 @@ static const struct parameter CHAT_PARAMETERS[] = {
     {"verbosity", take_word_unsupported},
 };
 
-static int check_tools(struct generate_request *r, struct error *err) {
-    struct span wanted = json_string(json_get(json_get(r->tool_choice, "function"), "name")), word = json_string(r->tool_choice);
+int tools_finish(struct generate_request *r, struct error *err) {
+    struct span wanted = json_string(json_get(function_of(r->tool_choice), "name")), word = json_string(r->tool_choice);
     bool free_to = !r->tool_choice || span_eq_str(word, "none") || span_eq_str(word, "auto"), found = wanted.len == 0;
     if (json_size(r->tools) == 0) return free_to ? 0 : error_set_param(err, E_INVALID, "tool_choice", "'tool_choice' is given without 'tools'");
-    for (size_t i = 0; !found && i < json_size(r->tools); i++) found = span_eq(wanted, json_string(json_get(json_get(json_at(r->tools, i), "function"), "name")));
+    for (size_t i = 0; !found && i < json_size(r->tools); i++) found = span_eq(wanted, json_string(json_get(function_of(json_at(r->tools, i)), "name")));
     if (!found) return error_set_param(err, E_INVALID, "tool_choice", "'tool_choice' names a function that is not among 'tools'");
     if (wanted.len && !(r->message.tool_name = text_in_arena(r->arena, wanted))) return no_room("tool_choice", err);
     r->message.tool_choice = (char *)(wanted.len || span_eq_str(word, "required") ? "required" : span_eq_str(word, "none") ? "none" : "auto");
@@ -275,7 +281,7 @@ int chat_request_read(struct generate_request *r, struct arena *arena, const str
     if (!r->message.model[0]) return parameters_finish(r, err);
     if (r->message.n_messages == 0) return error_set_param(err, E_INVALID, "messages", "'messages' is required");
     if (r->has_top_logprobs && !r->message.logprobs) return error_set_param(err, E_INVALID, "top_logprobs", "'top_logprobs' needs 'logprobs': true");
-    if ((code = check_tools(r, err)) < 0) return code;
+    if ((code = tools_finish(r, err)) < 0) return code;
     r->best_of = r->n;
     r->message.n = r->n;
     return parameters_finish(r, err);

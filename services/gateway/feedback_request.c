@@ -28,8 +28,8 @@ static int text_of(const struct json *body, const char *name, size_t size_max, s
 
 /* The id of an answer is the request's behind a word of OpenAI's. */
 static struct span bare_id(struct span id) {
-    static const char *const prefixes[] = {"chatcmpl-", "cmpl-"};
-    for (int i = 0; i < 2; i++)
+    static const char *const prefixes[] = {"chatcmpl-", "cmpl-", "resp_"};
+    for (int i = 0; i < 3; i++)
         if (span_starts(id, span_str(prefixes[i]))) return span_skip(id, strlen(prefixes[i]));
     return id;
 }

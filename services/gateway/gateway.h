@@ -6,6 +6,7 @@
  *   cached.c             answers that were given before
  *   exchange.c           one request from its head to its answer: id, trace, deadline, actor, body, errors; trace.c, cors.c, coding.c are its pure parts
  *   generate_request.c, chat.c, completions.c   OpenAI's JSON as a GenerateRequest (pure)
+ *   response_request.c, response_answer.c   the same of /v1/responses (pure); responses.c: what is kept of them
  *   answer.c, sse.c      answers in OpenAI's JSON, whole and in chunks (pure)
  *   generate.c           a generation: replicas, streams, credit, cancel, retry
  *   tokenize.c           texts as ids and back; tokenize_request.c is its pure part
@@ -39,7 +40,7 @@ struct gateway_settings {
     char *listen, *capture, *cors_origins;
     int64_t timeout_ms, upload_max_bytes, bodies_max_bytes, idempotency_ttl_ms, idempotency_max_bytes;
     struct limit_figures key_limits, tenant_limits;
-    int64_t cache_ttl_ms, cache_entry_max;
+    int64_t cache_ttl_ms, cache_entry_max, responses_ttl_ms, responses_max_bytes;
     bool access_log;
     /* door.c */
     char *tls_certificate, *tls_key, *tls_client_ca;

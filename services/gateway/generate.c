@@ -19,6 +19,7 @@
 #include "grpc.h"
 #include "interactions.h"
 #include "registry.h"
+#include "responses.h"
 #include "routes.h"
 #include "wire/fields.h"
 #include "wire/unpack.h"
@@ -30,6 +31,7 @@ enum {
     PIECE_TOKENS = 1024, /* of an answer that the client gets whole: few messages, and nothing is lost with a replica that dies before the first */
     REQUEST_BYTES_MAX = 16 << 20, /* what the bus carries */
     CHUNK_MAX = 8 << 20,
+    RESPONSE_CHUNK_MAX = 24 << 20, /* a response's last events: four times its text, and what it repeats of the request */
     FULL_NAME_MAX = MODEL_FULL_NAME_MAX,
 };
 
@@ -57,6 +59,8 @@ struct generation {
     bool counted;       /* its client waits (gateway.h) */
     struct cached cached;
     struct buf replay;  /* of an answer from the cache: what is not told yet */
+    struct response *response; /* of /v1/responses; NULL: of another door */
+    bool finishing;     /* all of it has come */
     bool wants_logprobs; /* the client does: with best_of we do, to know which are best */
     uint64_t session_hash;
     struct candidate *candidates;
@@ -93,6 +97,7 @@ static void generation_free(struct generation *g) {
     }
     mem_free(g->candidates);
     cached_fini(&g->cached);
+    response_free(g->response);
     buf_fini(&g->replay);
     buf_fini(&g->packed);
     buf_fini(&g->chunk);
@@ -109,9 +114,10 @@ static const char *code_of(struct error *err) {
     return err->code == E_NOT_FOUND ? "model_not_found" : err->code == E_UNSUPPORTED ? "unsupported_parameter" : NULL;
 }
 
-/* A replica names its message's fields; OpenAI's JSON has other names for two of them. */
-static void name_parameter(struct error *err) {
-    if (strcmp(err->param, "prompt_tokens") == 0) span_copy(err->param, sizeof err->param, SPAN("prompt"));
+/* A replica names its message's fields; OpenAI's JSON has other names for some of them. */
+static void name_parameter(const struct generation *g, struct error *err) {
+    if (g->response && strncmp(err->param, "messages", 8) == 0) span_copy(err->param, sizeof err->param, SPAN("input"));
+    else if (strcmp(err->param, "prompt_tokens") == 0) span_copy(err->param, sizeof err->param, SPAN("prompt"));
     else if (strcmp(err->param, "stop_tokens") == 0) span_copy(err->param, sizeof err->param, SPAN("stop_token_ids"));
 }
 
@@ -120,18 +126,25 @@ static void fail(struct generation *g, const struct error *why) {
     if (g->first_ms == 0) x->tokens_used = 0;
     struct error err = *why;
     const char *code = code_of(&err);
-    if (!x->grpc) name_parameter(&err);
+    if (!x->grpc) name_parameter(g, &err);
     if (!g->begun || x->grpc) {
         generation_free(g);
         exchange_error_code(x, &err, code);
         return;
     }
     struct buf body;
-    buf_init(&body, 16384);
-    (void)exchange_error_body(&body, &err, code);
-    generation_free(g);
+    int r;
+    buf_init(&body, g->response ? RESPONSE_CHUNK_MAX : 16384);
     log_warn("gateway.stream", "%s was cut off: %s", x->request_id, err.message);
-    if (exchange_event(x, buf_span(&body)) < 0) exchange_abort(x);
+    if (g->response) {
+        response_answer_end(&g->response->answer, &err, &body);
+        r = body.failed ? body.failed : exchange_write(x, buf_span(&body));
+    } else {
+        (void)exchange_error_body(&body, &err, code);
+        r = exchange_event(x, buf_span(&body));
+    }
+    generation_free(g);
+    if (r < 0) exchange_abort(x);
     else exchange_events_end(x);
     buf_fini(&body);
 }
@@ -155,14 +168,31 @@ static void answer_headers(struct generation *g) {
 
 static bool keeps_text(const struct generation *g, const struct candidate *c) { return g->gateway->capture == CAPTURE_FULL && c == &g->candidates[0]; }
 
-/* The prompt as JSON: as it came, or of a call what it would have been. */
+static void write_calls(struct json_out *w, const Genloop__V1__ChatMessage *m) {
+    json_key(w, "tool_calls");
+    json_array(w);
+    for (size_t i = 0; i < m->n_tool_calls; i++) {
+        json_object(w);
+        json_str(w, "id", m->tool_calls[i]->id);
+        json_str(w, "type", "function");
+        json_key(w, "function");
+        json_object(w);
+        json_str(w, "name", m->tool_calls[i]->name);
+        json_str(w, "arguments", m->tool_calls[i]->arguments);
+        json_object_end(w);
+        json_object_end(w);
+    }
+    json_array_end(w);
+}
+
+/* The prompt as JSON: as it came, or of a call or a response what it would have been of a chat. */
 static void write_prompt(struct buf *out, const struct generation *g) {
     const struct json *asked = json_get(g->x->json, g->request.chat ? "messages" : "prompt");
     const Genloop__V1__GenerateRequest *m = &g->request.message;
     struct json_out w;
     (void)buf_append_str(out, g->request.chat ? "\"messages\":" : "\"prompt\":");
     json_begin(&w, out);
-    if (!g->x->grpc) {
+    if (!g->x->grpc && !g->response) {
         json_put_value(&w, g->request.chat || json_type(asked) == JSON_TYPE_STRING ? asked : json_type(json_at(asked, 0)) == JSON_TYPE_STRING ? json_at(asked, 0) : asked);
     } else if (!g->request.chat && g->request.prompts[0].text) {
         json_put_span(&w, span_str(g->request.prompts[0].text));
@@ -173,6 +203,9 @@ static void write_prompt(struct buf *out, const struct generation *g) {
             json_str(&w, "role", m->messages[i]->role);
             json_str(&w, "content", m->messages[i]->content);
             if (m->messages[i]->name[0]) json_str(&w, "name", m->messages[i]->name);
+            if (m->messages[i]->reasoning[0]) json_str(&w, "reasoning_content", m->messages[i]->reasoning);
+            if (m->messages[i]->tool_call_id[0]) json_str(&w, "tool_call_id", m->messages[i]->tool_call_id);
+            if (m->messages[i]->n_tool_calls) write_calls(&w, m->messages[i]);
             json_object_end(&w);
         }
         for (size_t i = 0; !g->request.chat && i < g->request.prompts[0].n_tokens; i++) json_put_uint(&w, g->request.prompts[0].tokens[i]);
@@ -193,7 +226,7 @@ static void remember(struct generation *g, const struct answer_usage *usage) {
     facts.event_time_ms = clock_wall_ms();
     facts.model = g->model;
     facts.replica = g->replica;
-    facts.route = (char *)(g->request.chat ? "chat" : "completion");
+    facts.route = (char *)(g->response ? "response" : g->request.chat ? "chat" : "completion");
     facts.prompt_tokens = (uint32_t)usage->prompt_tokens;
     facts.completion_tokens = (uint32_t)usage->completion_tokens;
     facts.finish_reason = (char *)c->choice.finish_reason;
@@ -230,10 +263,12 @@ static size_t choose_best(struct generation *g, struct choice *chosen) {
 }
 
 static void finish_json(struct generation *g, const struct answer_usage *usage);
+static void finish_response(struct generation *g, const struct answer_usage *usage);
 static void finish_message(struct generation *g);
 
 static void finish(struct generation *g) {
     struct answer_usage usage = {0};
+    g->finishing = true;
     for (size_t i = 0; i < g->n; i++) {
         const struct candidate *c = &g->candidates[i];
         if (c->k == 0) { /* a prompt counts once, however many candidates it has */
@@ -241,11 +276,13 @@ static void finish(struct generation *g) {
             usage.cached_tokens += c->usage.cached_tokens;
         }
         usage.completion_tokens += c->usage.completion_tokens;
+        usage.reasoning_tokens += c->usage.reasoning_tokens;
     }
     remember(g, &usage);
     g->x->tokens_used = g->x->from_cache ? 0 : (int64_t)(usage.prompt_tokens + usage.completion_tokens);
     cached_keep(&g->cached);
     if (g->x->grpc) finish_message(g);
+    else if (g->response) finish_response(g, &usage);
     else finish_json(g, &usage);
 }
 
@@ -278,6 +315,39 @@ static void finish_json(struct generation *g, const struct answer_usage *usage) 
     buf_fini(&body);
 }
 
+/* Whether it is kept is known, and told with it. */
+static void end_response(void *arg) {
+    struct generation *g = arg;
+    struct exchange *x = g->x;
+    struct buf body;
+    buf_init(&body, RESPONSE_CHUNK_MAX);
+    if (g->request.stream) response_answer_end(&g->response->answer, NULL, &body);
+    else response_answer_write(&body, &g->response->answer, NULL);
+    if (g->request.stream) {
+        int r = body.failed ? body.failed : exchange_write(x, buf_span(&body));
+        generation_free(g);
+        if (r < 0) exchange_abort(x);
+        else exchange_events_end(x);
+    } else {
+        answer_headers(g);
+        generation_free(g);
+        exchange_json(x, 200, &body);
+    }
+    buf_fini(&body);
+}
+
+static void finish_response(struct generation *g, const struct answer_usage *usage) {
+    struct response_answer *a = &g->response->answer;
+    a->usage = *usage;
+    buf_clear(&g->chunk);
+    response_answer_close(a, g->request.stream ? &g->chunk : NULL);
+    if (g->request.stream && (g->chunk.failed || exchange_write(g->x, buf_span(&g->chunk)) < 0)) {
+        on_gone(g);
+        return;
+    }
+    if (!response_keep(g->response, g->x, g, end_response)) end_response(g);
+}
+
 static void finish_message(struct generation *g) {
     struct exchange *x = g->x;
     struct error err = {0};
@@ -300,18 +370,33 @@ static void finish_message(struct generation *g) {
 
 /* ---- pieces of an answer, in each face ---- */
 
+static int begin_stream(struct generation *g) {
+    if (g->begun) return 0;
+    answer_headers(g);
+    g->begun = true;
+    return exchange_events_begin(g->x);
+}
+
+static int tell_response(struct candidate *c, const Genloop__V1__GenerateReply *reply) {
+    struct generation *g = c->generation;
+    int r = g->request.stream ? begin_stream(g) : 0;
+    buf_clear(&g->chunk);
+    response_answer_add(&g->response->answer, reply, g->request.stream ? &g->chunk : NULL);
+    if (keeps_text(g, c)) (void)buf_append_str(&c->choice.text, reply->text);
+    if (reply->finish_reason[0]) span_copy(c->choice.finish_reason, sizeof c->choice.finish_reason, span_str(reply->finish_reason));
+    if (!g->request.stream) return 0;
+    if (r == 0) r = g->chunk.failed;
+    return r < 0 || g->chunk.len == 0 ? r : exchange_write(g->x, buf_span(&g->chunk));
+}
+
 static int tell_json(struct candidate *c, const Genloop__V1__GenerateReply *reply) {
     struct generation *g = c->generation;
-    int r = 0;
+    if (g->response) return tell_response(c, reply);
     if (!g->request.stream) {
         choice_add(&c->choice, &g->answer, reply);
         return 0;
     }
-    if (!g->begun) {
-        answer_headers(g);
-        g->begun = true;
-        r = exchange_events_begin(g->x);
-    }
+    int r = begin_stream(g);
     buf_clear(&g->chunk);
     answer_chunk(&g->chunk, &g->answer, &c->choice, reply, g->request.include_usage);
     if (keeps_text(g, c)) (void)buf_append_str(&c->choice.text, reply->text);
@@ -368,6 +453,7 @@ static void replay(struct generation *g);
 
 static void on_clear(void *state) {
     struct generation *g = state;
+    if (g->finishing) return;
     if (g->x->from_cache) {
         replay(g);
         return;
@@ -391,7 +477,7 @@ static bool take_item(struct candidate *c, struct span item) {
         if (g->request.stream) metric_observe(first_token, (double)(g->first_ms - g->x->began_ms) / 1000);
         span_copy(g->replica, sizeof g->replica, span_str(reply->replica));
     }
-    if (reply->usage) c->usage = (struct answer_usage){reply->usage->prompt_tokens, reply->usage->completion_tokens, reply->usage->cached_tokens};
+    if (reply->usage) c->usage = (struct answer_usage){reply->usage->prompt_tokens, reply->usage->completion_tokens, reply->usage->cached_tokens, reply->usage->reasoning_tokens};
     if (reply->finish_reason[0]) c->finished = true;
     if (!g->x->from_cache) g->x->tokens_used += (int64_t)reply->n_tokens;
     char *made_for = reply->request_id;
@@ -512,12 +598,25 @@ static int dispatch(struct candidate *c, struct error *err) {
     }
 }
 
-enum door { DOOR_CHAT, DOOR_COMPLETION, DOOR_CALL };
+enum door { DOOR_CHAT, DOOR_COMPLETION, DOOR_RESPONSE, DOOR_CALL };
 
-static int read_request(struct generation *g, enum door door, const struct json *body, struct error *err) {
+/* A line of a batch is kept where it says so: nobody goes on with thousands of them. */
+static int read_response(struct generation *g, const struct json *body, const struct json *context, struct error *err) {
+    struct response *p = g->response = response_new(g->x);
+    if (!p) return error_set(err, E_NOMEM, "no memory for the request");
+    int r = response_request_read(&g->request, &g->arena, body, context, g->x->request_id, &p->request, err);
+    p->answer.asked = body;
+    p->answer.stem = g->x->request_id;
+    p->answer.stored = p->request.store && g->gateway->settings->responses_ttl_ms > 0 && (!g->x->batch || !json_is_null(json_get(body, "store")));
+    g->x->pending.cap = g->chunk.cap = RESPONSE_CHUNK_MAX;
+    return r;
+}
+
+static int read_request(struct generation *g, enum door door, const struct json *body, const struct json *context, struct error *err) {
     switch (door) {
     case DOOR_CHAT: return chat_request_read(&g->request, &g->arena, body, err);
     case DOOR_COMPLETION: return completion_request_read(&g->request, &g->arena, body, err);
+    case DOOR_RESPONSE: return read_response(g, body, context, err);
     case DOOR_CALL: return message_request_read(&g->request, &g->arena, grpc_message(g->x), grpc_method_of(g->x)->server_stream, err);
     }
     return E_INTERNAL;
@@ -599,7 +698,7 @@ static bool look_into_cache(struct generation *g, const Genloop__V1__ModelVersio
     return cached_look(&g->cached, g, on_cached);
 }
 
-static void generate(struct exchange *x, const struct json *body, enum door door) {
+static void generate(struct exchange *x, const struct json *body, enum door door, const struct json *context) {
     struct gateway *gw = x->gateway;
     struct error err = {0};
     const Genloop__V1__ModelVersion *version;
@@ -620,7 +719,7 @@ static void generate(struct exchange *x, const struct json *body, enum door door
     buf_init(&g->chunk, CHUNK_MAX);
     buf_init(&g->replay, (size_t)gw->settings->cache_entry_max + ANSWER_OVERHEAD);
     cached_init(&g->cached, gw);
-    r = read_request(g, door, body, &err);
+    r = read_request(g, door, body, context, &err);
     if (x->batch) g->request.message.priority = BATCH_PRIORITY;
     bool chat = g->request.chat;
     g->wants_logprobs = g->request.message.logprobs;
@@ -637,8 +736,13 @@ static void generate(struct exchange *x, const struct json *body, enum door door
         return;
     }
     (void)snprintf(g->model, sizeof g->model, "%s@%u", version->name, version->version);
-    (void)snprintf(g->id, sizeof g->id, "%s-%s", chat ? "chatcmpl" : "cmpl", x->request_id);
+    (void)snprintf(g->id, sizeof g->id, "%s%s", g->response ? "resp_" : chat ? "chatcmpl-" : "cmpl-", x->request_id);
     g->answer = (struct answer){.chat = chat, .id = g->id, .created_s = clock_wall_ms() / 1000, .model = g->model};
+    if (g->response) {
+        g->response->answer.id = g->id;
+        g->response->answer.model = g->model;
+        g->response->answer.created_s = g->answer.created_s;
+    }
     g->session_hash = x->session[0] ? span_hash(span_str(x->session)) : 0;
     size_t prompts = chat ? 1 : g->request.n_prompts;
     g->candidates = mem_calloc(prompts * g->request.best_of, sizeof *g->candidates);
@@ -661,6 +765,7 @@ static void generate(struct exchange *x, const struct json *body, enum door door
     if (!look_into_cache(g, version)) start(g);
 }
 
-void chat_create(struct exchange *x, const struct json *body) { generate(x, body, DOOR_CHAT); }
-void completion_create(struct exchange *x, const struct json *body) { generate(x, body, DOOR_COMPLETION); }
-void generation_call(struct exchange *x, const struct json *body) { generate(x, body, DOOR_CALL); }
+void chat_create(struct exchange *x, const struct json *body) { generate(x, body, DOOR_CHAT, NULL); }
+void completion_create(struct exchange *x, const struct json *body) { generate(x, body, DOOR_COMPLETION, NULL); }
+void generation_call(struct exchange *x, const struct json *body) { generate(x, body, DOOR_CALL, NULL); }
+void generate_response(struct exchange *x, const struct json *body, const struct json *context) { generate(x, body, DOOR_RESPONSE, context); }

@@ -367,17 +367,20 @@ static int take_structured_outputs(struct generate_request *r, const char *name,
     return code;
 }
 
-static int take_response_format(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+int take_format(struct generate_request *r, const char *name, const struct json *v, const struct json *schema, struct error *err) {
     struct span type = json_string(json_get(v, "type"));
-    const struct json *schema = json_get(v, "json_schema");
+    char param[ERROR_PARAM_MAX];
     if (json_type(v) != JSON_TYPE_OBJECT) return wrong_type(name, "an object", v, err);
     if (span_eq_str(type, "text")) return 0;
     if (span_eq_str(type, "json_object")) return take_json_object(r, name, err);
-    if (!span_eq_str(type, "json_schema")) return error_set_param(err, E_INVALID, "response_format.type", "'response_format.type' must be text, json_object or json_schema");
+    (void)snprintf(param, sizeof param, "%s.%s", name, !span_eq_str(type, "json_schema") ? "type" : schema == v ? "schema" : "json_schema");
+    if (!span_eq_str(type, "json_schema")) return error_set_param(err, E_INVALID, param, "'%s' must be text, json_object or json_schema", param);
     if (json_string(json_get(schema, "name")).len == 0 || json_type(json_get(schema, "schema")) != JSON_TYPE_OBJECT)
-        return error_set_param(err, E_INVALID, "response_format.json_schema", "'response_format.json_schema' needs a name and a schema");
+        return error_set_param(err, E_INVALID, param, "'%s' needs a name and a schema", schema == v ? name : param);
     return take_schema(r, name, json_get(schema, "schema"), err);
 }
+
+static int take_response_format(struct generate_request *r, const char *name, const struct json *v, struct error *err) { return take_format(r, name, v, json_get(v, "json_schema"), err); }
 
 const struct parameter SHARED_PARAMETERS[] = {
     {"model", take_model},

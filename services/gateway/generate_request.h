@@ -93,9 +93,15 @@ int take_text(struct generate_request *r, const char *name, const struct json *v
 char *text_in_arena(struct arena *arena, struct span s);
 int take_model(struct generate_request *r, const char *name, const struct json *v, struct error *err);
 int take_user(struct generate_request *r, const char *name, const struct json *v, struct error *err);
-int take_messages(struct generate_request *r, const char *name, const struct json *v, struct error *err); /* chat.c, as the next three */
+int take_messages(struct generate_request *r, const char *name, const struct json *v, struct error *err); /* chat.c, as the next six */
 int take_tools(struct generate_request *r, const char *name, const struct json *v, struct error *err);   /* checks them; they are in r->tools */
 int put_tools(struct generate_request *r, struct error *err);                                             /* r->tools go into the message, in order */
+/* What the parameters on tools say together, and put_tools. */
+int tools_finish(struct generate_request *r, struct error *err);
+int take_parallel_calls(struct generate_request *r, const char *name, const struct json *v, struct error *err);
+int take_only_false(struct generate_request *r, const char *name, const struct json *v, struct error *err); /* true asks for what is not built */
+/* The form of the answer: text, json_object, json_schema. schema: where the schema and its name stand. `name` outlives the request: the replica's errors name it. */
+int take_format(struct generate_request *r, const char *name, const struct json *v, const struct json *schema, struct error *err);
 /* Further variables of the chat template, as vLLM takes them. */
 int take_template_arguments(struct generate_request *r, const char *name, const struct json *v, struct error *err);
 /* A value as JSON text in the arena; NULL where it has no room. */

@@ -37,6 +37,8 @@ static const struct config_row ROWS[] = {
     {"gateway", "tenant_streams_max", CONFIG_INT, AT(tenant_limits.streams_max), "0", 0, LIMITS_FIGURE_MAX, "Streamed answers of each tenant at once; 0: no limit."},
     {"gateway", "cache_ttl", CONFIG_DURATION_MS, AT(cache_ttl_ms), "1h", 0, 604800000, "How long the answer to a deterministic request is kept in the response cache; 0: none is kept."},
     {"gateway", "cache_entry_max", CONFIG_BYTES, AT(cache_entry_max), "256KiB", 1024, 1 << 20, "The largest answer that is kept there; how many there are is bounded by Redis' own memory limit."},
+    {"gateway", "responses_ttl", CONFIG_DURATION_MS, AT(responses_ttl_ms), "24h", 0, 30.0 * 86400000, "How long a response of /v1/responses is kept in Redis, sealed, for GET and previous_response_id, unless its \"store\" is false; Redis' memory may end it earlier. 0: none is kept."},
+    {"gateway", "responses_max", CONFIG_BYTES, AT(responses_max_bytes), "1MiB", 1024, 8 << 20, "The largest response that is kept, with the conversation before it; a larger one is given, and says \"store\": false."},
     {"gateway", "access_log", CONFIG_BOOL, AT(access_log), "true", 0, 0, "One line of JSON on stderr for each request, without contents and keys."},
     {"gateway", "idempotency_ttl", CONFIG_DURATION_MS, AT(idempotency_ttl_ms), "24h", 1000, 30.0 * 86400000, "How long the answer to a request with an Idempotency-Key is kept in Redis; its memory may end it earlier."},
     {"gateway", "idempotency_max", CONFIG_BYTES, AT(idempotency_max_bytes), "1MiB", 1024, 64 << 20, "The largest answer that is kept for an Idempotency-Key; a larger one is given, and given anew where it is asked for again."},

@@ -219,7 +219,7 @@ static void put_shape_field(struct json_out *w, const struct shape_field *f) {
     case SHAPE_REAL: json_str(w, "type", "number"); break;
     case SHAPE_OBJECT: json_str(w, "type", "object"); break;
     case SHAPE_LIST: case SHAPE_DOCUMENTS: case SHAPE_TURNS: json_str(w, "type", "array"); break;
-    case SHAPE_TEXTS: case SHAPE_INPUT: case SHAPE_ITEMS: case SHAPE_ANY: break;
+    case SHAPE_TEXTS: case SHAPE_INPUT: case SHAPE_ANY: break;
     }
     if ((f->kind == SHAPE_INTEGER || f->kind == SHAPE_REAL) && f->low < f->high) {
         json_flt(w, "minimum", f->low);

@@ -6,6 +6,10 @@ const struct openapi_door OPENAPI_DOORS[] = {
     {"GET", "/v1/models/{model}", NULL, NULL, "Model", false},
     {"POST", "/v1/chat/completions", NULL, "ChatCompletionRequest", "ChatCompletion", true},
     {"POST", "/v1/completions", NULL, "CompletionRequest", "Completion", true},
+    {"POST", "/v1/responses", NULL, "ResponseRequest", "Response", true},
+    {"GET", "/v1/responses/{response_id}", NULL, NULL, "Response", false},
+    {"DELETE", "/v1/responses/{response_id}", NULL, NULL, "ResponseDeleted", false},
+    {"GET", "/v1/responses/{response_id}/input_items", "after:string limit:integer order:asc|desc", NULL, "ResponseItemList", false},
     {"POST", "/v1/tokenize", NULL, "TokenizationRequest", "Tokenization", false},
     {"POST", "/v1/detokenize", NULL, "DetokenizationRequest", "Detokenization", false},
     {"POST", "/v1/embeddings", NULL, "EmbeddingRequest", "EmbeddingList", false},
@@ -66,6 +70,26 @@ const struct openapi_schema OPENAPI_SCHEMAS[] = {
     {"CompletionRequest", "prompt:any! echo:boolean best_of:integer logprobs:integer suffix:string " GENERATION},
     {"CompletionChoice", "index:integer! text:string! finish_reason:string!? logprobs:object?"},
     {"Completion", "id:string! object:=text_completion! created:integer! model:string! choices:[@CompletionChoice]! usage:@Usage"},
+    {"ResponseFunction", "type:=function! name:string! description:string? parameters:object? strict:boolean?"},
+    {"ResponseFormatText", "type:text|json_object|json_schema! name:string description:string schema:object strict:boolean?"},
+    {"ResponseText", "format:@ResponseFormatText verbosity:=medium"},
+    {"ResponsePart", "type:input_text|output_text|reasoning_text! text:string! annotations:[object] logprobs:[object]"},
+    {"ResponseItem", "id:string type:message|reasoning|function_call|function_call_output role:user|assistant|system|developer status:string content:any summary:[object] call_id:string name:string "
+                     "arguments:string output:any"},
+    {"ResponseRequest", "model:string! input:any! instructions:string? previous_response_id:string? max_output_tokens:integer? max_tool_calls:integer? temperature:number? top_p:number? top_logprobs:integer? "
+                        "include:[string] tools:[@ResponseFunction] tool_choice:any parallel_tool_calls:boolean? text:@ResponseText metadata:object? store:boolean? truncation:=disabled stream:boolean? "
+                        "user:string? safety_identifier:string? prompt_cache_key:string? service_tier:auto|default chat_template_kwargs:object seed:integer stop:any top_k:integer min_p:number"},
+    {"ResponseIncomplete", "reason:string!"},
+    {"ResponseError", "code:string! message:string!"},
+    {"ResponseInputDetails", "cached_tokens:integer!"},
+    {"ResponseOutputDetails", "reasoning_tokens:integer!"},
+    {"ResponseUsage", "input_tokens:integer! input_tokens_details:@ResponseInputDetails! output_tokens:integer! output_tokens_details:@ResponseOutputDetails! total_tokens:integer!"},
+    {"Response", "id:string! object:=response! created_at:integer! status:in_progress|completed|incomplete|failed! background:boolean! error:@ResponseError? incomplete_details:@ResponseIncomplete? "
+                 "model:string! output:[@ResponseItem]! usage:@ResponseUsage? service_tier:string! store:boolean! instructions:string? max_output_tokens:integer? max_tool_calls:integer? metadata:object! "
+                 "parallel_tool_calls:boolean! previous_response_id:string? prompt_cache_key:string? reasoning:object! safety_identifier:string? temperature:number? text:@ResponseText! tool_choice:any! "
+                 "tools:[@ResponseFunction]! top_logprobs:integer! top_p:number? truncation:string! user:string?"},
+    {"ResponseDeleted", "id:string! object:=response! deleted:boolean!"},
+    {"ResponseItemList", "object:=list! data:[@ResponseItem]! first_id:string? last_id:string? has_more:boolean!"},
     {"TokenizationRequest", "model:string! prompt:string messages:[@Message] add_special_tokens:boolean add_generation_prompt:boolean return_token_strs:boolean tools:[@FunctionTool] "
                             "chat_template_kwargs:object"},
     {"Tokenization", "count:integer! max_model_len:integer tokens:[integer]! token_strs:[string]?"},
@@ -111,7 +135,7 @@ const struct openapi_schema OPENAPI_SCHEMAS[] = {
     {"FineTuningEventList", "object:=list! data:[@FineTuningEvent]! has_more:boolean!"},
     {"FineTuningCheckpoint", "id:string! object:=fine_tuning.job.checkpoint! created_at:integer! fine_tuned_model_checkpoint:string! fine_tuning_job_id:string! step_number:integer! metrics:object!"},
     {"FineTuningCheckpointList", "object:=list! data:[@FineTuningCheckpoint]! has_more:boolean!"},
-    {"BatchRequest", "input_file_id:string! endpoint:/v1/chat/completions|/v1/completions|/v1/embeddings! completion_window:=24h! metadata:object? output_expires_after:object?"},
+    {"BatchRequest", "input_file_id:string! endpoint:/v1/chat/completions|/v1/completions|/v1/responses|/v1/embeddings! completion_window:=24h! metadata:object? output_expires_after:object?"},
     {"BatchError", "code:string! message:string! param:string? line:integer?"},
     {"BatchErrors", "object:=list! data:[@BatchError]!"},
     {"BatchCounts", "total:integer! completed:integer! failed:integer!"},

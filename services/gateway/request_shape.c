@@ -65,9 +65,8 @@ static int check_documents(const char *name, const struct json *v, struct error 
     return r;
 }
 
-static int check_turns(const char *name, const struct json *v, bool items, struct error *err) {
-    if (items && json_type(v) == JSON_TYPE_STRING) return check_text(name, v, 0, err);
-    if (json_type(v) != JSON_TYPE_ARRAY) return wrong_type(name, items ? "a string or a list of items" : "a list of messages", v, err);
+static int check_turns(const char *name, const struct json *v, struct error *err) {
+    if (json_type(v) != JSON_TYPE_ARRAY) return wrong_type(name, "a list of messages", v, err);
     if (json_size(v) == 0) return wrong(name, "is empty", err);
     if (json_size(v) > MESSAGES_MAX) return error_set_param(err, E_INVALID, name, "'%s' must have at most %d messages", name, MESSAGES_MAX);
     for (size_t i = 0; i < json_size(v); i++) {
@@ -75,7 +74,6 @@ static int check_turns(const char *name, const struct json *v, bool items, struc
         char param[ERROR_PARAM_MAX];
         (void)snprintf(param, sizeof param, "%s.%zu", name, i);
         if (json_type(one) != JSON_TYPE_OBJECT) return wrong_type(param, "an object", one, err);
-        if (items && !json_get(one, "role") && json_type(json_get(one, "type")) == JSON_TYPE_STRING) continue; /* a call, its output, a reference */
         if (json_string(json_get(one, "role")).len == 0) return wrong(param, "has no 'role'", err);
         if (json_type(content) != JSON_TYPE_STRING && json_type(content) != JSON_TYPE_ARRAY) return wrong(param, "has no 'content' of a string or a list of parts", err);
     }
@@ -109,8 +107,7 @@ static int check_field(const struct shape_field *f, const struct json *v, struct
     case SHAPE_TEXTS: return check_texts(f->name, v, false, err);
     case SHAPE_INPUT: return check_texts(f->name, v, true, err);
     case SHAPE_DOCUMENTS: return check_documents(f->name, v, err);
-    case SHAPE_TURNS: return check_turns(f->name, v, false, err);
-    case SHAPE_ITEMS: return check_turns(f->name, v, true, err);
+    case SHAPE_TURNS: return check_turns(f->name, v, err);
     case SHAPE_SIZE: return check_size(f->name, v, err);
     case SHAPE_ANY: return json_type(v) == JSON_TYPE_STRING || json_type(v) == JSON_TYPE_OBJECT ? 0 : wrong_type(f->name, "a string or an object", v, err);
     }
@@ -150,14 +147,6 @@ int request_shape_check(const struct request_shape *shape, const struct json *bo
 #define REAL(NAME, LOW, HIGH) {NAME, SHAPE_REAL, false, LOW, HIGH, {NULL}}
 #define WORD(NAME, ...) {NAME, SHAPE_WORD, false, 0, 0, {__VA_ARGS__, NULL}}
 #define DOOR(NAME, WHAT, ROWS, HAS_MODEL) const struct request_shape SHAPE_##NAME = {WHAT, ROWS, sizeof ROWS / sizeof *ROWS, HAS_MODEL}
-
-static const struct shape_field responses[] = {
-    MODEL, NEEDS("input", ITEMS), MAY("instructions", TEXT), INTEGER("max_output_tokens", 1, MAX_TOKENS_MAX), INTEGER("max_tool_calls", 1, 1024), REAL("temperature", 0, 2), REAL("top_p", 0, 1),
-    INTEGER("top_logprobs", 0, TOP_LOGPROBS_MAX), MAY("stream", FLAG), MAY("stream_options", OBJECT), MAY("store", FLAG), MAY("background", FLAG), MAY("parallel_tool_calls", FLAG),
-    MAY("previous_response_id", TEXT), MAY("conversation", ANY), MAY("text", OBJECT), MAY("tools", LIST), MAY("tool_choice", ANY), MAY("metadata", OBJECT), MAY("reasoning", OBJECT), MAY("include", LIST),
-    MAY("prompt", OBJECT), MAY("prompt_cache_key", TEXT), MAY("safety_identifier", TEXT), WORD("truncation", "auto", "disabled"), WORD("service_tier", "auto", "default", "flex", "priority", "scale"), USER,
-};
-DOOR(RESPONSES, "responses", responses, true);
 
 static const struct shape_field embeddings[] = {MODEL, NEEDS("input", INPUT), WORD("encoding_format", "float", "base64"), INTEGER("dimensions", 1, 65536), MAY("truncate", FLAG), USER};
 DOOR(EMBEDDINGS, "embeddings", embeddings, true);

@@ -26,7 +26,6 @@ enum shape_kind {
     SHAPE_INPUT,    /* the same, or a list of token ids, or a list of such lists: OpenAI's `input` of embeddings */
     SHAPE_DOCUMENTS, /* strings or {"text": …} */
     SHAPE_TURNS,    /* messages: {"role", "content"} */
-    SHAPE_ITEMS,    /* a string, or a list of items of a conversation */
     SHAPE_SIZE,     /* auto, or WIDTHxHEIGHT of pixels */
     SHAPE_ANY,      /* a string or an object */
 };
@@ -45,7 +44,7 @@ struct request_shape {
     size_t n_fields;
     bool has_model;
 };
-extern const struct request_shape SHAPE_RESPONSES, SHAPE_EMBEDDINGS, SHAPE_RERANK, SHAPE_SCORE, SHAPE_CLASSIFY, SHAPE_MESSAGES, SHAPE_MODERATIONS, SHAPE_IMAGES, SHAPE_IMAGE_EDITS,
+extern const struct request_shape SHAPE_EMBEDDINGS, SHAPE_RERANK, SHAPE_SCORE, SHAPE_CLASSIFY, SHAPE_MESSAGES, SHAPE_MODERATIONS, SHAPE_IMAGES, SHAPE_IMAGE_EDITS,
     SHAPE_SPEECH, SHAPE_TABLES, SHAPE_MONITORING;
 
 /* 0: all that can be said of the request by itself is right. E_INVALID names the parameter. */

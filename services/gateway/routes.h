@@ -10,6 +10,10 @@ extern const size_t ROUTES_COUNT;
 /* The handlers, by file. */
 void chat_create(struct exchange *x, const struct json *body);       /* generate.c */
 void completion_create(struct exchange *x, const struct json *body);
+void responses_create(struct exchange *x, const struct json *body);  /* responses.c */
+void responses_get(struct exchange *x, const struct json *body);
+void responses_delete(struct exchange *x, const struct json *body);
+void responses_items(struct exchange *x, const struct json *body);
 void tokenize_create(struct exchange *x, const struct json *body);   /* tokenize.c */
 void detokenize_create(struct exchange *x, const struct json *body);
 void embeddings_create(struct exchange *x, const struct json *body); /* encode.c */

@@ -5,7 +5,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static const struct request_shape *const doors[] = {&SHAPE_RESPONSES, &SHAPE_EMBEDDINGS, &SHAPE_RERANK, &SHAPE_SCORE, &SHAPE_CLASSIFY, &SHAPE_MESSAGES, &SHAPE_MODERATIONS, &SHAPE_IMAGES,
+    static const struct request_shape *const doors[] = {&SHAPE_EMBEDDINGS, &SHAPE_RERANK, &SHAPE_SCORE, &SHAPE_CLASSIFY, &SHAPE_MESSAGES, &SHAPE_MODERATIONS, &SHAPE_IMAGES,
                                                   &SHAPE_IMAGE_EDITS, &SHAPE_SPEECH, &SHAPE_TABLES};
     struct json *body = NULL;
     struct error err = {0};

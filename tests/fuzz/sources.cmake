@@ -12,6 +12,7 @@ set(SOURCES_fuzz_batch_lines ${services}/ingest/batch_lines.c ${services}/ingest
 set(SOURCES_fuzz_fine_tuning_request ${services}/gateway/fine_tuning_request.c ${services}/gateway/generate_request.c)
 set(SOURCES_fuzz_gunzip ${ingest_cores})
 set(SOURCES_fuzz_generate_request ${services}/gateway/generate_request.c ${services}/gateway/chat.c ${services}/gateway/completions.c)
+set(SOURCES_fuzz_response_request ${services}/gateway/response_request.c ${services}/gateway/response_answer.c ${services}/gateway/answer.c ${services}/gateway/generate_request.c ${services}/gateway/chat.c)
 set(SOURCES_fuzz_request_shape ${services}/gateway/request_shape.c ${services}/gateway/generate_request.c)
 set(SOURCES_fuzz_frame ${services}/gateway/trace.c ${services}/gateway/cors.c ${services}/gateway/coding.c)
 set(SOURCES_fuzz_encode_request ${services}/gateway/encode_request.c ${services}/gateway/request_shape.c ${services}/gateway/generate_request.c)

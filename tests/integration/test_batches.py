@@ -73,6 +73,15 @@ class Batches:
         equal(f.purpose, "batch_output", "the output's purpose")
         return "40 of 40, in order, as alone"
 
+    def of_responses(self):
+        lines = [{"custom_id": f"r-{i}", "method": "POST", "url": "/v1/responses", "body": {"model": "production", "input": f"Who is number {i}?", "max_output_tokens": 4, "temperature": 0, **({"store": True} if i else {})}} for i in range(2)]
+        done = self.ended(self.create(lines, endpoint="/v1/responses"))
+        equal((done.status, done.request_counts.completed), ("completed", 2), "how it ended")
+        bodies = [r["response"]["body"] for r in self.rows(done.output_file_id)]
+        equal([(b["object"], b["store"]) for b in bodies], [("response", False), ("response", True)], "responses, kept where they say so")
+        equal(self.o.responses.retrieve(bodies[1]["id"]).output_text, bodies[1]["output"][0]["content"][0]["text"], "the one that is kept")
+        return "2 of 2"
+
     def errors_apart(self):
         batch = self.ended(self.create([self.line(0), self.line(1, temperature=99), self.line(2, model="no-such-model"), "\n", self.line(3)]))
         good, bad = self.rows(batch.output_file_id), self.rows(batch.error_file_id)
@@ -175,7 +184,7 @@ def main():
     with Platform(config={"gates": EASY_GATES, "trainer": {"threads": 1}}) as p:
         t = Batches(p)
         model = suite.run("a_model", t.model)
-        for check in ("completes", "errors_apart", "refusals", "pages_and_again", "cancelled", "behind_others", "killed", "after_restart"):
+        for check in ("completes", "of_responses", "errors_apart", "refusals", "pages_and_again", "cancelled", "behind_others", "killed", "after_restart"):
             suite.run(check, getattr(t, check), needs=[model])
         if suite.failed:
             p.tell_errors()

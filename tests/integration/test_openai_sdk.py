@@ -25,7 +25,7 @@ except ImportError as missing:
 ACCEPT = os.environ.get("ACCEPT") or os.path.join(ROOT, "..", "shared", "accept", "openai_api.py")
 # Without those that judge by the clock (a stream in pieces, a deadline, who leaves): a tiny model is too fast for them, and their like is here.
 ONLY = ("models,chat_[!s],chat_shape,chat_stream_[!i],sdk_async,max_tokens,choices_n,seed,greedy,batch_invariance,parallel_requests,top_p,logprobs,stop_,logit_bias,penalty,multi_turn,content_parts,unicode_prompts,completion_,"
-        "wrong,bad_json,odd_but_json,unknown_,context_length,body_too_large,method_not_allowed,request_id,answer_headers,trace_context,cors,head,gzip_")
+        "responses,wrong,bad_json,odd_but_json,unknown_,context_length,body_too_large,method_not_allowed,request_id,answer_headers,trace_context,cors,head,gzip_")
 TRUSTED = "https://chat.example"
 ASK = [{"role": "user", "content": "Who crosses the bridge?"}]
 
@@ -192,7 +192,7 @@ class Sdk:
 
     def doors_to_come(self):
         c = self.p.client
-        right = {"responses": {"input": "a"}, "messages": {"max_tokens": 1, "messages": ASK}, "images/generations": {"prompt": "a"}, "audio/speech": {"input": "a", "voice": "v"}, "tables": {"rows": 1}}
+        right = {"messages": {"max_tokens": 1, "messages": ASK}, "images/generations": {"prompt": "a"}, "audio/speech": {"input": "a", "voice": "v"}, "tables": {"rows": 1}}
         of_encoders = {"embeddings": {"input": "a"}, "rerank": {"query": "q", "documents": ["a"]}, "score": {"text_1": "a", "text_2": "b"}, "classify": {"input": "a"}, "moderations": {"input": "a"}}
         for door, body in {**right, **of_encoders}.items():
             seen = []
@@ -209,7 +209,7 @@ class Sdk:
             equal((status, json.loads(text)["error"]["code"]), (404 if wanted == "model_not_found" else 400, wanted), f"a form: {text[:200]!r}")
         equal(c.raw("POST", "/v1/images/edits", b"{}", headers={"Content-Type": "application/json"})[0], 415, "no form")
         equal(c.get("/v1/batches")["data"], [], "batches")
-        equal([c.raw("GET", f"/v1/{path}")[0] for path in ("responses/resp_1", "batches/batch_1", "monitoring")], [404, 404, 400], "what is not there")
+        equal([c.raw("GET", f"/v1/{path}")[0] for path in ("batches/batch_1", "monitoring")], [404, 400], "what is not there")
         return f"{len(right) + 1} doors check their request, find the model, and say what is missing"
 
     def who_leaves_is_forgotten(self):

@@ -40,7 +40,7 @@ static void test_whole(void **state) {
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct answer a = answer_of(cases[i].chat);
-        struct answer_usage usage = {3, 2, 1};
+        struct answer_usage usage = {3, 2, 1, 0};
         struct choice c;
         struct buf out;
         Genloop__V1__GenerateReply r;
@@ -76,7 +76,7 @@ static void test_logprobs(void **state) {
     none.ends = true; /* a completion lists the token that ended it, a chat does not */
     for (int chat = 0; chat < 2; chat++) {
         struct answer a = answer_of(chat);
-        struct answer_usage usage = {1, 3, 0};
+        struct answer_usage usage = {1, 3, 0, 0};
         struct choice c;
         struct buf out;
         struct json *root = NULL;
@@ -114,7 +114,7 @@ static void test_echo(void **state) {
     Genloop__V1__TokenLogprob bos = GENLOOP__V1__TOKEN_LOGPROB__INIT, half = GENLOOP__V1__TOKEN_LOGPROB__INIT, a1 = GENLOOP__V1__TOKEN_LOGPROB__INIT, a2 = GENLOOP__V1__TOKEN_LOGPROB__INIT, *top[] = {&a1, &a2};
     Genloop__V1__PositionLogprobs first = GENLOOP__V1__POSITION_LOGPROBS__INIT, second = GENLOOP__V1__POSITION_LOGPROBS__INIT, third = GENLOOP__V1__POSITION_LOGPROBS__INIT, *prompt[] = {&first, &second}, *answer[] = {&third};
     struct answer a = answer_of(false);
-    struct answer_usage usage = {2, 1, 0};
+    struct answer_usage usage = {2, 1, 0, 0};
     struct choice c;
     struct buf out;
     Genloop__V1__GenerateReply r;
@@ -181,7 +181,7 @@ static void test_chunks(void **state) {
             }
             reply_of(&r, "!", "stop");
             answer_chunk(&out, &a, &c, &r, usage_field);
-            answer_usage_chunk(&out, &a, &(struct answer_usage){1, 2, 0});
+            answer_usage_chunk(&out, &a, &(struct answer_usage){1, 2, 0, 0});
             struct span rest = buf_span(&out), data;
             int n = 0, ends = 0, usages = 0;
             while (next_event(&rest, &data)) {

@@ -10,8 +10,8 @@ static const struct relay WATCH = {"ingest", "Ingest/Watch", &genloop__v1__watch
 static const struct relay APPROVE = {"feedback", "Models/Transition", &genloop__v1__transition_request__descriptor, &genloop__v1__model_version__descriptor, .path_field = "model",
                                      .fixed_field = "transition"};
 
-static const struct relay *relay_of(const struct route *r) { return strcmp(r->pattern, "/v1/responses") == 0 ? NULL : r->relay; }
-static const struct request_shape *unbuilt_of(const struct route *r) { return strcmp(r->pattern, "/v1/responses") == 0 ? r->relay : NULL; }
+static const struct relay *relay_of(const struct route *r) { return strcmp(r->pattern, "/v1/messages") == 0 ? NULL : r->relay; }
+static const struct request_shape *unbuilt_of(const struct route *r) { return strcmp(r->pattern, "/v1/messages") == 0 ? r->relay : NULL; }
 
 enum { OWN = 4, ROUTES_MAX = 64 };
 
@@ -21,7 +21,7 @@ static size_t make_routes(struct route routes[ROUTES_MAX]) {
         {"GET", "/v1/rows/{name}", SCOPE_OPERATOR, BODY_NONE, NULL, "Rows.", &LIST},
         {"GET", "/v1/rows/{name}/watch", SCOPE_OPERATOR, BODY_NONE, NULL, "Watch.", &WATCH},
         {"POST", "/v1/rows/{name}", SCOPE_APPROVER, BODY_JSON, NULL, "Approve.", &APPROVE},
-        {"POST", "/v1/responses", SCOPE_CLIENT, BODY_JSON, NULL, "Not built yet.", &SHAPE_RESPONSES},
+        {"POST", "/v1/messages", SCOPE_CLIENT, BODY_JSON, NULL, "Not built yet.", &SHAPE_MESSAGES},
     };
     size_t n = 0;
     for (; n < OWN; n++) routes[n] = own[n];

@@ -1,0 +1,379 @@
+/* /v1/responses: what is kept of responses, and what is asked of it. What is generated is generate.c's. */
+#include "responses.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "cache/answers.h"
+#include "http/query.h"
+#include "routes.h"
+
+enum {
+    ITEMS_LIMIT_DEFAULT = 20, ITEMS_LIMIT_MAX = 100, /* OpenAI's own */
+    RESPONSE_JSON_MAX = 32 << 20,                    /* of what gateway.responses_max lets be kept, escaped anew */
+    PX_TEXT_MAX = 24, NAME_MAX_BYTES = 96,
+};
+
+static struct metric *kept, *not_kept;
+
+static void init_metrics(void) {
+    if (kept) return;
+    kept = metric_counter("genloop_gateway_kept_responses_total", "result=\"kept\"", "Responses that were to be kept, by what became of them.");
+    not_kept = metric_counter("genloop_gateway_kept_responses_total", "result=\"not_kept\"", "Responses that were to be kept, by what became of them.");
+}
+
+/* Where a response of the caller's tenant lies, and what it is sealed with. */
+static void name_record(const struct exchange *x, struct span id, struct answer_key *key, char name[NAME_MAX_BYTES]) {
+    struct answer_hash h;
+    answer_hash_begin(&h, x->gateway->answer_secret, span_str(x->caller.tenant), SPAN("response"), SPAN(""));
+    answer_hash_add(&h, id);
+    answer_hash_end(&h, key);
+    (void)snprintf(name, NAME_MAX_BYTES, "genloop:response:%s", key->name + strlen("genloop:answer:"));
+}
+
+/* ---- keeping ---- */
+
+struct response *response_new(struct exchange *x) {
+    struct response *p = mem_zalloc(sizeof *p);
+    init_metrics();
+    if (!p) return NULL;
+    buf_init(&p->request.items, (size_t)x->gateway->settings->responses_max_bytes);
+    response_answer_init(&p->answer);
+    return p;
+}
+
+void response_free(struct response *p) {
+    if (!p) return;
+    link_cancel(p->keeping);
+    buf_fini(&p->request.items);
+    response_answer_fini(&p->answer);
+    mem_free(p);
+}
+
+static void on_set(void *arg, int r, const struct redis_reply *reply) {
+    struct response *p = arg;
+    p->keeping = NULL;
+    p->answer.stored = r == 0 && redis_type(reply) == REDIS_STATUS;
+    metric_add(p->answer.stored ? kept : not_kept, 1);
+    p->on_kept(p->arg); /* p may be gone behind this */
+}
+
+/* {"response":{…},"input":[…]} */
+static int write_record(const struct response *p, struct buf *record) {
+    const struct buf *items = &p->request.items, *output = &p->answer.output;
+    (void)buf_append_str(record, "{\"response\":");
+    response_answer_write(record, &p->answer, NULL);
+    (void)buf_append_str(record, ",\"input\":");
+    (void)buf_append_span(record, buf_span(items));
+    (void)buf_append_char(record, '}');
+    return items->failed ? items->failed : output->failed ? output->failed : record->failed;
+}
+
+bool response_keep(struct response *p, struct exchange *x, void *arg, void (*on_kept)(void *arg)) {
+    const struct gateway_settings *settings = x->gateway->settings;
+    struct answer_key key;
+    char name[NAME_MAX_BYTES], px[PX_TEXT_MAX];
+    struct buf record, entry, sealed;
+    size_t max = (size_t)settings->responses_max_bytes;
+    bool asked = false;
+    if (!p->answer.stored) return false;
+    p->arg = arg;
+    p->on_kept = on_kept;
+    buf_init(&record, max);
+    buf_init(&entry, max + ANSWER_OVERHEAD);
+    buf_init(&sealed, max + 2 * ANSWER_OVERHEAD);
+    int r = write_record(p, &record);
+    if (r == 0) r = answer_begin(&entry, clock_wall_ms());
+    if (r == 0) r = answer_item(&entry, 0, buf_span(&record));
+    name_record(x, span_str(p->answer.id), &key, name);
+    if (r == 0) r = answer_seal(&key, buf_span(&entry), &sealed);
+    if (r == 0) {
+        (void)snprintf(px, sizeof px, "%lld", (long long)settings->responses_ttl_ms);
+        const struct span argv[] = {SPAN("SET"), span_str(name), buf_span(&sealed), SPAN("PX"), span_str(px)};
+        r = link_ask(x->gateway->cache, 5, argv, p, on_set, &p->keeping);
+        asked = r == 0;
+    }
+    if (!asked) {
+        p->answer.stored = false;
+        metric_add(not_kept, 1);
+        log_debug("gateway.responses", "%s is not kept: %s", x->request_id, r == E_UNAVAILABLE ? "Redis is away" : r == E_FULL ? "it is larger than gateway.responses_max, or Redis has too much to do" : "no memory");
+    }
+    explicit_bzero(&key, sizeof key);
+    buf_fini(&record);
+    buf_fini(&entry);
+    buf_fini(&sealed);
+    return asked;
+}
+
+/* ---- looking ---- */
+
+struct look {
+    struct exchange *x;
+    struct answer_key key;
+    struct link_call *call;
+    /* record: borrowed for the call; NULL: err says why. Ends the exchange, or hands it on. */
+    void (*on_record)(struct exchange *x, const struct json *record, const struct error *err);
+};
+
+static void on_look_gone(void *state) {
+    struct look *l = state;
+    struct exchange *x = l->x;
+    link_cancel(l->call);
+    mem_free(l);
+    exchange_abort(x);
+}
+
+static int away(struct error *err) { return error_set(err, E_UNAVAILABLE, "responses lie in Redis, which does not answer: try again in a moment"); }
+
+static void on_got(void *arg, int r, const struct redis_reply *reply) {
+    struct look *l = arg;
+    struct exchange *x = l->x;
+    struct error err = {0};
+    struct json *record = NULL;
+    struct buf items;
+    struct span rest, text = SPAN("");
+    uint16_t source;
+    bool whole, there = r == 0 && redis_type(reply) == REDIS_STRING;
+    int64_t made_ms;
+    size_t size = there ? redis_str(reply).len : 0;
+    l->call = NULL;
+    buf_init(&items, size);
+    if (r < 0 || redis_type(reply) == REDIS_ERROR) r = away(&err);
+    else if (!there) r = error_set(&err, E_NOT_FOUND, "there is none");
+    else if (answer_open(&l->key, redis_str(reply), &items, &made_ms) < 0) r = error_set(&err, E_NOT_FOUND, "what lies there cannot be opened"); /* another secret's: it is nobody's any more */
+    rest = buf_span(&items);
+    if (r == 0 && (!answer_next(&rest, &source, &text, &whole) || json_parse(text, &record, &err) < 0)) r = error_set(&err, E_DATA_LOSS, "what was kept of the response cannot be read");
+    void (*on_record)(struct exchange *x, const struct json *record, const struct error *err) = l->on_record;
+    explicit_bzero(&l->key, sizeof l->key);
+    mem_free(l);
+    on_record(x, r == 0 ? record : NULL, &err);
+    json_free(record);
+    buf_fini(&items);
+}
+
+static void look(struct exchange *x, struct span id, void (*on_record)(struct exchange *x, const struct json *record, const struct error *err)) {
+    struct error err = {0};
+    char name[NAME_MAX_BYTES];
+    struct look *l = mem_zalloc(sizeof *l);
+    if (!l) {
+        (void)error_set(&err, E_NOMEM, "no memory for the request");
+        exchange_error(x, &err);
+        return;
+    }
+    l->x = x;
+    l->on_record = on_record;
+    name_record(x, id, &l->key, name);
+    const struct span argv[] = {SPAN("GET"), span_str(name)};
+    exchange_watch(x, l, on_look_gone, NULL);
+    if (link_ask(x->gateway->cache, 2, argv, l, on_got, &l->call) == 0) return;
+    mem_free(l);
+    (void)away(&err);
+    on_record(x, NULL, &err);
+}
+
+/* ---- the doors ---- */
+
+/* OpenAI: a response before that is not there is a wrong parameter. What is wrong with the rest of the request is told first. */
+static void refuse_previous(struct exchange *x, const struct error *why) {
+    struct generate_request request;
+    struct response_request more = {.store = false};
+    struct arena arena;
+    struct error err = {0};
+    struct span id = json_string(json_get(x->json, "previous_response_id"));
+    arena_init(&arena, REQUEST_ARENA_MAX);
+    buf_init(&more.items, 0);
+    int r = response_request_read(&request, &arena, x->json, NULL, x->request_id, &more, &err);
+    buf_fini(&more.items);
+    arena_fini(&arena);
+    if (r < 0) {
+        exchange_error_code(x, &err, r == E_UNSUPPORTED ? "unsupported_parameter" : NULL);
+        return;
+    }
+    if (why->code != E_NOT_FOUND) {
+        exchange_error(x, why);
+        return;
+    }
+    (void)error_set_param(&err, E_INVALID, "previous_response_id", "previous response '%.*s' not found: it is kept with \"store\": true, for gateway.responses_ttl at most", (int)(id.len < 128 ? id.len : 128), id.data);
+    exchange_error_code(x, &err, "previous_response_not_found");
+}
+
+static void on_previous(struct exchange *x, const struct json *record, const struct error *err) {
+    if (record) generate_response(x, x->json, record);
+    else refuse_previous(x, err);
+}
+
+void responses_create(struct exchange *x, const struct json *body) {
+    const struct json *previous = json_get(body, "previous_response_id");
+    if (json_type(previous) == JSON_TYPE_STRING && json_string(previous).len > 0) look(x, json_string(previous), on_previous);
+    else generate_response(x, body, NULL); /* what is no id is refused where the request is read */
+}
+
+static void refuse(struct exchange *x, const struct error *why) {
+    struct error err = *why;
+    if (why->code == E_NOT_FOUND)
+        (void)error_set_param(&err, E_NOT_FOUND, "response_id", "response '%s' not found: it is kept with \"store\": true, for gateway.responses_ttl at most", exchange_param(x, 0));
+    exchange_error(x, &err);
+}
+
+static void on_one(struct exchange *x, const struct json *record, const struct error *err) {
+    struct buf body;
+    if (!record) {
+        refuse(x, err);
+        return;
+    }
+    buf_init(&body, RESPONSE_JSON_MAX);
+    (void)json_write(&body, json_get(record, "response"));
+    exchange_json(x, 200, &body);
+    buf_fini(&body);
+}
+
+/* The parameters that GET knows at OpenAI: a stream that is told again, and more than is kept, are not built. */
+static int check_query(const struct exchange *x, const char *const *names, struct error *err) {
+    static const char *const not_built[] = {"include", "include[]", "starting_after", "include_obfuscation", "stream"};
+    struct span query = http_query(x->http), value;
+    char text[QUERY_VALUE_MAX];
+    int r = query_check(query, names, err);
+    for (size_t i = 0; r == 0 && i < sizeof not_built / sizeof *not_built; i++) {
+        int found = query_get(query, not_built[i], text, &value, err);
+        if (found == 0 && !span_eq_str(value, "false")) r = error_set_param(err, E_UNSUPPORTED, not_built[i], "'%s' is not supported yet", not_built[i]);
+        else if (found < 0 && found != E_NOT_FOUND) r = found;
+    }
+    return r;
+}
+
+void responses_get(struct exchange *x, const struct json *body) {
+    static const char *const names[] = {"include", "include[]", "starting_after", "include_obfuscation", "stream", NULL};
+    struct error err = {0};
+    (void)body;
+    if (check_query(x, names, &err) < 0) exchange_error_code(x, &err, err.code == E_UNSUPPORTED ? "unsupported_parameter" : NULL);
+    else look(x, span_str(exchange_param(x, 0)), on_one);
+}
+
+/* ---- input items ---- */
+
+struct page {
+    char after[QUERY_VALUE_MAX];
+    int64_t limit;
+    bool ascending;
+};
+
+static int read_page(const struct exchange *x, struct page *page, struct error *err) {
+    static const char *const names[] = {"after", "limit", "order", "include", "include[]", NULL};
+    char text[QUERY_VALUE_MAX];
+    struct span query = http_query(x->http), value;
+    int r = check_query(x, names, err);
+    *page = (struct page){.limit = ITEMS_LIMIT_DEFAULT};
+    if (r == 0 && (r = query_get(query, "after", page->after, &value, err)) == E_NOT_FOUND) {
+        page->after[0] = 0;
+        r = 0;
+    }
+    if (r == 0 && (r = query_get(query, "limit", text, &value, err)) == 0 && (span_to_i64(value, &page->limit) < 0 || page->limit < 1 || page->limit > ITEMS_LIMIT_MAX))
+        r = error_set_param(err, E_INVALID, "limit", "'limit' must be a whole number from 1 to %d", ITEMS_LIMIT_MAX);
+    if (r == E_NOT_FOUND) r = 0;
+    if (r == 0 && (r = query_get(query, "order", text, &value, err)) == 0) {
+        page->ascending = span_eq_str(value, "asc");
+        if (!page->ascending && !span_eq_str(value, "desc")) r = error_set_param(err, E_INVALID, "order", "'order' must be asc or desc");
+    }
+    return r == E_NOT_FOUND ? 0 : r;
+}
+
+static void write_page(struct buf *out, const struct json *items, size_t first, size_t n, size_t all, bool ascending) {
+    struct json_out w;
+    json_begin(&w, out);
+    json_object(&w);
+    json_str(&w, "object", "list");
+    json_key(&w, "data");
+    json_array(&w);
+    for (size_t i = first; i < first + n; i++) json_put_value(&w, json_at(items, ascending ? i : all - 1 - i));
+    json_array_end(&w);
+    json_key(&w, "first_id");
+    json_put_value(&w, n ? json_get(json_at(items, ascending ? first : all - 1 - first), "id") : NULL);
+    json_key(&w, "last_id");
+    json_put_value(&w, n ? json_get(json_at(items, ascending ? first + n - 1 : all - first - n), "id") : NULL);
+    json_flag(&w, "has_more", first + n < all);
+    json_object_end(&w);
+}
+
+static void on_items(struct exchange *x, const struct json *record, const struct error *why) {
+    const struct json *items = json_get(record, "input");
+    struct error err = {0};
+    struct page page;
+    struct buf body;
+    size_t all = json_size(items), first = 0;
+    if (!record) {
+        refuse(x, why);
+        return;
+    }
+    int r = read_page(x, &page, &err);
+    if (r == 0 && page.after[0]) {
+        while (first < all && !span_eq_str(json_string(json_get(json_at(items, page.ascending ? first : all - 1 - first), "id")), page.after)) first++;
+        if (first == all) r = error_set_param(&err, E_INVALID, "after", "the response has no item '%.64s'", page.after);
+        first++;
+    }
+    if (r < 0) {
+        exchange_error(x, &err);
+        return;
+    }
+    size_t n = all - first < (size_t)page.limit ? all - first : (size_t)page.limit;
+    buf_init(&body, RESPONSE_JSON_MAX);
+    write_page(&body, items, first, n, all, page.ascending);
+    exchange_json(x, 200, &body);
+    buf_fini(&body);
+}
+
+void responses_items(struct exchange *x, const struct json *body) {
+    struct error err = {0};
+    struct page page;
+    (void)body;
+    if (read_page(x, &page, &err) < 0) exchange_error_code(x, &err, err.code == E_UNSUPPORTED ? "unsupported_parameter" : NULL);
+    else look(x, span_str(exchange_param(x, 0)), on_items);
+}
+
+/* ---- delete ---- */
+
+static void on_deleted(void *arg, int r, const struct redis_reply *reply) {
+    struct look *l = arg;
+    struct exchange *x = l->x;
+    struct error err = {0};
+    mem_free(l);
+    if (r < 0 || redis_type(reply) != REDIS_INTEGER) (void)away(&err);
+    else if (redis_int(reply) == 0) (void)error_set(&err, E_NOT_FOUND, "there is none");
+    if (err.code < 0) {
+        refuse(x, &err);
+        return;
+    }
+    struct buf body;
+    struct json_out w;
+    buf_init(&body, RESPONSE_JSON_MAX);
+    json_begin(&w, &body);
+    json_object(&w);
+    json_str(&w, "id", exchange_param(x, 0));
+    json_str(&w, "object", "response");
+    json_flag(&w, "deleted", true);
+    json_object_end(&w);
+    exchange_json(x, 200, &body);
+    buf_fini(&body);
+}
+
+void responses_delete(struct exchange *x, const struct json *body) {
+    struct error err = {0};
+    struct answer_key key;
+    char name[NAME_MAX_BYTES];
+    struct look *l = mem_zalloc(sizeof *l);
+    (void)body;
+    if (!l) {
+        (void)error_set(&err, E_NOMEM, "no memory for the request");
+        exchange_error(x, &err);
+        return;
+    }
+    l->x = x;
+    name_record(x, span_str(exchange_param(x, 0)), &key, name);
+    explicit_bzero(&key, sizeof key);
+    const struct span argv[] = {SPAN("DEL"), span_str(name)};
+    exchange_watch(x, l, on_look_gone, NULL);
+    if (link_ask(x->gateway->cache, 2, argv, l, on_deleted, &l->call) == 0) return;
+    mem_free(l);
+    (void)away(&err);
+    exchange_error(x, &err);
+}

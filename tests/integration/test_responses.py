@@ -4,7 +4,9 @@
     tests/integration/test_responses.py        skips where there is no Python with openai (scripts/test-python makes one; $TEST_PYTHON names another)"""
 import json
 import os
+import signal
 import sys
+from typing import Literal
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 from testbed import EASY_GATES, Platform, Suite, corpus, equal, expect, finish, test_python, wait_for  # noqa: E402
@@ -12,6 +14,7 @@ from testbed import EASY_GATES, Platform, Suite, corpus, equal, expect, finish, 
 test_python("openai")
 try:
     import openai
+    import pydantic
 except ImportError as missing:
     openai, why_not = None, str(missing)
 
@@ -60,6 +63,10 @@ class Responses:
         told = [x.token for x in last.output[0].content[0].logprobs]
         equal((told, len(told) > 0), ([x.token for e in deltas for x in e.logprobs], True), "log-probabilities in pieces and whole")
         equal(self.o.responses.retrieve(last.id).output_text, last.output_text, "what is kept of a stream")
+        with self.o.responses.stream(model="production", input=ASK, temperature=0, extra_body={"guided_regex": "[a-z]{6}"}) as stream:  # the client's own gathering; it knows no end but completed
+            gathered = [e.snapshot for e in stream if e.type == "response.output_text.delta"]
+            final = stream.get_final_response()
+            equal((final.status, len(final.output_text), gathered[-1]), ("completed", 6, final.output_text), "as the client gathers it")
         return f"{len(events)} events"
 
     def kept(self):
@@ -104,6 +111,12 @@ class Responses:
         equal((after.output_text, after.usage.input_tokens), (said.output_text, said.usage.input_tokens), "the output of a call, by reference and said again")
         form = self.ask(text={"format": {"type": "json_schema", "name": "s", "strict": True, "schema": SHAPE}}, max_output_tokens=60)
         equal(list(json.loads(form.output_text)), ["n"], "a schema")
+
+        class Crossing(pydantic.BaseModel):
+            who: Literal["Ann", "Bob"]
+            calm: bool
+        parsed = self.o.responses.parse(model="production", input=ASK, text_format=Crossing, temperature=0, max_output_tokens=100).output_parsed
+        expect(isinstance(parsed, Crossing), f"parsed: {parsed}")
         return f"cross({call.arguments}), its output, a schema"
 
     def refused(self):
@@ -137,6 +150,62 @@ class Responses:
         equal((seen[0]["id"], seen[0]["request_id"]), ("judge-1", r.id.removeprefix("resp_")), "what was judged")
         return "by the response's own id"
 
+    def reasons(self):
+        """A model whose template begins an answer with <think>; a form holds this untrained one to an end of it."""
+        folder = os.path.join(self.p.home, "thinker")
+        self.p.model_files("talker@1", folder)
+        path = os.path.join(folder, "tokenizer_config.json")
+        with open(path, encoding="utf-8") as f:
+            config = json.load(f)
+        config["chat_template"] = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+                                   "<|im_start|>assistant\n<think>\n")
+        with open(path, "w", encoding="utf-8") as f:
+            json.dump(config, f)
+        self.p.json("import", folder, "--name", "thinker")
+        self.p.release("thinker@1")
+        form = {"model": "thinker", "max_output_tokens": 60, "extra_body": {"guided_regex": "[a-z]{5} [a-z]{5}</think>[a-z]{4}"}}
+        r = self.ask(**form)
+        equal([o.type for o in r.output], ["reasoning", "message"], "items")
+        thought, said = r.output[0].content[0].text, r.output_text
+        equal((len(thought), len(said)), (11, 4), f"what it thinks and says: {thought!r}, {said!r}")
+        counted = r.usage.output_tokens_details.reasoning_tokens
+        expect(0 < counted < r.usage.output_tokens, f"{counted} of {r.usage.output_tokens} tokens are reasoning")
+        events = list(self.ask(stream=True, **form))
+        deltas = {kind: "".join(e.delta for e in events if e.type == f"response.{kind}.delta") for kind in ("reasoning_text", "output_text")}
+        equal((deltas, events[-1].response.usage.output_tokens_details.reasoning_tokens), ({"reasoning_text": thought, "output_text": said}, counted), "streamed")
+        chat = self.o.chat.completions.create(model="thinker", messages=[{"role": "user", "content": ASK}], temperature=0, max_tokens=60, extra_body=form["extra_body"])
+        equal((chat.choices[0].message.reasoning_content, chat.usage.completion_tokens_details.reasoning_tokens), (thought, counted), "the same chat")
+        after = self.ask(model="thinker", input="And?", previous_response_id=r.id, max_output_tokens=1)
+        plain = self.ask(model="thinker", input=[{"role": "user", "content": ASK}, {"role": "assistant", "content": said}, {"role": "user", "content": "And?"}], max_output_tokens=1)
+        expect(after.usage.input_tokens > plain.usage.input_tokens, "what was thought is not told to the template again")
+        return f"{counted} of {r.usage.output_tokens} tokens"
+
+    def cut_off(self):
+        """A replica that dies under a stream: the last event says so."""
+        pid = next(x["pid"] for x in self.p.processes().values() if x["service"] == "inference")
+        stream = self.ask(stream=True, max_output_tokens=900, extra_body={"ignore_eos": True}, temperature=1, top_p=1)
+        events = [next(stream) for _ in range(8)]
+        os.kill(pid, signal.SIGKILL)
+        events += list(stream)
+        last = events[-1]
+        self.p.wait_serving("production")
+        if last.type == "response.incomplete":
+            return "the replica was quicker than the signal"
+        equal((last.type, last.response.status, last.response.error.code, last.sequence_number), ("response.failed", "failed", "server_error", len(events) - 1), "the last event")
+        return last.response.error.message
+
+    def redis_away(self):
+        """An answer does not wait for a Redis that hangs: it is given, and says that it is not kept."""
+        pid = next(x["pid"] for x in self.p.processes().values() if x["service"] == "cache")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            r = self.ask()
+            equal((r.store, r.usage.output_tokens > 0, self.p.client.raw("GET", f"/v1/responses/{r.id}")[0]), (False, True, 503), "while Redis hangs")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        wait_for("responses are kept again", lambda: self.ask().store, 60)
+        return "given without being kept; 503 for what cannot be looked up"
+
     def tenants(self):
         """A tenant finds what is his."""
         self.p.json("keys", "create", "--scope", "approver")
@@ -164,7 +233,7 @@ def main():
         r = Responses(p)
         model = suite.run("a_model_to_talk_to", r.model)
         whole = suite.run("whole", r.whole, needs=[model])
-        for check in ("streamed", "kept", "calls", "refused", "large", "judged", "tenants"):
+        for check in ("streamed", "kept", "calls", "refused", "large", "judged", "reasons", "cut_off", "redis_away", "tenants"):
             suite.run(check, getattr(r, check), needs=[whole])
         if suite.failed:
             p.tell_errors()

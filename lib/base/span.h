@@ -65,6 +65,11 @@ size_t utf8_encode(uint32_t code_point, char out[4]);
 /* Length of the longest prefix that ends at a character border: what can be shown of a stream so far. Invalid bytes count as whole. */
 size_t span_utf8_complete(struct span s);
 uint64_t span_hash(struct span s); /* 64-bit, unkeyed, stable across runs and machines (FNV-1a with a final mix) */
+static inline uint64_t hash_mix(uint64_t x) { /* every bit of x in every bit of it, without loss: splitmix64's finaliser */
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
 
 /* Lower-case hex. hex must hold 2 * len + 1. */
 void hex_encode(const void *data, size_t len, char *hex);

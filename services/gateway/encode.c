@@ -116,7 +116,7 @@ static int dispatch(struct encoding *e, struct error *err) {
     struct bus_context context = exchange_context(e->x, 0);
     while (true) {
         struct replica *replica;
-        if (routing_pick(g->routing, span_str(e->model), 0, &e->tried, loop_now_ms(service_loop(g->service)), &replica) != ROUTING_FOUND)
+        if (routing_pick(g->routing, span_str(e->model), 0, NULL, &e->tried, loop_now_ms(service_loop(g->service)), &replica, NULL) != ROUTING_FOUND)
             return error_set(err, E_UNAVAILABLE, "no replica holds %s now: try again in a moment", e->model);
         e->peer = replica_peer(replica);
         e->call = bus_call(e->peer, "Generation/Encode", &context, buf_span(&e->packed), false, CREDIT, e, &call_events, err);

@@ -40,7 +40,7 @@ struct gateway_settings {
     char *listen, *capture, *cors_origins;
     int64_t timeout_ms, upload_max_bytes, bodies_max_bytes, idempotency_ttl_ms, idempotency_max_bytes;
     struct limit_figures key_limits, tenant_limits;
-    int64_t cache_ttl_ms, cache_entry_max, responses_ttl_ms, responses_max_bytes;
+    int64_t cache_ttl_ms, cache_entry_max, responses_ttl_ms, responses_max_bytes, prefix_share, prefix_slack;
     bool access_log;
     /* door.c */
     char *tls_certificate, *tls_key, *tls_client_ca;

@@ -63,6 +63,8 @@ struct generation {
     bool finishing;     /* all of it has come */
     bool wants_logprobs; /* the client does: with best_of we do, to know which are best */
     uint64_t session_hash;
+    struct prefix_chain *prefix; /* of the prompt that was sent last; NULL: of none yet */
+    size_t prefix_prompt;
     struct candidate *candidates;
     size_t n, n_done;
     uint32_t credit; /* of each candidate */
@@ -70,11 +72,15 @@ struct generation {
     int64_t first_ms;
 };
 
-static struct metric *first_token, *retries;
+static struct metric *first_token, *retries, *by_prefix[ROUTING_PREFIX_BUSY + 1];
 
 static void init_metrics(void) {
     if (first_token) return;
     first_token = metric_histogram("genloop_gateway_time_to_first_token_seconds", "", "From the head of a request for a stream to its first piece.", METRIC_SECONDS_BOUNDS, METRIC_SECONDS_BOUNDS_COUNT);
+    for (int i = ROUTING_PREFIX_NEW; i <= ROUTING_PREFIX_BUSY; i++) {
+        static const char *const labels[] = {[ROUTING_PREFIX_NEW] = "result=\"new\"", [ROUTING_PREFIX_SEEN] = "result=\"hit\"", [ROUTING_PREFIX_BUSY] = "result=\"busy\""};
+        by_prefix[i] = metric_counter("genloop_gateway_prefix_calls_total", labels[i], "Calls without a session, by their prompts' beginning: hit: sent to a replica that had seen it; busy: those that had were too busy; new: nobody had seen enough of it.");
+    }
     retries = metric_counter("genloop_gateway_retries_total", "", "Calls that were tried on another replica before anything had been answered.");
 }
 
@@ -570,6 +576,36 @@ static uint32_t credit_of(const struct generation *g) {
     return fits < CREDIT_MIN ? CREDIT_MIN : (uint32_t)fits;
 }
 
+static void prefix_add_text(struct prefix_chain *p, const char *s) { prefix_add(p, span_of(s, strlen(s) + 1)); /* with its end, which keeps it from the next */ }
+
+/* The candidate's prompt in the order in which templates write it, for the routing. NULL: there is no comparing. */
+static const struct prefix_chain *prefix_of(struct generation *g, const struct candidate *c) {
+    const Genloop__V1__GenerateRequest *m = &g->request.message;
+    if (g->prefix && g->prefix_prompt == c->prompt) return g->prefix;
+    if (g->gateway->settings->prefix_share == 0 || (!g->prefix && !(g->prefix = arena_alloc_raw(&g->arena, sizeof *g->prefix)))) return NULL;
+    g->prefix_prompt = c->prompt;
+    routing_prefix_begin(g->gateway->routing, g->prefix, span_str(g->x->caller.tenant), span_str(g->model));
+    for (size_t i = 0; i < m->n_tools; i++) {
+        prefix_add_text(g->prefix, m->tools[i]->name);
+        prefix_add_text(g->prefix, m->tools[i]->description);
+        prefix_add_text(g->prefix, m->tools[i]->parameters);
+    }
+    for (size_t i = 0; i < m->n_messages; i++) {
+        const Genloop__V1__ChatMessage *said = m->messages[i];
+        prefix_add_text(g->prefix, said->role);
+        prefix_add_text(g->prefix, said->content);
+        for (size_t k = 0; k < said->n_tool_calls; k++) {
+            prefix_add_text(g->prefix, said->tool_calls[k]->name);
+            prefix_add_text(g->prefix, said->tool_calls[k]->arguments);
+        }
+    }
+    if (g->request.n_prompts > 0) {
+        const struct prompt *p = &g->request.prompts[c->prompt];
+        prefix_add(g->prefix, p->text ? span_str(p->text) : span_of(p->tokens, p->n_tokens * sizeof *p->tokens));
+    }
+    return g->prefix;
+}
+
 /* Sends a candidate to the best replica that has not been tried for it. */
 static int dispatch(struct candidate *c, struct error *err) {
     struct generation *g = c->generation;
@@ -579,12 +615,14 @@ static int dispatch(struct candidate *c, struct error *err) {
     if (r < 0) return r;
     while (true) {
         struct replica *replica;
-        switch (routing_pick(gw->routing, span_str(g->model), g->session_hash, &c->tried, now_ms(g), &replica)) {
+        enum routing_prefix decided;
+        switch (routing_pick(gw->routing, span_str(g->model), g->session_hash, prefix_of(g, c), &c->tried, now_ms(g), &replica, &decided)) {
         case ROUTING_NONE: return error_set(err, E_UNAVAILABLE, "no replica holds %s now: try again in a moment", g->model);
         case ROUTING_LOADING: return error_set(err, E_UNAVAILABLE, "%s is being loaded: try again in a moment", g->model);
         case ROUTING_FOUND: break;
         }
         void *peer = replica_peer(replica);
+        if (decided != ROUTING_PREFIX_NOT_ASKED) metric_add(by_prefix[decided], 1);
         c->call = bus_call(peer, "Generation/GenerateStream", &context, buf_span(&g->packed), false, g->credit, c, &call_events, err);
         routing_sent(replica, &c->tried);
         if (c->call) {

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/loop_stream.h"
+#include "base/random.h"
 #include "cache/link.h"
 #include "descriptors.h"
 #include "genloop/v1/bus.pb-c.h"
@@ -39,6 +40,8 @@ static const struct config_row ROWS[] = {
     {"gateway", "cache_entry_max", CONFIG_BYTES, AT(cache_entry_max), "256KiB", 1024, 1 << 20, "The largest answer that is kept there; how many there are is bounded by Redis' own memory limit."},
     {"gateway", "responses_ttl", CONFIG_DURATION_MS, AT(responses_ttl_ms), "24h", 0, 30.0 * 86400000, "How long a response of /v1/responses is kept in Redis, sealed, for GET and previous_response_id, unless its \"store\" is false; Redis' memory may end it earlier. 0: none is kept."},
     {"gateway", "responses_max", CONFIG_BYTES, AT(responses_max_bytes), "1MiB", 1024, 8 << 20, "The largest response that is kept, with the conversation before it; a larger one is given, and says \"store\": false."},
+    {"gateway", "prefix_share", CONFIG_INT, AT(prefix_share), "30", 0, 100, "Percent of a prompt, from its beginning, that a replica must have been sent lately to be asked before less loaded ones: its prefix cache has that computed. A session (x-genloop-session) goes before it. 0: prompts are not compared."},
+    {"gateway", "prefix_slack", CONFIG_INT, AT(prefix_slack), "4", 0, 10000, "How many requests more than the least loaded replica it may have for that, at most; and never more than one for each 256 bytes of that beginning."},
     {"gateway", "access_log", CONFIG_BOOL, AT(access_log), "true", 0, 0, "One line of JSON on stderr for each request, without contents and keys."},
     {"gateway", "idempotency_ttl", CONFIG_DURATION_MS, AT(idempotency_ttl_ms), "24h", 1000, 30.0 * 86400000, "How long the answer to a request with an Idempotency-Key is kept in Redis; its memory may end it earlier."},
     {"gateway", "idempotency_max", CONFIG_BYTES, AT(idempotency_max_bytes), "1MiB", 1024, 64 << 20, "The largest answer that is kept for an Idempotency-Key; a larger one is given, and given anew where it is asked for again."},
@@ -173,7 +176,10 @@ static int start(struct service *s, void **arg, struct error *err) {
     shell->drain = loop_timer_new(service_loop(s), shell, on_drain_check);
     g->routing = routing_new();
     g->reflection = reflection_new(span_of(genloop_descriptors, genloop_descriptors_size));
-    if (!shell->drain || !g->routing || !g->reflection) {
+    uint64_t secret;
+    random_bytes(&secret, sizeof secret);
+    bool compares = g->settings->prefix_share == 0 || (g->routing && routing_compare_prefixes(g->routing, (uint32_t)g->settings->prefix_share, (uint32_t)g->settings->prefix_slack, secret) == 0);
+    if (!shell->drain || !g->routing || !compares || !g->reflection) {
         r = error_set(err, E_NOMEM, "no memory to start");
         goto fail;
     }

@@ -32,7 +32,11 @@ struct routing {
     uint64_t numbers[ROUTING_REPLICAS_MAX / 64]; /* in use */
     uint64_t turn;
     struct circuit circuits[ROUTING_REPLICAS_MAX];
+    struct prefixes *prefixes; /* NULL: prompts are not compared */
+    uint32_t prefix_share, prefix_slack;
+    uint64_t prefix_secret;
 };
+_Static_assert(ROUTING_REPLICAS_MAX <= (int)PREFIX_REPLICAS, "each replica's number is one of the table's");
 
 struct routing *routing_new(void) { return mem_zalloc(sizeof(struct routing)); }
 
@@ -52,8 +56,19 @@ static void replica_free(struct replica *p) {
 void routing_free(struct routing *r) {
     if (!r) return;
     for (size_t i = 0; i < r->n; i++) replica_free(r->replicas[i]);
+    prefixes_free(r->prefixes);
     mem_free(r);
 }
+
+int routing_compare_prefixes(struct routing *r, uint32_t share_percent, uint32_t slack, uint64_t secret) {
+    if (!r->prefixes && !(r->prefixes = prefixes_new())) return E_NOMEM;
+    r->prefix_share = share_percent;
+    r->prefix_slack = slack;
+    r->prefix_secret = secret;
+    return 0;
+}
+
+void routing_prefix_begin(const struct routing *r, struct prefix_chain *c, struct span tenant, struct span model) { prefix_begin(c, r->prefix_secret, tenant, model); }
 
 static struct replica *replica_of(struct routing *r, const void *peer, size_t *at) {
     for (size_t i = 0; i < r->n; i++)
@@ -157,6 +172,7 @@ void routing_lost(struct routing *r, void *peer, int64_t now_ms) {
     r->numbers[p->number / 64] &= ~(1ull << (p->number % 64));
     memmove(&r->replicas[at], &r->replicas[at + 1], (r->n - at - 1) * sizeof *r->replicas);
     r->n--;
+    if (r->prefixes) prefixes_forget(r->prefixes, p->number); /* the number may become another's */
     replica_free(p);
 }
 
@@ -174,19 +190,39 @@ static bool among(char *const *names, size_t n, struct span name) {
 }
 bool replica_holds(const struct replica *p, struct span model) { return among(p->models, p->n_models, model); }
 
-static uint64_t mix(uint64_t x) { /* splitmix64's finaliser */
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-    return x ^ (x >> 31);
-}
+static bool was_tried(const struct replica *p, const struct routing_tried *tried) { return tried && tried->bits[p->number / 64] >> (p->number % 64) & 1; }
 
-enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t session_hash, const struct routing_tried *tried, int64_t now_ms, struct replica **out) {
-    struct replica *best = NULL, *preferred = NULL, *sleeper = NULL, *last = NULL; /* last: of those whose circuit is open the one that is tried first */
-    uint64_t preference = 0;
-    bool loading = false;
+/* Who has seen the most of it, of those who are not too busy; among equals as ever. best: the least loaded. */
+static enum routing_prefix pick_seen(const struct routing *r, struct span model, const struct prefix_chain *prefix, const struct routing_tried *tried, int64_t now_ms, struct replica **best) {
+    uint16_t seen[PREFIX_REPLICAS];
+    uint32_t least = replica_load(*best);
+    struct replica *found = NULL;
+    enum routing_prefix decided = ROUTING_PREFIX_NEW;
+    prefixes_seen(r->prefixes, prefix, seen);
     for (size_t i = 0; i < r->n; i++) {
         struct replica *p = r->replicas[i];
-        if (p->draining || (tried && tried->bits[p->number / 64] >> (p->number % 64) & 1)) continue;
+        uint32_t blocks = seen[p->number], load = replica_load(p);
+        if (p->draining || was_tried(p, tried) || !replica_holds(p, model) || replica_open(p, now_ms)) continue;
+        if (blocks == 0 || blocks * 100 < r->prefix_share * prefix->count) continue;
+        if (decided == ROUTING_PREFIX_NEW) decided = ROUTING_PREFIX_BUSY;
+        if (load - least > (blocks < r->prefix_slack ? blocks : r->prefix_slack)) continue;
+        decided = ROUTING_PREFIX_SEEN;
+        uint32_t most = found ? seen[found->number] : 0;
+        if (blocks > most || (blocks == most && (load < replica_load(found) || (load == replica_load(found) && p->chosen < found->chosen)))) found = p;
+    }
+    if (found) *best = found;
+    return decided;
+}
+
+enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t session_hash, const struct prefix_chain *prefix, const struct routing_tried *tried, int64_t now_ms, struct replica **out,
+                                 enum routing_prefix *out_decided) {
+    enum routing_prefix decided = ROUTING_PREFIX_NOT_ASKED;
+    struct replica *best = NULL, *preferred = NULL, *sleeper = NULL, *last = NULL; /* last: of those whose circuit is open the one that is tried first */
+    uint64_t preference = 0;
+    bool loading = false, compares = r->prefixes && prefix && prefix->count > 0;
+    for (size_t i = 0; i < r->n; i++) {
+        struct replica *p = r->replicas[i];
+        if (p->draining || was_tried(p, tried)) continue;
         if (!replica_holds(p, model)) {
             loading |= among(p->loading, p->n_loading, model);
             if (!replica_open(p, now_ms) && among(p->asleep, p->n_asleep, model) && (!sleeper || replica_load(p) < replica_load(sleeper))) sleeper = p;
@@ -198,12 +234,13 @@ enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t 
         }
         uint32_t load = replica_load(p), least = best ? replica_load(best) : 0;
         if (!best || load < least || (load == least && p->chosen < best->chosen)) best = p;
-        uint64_t score = mix(session_hash ^ p->id_hash);
+        uint64_t score = hash_mix(session_hash ^ p->id_hash);
         if (session_hash && (!preferred || score > preference)) {
             preferred = p;
             preference = score;
         }
     }
+    if (best && compares && !session_hash) decided = pick_seen(r, model, prefix, tried, now_ms, &best);
     if (!best) best = last;
     if (!best && sleeper) {
         best = sleeper;
@@ -212,6 +249,8 @@ enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t 
     if (!best) return loading ? ROUTING_LOADING : ROUTING_NONE;
     if (preferred && replica_load(preferred) - replica_load(best) <= ROUTING_SLACK) best = preferred;
     best->chosen = ++r->turn;
+    if (compares) prefixes_note(r->prefixes, prefix, best->number);
+    if (out_decided) *out_decided = decided;
     *out = best;
     return ROUTING_FOUND;
 }

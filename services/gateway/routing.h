@@ -6,6 +6,10 @@
  * replica that its hash prefers (rendezvous hashing, so that only the sessions of a replica that goes move) unless that one is busier than the least
  * loaded by more than ROUTING_SLACK requests: a cached prefix is worth waiting for a little, not for long.
  *
+ * A request without a session goes to whoever was lately sent a prompt that begins like it (prefixes.h), where that is prefix_share percent of the prompt or more, unless everybody who was is busier than the least
+ * loaded by more than prefix_slack requests, and by more than a request for each block of it that need not be computed: then it goes to the least loaded, which has seen it from then on. So what is asked for all the
+ * time is soon at as many replicas as its load needs, and among those the least loaded wins.
+ *
  * A replica whose memory budget does not hold a model at the moment loads it when it is asked, and the call waits there: whoever has it in memory is asked first, whatever
  * its load, then the least loaded of those.
  *
@@ -26,6 +30,7 @@
 #include <stdint.h>
 
 #include "base/span.h"
+#include "prefixes.h"
 
 enum { ROUTING_REPLICAS_MAX = 256, ROUTING_MODELS_MAX = 64, ROUTING_SLACK = 2, ROUTING_ATTEMPTS_MAX = 3 };
 enum { ROUTING_FAULTS = 2, ROUTING_OPEN_MS = 1000, ROUTING_OPEN_MAX_MS = 30000 }; /* one fault is a restart: it is back within a second, and as good as before */
@@ -47,6 +52,10 @@ struct routing_report { /* of a heartbeat; borrowed */
 
 struct routing *routing_new(void);
 void routing_free(struct routing *r);
+/* From now on prompts are compared; the secret is the hashes'. E_NOMEM. */
+int routing_compare_prefixes(struct routing *r, uint32_t share_percent, uint32_t slack, uint64_t secret);
+/* Begins the chain of a prompt, which prefix_add goes on with. */
+void routing_prefix_begin(const struct routing *r, struct prefix_chain *c, struct span tenant, struct span model);
 /* A heartbeat of the replica behind `peer` (any pointer: its name here). E_FULL, E_NOMEM. */
 int routing_report(struct routing *r, void *peer, const struct routing_report *report);
 void routing_lost(struct routing *r, void *peer, int64_t now_ms);
@@ -61,8 +70,10 @@ struct routing_tried {
     int n;
 };
 enum routing_answer { ROUTING_NONE, ROUTING_LOADING, ROUTING_FOUND };
-/* session_hash 0: none. FOUND: *replica; LOADING: somebody is about to hold it; NONE. */
-enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t session_hash, const struct routing_tried *tried, int64_t now_ms, struct replica **replica);
+/* What a prompt's beginning decided: NEW: nobody has seen enough of it; SEEN: it goes to one who has; BUSY: they have too much to do. NOT_ASKED: a session decided, or there is no beginning. */
+enum routing_prefix { ROUTING_PREFIX_NOT_ASKED, ROUTING_PREFIX_NEW, ROUTING_PREFIX_SEEN, ROUTING_PREFIX_BUSY };
+/* session_hash 0: none. prefix NULL: none. FOUND: *replica, to which the prompt is taken to be sent; LOADING: somebody is about to hold it; NONE. decided may be NULL. */
+enum routing_answer routing_pick(struct routing *r, struct span model, uint64_t session_hash, const struct prefix_chain *prefix, const struct routing_tried *tried, int64_t now_ms, struct replica **replica, enum routing_prefix *decided);
 void routing_sent(struct replica *replica, struct routing_tried *tried);
 /* `peer` may be lost already. */
 void routing_done(struct routing *r, void *peer);

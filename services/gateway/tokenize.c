@@ -107,7 +107,7 @@ static int dispatch(struct tokenization *t, struct error *err) {
     struct bus_context context = exchange_context(t->x, 0);
     while (true) {
         struct replica *replica;
-        if (routing_pick(g->routing, span_str(t->model), 0, &t->tried, loop_now_ms(service_loop(g->service)), &replica) != ROUTING_FOUND) return error_set(err, E_UNAVAILABLE, "no replica holds %s now: try again in a moment", t->model);
+        if (routing_pick(g->routing, span_str(t->model), 0, NULL, &t->tried, loop_now_ms(service_loop(g->service)), &replica, NULL) != ROUTING_FOUND) return error_set(err, E_UNAVAILABLE, "no replica holds %s now: try again in a moment", t->model);
         t->peer = replica_peer(replica);
         t->call = bus_call(t->peer, t->back ? "Generation/Detokenize" : "Generation/Tokenize", &context, buf_span(&t->packed), false, CREDIT, t, &call_events, err);
         routing_sent(replica, &t->tried);

@@ -18,7 +18,7 @@ def byte_letters():
     return letters
 
 
-def model(folder, seed, vocab_more=()):
+def model(folder, seed, vocab_more=(), context=CONTEXT):
     """vocab_more: tokens behind the bytes and the end."""
     os.makedirs(folder)
     letters = byte_letters()
@@ -48,7 +48,7 @@ def model(folder, seed, vocab_more=()):
     with open(os.path.join(folder, "model.safetensors"), "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text + data)
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": HEADS,
-              "intermediate_size": FFN, "max_position_embeddings": CONTEXT, "vocab_size": size, "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False,
+              "intermediate_size": FFN, "max_position_embeddings": context, "vocab_size": size, "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False,
               "bos_token_id": 256, "eos_token_id": 256}
     for name, what in (("config.json", config), ("tokenizer.json", file), ("tokenizer_config.json", {"eos_token": "<|endoftext|>"})):
         with open(os.path.join(folder, name), "w", encoding="utf-8") as f:

@@ -16,7 +16,7 @@ static int report(struct routing *r, int peer, uint32_t running, uint32_t queued
 }
 static int pick(struct routing *r, const char *model, uint64_t session, const struct routing_tried *tried) {
     struct replica *p;
-    enum routing_answer a = routing_pick(r, span_str(model), session, tried, at_ms, &p);
+    enum routing_answer a = routing_pick(r, span_str(model), session, NULL, tried, at_ms, &p, NULL);
     return a == ROUTING_FOUND ? (int)((char *)replica_peer(p) - peers) : a == ROUTING_LOADING ? -1 : -2;
 }
 
@@ -61,7 +61,7 @@ static void test_stories(void **state) {
     assert_int_equal(pick(r, "n@1", 0, NULL), 2);
     /* What was sent counts before the next heartbeat says so, and not twice behind it. */
     for (int i = 0; i < 4; i++) {
-        assert_int_equal(routing_pick(r, SPAN("m@1"), 0, NULL, at_ms, &p), ROUTING_FOUND);
+        assert_int_equal(routing_pick(r, SPAN("m@1"), 0, NULL, NULL, at_ms, &p, NULL), ROUTING_FOUND);
         struct routing_tried mine = {0};
         routing_sent(p, &mine);
     }
@@ -78,7 +78,7 @@ static void test_stories(void **state) {
     assert_int_not_equal(one, two);
     /* Who was tried is not asked again; who drains is not asked at all. */
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(routing_pick(r, SPAN("m@1"), 0, &tried, at_ms, &p), ROUTING_FOUND);
+        assert_int_equal(routing_pick(r, SPAN("m@1"), 0, NULL, &tried, at_ms, &p, NULL), ROUTING_FOUND);
         routing_sent(p, &tried);
     }
     assert_int_equal(pick(r, "m@1", 0, &tried), -2);
@@ -129,6 +129,99 @@ static void test_sessions(void **state) {
     routing_free(r);
 }
 
+/* A prompt of blocks of one letter each. */
+static struct prefix_chain chain_of(const struct routing *r, const char *tenant, const char *letters) {
+    struct prefix_chain c;
+    char block[PREFIX_BLOCK];
+    routing_prefix_begin(r, &c, span_str(tenant), SPAN("m@1"));
+    for (; *letters; letters++) {
+        memset(block, *letters, sizeof block);
+        prefix_add(&c, span_of(block, sizeof block));
+    }
+    return c;
+}
+static int pick_prompt(struct routing *r, const char *tenant, const char *letters, uint64_t session, const struct routing_tried *tried, enum routing_prefix *decided) {
+    struct replica *p;
+    struct prefix_chain c = chain_of(r, tenant, letters);
+    assert_int_equal(routing_pick(r, SPAN("m@1"), session, &c, tried, at_ms, &p, decided), ROUTING_FOUND);
+    return (int)((char *)replica_peer(p) - peers);
+}
+
+static void test_prefixes(void **state) {
+    (void)state;
+    enum { SHARE = 50, SLACK = 3 };
+    struct routing *r = routing_new();
+    enum routing_prefix decided;
+    int of[3] = {0};
+    for (int i = 0; i < 3; i++) report(r, i, 0, 0, false, "m@1", NULL);
+    (void)pick_prompt(r, "t", "aaaa", 0, NULL, &decided); /* as long as they are not compared they take turns */
+    assert_int_equal(decided, ROUTING_PREFIX_NOT_ASKED);
+    assert_int_equal(routing_compare_prefixes(r, SHARE, SLACK, 42), 0);
+    for (int i = 0; i < 6; i++) { /* what has nothing in common takes turns too */
+        char letters[] = {(char)('A' + i), 'x', 'x', 'x', 0};
+        of[pick_prompt(r, "t", letters, 0, NULL, &decided)]++;
+        assert_int_equal(decided, ROUTING_PREFIX_NEW);
+    }
+    for (int i = 0; i < 3; i++) assert_int_equal(of[i], 2);
+    int home = pick_prompt(r, "t", "abcd", 0, NULL, &decided);
+    for (int i = 0; i < 9; i++) {
+        assert_int_equal(pick_prompt(r, "t", "abcz", 0, NULL, &decided), home);
+        assert_int_equal(decided, ROUTING_PREFIX_SEEN);
+    }
+    assert_int_equal(pick_prompt(r, "t", "ab--", 0, NULL, NULL), home); /* half of it */
+    for (int i = 0; i < 3; i++) { /* a quarter is not enough; nor are another tenant's beginnings, or another order */
+        char letters[] = {'a', (char)('0' + i), 'c', 'd', 0}, turned[] = {'b', 'a', (char)('0' + i), 0};
+        (void)pick_prompt(r, "t", letters, 0, NULL, &decided);
+        assert_int_equal(decided, ROUTING_PREFIX_NEW);
+        (void)pick_prompt(r, "t", turned, 0, NULL, &decided);
+        assert_int_equal(decided, ROUTING_PREFIX_NEW + (i > 0)); /* of the second on two of three blocks are known */
+        char tenant[] = {'u', (char)('0' + i), 0};
+        (void)pick_prompt(r, tenant, "abcd", 0, NULL, &decided);
+        assert_int_equal(decided, ROUTING_PREFIX_NEW);
+    }
+    (void)pick_prompt(r, "t", "", 0, NULL, &decided); /* shorter than a block */
+    assert_int_equal(decided, ROUTING_PREFIX_NOT_ASKED);
+    /* Up to the slack, and to a request for each block. */
+    report(r, home, SLACK, 0, false, "m@1", NULL);
+    assert_int_equal(pick_prompt(r, "t", "abcd", 0, NULL, NULL), home);
+    assert_int_not_equal(pick_prompt(r, "t", "k", 0, NULL, NULL), home);
+    report(r, home, 0, 0, false, "m@1", NULL);
+    for (int i = 0; i < 3; i++) report(r, i, i != home, 0, false, "m@1", NULL);
+    assert_int_equal(pick_prompt(r, "t", "o", 0, NULL, NULL), home);
+    report(r, home, 3, 0, false, "m@1", NULL);
+    assert_int_not_equal(pick_prompt(r, "t", "o", 0, NULL, &decided), home);
+    assert_int_equal(decided, ROUTING_PREFIX_BUSY);
+    /* Who is sent it then has it from then on, and the less loaded of the two goes first. */
+    report(r, home, SLACK + 2, 0, false, "m@1", NULL);
+    int second = pick_prompt(r, "t", "abcd", 0, NULL, &decided);
+    assert_int_equal(decided, ROUTING_PREFIX_BUSY);
+    assert_int_not_equal(second, home);
+    assert_int_equal(pick_prompt(r, "t", "abcd", 0, NULL, &decided), second);
+    assert_int_equal(decided, ROUTING_PREFIX_SEEN);
+    report(r, home, 0, 0, false, "m@1", NULL);
+    assert_int_equal(pick_prompt(r, "t", "abcd", 0, NULL, NULL), home);
+    /* Who was tried, drains, or has no such model any more is not asked; a session goes before. */
+    struct routing_tried tried = {0};
+    for (size_t i = 0; routing_at(r, i); i++)
+        if (replica_peer(routing_at(r, i)) == &peers[home]) routing_sent(routing_at(r, i), &tried);
+    routing_done(r, &peers[home]);
+    assert_int_equal(pick_prompt(r, "t", "abcd", 0, &tried, NULL), second);
+    report(r, second, 0, 0, true, "m@1", NULL);
+    int third = pick_prompt(r, "t", "abcd", 0, &tried, &decided);
+    CHECK(third != home && third != second && decided == ROUTING_PREFIX_NEW, "it is %d's", third);
+    report(r, second, 0, 0, false, "m@1", NULL);
+    for (uint64_t session = 1; session < 20; session++) {
+        assert_int_equal(pick_prompt(r, "t", "abcd", session, NULL, &decided), pick(r, "m@1", session, NULL));
+        assert_int_equal(decided, ROUTING_PREFIX_NOT_ASKED);
+    }
+    /* With a replica goes what it had seen; its number is another's then. */
+    for (int i = 0; i < 3; i++) routing_lost(r, &peers[i], at_ms);
+    for (int i = 0; i < 3; i++) report(r, 20 + i, 0, 0, false, "m@1", NULL);
+    (void)pick_prompt(r, "t", "abcd", 0, NULL, &decided);
+    assert_int_equal(decided, ROUTING_PREFIX_NEW);
+    routing_free(r);
+}
+
 static void test_retry(void **state) {
     (void)state;
     static const struct {
@@ -163,7 +256,7 @@ static void test_circuit(void **state) {
     at_ms += ROUTING_OPEN_MS - 1;
     assert_int_equal(pick(r, "m@1", 0, NULL), 0);
     at_ms++;
-    assert_int_equal(routing_pick(r, SPAN("m@1"), 0, NULL, at_ms, &p), ROUTING_FOUND);
+    assert_int_equal(routing_pick(r, SPAN("m@1"), 0, NULL, NULL, at_ms, &p, NULL), ROUTING_FOUND);
     assert_ptr_equal(replica_peer(p), &peers[1]);
     routing_sent(p, &tried);
     assert_int_equal(pick(r, "m@1", 0, NULL), 0); /* while one tries it the others do not */
@@ -176,7 +269,7 @@ static void test_circuit(void **state) {
     assert_int_equal(pick(r, "m@1", 0, NULL), 1);
     routing_worked(r, &peers[1]);
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(routing_pick(r, SPAN("m@1"), 0, NULL, at_ms, &p), ROUTING_FOUND);
+        assert_int_equal(routing_pick(r, SPAN("m@1"), 0, NULL, NULL, at_ms, &p, NULL), ROUTING_FOUND);
         assert_ptr_equal(replica_peer(p), &peers[1]); /* closed: as many as there are */
         routing_sent(p, &tried);
     }
@@ -316,6 +409,6 @@ static void test_simulation(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stories), cmocka_unit_test(test_asleep), cmocka_unit_test(test_sessions), cmocka_unit_test(test_retry), cmocka_unit_test(test_circuit), cmocka_unit_test(test_limits), cmocka_unit_test(test_simulation)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stories), cmocka_unit_test(test_asleep), cmocka_unit_test(test_sessions), cmocka_unit_test(test_prefixes), cmocka_unit_test(test_retry), cmocka_unit_test(test_circuit), cmocka_unit_test(test_limits), cmocka_unit_test(test_simulation)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

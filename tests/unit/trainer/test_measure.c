@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/sha256.h"
+#include "engine/engine.h"
 #include "gates/gates.h"
 #include "services/trainer/measure.h"
 #include "services/trainer/measure_rows.h"
@@ -263,6 +264,69 @@ static void test_without(void **state) {
 
 static void spoil(const struct tiny *t, const struct tokenizer *tokenizer, float value, uint32_t every, const char *dir);
 
+/* −log p of a document's second half, given the first half of another (or of itself), as a replica's engine says. */
+static double nll_of(struct engine *e, struct span document, struct span from) {
+    struct tokens source = {0}, target = {0};
+    struct span first, second, unused;
+    struct engine_request r;
+    struct engine_result result;
+    double sum = 0;
+    measure_halve(from, &first, &unused);
+    measure_halve(document, &unused, &second);
+    assert_int_equal(tokenizer_encode(engine_tokenizer(e), first, TOKENIZER_ADD_SPECIAL, &source, NULL), 0);
+    assert_int_equal(tokenizer_encode(engine_tokenizer(e), second, 0, &target, NULL), 0);
+    engine_request_init(&r);
+    r.tokens = source.ids;
+    r.token_count = source.len;
+    r.target = target.ids;
+    r.target_count = target.len;
+    r.tokens_max = 0;
+    r.prompt_logprobs = true;
+    assert_int_equal(engine_generate_batch(e, &r, 1, &result, NULL), 0);
+    assert_int_equal(result.prompt_count, target.len);
+    for (size_t i = 0; i < target.len; i++) sum -= (double)result.prompt_logprobs[i];
+    engine_result_fini(&result);
+    tokens_fini(&source);
+    tokens_fini(&target);
+    return sum;
+}
+
+/* Each document's own first half, and that of the one behind it, are what it was measured with. */
+static void check_halves(const struct json *documents) {
+    struct engine *e = NULL;
+    struct error err = {0};
+    struct span texts[32];
+    struct json *rows[32];
+    struct buf file;
+    size_t n = json_size(documents);
+    buf_init(&file, 1 << 20);
+    assert_true(n <= 32);
+    assert_int_equal(file_read(documents_path, &file, &err), 0);
+    for (size_t i = 0; i < n; i++) {
+        struct span rest = buf_span(&file), line, id = json_string(json_get(json_at(documents, i), "id"));
+        for (rows[i] = NULL; !rows[i] && span_cut(&rest, '\n', &line);) {
+            assert_int_equal(json_parse(line, &rows[i], &err), 0);
+            if (span_eq(json_string(json_get(rows[i], "id")), id)) break;
+            json_free(rows[i]);
+            rows[i] = NULL;
+        }
+        assert_non_null(rows[i]);
+        texts[i] = json_string(json_get(rows[i], "text"));
+    }
+    assert_int_equal(engine_new(&e, t5.path, &(struct engine_options){.threads = 1, .sequences_max = 1}, &err), 0);
+    for (size_t i = 0, checked = 0; i < n && checked < 3; i++) {
+        size_t next = (i + 1) % n;
+        if (texts[i].len > MEASURE_DOCUMENT_BYTES_MAX || texts[next].len > MEASURE_DOCUMENT_BYTES_MAX) continue; /* of which a stretch was taken */
+        double own = json_real(json_get(json_at(documents, i), "nll_candidate"), 0), other_s = json_real(json_get(json_at(documents, i), "nll_candidate_other"), 0);
+        double want = nll_of(e, texts[i], texts[i]), want_other = nll_of(e, texts[i], texts[next]);
+        if (!(fabs(own - want) <= 1e-9 * want && fabs(other_s - want_other) <= 1e-9 * want_other)) fail_msg("document %zu: %.9g and %.9g, not %.9g and %.9g", i, own, other_s, want, want_other);
+        checked++;
+    }
+    engine_free(e);
+    for (size_t i = 0; i < n; i++) json_free(rows[i]);
+    buf_fini(&file);
+}
+
 /* An encoder-decoder is held to second halves; against itself it is as good, and nothing else is anything to compare it with. */
 static void test_halves(void **state) {
     (void)state;
@@ -290,6 +354,7 @@ static void test_halves(void **state) {
         assert_in_range(json_int(json_get(d, "tokens_candidate"), 0), 1, json_int(json_get(d, "bytes"), 0));
         if (!(nll > 0 && elsewhere > 0 && nll != elsewhere)) fail_msg("document %zu: %g, from elsewhere %g", i, nll, elsewhere);
     }
+    check_halves(documents);
     json_free(root);
     json_free(measured(&p, &s, &(struct measure_options){.threads = 1, .sequences = 1}, &again));
     assert_true(span_eq(buf_span(&record), buf_span(&again)));

@@ -30,7 +30,7 @@ int source_check(const struct engine *e, const struct engine_request *r, struct 
     if (!e->encoder) return 0;
     if (r->echo) return error_set_param(err, E_UNSUPPORTED, "echo", "echo is not possible with %s models: the answer does not continue the prompt, an encoder reads it", name);
     if (r->prompt_logprobs && r->target_count == 0)
-        return error_set_param(err, E_UNSUPPORTED, "prompt_logprobs", "%s models give their prompt no log-probabilities: an encoder reads it, and nothing predicts it; a target has them", name);
+        return error_set_param(err, E_UNSUPPORTED, "prompt_logprobs", "%s models give their prompt no log-probabilities: an encoder reads it, and nothing predicts it; give a target (genloop run --target), which has them", name);
     if (r->target_count >= e->context)
         return error_set_param(err, E_RANGE, "target", "the target has %zu tokens; behind the start token the context has room for %u", r->target_count, e->context - 1);
     for (size_t i = 0; i < r->target_count; i++)

@@ -284,7 +284,7 @@ int recipe_check(const struct train_recipe *r, struct error *err) {
     if (from) {
         const struct model_arch *arch = model_arch_find(span_str(from));
         if (!arch) return error_set_param(err, E_INVALID, "model.architecture", "recipe: model.architecture is \"%s\", not one of %s", from, model_arch_names());
-        if (arch->kind != MODEL_DECODER) return error_set_param(err, E_UNSUPPORTED, "model.architecture", "recipe: training of encoders, as \"%s\" is one, is not built", from);
+        if (arch->kind != MODEL_DECODER) return error_set_param(err, E_UNSUPPORTED, "model.architecture", "recipe: \"%s\" is no decoder; only those are trained", from);
         if (!r->model.layers || !r->model.width || !r->model.heads || !r->model.context)
             return error_set_param(err, E_INVALID, "model", "recipe: model.architecture needs layers, width, heads and context");
         if (r->objective == RECIPE_DPO) return error_set_param(err, E_INVALID, "model.base", "recipe: dpo needs model.base");

@@ -58,7 +58,7 @@ int subject_load(struct subject *s, const char *base_dir, const char *tokenizer_
     *s = (struct subject){0};
     int r = model_dir_load(&m, base_dir, MODEL_WEIGHTS_FLAT, 0, err);
     if (!r && m.config.arch->kind != MODEL_DECODER)
-        r = error_set_param(err, E_UNSUPPORTED, "model.base", "%s is an encoder (%s); training of those is not built", base_dir, m.config.arch->name);
+        r = error_set_param(err, E_UNSUPPORTED, "model.base", "%s is no decoder (%s); only those are trained", base_dir, m.config.arch->name);
     if (r) {
         model_dir_fini(&m);
         return r;

@@ -539,6 +539,10 @@ static void on_end(void *arg, int code, const struct error *why, bool begun) {
         generation_free(g);
         return;
     }
+    if (code == E_UNAVAILABLE && begun) { /* where replicas are is no client's business */
+        log_warn("gateway.replica", "%s lost its replica: %s", g->x->request_id, why->message);
+        (void)error_set(&err, E_UNAVAILABLE, "the replica was lost while it answered: try again");
+    }
     fail(g, &err);
 }
 

@@ -192,6 +192,7 @@ class Responses:
         if last.type == "response.incomplete":
             return "the replica was quicker than the signal"
         equal((last.type, last.response.status, last.response.error.code, last.sequence_number), ("response.failed", "failed", "server_error", len(events) - 1), "the last event")
+        expect(self.p.home not in last.response.error.message, f"it tells where replicas are: {last.response.error.message}")
         return last.response.error.message
 
     def redis_away(self):

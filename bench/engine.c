@@ -1,6 +1,6 @@
 /*
- * bench_engine [--model DIR | --shape layers,width,heads,kv_heads,ffn,vocab] [--weights KIND] [--threads N] [--prompt N] [--generate N] [--sequences 1,4,16]
- * Prefill and decode in tokens/s through the whole engine, random prompts, greedy; beside each decode figure the share of the read bandwidth that the
+ * bench_engine [--model DIR | --shape layers,width,heads,kv_heads,ffn,vocab] [--weights KIND] [--kv f32|f16|int8] [--threads N] [--prompt N] [--generate N] [--before N] [--sequences 1,4,16]
+ * Prefill and decode (behind so many tokens; 16) in tokens/s through the whole engine, random prompts, greedy; beside each decode figure the share of the read bandwidth that the
  * weights' bytes amount to, the bandwidth being measured in the same run on huge pages.
  */
 #include <inttypes.h>
@@ -71,7 +71,7 @@ static size_t numbers(const char *text, uint32_t *out, size_t max) {
 int main(int argc, char **argv) {
     const char *model = NULL;
     uint32_t shape[6] = {30, 576, 9, 3, 1536, 49152}, sequences[16] = {1, 4, 8, 16}, number;
-    size_t sequence_count = 4, prompt = 512, generate = 128;
+    size_t sequence_count = 4, prompt = 512, generate = 128, before = 16;
     struct engine_options o = {0};
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *value = argv[i + 1];
@@ -81,9 +81,13 @@ int main(int argc, char **argv) {
             if (packed_kind_find(value, &o.weights, NULL) != 0) return 2;
         }
         else if (strcmp(argv[i], "--sequences") == 0) sequence_count = numbers(value, sequences, 16);
+        else if (strcmp(argv[i], "--kv") == 0) {
+            if (kv_type_find(value, &o.kv_type, NULL) != 0) return 2;
+        }
         else if (numbers(value, &number, 1) == 1 && strcmp(argv[i], "--threads") == 0) o.threads = (int)number;
         else if (numbers(value, &number, 1) == 1 && strcmp(argv[i], "--prompt") == 0) prompt = number;
         else if (numbers(value, &number, 1) == 1 && strcmp(argv[i], "--generate") == 0) generate = number;
+        else if (numbers(value, &number, 1) == 1 && number > 0 && strcmp(argv[i], "--before") == 0) before = number;
         else {
             fprintf(stderr, "what is %s %s?\n", argv[i], value);
             return 2;
@@ -111,7 +115,7 @@ int main(int argc, char **argv) {
     pool_free(pool);
     printf("load and repack %.2f s, %.0f MB a step, read bandwidth %.1f GB/s, peak %.1f G multiply-adds/s, kernels %s\n", load_s, bytes / 1e6, limit / 1e9,
            peak / 1e9, quant_kernels()->name);
-    if (prompt + generate + 1 > engine_context(e)) {
+    if ((prompt > before ? prompt : before) + generate + 1 > engine_context(e)) {
         fprintf(stderr, "the context has %u tokens\n", engine_context(e));
         return 2;
     }
@@ -126,8 +130,8 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < sequence_count; i++) {
         double best = 0;
         for (int k = 0; k < 2; k++) {
-            double prefill = (double)run(e, sequences[i], 16, 1) / 1e6;
-            double all = (double)run(e, sequences[i], 16, (int64_t)generate + 1) / 1e6;
+            double prefill = (double)run(e, sequences[i], before, 1) / 1e6;
+            double all = (double)run(e, sequences[i], before, (int64_t)generate + 1) / 1e6;
             double rate = (double)generate * sequences[i] / (all - prefill);
             if (rate > best) best = rate;
         }

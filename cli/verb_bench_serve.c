@@ -201,7 +201,7 @@ static int run(struct cli *c) {
     o.draft = cli_text(c, "--draft");
     o.draft_tokens = (uint32_t)cli_int(c, "--draft-tokens", 0);
     if (o.draft_tokens && !o.draft) return cli_usage(c, "--draft-tokens goes with --draft");
-    o.kv_half = !kv || strcmp(kv, "f16") == 0;
+    if (kv_type_find(kv ? kv : "f16", &o.kv_type, &err) != 0) return cli_usage(c, "--kv: %s", err.message);
     for (size_t i = 0; i < n; i++) {
         rows[i] = (struct row){.test = "prefill", .sequences = list[i]};
         rows[n + i] = (struct row){.test = "decode", .sequences = list[i]};
@@ -258,7 +258,7 @@ static const struct cli_option OPTIONS[] = {
     {.name = "--sequences", .kind = CLI_TEXT, .value = "N,N,...", .doc = "Run together; 1,4,8,16"},
     {.name = "--weights", .kind = CLI_TEXT, .value = "stored|f32|bf16|f16|q8|q4|q4m", .doc = "As the model has them, or turned into that kind when loaded; stored"},
     LOCAL_PACKED_OPTION,
-    {.name = "--kv", .kind = CLI_TEXT, .value = "f16|f32", .doc = "Keys and values; f16"},
+    {.name = "--kv", .kind = CLI_TEXT, .value = "f32|f16|int8", .doc = "What keys and values are kept as; f16"},
     {.name = "--draft", .kind = CLI_DIR, .value = "DIR|FILE", .doc = "A smaller model with the same tokenizer, which guesses tokens while it pays"},
     {.name = "--draft-tokens", .kind = CLI_INT, .value = "K", .min = 1, .max = SCHEDULER_DRAFT_MAX, .doc = "With --draft: guesses per step, at most; 8"},
     {.name = "--llama-bench", .kind = CLI_FILE, .value = "PATH", .doc = "llama.cpp's llama-batched-bench, which is run on the same GGUF file in between"},

@@ -5,6 +5,10 @@
  * Each query's result depends on its own position and the cache alone, bit for bit: keys are dotted in order of d, a vector running
  * over the tokens of a block; probabilities are the softmax of exactly the tokens that the query sees; values are summed in order of
  * t. Which queries stand beside it in a tile, and how a prompt was cut into chunks, changes nothing. Pure; any thread.
+ *
+ * Over a cache in int8 a query is quantized too, KV_SCALED values at a time, but to int16: its rounding is 1/256 of that of the keys, the products of
+ * KV_SCALED values are summed exactly in int32, and one instruction multiplies and adds 16 of them (llama.cpp's queries are int8 here). Values are
+ * widened and summed in f32 with probabilities in f32, the scale being multiplied into the probability.
  */
 #ifndef GENLOOP_ENGINE_ATTENTION_H
 #define GENLOOP_ENGINE_ATTENTION_H
@@ -12,6 +16,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "engine/kv_cache.h"
+#include "model/arch.h"
 
 enum { ATTENTION_TILE = 8 }; /* queries per tile: 8 sums and a vector of keys stay in registers on every CPU */
 
@@ -26,7 +33,7 @@ struct attention_tile {
     const float *bias[ATTENTION_TILE]; /* of each query, added to scale · q·k (position_bias_head); NULL: none */
     uint32_t bias_distance; /* the table's position_distance */
     float softcap;          /* c · tanh(scale · q·k / c) before the softmax; 0: none */
-    bool half;              /* the cache holds f16 */
+    enum kv_type type;      /* what the cache holds */
     const uint8_t *base;    /* keys of this layer and head in block 0 */
     size_t block_stride;    /* bytes from a block to the next */
     size_t values_offset;   /* bytes from a block's keys to its values */
@@ -36,6 +43,13 @@ struct attention_tile {
 size_t attention_scratch_size(uint32_t tokens_max);
 void attention_run(const struct attention_tile *t, float *scratch);
 
+/* A query as the int8 kernels take it: q[d] · scale[d / KV_SCALED]. What is not finite makes a scale that is no number. */
+struct attention_query {
+    int16_t q[MODEL_HEAD_DIM_MAX]; /* of an odd head one 0 more: the other of the last pair */
+    float scale[MODEL_HEAD_DIM_MAX / KV_SCALED];
+};
+void attention_quantize(const float *q, size_t head_dim, struct attention_query *out);
+
 /* The kernels behind it; a test holds each to the first. */
 struct attention_kernels {
     const char *name; /* as in lib/tensor's tables */
@@ -44,6 +58,10 @@ struct attention_kernels {
     void (*scores)(const float *const *q, size_t n, const void *const *keys, size_t blocks, bool half, size_t head_dim, float *scores, size_t stride);
     /* out[i][d] += p[i · stride + t] · values[t][d] for the first `count` tokens. */
     void (*values)(const float *p, size_t n, size_t stride, const void *values, bool half, size_t count, size_t head_dim, float *const *out);
+    /* The same over int8 and its scales (kv_cache.h). A score is a chain of fma(exact product of KV_SCALED values, scale of q · scale of k, …); a value's
+     * weight is p · scale of v. */
+    void (*scores_int8)(const struct attention_query *q, size_t n, const void *const *keys, size_t blocks, size_t head_dim, float *scores, size_t stride);
+    void (*values_int8)(const float *p, size_t n, size_t stride, const void *values, size_t count, size_t head_dim, float *const *out);
 };
 const struct attention_kernels *attention_kernels(void); /* goes with quant_kernels() */
 const struct attention_kernels *attention_kernels_named(const char *name);

@@ -115,5 +115,106 @@ static void values_avx2(const float *p, size_t n, size_t stride, const void *val
     else values_any(p, n, stride, values, false, count, head_dim, out);
 }
 
-const struct attention_kernels ATTENTION_KERNELS_AVX2 = {"avx2", scores_avx2, values_avx2};
+/* --- int8 --- */
+
+/* f16[16] of scale s: 8 · `from` tokens on. */
+static inline __attribute__((always_inline)) __m256 scales(const uint8_t *head, size_t head_dim, size_t s, size_t from) {
+    return load(head + kv_scales_offset(head_dim), true, s * KV_BLOCK_TOKENS + 8 * from);
+}
+
+/* n queries, at most 6, times a block: 12 sums of pairs, 2 vectors of keys, a pair of a query; sums of KV_SCALED values then go to the scores. */
+static inline __attribute__((always_inline)) void scores_int8_n(const struct attention_query *q, const int n, const uint8_t *keys, size_t head_dim, float *scores,
+                                                                size_t stride) {
+    for (size_t s = 0, from = 0; from < head_dim; s++, from += KV_SCALED) {
+        size_t to = (from + KV_SCALED < head_dim ? from + KV_SCALED : head_dim + 1) / 2;
+        __m256i acc[SCORES_QUERIES][2];
+        for (int i = 0; i < n; i++) acc[i][0] = acc[i][1] = _mm256_setzero_si256();
+        for (size_t pair = from / 2; pair < to; pair++) {
+            const __m128i *at = (const __m128i *)(const void *)(keys + pair * 2 * KV_BLOCK_TOKENS);
+            __m256i k0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(at)), k1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(at + 1));
+            for (int i = 0; i < n; i++) {
+                int32_t both;
+                memcpy(&both, q[i].q + 2 * pair, sizeof both);
+                __m256i qd = _mm256_set1_epi32(both);
+                acc[i][0] = _mm256_add_epi32(acc[i][0], _mm256_madd_epi16(qd, k0));
+                acc[i][1] = _mm256_add_epi32(acc[i][1], _mm256_madd_epi16(qd, k1));
+            }
+        }
+        for (size_t v = 0; v < 2; v++) {
+            __m256 scale = scales(keys, head_dim, s, v);
+            for (int i = 0; i < n; i++) {
+                float *out = scores + (size_t)i * stride + 8 * v;
+                __m256 before = s ? _mm256_loadu_ps(out) : _mm256_setzero_ps();
+                _mm256_storeu_ps(out, _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[i][v]), _mm256_mul_ps(_mm256_set1_ps(q[i].scale[s]), scale), before));
+            }
+        }
+    }
+}
+
+void attention_scores_int8_avx2(const struct attention_query *q, size_t n, const void *const *keys, size_t blocks, size_t head_dim, float *scores, size_t stride) {
+    while (n > 0) {
+        size_t now = n == 7 || n == 8 ? 4 : n < SCORES_QUERIES ? n : SCORES_QUERIES;
+        for (size_t b = 0; b < blocks; b++) {
+            if (b + ATTENTION_AHEAD < blocks) attention_ask(keys[b + ATTENTION_AHEAD], head_dim * (KV_BLOCK_TOKENS + 1));
+            switch (now) {
+            case 1: scores_int8_n(q, 1, keys[b], head_dim, scores + 16 * b, stride); break;
+            case 2: scores_int8_n(q, 2, keys[b], head_dim, scores + 16 * b, stride); break;
+            case 3: scores_int8_n(q, 3, keys[b], head_dim, scores + 16 * b, stride); break;
+            case 4: scores_int8_n(q, 4, keys[b], head_dim, scores + 16 * b, stride); break;
+            case 5: scores_int8_n(q, 5, keys[b], head_dim, scores + 16 * b, stride); break;
+            default: scores_int8_n(q, 6, keys[b], head_dim, scores + 16 * b, stride); break;
+            }
+        }
+        n -= now;
+        q += now;
+        scores += now * stride;
+    }
+}
+
+/* n queries, at most 3, with their weights [n][16], times `vectors` · 8 dimensions from d on. */
+static inline __attribute__((always_inline)) void values_int8_part(const float (*weights)[KV_BLOCK_TOKENS], const int n, const int8_t *values, size_t count,
+                                                                   size_t head_dim, size_t d, const int vectors, float *const *out) {
+    __m256 acc[3][4];
+    for (int i = 0; i < n; i++)
+        for (int v = 0; v < vectors; v++) acc[i][v] = _mm256_loadu_ps(out[i] + d + 8 * v);
+    for (size_t t = 0; t < count; t++) {
+        __m256 weight[3];
+        for (int i = 0; i < n; i++) weight[i] = _mm256_set1_ps(weights[i][t]);
+        for (int v = 0; v < vectors; v++) {
+            __m256 value = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(values + t * head_dim + d + 8 * (size_t)v))));
+            for (int i = 0; i < n; i++) acc[i][v] = _mm256_fmadd_ps(weight[i], value, acc[i][v]);
+        }
+    }
+    for (int i = 0; i < n; i++)
+        for (int v = 0; v < vectors; v++) _mm256_storeu_ps(out[i] + d + 8 * v, acc[i][v]);
+}
+
+static inline __attribute__((always_inline)) void values_int8_n(const float *p, const int n, size_t stride, const void *values, size_t count, size_t head_dim,
+                                                                float *const *out) {
+    for (size_t s = 0, d = 0; d < head_dim; s++) {
+        _Alignas(32) float weights[3][KV_BLOCK_TOKENS]; /* those behind `count` are anything */
+        size_t to = d + KV_SCALED < head_dim ? d + KV_SCALED : head_dim;
+        for (size_t v = 0; v < 2; v++) {
+            __m256 scale = scales(values, head_dim, s, v);
+            for (int i = 0; i < n; i++) _mm256_store_ps(weights[i] + 8 * v, _mm256_mul_ps(_mm256_loadu_ps(p + (size_t)i * stride + 8 * v), scale));
+        }
+        const float(*w)[KV_BLOCK_TOKENS] = (const float(*)[KV_BLOCK_TOKENS])weights;
+        if (d + 32 <= to) {
+            values_int8_part(w, n, values, count, head_dim, d, 4, out);
+            d += 32;
+        }
+        for (; d + 8 <= to; d += 8) values_int8_part(w, n, values, count, head_dim, d, 1, out);
+        for (; d < to; d++)
+            for (size_t t = 0; t < count; t++)
+                for (int i = 0; i < n; i++) out[i][d] = fmaf(weights[i][t], ((const int8_t *)values)[t * head_dim + d], out[i][d]);
+    }
+}
+
+void attention_values_int8_avx2(const float *p, size_t n, size_t stride, const void *values, size_t count, size_t head_dim, float *const *out) {
+    for (; n > 4 || n == 3; n -= 3, p += 3 * stride, out += 3) values_int8_n(p, 3, stride, values, count, head_dim, out);
+    for (; n >= 2; n -= 2, p += 2 * stride, out += 2) values_int8_n(p, 2, stride, values, count, head_dim, out);
+    if (n == 1) values_int8_n(p, 1, stride, values, count, head_dim, out);
+}
+
+const struct attention_kernels ATTENTION_KERNELS_AVX2 = {"avx2", scores_avx2, values_avx2, attention_scores_int8_avx2, attention_values_int8_avx2};
 #endif

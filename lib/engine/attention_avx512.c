@@ -112,5 +112,5 @@ static void values_avx512(const float *p, size_t n, size_t stride, const void *v
         }
 }
 
-const struct attention_kernels ATTENTION_KERNELS_AVX512 = {"avx512", scores_avx512, values_avx512};
+const struct attention_kernels ATTENTION_KERNELS_AVX512 = {"avx512", scores_avx512, values_avx512, attention_scores_int8_avx2, attention_values_int8_avx2};
 #endif

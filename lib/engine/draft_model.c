@@ -74,9 +74,9 @@ void draft_model_free(struct draft_model *d) {
     mem_free(d);
 }
 
-size_t draft_model_block_size(const struct draft_model *d, bool half) {
+size_t draft_model_block_size(const struct draft_model *d, enum kv_type kv_type) {
     struct kv_shape shape;
-    forward_kv_shape(&d->dir.config, half, &shape);
+    forward_kv_shape(&d->dir.config, kv_type, &shape);
     return kv_block_size(&shape);
 }
 
@@ -91,10 +91,10 @@ static int warm_up(struct draft_model *d, struct error *err) {
     return 0;
 }
 
-int draft_model_start(struct draft_model *d, enum packed_kind kind, bool half, uint32_t blocks, uint32_t context, struct pool *pool, struct error *err) {
+int draft_model_start(struct draft_model *d, enum packed_kind kind, enum kv_type kv_type, uint32_t blocks, uint32_t context, struct pool *pool, struct error *err) {
     const struct model_config *c = &d->dir.config;
     struct kv_shape shape;
-    forward_kv_shape(c, half, &shape);
+    forward_kv_shape(c, kv_type, &shape);
     d->context = c->context < context ? c->context : context;
     if (c->rope_scaling == MODEL_ROPE_LONGROPE && c->rope_original_context < d->context) d->context = c->rope_original_context; /* beyond it all would be computed again */
     d->blocks = blocks;

@@ -416,10 +416,10 @@ static int make_tables(struct engine *e, struct error *err) {
     const struct model_config *c = &e->dir.config;
     struct engine_options *o = &e->options;
     struct kv_shape shape;
-    forward_kv_shape(c, o->kv_half, &shape);
+    forward_kv_shape(c, o->kv_type, &shape);
     size_t block = kv_block_size(&shape), want;
     size_t parts = c->encoder_layers ? 2 : 1; /* of a sequence: its source, as long as what is written may be */
-    if (e->draft && !size_add(block, draft_model_block_size(e->draft, o->kv_half), &block)) return error_set(err, E_RANGE, "a KV block does not fit the address space");
+    if (e->draft && !size_add(block, draft_model_block_size(e->draft, o->kv_type), &block)) return error_set(err, E_RANGE, "a KV block does not fit the address space");
     e->context = o->context > 0 && o->context < c->context ? o->context : c->context;
     if (!size_mul((size_t)kv_blocks_for(e->context) * parts * o->sequences_max, block, &want)) want = SIZE_MAX;
     if (o->kv_bytes == 0) o->kv_bytes = want < KV_BYTES_DEFAULT_MAX ? want : KV_BYTES_DEFAULT_MAX;
@@ -437,7 +437,7 @@ static int make_tables(struct engine *e, struct error *err) {
     if (r == 0) r = forward_new(&e->forward, &e->dir.weights, o->weights, o->step_rows, e->context, e->pool, &o->packed, err);
     if (r == 0) r = source_init(e, err);
     o->packed = (struct packed_cache){.dir = NULL}; /* it was borrowed */
-    if (r == 0 && e->draft && (r = draft_model_start(e->draft, o->weights, o->kv_half, (uint32_t)blocks, e->context, e->pool, err)) != 0) error_prefix(err, "draft model");
+    if (r == 0 && e->draft && (r = draft_model_start(e->draft, o->weights, o->kv_type, (uint32_t)blocks, e->context, e->pool, err)) != 0) error_prefix(err, "draft model");
     if (r != 0) return r;
     model_weights_fini(&e->dir.weights); /* packed: the file's pages go */
     if (o->adapter && (r = model_adapter_load(&e->adapter, o->adapter, c, err)) != 0) return r;

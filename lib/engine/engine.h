@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/span.h"
 #include "engine/grammar.h"
+#include "engine/kv_cache.h"
 #include "engine/packed_cache.h"
 #include "engine/sampler.h"
 #include "engine/stop.h"
@@ -53,7 +54,7 @@ struct engine_options {
     uint32_t step_rows;      /* tokens of a step while nothing streams; 0: 256 */
     uint32_t step_rows_mixed; /* prompt tokens of a step while something does; 0: 64 */
     enum packed_kind weights; /* PACKED_STORED: as the model has them; else turned into that kind when loaded */
-    bool kv_half;            /* keys and values in f16 */
+    enum kv_type kv_type;    /* what keys and values are kept as: a type that is smaller holds more of them in kv_bytes */
     enum engine_guessing guessing;
     const char *adapter;      /* a directory: of every request that brings none of its own; NULL: none. Read by engine_new alone */
     struct packed_cache packed; /* copies of packed weights, borrowed for the loading; with zeros: none. A model in memory needs an identity for one */

@@ -220,7 +220,7 @@ static void attention_item(void *arg, size_t work, int thread) {
     uint32_t kv_head = (uint32_t)(in_item / t.head_parts % c->kv_heads), head_part = (uint32_t)(in_item % t.head_parts);
     size_t D = c->head_dim, row0 = f->item_row[low], stride = f->cross ? c->heads * D : (c->heads + 2 * (size_t)c->kv_heads) * D;
 
-    struct attention_tile tile = {.head_dim = c->head_dim, .scale = c->attn_scale, .softcap = c->attn_softcap, .window = f->layer->window, .half = f->kv->shape.half, .blocks = it->blocks,
+    struct attention_tile tile = {.head_dim = c->head_dim, .scale = c->attn_scale, .softcap = c->attn_softcap, .window = f->layer->window, .type = f->kv->shape.type, .blocks = it->blocks,
                                   .base = kv_cache_base(f->kv, f->layer_index, kv_head), .block_stride = f->kv->block_size,
                                   .values_offset = c->kv_heads * f->kv->head_size};
     if (f->cross) tile.blocks = it->source_blocks;
@@ -608,6 +608,6 @@ void forward_multiply_adds(const struct forward *f, size_t *layers, size_t *logi
 }
 enum packed_kind forward_weights_kind(const struct forward *f) { return f->layers[0].down.part[0].kind; }
 
-void forward_kv_shape(const struct model_config *c, bool half, struct kv_shape *shape) {
-    *shape = (struct kv_shape){.layers = c->layers, .kv_heads = c->kv_heads, .head_dim = c->head_dim, .half = half};
+void forward_kv_shape(const struct model_config *c, enum kv_type type, struct kv_shape *shape) {
+    *shape = (struct kv_shape){.layers = c->layers, .kv_heads = c->kv_heads, .head_dim = c->head_dim, .type = type};
 }

@@ -51,7 +51,7 @@ void forward_on_layer(struct forward *f, void *arg, bool (*fn)(void *arg));
 void forward_logits(struct forward *f, size_t first, size_t count, float *logits);
 /* The wanted rows themselves after the final norm, [outputs, width]. Borrowed until the next step. */
 const float *forward_hidden(const struct forward *f);
-void forward_kv_shape(const struct model_config *c, bool half, struct kv_shape *shape);
+void forward_kv_shape(const struct model_config *c, enum kv_type type, struct kv_shape *shape);
 size_t forward_weights_size(const struct forward *f); /* bytes of packed weights */
 size_t forward_read_size(const struct forward *f);    /* of those, what a step reads for any number of rows: all but token embeddings of their own */
 /* Multiply-adds that a row takes: through the layers, and for its logits. */

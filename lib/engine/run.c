@@ -95,7 +95,7 @@ int engine_run(const struct engine_run_options *o, FILE *out, struct error *err)
     struct tokens target = {0};
     struct buf text;
     buf_init(&text, OUT_MAX);
-    struct engine_options options = {.threads = o->threads, .sequences_max = 1, .weights = o->weights, .adapter = o->adapter, .packed = o->packed, .draft = o->draft, .draft_tokens = o->draft_tokens};
+    struct engine_options options = {.threads = o->threads, .sequences_max = 1, .weights = o->weights, .kv_type = o->kv_type, .adapter = o->adapter, .packed = o->packed, .draft = o->draft, .draft_tokens = o->draft_tokens};
     struct engine_stats stats;
     int r = engine_new(&e, o->model, &options, err);
     if (r == 0 && o->target.data && !engine_tokenizer(e)) r = error_set_param(err, E_UNSUPPORTED, "target", "the model has no tokenizer: a target needs one");

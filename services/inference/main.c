@@ -21,7 +21,7 @@ static const struct config_row ROWS[] = {
     ROW(weights, CONFIG_STRING, "stored", 0, 0, "stored: as the model has them; f32, bf16, f16, q8, q4 or q4m: turned into that when loaded."),
     ROW(memory_budget, CONFIG_BYTES, "0", 0, 1e15, "Memory that all models of the replica may take with their caches: what is asked for is loaded in the place of what was not used for longest, and calls wait for it. 0: eight tenths of the machine's memory, or of the container's limit, divided by the replicas of this machine."),
     ROW(packed_cache, CONFIG_BYTES, "16GiB", 0, 1e15, "Disk that copies of packed weights may take in work/packed: a model that has one is loaded by reading it; least recently used go first. 0: none are kept."),
-    ROW(kv_type, CONFIG_STRING, "f32", 0, 0, "f32 or f16: of keys and values."),
+    ROW(kv_type, CONFIG_STRING, "f32", 0, 0, "What keys and values are kept as: f32, f16 (half the memory of f32), or int8 with a scale for 32 values (half of f16, and nearly its answers)."),
     ROW(speculation, CONFIG_STRING, "lookup", 0, 0, "off, or lookup: tokens are guessed from what stood in the same place before, while it pays; answers are the same."),
     ROW(draft, CONFIG_STRING, "", 0, 0, "MODEL=DRAFT, separated by commas: the released model DRAFT, a smaller one with the same tokenizer, guesses tokens of MODEL while it pays (speculation off: it does not). Both are NAME (all its versions; of DRAFT the one that answers to it when MODEL is loaded) or NAME@VERSION. inference.kv_cache is for both."),
     ROW(draft_tokens, CONFIG_INT, "8", 1, SCHEDULER_DRAFT_MAX, "Guesses of a draft model in a step, at most."),
@@ -88,7 +88,7 @@ static int start(struct service *s, void **arg, struct error *err) {
     const struct inference_settings *set = inf->settings;
     struct error why;
     if (packed_kind_find(set->weights, &(enum packed_kind){0}, &why) != 0) return error_set(err, E_INVALID, "inference.weights: %s", why.message);
-    if (strcmp(set->kv_type, "f32") != 0 && strcmp(set->kv_type, "f16") != 0) return error_set(err, E_INVALID, "inference.kv_type: \"%s\" is neither f32 nor f16", set->kv_type);
+    if (kv_type_find(set->kv_type, &(enum kv_type){0}, &why) != 0) return error_set(err, E_INVALID, "inference.kv_type: %s", why.message);
     if (strcmp(set->speculation, "off") != 0 && strcmp(set->speculation, "lookup") != 0)
         return error_set(err, E_INVALID, "inference.speculation: \"%s\" is neither off nor lookup", set->speculation);
     if (draft_setting_check(span_str(set->draft), &why) != 0) return error_set(err, E_INVALID, "inference.draft: %s", why.message);

@@ -100,12 +100,12 @@ static void load_model(void *arg) {
                                .context = (uint32_t)s->context,
                                .step_rows = (uint32_t)s->step_tokens,
                                .step_rows_mixed = (uint32_t)s->step_tokens_mixed,
-                               .kv_half = strcmp(s->kv_type, "f16") == 0,
                                .packed = {.identity = m->manifest, .size_max = (uint64_t)s->packed_cache, .size_min = PACKED_MIN, .background = true, .arg = m, .on_news = on_packed},
                                .guessing = strcmp(s->speculation, "lookup") == 0 ? ENGINE_GUESS_LOOKUP : ENGINE_GUESS_OFF,
                                .draft_tokens = (uint32_t)s->draft_tokens};
     if (s->packed_cache > 0) o.packed.dir = packed_directory(m->inference, packed, sizeof packed);
     if (r == 0) r = packed_kind_find(s->weights, &o.weights, &m->error);
+    if (r == 0) r = kv_type_find(s->kv_type, &o.kv_type, &m->error);
     if (r == 0 && is_encoder(dir)) {
         struct embedder_options e = {.threads = m->threads, .queue_max = (uint32_t)s->queue, .weights = o.weights, .packed = o.packed};
         r = embedder_new(&m->worker_embedder, dir, &e, &m->error);

@@ -121,6 +121,13 @@ class Import:
         for one, other in ((self.dir, gguf), (self.dir, back), (os.path.join(self.folder, "packed"), gguf + "-packed")):
             equal((answers[other]["tokens"], answers[other]["top_logits"]), (answers[one]["tokens"], answers[one]["top_logits"]), f"tokens and logits of {os.path.basename(other)}")
         equal(json.loads(self.p.run("run", "--model", plain + "-wide", "--weights", "q8", *ask))["tokens"], answers[gguf + "-packed"]["tokens"], "tokens of the blocks that were widened, in blocks again")
+        logits = {kv: {t["id"]: t["logit"] for t in json.loads(self.p.run("run", "--model", gguf, "--kv", kv, *ask))["top_logits"]} for kv in ("f32", "f16", "int8")}
+        equal(logits["f32"], {t["id"]: t["logit"] for t in answers[gguf]["top_logits"]}, "keys and values in f32, the default")
+        for kv in ("f16", "int8"):
+            off = [abs(logits[kv][t] - logits["f32"][t]) for t in logits["f32"] if t in logits[kv]]
+            expect(len(off) > 15 and 0 < max(off) < 0.2, f"logits with keys and values in {kv}: {off}")
+        said = self.p.run("run", "--model", gguf, "--kv", "q8_0", *ask, check=False)
+        expect(said.returncode == 2 and "f32|f16|int8" in said.stderr, f"--kv q8_0: {said.returncode} {said.stderr}")
         for words, says in ((["guest@1", "--out", plain], "exists already"), (["guest@9", "--out", plain + "9"], "guest@9"), (["guest@1", "--out", plain + "9", "--format", "pickle"], "safetensors|gguf")):
             said = self.p.run("export", *words, check=False)
             expect(said.returncode != 0 and says in said.stderr, f"{words}: {said.returncode} {said.stderr}")

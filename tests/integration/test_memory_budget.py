@@ -119,7 +119,7 @@ class Budget:
 def main():
     suite = Suite()
     # A budget below any model: whichever is asked for has the memory for itself.
-    with Platform(config={"gates": EASY_GATES, "inference": {"memory_budget": "1MiB", "kv_cache": "4MiB"}}) as p:
+    with Platform(config={"gates": EASY_GATES, "inference": {"memory_budget": "1MiB", "kv_cache": "4MiB", "kv_type": "int8"}}) as p:
         b = Budget(p)
         models = suite.run("two_models_for_the_room_of_one", b.models)
         in_turn = suite.run("asked_in_turn", b.in_turn, needs=[models])

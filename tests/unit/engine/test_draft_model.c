@@ -31,9 +31,11 @@ static int tear_down(void **state) {
     return 0;
 }
 
+static enum kv_type kv_type; /* of all engines */
 static struct engine *start(const struct tiny *model, struct engine_options o) {
     struct engine *e = NULL;
     struct error err;
+    o.kv_type = kv_type;
     if (engine_new(&e, model->path, &o, &err) != 0) fail_msg("%s", err.message);
     return e;
 }
@@ -138,6 +140,12 @@ static void check_same(const struct tiny *model, size_t first, size_t count) {
 static void test_same_tokens(void **state) {
     (void)state;
     check_same(&llama, 0, WAYS);
+}
+static void test_same_tokens_int8(void **state) {
+    (void)state;
+    kv_type = KV_INT8;
+    check_same(&llama, 0, 3);
+    kv_type = KV_F32;
 }
 static void test_same_tokens_long(void **state) {
     (void)state;
@@ -246,7 +254,7 @@ static void test_refused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_tokens), cmocka_unit_test(test_same_tokens_long), cmocka_unit_test(test_right), cmocka_unit_test(test_wrong),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_tokens), cmocka_unit_test(test_same_tokens_int8), cmocka_unit_test(test_same_tokens_long), cmocka_unit_test(test_right), cmocka_unit_test(test_wrong),
                                        cmocka_unit_test(test_memory), cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests_name("draft_model", tests, set_up, tear_down);
 }

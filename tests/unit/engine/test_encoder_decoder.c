@@ -171,8 +171,8 @@ static void test_invariance(void **state) {
     };
     static uint32_t prompts[REQUESTS][LONGEST];
     for (size_t m = 0; m < FAMILIES; m++)
-        for (int kind = 0; kind < 3; kind++) {
-            if (kind == 2 && m > 0) continue; /* the cache is the same for all */
+        for (int kind = 0; kind < 4; kind++) {
+            if (kind >= 2 && m > 0) continue; /* the cache is the same for all */
             struct engine_request requests[REQUESTS];
             for (size_t i = 0; i < REQUESTS; i++) {
                 size_t n = 1 + i * 37 % LONGEST;
@@ -182,7 +182,7 @@ static void test_invariance(void **state) {
                 requests[i].sampling.seed = i;
                 requests[i].sampling.repetition_penalty = i % 5 == 2 ? 1.3 : 1;
             }
-            struct engine_options alone_options = {.threads = 1, .weights = kind == 1 ? PACKED_Q8 : PACKED_STORED, .kv_half = kind == 2};
+            struct engine_options alone_options = {.threads = 1, .weights = kind == 1 ? PACKED_Q8 : PACKED_STORED, .kv_type = kind == 2 ? KV_F16 : kind == 3 ? KV_INT8 : KV_F32};
             struct engine_result alone[REQUESTS], got[REQUESTS];
             struct engine *e = start(&families[m], alone_options);
             for (size_t i = 0; i < REQUESTS; i++) {
@@ -194,7 +194,7 @@ static void test_invariance(void **state) {
             for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
                 struct engine_options o = ways[w].options;
                 o.weights = alone_options.weights;
-                o.kv_half = alone_options.kv_half;
+                o.kv_type = alone_options.kv_type;
                 e = start(&families[m], o);
                 assert_int_equal(engine_generate_batch(e, requests, REQUESTS, got, NULL), 0);
                 for (size_t i = 0; i < REQUESTS; i++) {

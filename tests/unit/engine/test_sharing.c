@@ -11,10 +11,12 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "engine/engine.h"
+#include "engine/forward.h"
 #include "engine/kv_cache.h"
 #include "tiny.h"
 
 static struct tiny llama;
+static enum kv_type kv_type; /* of all engines */
 
 static int set_up(void **state) {
     (void)state;
@@ -27,7 +29,15 @@ static int tear_down(void **state) {
     return 0;
 }
 
+static size_t block_size(enum kv_type type) {
+    struct kv_shape shape;
+    forward_kv_shape(&llama.weights.config, type, &shape);
+    return kv_block_size(&shape);
+}
+/* kv_bytes: as if keys and values were f32, so that as many blocks fit of any type. */
 static struct engine *start(struct engine_options o) {
+    o.kv_type = kv_type;
+    o.kv_bytes = o.kv_bytes / block_size(KV_F32) * block_size(kv_type);
     struct engine *e = NULL;
     struct error err;
     if (engine_new(&e, llama.path, &o, &err) != 0) fail_msg("%s", err.message);
@@ -254,7 +264,19 @@ static void test_preemption(void **state) {
     }
 }
 
+static void in_int8(void **state, void (*test)(void **)) {
+    kv_type = KV_INT8;
+    test(state);
+    kv_type = KV_F32;
+}
+static void test_hits_int8(void **state) { in_int8(state, test_hits); }
+static void test_together_int8(void **state) { in_int8(state, test_together); }
+static void test_preemption_int8(void **state) { in_int8(state, test_preemption); }
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_hits), cmocka_unit_test(test_together), cmocka_unit_test(test_preemption)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_hits),      cmocka_unit_test(test_together),      cmocka_unit_test(test_preemption),
+        cmocka_unit_test(test_hits_int8), cmocka_unit_test(test_together_int8), cmocka_unit_test(test_preemption_int8),
+    };
     return cmocka_run_group_tests_name("sharing", tests, set_up, tear_down);
 }

@@ -27,9 +27,11 @@ static int tear_down(void **state) {
     return 0;
 }
 
+static enum kv_type kv_type; /* of all engines */
 static struct engine *start(struct engine_options o) {
     struct engine *e = NULL;
     struct error err;
+    o.kv_type = kv_type;
     if (engine_new(&e, llama.path, &o, &err) != 0) fail_msg("%s", err.message);
     return e;
 }
@@ -115,6 +117,12 @@ static void test_same_tokens(void **state) {
     for (size_t i = 0; i < REQUESTS; i++) engine_result_fini(&want[i]);
 }
 
+static void test_same_tokens_int8(void **state) {
+    kv_type = KV_INT8;
+    test_same_tokens(state);
+    kv_type = KV_F32;
+}
+
 /* Never a token more than the reader has granted. */
 struct reader {
     pthread_mutex_t lock;
@@ -175,6 +183,6 @@ static void test_credit(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_tokens), cmocka_unit_test(test_credit)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_tokens), cmocka_unit_test(test_same_tokens_int8), cmocka_unit_test(test_credit)};
     return cmocka_run_group_tests_name("speculation", tests, set_up, tear_down);
 }

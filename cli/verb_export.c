@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "base/sha256.h"
+#include "engine/encoder_settings.h"
 #include "genloop/v1/services.pb-c.h"
 #include "model/gguf_export.h"
 #include "model/quantize.h"
@@ -171,6 +172,12 @@ static int to_gguf(struct export *e, const char *from, const char *name) {
     struct model_dir m = {0};
     int r = dir_make(e->made, &e->x.err);
     if (r == 0) r = model_dir_load(&m, from, MODEL_WEIGHTS_MAP, 0, &e->x.err);
+    if (r == 0 && m.config.arch->kind == MODEL_ENCODER) { /* how its vectors are used lies beside it, and a file has no beside */
+        struct encoder_settings settings = {.labels = NULL};
+        r = encoder_settings_load(&settings, from, &m, &e->x.err);
+        if (r == 0) r = encoder_settings_tell(&settings, &m, &e->x.err);
+        encoder_settings_fini(&settings);
+    }
     (void)snprintf(path, sizeof path, "%s/model.gguf", e->made);
     if (r == 0) r = model_write_gguf(&m, name, path, &e->x.err);
     model_dir_fini(&m);

@@ -411,9 +411,6 @@ void encoder_set_threads(struct encoder *e, int threads) {
     pool_set_active(e->pool, threads < 1 ? 1 : threads > most ? most : threads);
 }
 
-/* bf16 and f16 are widened, exactly: many rows make reading cheap */
-static enum packed_kind kind_of(enum packed_kind asked) { return asked == PACKED_STORED ? PACKED_F32 : asked; }
-
 int encoder_new_beside(struct encoder **out, const struct model_weights *weights, enum packed_kind kind, uint32_t tokens_max, const struct packed *embeddings, struct pool *pool,
                        const struct packed_cache *cache, struct error *err) {
     struct encoder *e = mem_zalloc(sizeof *e);
@@ -425,7 +422,7 @@ int encoder_new_beside(struct encoder **out, const struct model_weights *weights
     e->first_layer = weights->config.layers;
     e->weights = weights;
     e->embeddings = embeddings;
-    e->kind = kind_of(kind);
+    e->kind = kind;
     e->pool = pool;
     e->pool_borrowed = true;
     int r = encoder_load(e, cache, err);
@@ -449,7 +446,7 @@ int encoder_new_from(struct encoder **out, struct model_dir *dir, struct encoder
         e->settings = *settings;
         *settings = (struct encoder_settings){.labels = NULL};
     }
-    e->kind = kind_of(options->weights);
+    e->kind = options->weights;
     e->weights = &e->dir.weights;
     if (e->dir.config.arch->kind != MODEL_ENCODER) r = error_set(err, E_UNSUPPORTED, "%s is no encoder", e->dir.config.arch->name);
     else if (!(e->pool = pool_new(options->threads))) r = error_set(err, E_NOMEM, "no memory for threads");
@@ -469,7 +466,7 @@ int encoder_new(struct encoder **out, const char *path, const struct encoder_opt
     /* before it is read: a model that is replaced meanwhile has no copy under the new one's name */
     if (o.packed.dir && !o.packed.identity && packed_cache_identity(path, identity, NULL) == 0) o.packed.identity = identity;
     int r = model_dir_load(&dir, path, MODEL_WEIGHTS_MAP, 0, err);
-    if (r == 0) r = encoder_settings_load(&settings, path, dir.config.labels, err);
+    if (r == 0) r = encoder_settings_load(&settings, path, &dir, err);
     if (r == 0) return encoder_new_from(out, &dir, &settings, &o, err);
     model_dir_fini(&dir);
     encoder_settings_fini(&settings);

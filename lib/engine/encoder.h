@@ -26,7 +26,7 @@ enum {
 
 struct encoder_options {
     int threads;              /* 0: all CPUs that this process may use */
-    enum packed_kind weights; /* PACKED_STORED: f32, exactly what is stored; else turned into that kind when loaded */
+    enum packed_kind weights; /* PACKED_STORED: blocks as they are stored, f32 of every other type, exactly; else turned into that kind when loaded */
     struct packed_cache packed; /* copies of packed weights, borrowed for the loading; with zeros: none. A model in memory needs an identity for one */
 };
 

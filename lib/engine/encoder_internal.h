@@ -19,12 +19,13 @@ struct encoder {
     struct model_dir dir; /* its weights are gone once packed */
     const struct model_weights *weights; /* while it loads: dir's, or those of the whole model that it is the encoder of */
     uint32_t first_layer;                /* there: its first */
-    const struct packed *embeddings;     /* the decoder's beside it, borrowed; NULL: embed */
+    const struct packed *embeddings;     /* the decoder's beside it, borrowed, or embed_rows; NULL: embed */
+    struct packed embed_rows;
     bool pool_borrowed;
     struct encoder_settings settings;
     struct pool *pool;
     enum packed_kind kind;
-    bool blocks; /* x is quantized for the matrices */
+    bool blocks; /* x is quantized for the matrices, or for some of them */
     bool post;   /* norms lie behind their branches */
     uint32_t tokens_max, rows_max, texts_max, pass_rows;
     struct encoder_layer *layers;

@@ -12,6 +12,18 @@
 #define PASS_PRODUCTS 4e9
 enum { PASS_ROWS_MIN = 128 };
 
+/* What is stored in blocks stays in blocks; bf16 and f16 are widened, exactly: many rows make reading cheap. Blocks of several types (files of 4 bits have some values in 6)
+ * become the one that loses least of all of them. */
+static enum packed_kind kind_of(const struct encoder *e, const struct matrix_source *from) {
+    enum packed_kind kind = e->kind;
+    for (size_t i = 0; e->kind == PACKED_STORED && i < MATRIX_PARTS_MAX && from->part[i]; i++) {
+        enum packed_kind own = packed_kind_for(from->part[i]->type);
+        if (!packed_kind_is_blocks(own)) return PACKED_F32;
+        kind = i == 0 || own == kind ? own : PACKED_Q8;
+    }
+    return kind;
+}
+
 /* One matrix of the parameters with these roles, one below the other. While e->memory has none only its size is counted. */
 static int load_matrix(struct encoder *e, const enum model_role *roles, size_t n, uint32_t layer, struct packed *w, struct error *err) {
     const struct model_weights *weights = e->weights;
@@ -21,11 +33,22 @@ static int load_matrix(struct encoder *e, const enum model_role *roles, size_t n
         ptrdiff_t at = model_weights_find(weights, roles[i], layer);
         if (at < 0) return error_set(err, E_INVALID, "the model has no %s in layer %u", model_role_name(roles[i]), layer);
         from.part[i] = &weights->views[at];
-        if (from.part[i]->type != from.part[0]->type) return error_set(err, E_UNSUPPORTED, "%s of layer %u is stored in another type than what is computed with it", model_role_name(roles[i]), layer);
         from.part_rows[i] = weights->params[at].rows;
         from.cols = weights->params[at].cols;
     }
-    return matrix_pack(&e->memory, &from, e->kind, w, err);
+    enum packed_kind kind = kind_of(e, &from);
+    e->blocks |= packed_kind_is_blocks(kind);
+    return matrix_pack(&e->memory, &from, kind, w, err);
+}
+
+/* Rows are looked up: f32 is copied with the vectors, anything else stays as it is stored. */
+static int load_embeddings(struct encoder *e, struct error *err) {
+    const struct model_view *v = model_weights_view(e->weights, MODEL_EMBED_TOKENS, 0);
+    if (!v) return error_set(err, E_INVALID, "the model has no token embeddings");
+    if (v->type == TENSOR_F32) return 0;
+    const struct matrix_source from = {.part = {v}, .part_rows = {v->rows}, .cols = v->cols, .name = model_role_name(MODEL_EMBED_TOKENS)};
+    e->embeddings = &e->embed_rows;
+    return matrix_pack(&e->memory, &from, packed_kind_for(v->type), &e->embed_rows, err);
 }
 
 static int load_matrices(struct encoder *e, struct error *err) {
@@ -33,7 +56,7 @@ static int load_matrices(struct encoder *e, struct error *err) {
                                  up[] = {MODEL_MLP_GATE_W, MODEL_MLP_UP_W}, down[] = {MODEL_MLP_DOWN_W}, dense[] = {MODEL_HEAD_DENSE_W}, out[] = {MODEL_HEAD_OUT_W};
     const struct model_config *c = &e->dir.config;
     size_t plain = c->mlp == MODEL_MLP_PLAIN;
-    int r = 0;
+    int r = !e->embeddings || e->embeddings == &e->embed_rows ? load_embeddings(e, err) : 0;
     for (uint32_t i = 0; i < c->layers && r == 0; i++) {
         struct encoder_layer *l = &e->layers[i];
         r = load_matrix(e, qkv, 3, i, &l->qkv, err);
@@ -165,7 +188,6 @@ static int make_scratch(struct encoder *e, struct error *err) {
 
 int encoder_load(struct encoder *e, const struct packed_cache *cache, struct error *err) {
     const struct model_config *c = &e->dir.config;
-    e->blocks = packed_kind_is_blocks(e->kind);
     e->post = c->arch->norm_place == MODEL_NORM_POST;
     e->tokens_max = c->context - c->position_offset;
     if (e->tokens_max > ENCODER_TOKENS_MAX) e->tokens_max = ENCODER_TOKENS_MAX;

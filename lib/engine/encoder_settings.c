@@ -115,8 +115,16 @@ static int read_beside(const char *dir, const char *name, struct buf *out, bool 
     return *found ? file_read(path, out, err) : 0;
 }
 
-int encoder_settings_load(struct encoder_settings *out, const char *dir, uint32_t label_count, struct error *err) {
-    struct encoder_settings s = {.pooling = ENCODER_MEAN};
+static int copy_labels(char **names, uint32_t count, char ***out, struct error *err) {
+    char **made = mem_calloc(count, sizeof *made);
+    *out = made;
+    for (uint32_t i = 0; made && i < count; i++)
+        if (!(made[i] = span_dup(span_str(names[i])))) return error_set(err, E_NOMEM, "no memory for labels");
+    return made ? 0 : error_set(err, E_NOMEM, "no memory for labels");
+}
+
+int encoder_settings_load(struct encoder_settings *out, const char *dir, const struct model_dir *m, struct error *err) {
+    struct encoder_settings s = {.pooling = m->pooling == MODEL_POOLING_CLS ? ENCODER_CLS : m->pooling == MODEL_POOLING_LAST ? ENCODER_LAST : ENCODER_MEAN};
     char folder[ENCODER_FOLDER_MAX] = "", pooling[ENCODER_FOLDER_MAX + 16];
     struct buf text;
     bool found = false;
@@ -132,7 +140,11 @@ int encoder_settings_load(struct encoder_settings *out, const char *dir, uint32_
     if (!r) r = read_beside(dir, "sentence_bert_config.json", &text, &found, err);
     if (!r && found) r = encoder_parse_sentence(buf_span(&text), &s.tokens_max, err);
     if (!r) r = read_beside(dir, "config.json", &text, &found, err);
-    if (!r && found) r = encoder_parse_labels(buf_span(&text), label_count, &s, err);
+    if (!r && found) r = encoder_parse_labels(buf_span(&text), m->config.labels, &s, err);
+    if (!r && !s.labels && m->labels) {
+        s.label_count = m->label_count;
+        r = copy_labels(m->labels, m->label_count, &s.labels, err);
+    }
     buf_fini(&text);
     if (r) {
         encoder_settings_fini(&s);
@@ -146,4 +158,80 @@ void encoder_settings_fini(struct encoder_settings *s) {
     for (uint32_t i = 0; s->labels && i < s->label_count; i++) mem_free(s->labels[i]);
     mem_free(s->labels);
     *s = (struct encoder_settings){.labels = NULL};
+}
+
+int encoder_settings_tell(const struct encoder_settings *s, struct model_dir *m, struct error *err) {
+    m->pooling = s->pooling == ENCODER_CLS ? MODEL_POOLING_CLS : s->pooling == ENCODER_LAST ? MODEL_POOLING_LAST : MODEL_POOLING_MEAN;
+    if (m->labels || !s->labels) return 0;
+    m->label_count = s->label_count;
+    return copy_labels(s->labels, s->label_count, &m->labels, err);
+}
+
+static int write_beside(const char *dir, const char *name, const struct buf *text, struct error *err) {
+    char path[PATH_MAX];
+    int n = snprintf(path, sizeof path, "%s/%s", dir, name);
+    if (n < 0 || (size_t)n >= sizeof path) return error_set(err, E_INVALID, "%.200s: the path is too long", dir);
+    if (text->failed) return error_set(err, text->failed, "no memory for %s", name);
+    return file_write(path, buf_span(text), 0644, err);
+}
+
+static int write_pooling(const char *dir, enum model_pooling pooling, struct error *err) {
+    char folder[PATH_MAX];
+    struct buf text;
+    struct json_out w;
+    int n = snprintf(folder, sizeof folder, "%s/1_Pooling", dir);
+    if (n < 0 || (size_t)n >= sizeof folder) return error_set(err, E_INVALID, "%.200s: the path is too long", dir);
+    buf_init(&text, ENCODER_SETTINGS_FILE_MAX);
+    (void)buf_append_str(&text, "[{\"idx\":0,\"name\":\"0\",\"path\":\"\",\"type\":\"sentence_transformers.models.Transformer\"},"
+                                "{\"idx\":1,\"name\":\"1\",\"path\":\"1_Pooling\",\"type\":\"sentence_transformers.models.Pooling\"}]\n");
+    int r = dir_make(folder, err);
+    if (!r) r = write_beside(dir, "modules.json", &text, err);
+    buf_clear(&text);
+    json_begin(&w, &text);
+    json_object(&w);
+    json_flag(&w, "pooling_mode_cls_token", pooling == MODEL_POOLING_CLS);
+    json_flag(&w, "pooling_mode_lasttoken", pooling == MODEL_POOLING_LAST);
+    json_flag(&w, "pooling_mode_mean_tokens", pooling == MODEL_POOLING_MEAN);
+    json_object_end(&w);
+    if (!r) r = write_beside(folder, "config.json", &text, err);
+    buf_fini(&text);
+    return r;
+}
+
+/* config.json again, with what it lacks before its own first key. */
+static int write_labels(const char *dir, const struct model_dir *m, struct buf *config, struct error *err) {
+    struct buf text;
+    struct json_out w;
+    char id[16];
+    ptrdiff_t at = span_find_char(buf_span(config), '{');
+    if (at < 0) return error_set(err, E_INVALID, "config.json is no object");
+    buf_init(&text, ENCODER_SETTINGS_FILE_MAX);
+    (void)buf_append_str(&text, "{\"id2label\":");
+    json_begin(&w, &text);
+    json_object(&w);
+    for (uint32_t i = 0; i < m->label_count; i++) {
+        (void)snprintf(id, sizeof id, "%u", i);
+        json_str(&w, id, m->labels[i]);
+    }
+    json_object_end(&w);
+    (void)buf_append_char(&text, ',');
+    (void)buf_append_span(&text, span_skip(buf_span(config), (size_t)at + 1));
+    int r = write_beside(dir, "config.json", &text, err);
+    buf_fini(&text);
+    return r;
+}
+
+int encoder_settings_write(const char *dir, const struct model_dir *m, struct error *err) {
+    struct buf text;
+    struct json *root = NULL;
+    bool found = false;
+    buf_init(&text, ENCODER_SETTINGS_FILE_MAX);
+    int r = m->pooling == MODEL_POOLING_UNSAID ? 0 : read_beside(dir, "modules.json", &text, &found, err);
+    if (!r && m->pooling != MODEL_POOLING_UNSAID && !found) r = write_pooling(dir, m->pooling, err);
+    if (!r && m->labels) r = read_beside(dir, "config.json", &text, &found, err);
+    if (!r && m->labels && found) r = json_parse(buf_span(&text), &root, err);
+    if (!r && root && json_is_null(json_get(root, "id2label"))) r = write_labels(dir, m, &text, err);
+    json_free(root);
+    buf_fini(&text);
+    return r;
 }

@@ -1,6 +1,7 @@
 /*
  * What lies beside an encoder's weights and says how its vectors are to be used: sentence-transformers' modules.json, 1_Pooling/config.json and
- * sentence_bert_config.json, and the names of a classifier's labels in config.json. The parsers are pure; encoder_settings_load reads the files.
+ * sentence_bert_config.json, and the names of a classifier's labels in config.json; a GGUF file says pooling and labels itself, where no file beside it does. The parsers are pure;
+ * encoder_settings_load reads the files.
  */
 #ifndef GENLOOP_ENGINE_ENCODER_SETTINGS_H
 #define GENLOOP_ENGINE_ENCODER_SETTINGS_H
@@ -10,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/span.h"
+#include "model/model_dir.h"
 
 /* How the vectors of a text's tokens become one. */
 enum encoder_pooling { ENCODER_MEAN, ENCODER_CLS, ENCODER_LAST };
@@ -25,8 +27,12 @@ struct encoder_settings {
     uint32_t label_count;
     bool multi_label;             /* several labels may hold at once: each has a probability of its own */
 };
-/* Of the model directory DIR, whose classifier has label_count outputs. E_INVALID, E_UNSUPPORTED: a module or a kind of pooling that is not built. */
-int encoder_settings_load(struct encoder_settings *s, const char *dir, uint32_t label_count, struct error *err);
+/* Of the model directory or GGUF file at PATH, which has been loaded as m. E_INVALID, E_UNSUPPORTED: a module or a kind of pooling that is not built. */
+int encoder_settings_load(struct encoder_settings *s, const char *path, const struct model_dir *m, struct error *err);
+/* Into m, for a GGUF file of it. E_NOMEM. */
+int encoder_settings_tell(const struct encoder_settings *s, struct model_dir *m, struct error *err);
+/* What m, which is a GGUF file, says, as the files that DIR lacks: modules.json with 1_Pooling/config.json, and config.json with the labels' names. */
+int encoder_settings_write(const char *dir, const struct model_dir *m, struct error *err);
 void encoder_settings_fini(struct encoder_settings *s); /* safe on a zeroed struct and twice */
 
 /* modules.json: the folder of the Pooling module; empty where there is none. */

@@ -50,6 +50,7 @@ void matrix_memory_fini(struct matrix_memory *m) {
 struct fill_job {
     const struct matrix_source *from;
     struct packed *w;
+    bool mixed; /* parts of several types */
     _Atomic int result;
 };
 static void fill_panel(void *arg, size_t panel, int thread) {
@@ -58,12 +59,17 @@ static void fill_panel(void *arg, size_t panel, int thread) {
     (void)thread;
     const void *rows[PACKED_PANEL_MAX];
     size_t width = packed_panel_rows(j->w->kind);
+    float *plain = j->mixed ? mem_calloc(width * from->cols, sizeof *plain) : NULL;
     for (size_t i = 0; i < width; i++) {
         size_t r = panel * width + i, part = 0;
         while (part < MATRIX_PARTS_MAX && r >= from->part_rows[part]) r -= from->part_rows[part++];
         rows[i] = part < MATRIX_PARTS_MAX ? model_view_row(from->part[part], (uint32_t)r) : NULL;
+        if (!plain || !rows[i]) continue;
+        tensor_to_f32(from->part[part]->type, rows[i], from->cols, plain + i * from->cols);
+        rows[i] = plain + i * from->cols;
     }
-    int result = packed_fill(j->w, panel, from->part[0]->type, rows);
+    int result = j->mixed && !plain ? E_NOMEM : packed_fill(j->w, panel, j->mixed ? TENSOR_F32 : from->part[0]->type, rows);
+    mem_free(plain);
     if (result != 0) atomic_store(&j->result, result);
 }
 
@@ -82,10 +88,12 @@ int matrix_pack(struct matrix_memory *m, const struct matrix_source *from, enum 
     if (!m->data) note(m, from, kind);
     else {
         struct fill_job job = {.from = from, .w = w};
+        for (size_t i = 1; i < MATRIX_PARTS_MAX && from->part[i]; i++) job.mixed |= from->part[i]->type != from->part[0]->type;
         ASSERT(size <= m->size);
         int r = packed_init(w, kind, rows, from->cols, m->data + m->used);
         if (r != 0) return r;
         if (!m->filled) pool_run(m->pool, w->panels, &job, fill_panel);
+        if (job.result == E_NOMEM) return error_set(err, E_NOMEM, "no memory to pack weights");
         if (job.result != 0) return error_set(err, E_INVALID, "%s of layer %u has values that are not finite or too large", from->name, from->layer);
         for (size_t i = 0; !m->filled && i < MATRIX_PARTS_MAX && from->part[i]; i++) model_view_release(from->part[i]);
     }

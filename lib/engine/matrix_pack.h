@@ -31,7 +31,7 @@ void matrix_memory_keep(struct matrix_memory *m, const struct packed_cache *cach
 void matrix_memory_fini(struct matrix_memory *m); /* safe on a zeroed struct */
 
 struct matrix_source {
-    const struct model_view *part[MATRIX_PARTS_MAX]; /* of one type; the first that is NULL ends them */
+    const struct model_view *part[MATRIX_PARTS_MAX]; /* those of several types go by way of f32; the first that is NULL ends them */
     size_t part_rows[MATRIX_PARTS_MAX], cols;
     const char *name; /* for an error */
     uint32_t layer;

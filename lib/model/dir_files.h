@@ -32,8 +32,15 @@ struct gguf_place {
     const char *name, *fused; /* fused: the tensor that holds it with others in some families */
 };
 const struct gguf_arch *gguf_arch_of_config(const struct model_config *c); /* NULL: it has none */
-const struct gguf_place *gguf_place_of(enum model_role role);              /* NULL: it has none */
+const struct gguf_place *gguf_place_of(const struct model_config *c, enum model_role role); /* NULL: it has none */
 bool gguf_is_norm_weight(enum model_role role);
+
+/* gguf_encoders.c: the same of encoders. */
+struct json_out;
+int gguf_encoder_put_config(struct json_out *w, const struct gguf *g, const struct gguf_arch *a, const char *path, struct error *err);
+const struct gguf_place *gguf_encoder_place_of(const struct model_config *c, enum model_role role);
+bool gguf_encoder_tensor_ignored(const struct model_config *c, struct span name);
+int gguf_encoder_read_use(const struct gguf *g, const char *path, struct model_dir *m, struct error *err); /* m's pooling and labels; m->config is there */
 
 bool model_generation_in_range(const struct model_generation *g); /* model_dir.c */
 

@@ -170,7 +170,7 @@ static bool fuses(const struct target *t, const struct model_param *p) {
 /* false: it is in the tensor of another parameter. */
 static int plan(const struct target *t, const struct model_weights *w, size_t i, struct out *o, bool *is, struct error *err) {
     const struct model_param *p = &w->params[i];
-    const struct gguf_place *at = gguf_place_of(p->role);
+    const struct gguf_place *at = gguf_place_of(t->c, p->role);
     if (!at) return error_set(err, E_UNSUPPORTED, "%s has no place in a GGUF file", model_role_name(p->role));
     *o = (struct out){.part = {i}, .parts = 1, .run = 1};
     *is = p->index == 0;

@@ -24,11 +24,13 @@ static const struct gguf_arch archs[] = {
     {"phi3", "phi3", "silu", false, false},        {"gpt2", "gpt2", "gelu_new", false, false},
     {"gptneox", "gpt_neox", "gelu", false, false}, {"stablelm", "stablelm", "silu", false, false},
     {"olmo2", "olmo2", "silu", false, false},      {"granite", "granite", "silu", true, false},
+    {"bert", "bert", "gelu", false, false},        {"modern-bert", "modernbert", "gelu", false, false},
 };
 
 const struct gguf_arch *gguf_arch_of_config(const struct model_config *c) {
     const char *type = c->arch->model_type;
     if (!strcmp(type, "mistral") || !strcmp(type, "mixtral")) type = "llama";
+    if (!strcmp(type, "roberta") || !strcmp(type, "xlm-roberta") || !strcmp(type, "distilbert")) type = "bert";
     for (size_t i = 0; i < COUNT(archs); i++)
         if (!strcmp(archs[i].model_type, type)) return &archs[i];
     return NULL;
@@ -233,7 +235,8 @@ int model_config_from_gguf(const struct gguf *g, const char *path, struct model_
     struct json_out w;
     buf_init(&text, MODEL_CONFIG_FILE_MAX);
     json_begin(&w, &text);
-    int r = put_config(&w, &s, err);
+    bool encoder = model_encoder_find(span_str(s.a->model_type)) != NULL;
+    int r = encoder ? gguf_encoder_put_config(&w, g, s.a, path, err) : put_config(&w, &s, err);
     if (!r && text.failed) r = error_set(err, text.failed, "%s: no memory", path);
     if (!r && (r = model_config_parse(buf_span(&text), c, err)) != 0) error_prefix(err, "%s", path);
     buf_fini(&text);
@@ -265,7 +268,8 @@ static const struct gguf_place places[] = {
 /* Read as configuration. */
 static const char *const no_weights[] = {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"};
 
-const struct gguf_place *gguf_place_of(enum model_role role) {
+const struct gguf_place *gguf_place_of(const struct model_config *c, enum model_role role) {
+    if (c->arch->kind == MODEL_ENCODER) return gguf_encoder_place_of(c, role);
     for (size_t i = 0; i < COUNT(places); i++)
         if (places[i].role == role) return &places[i];
     return NULL;
@@ -293,7 +297,7 @@ bool gguf_is_norm_weight(enum model_role r) {
 /* The view of params[i]; marks the tensor as used. */
 static int find_view(const struct model_weights *w, const struct gguf *g, const char *path, size_t i, bool permuted, bool *used, struct model_view *v, struct error *err) {
     const struct model_param *p = &w->params[i];
-    const struct gguf_place *at = gguf_place_of(p->role);
+    const struct gguf_place *at = gguf_place_of(&w->config, p->role);
     char name[MODEL_TENSOR_NAME_MAX];
     if (!at) return error_set(err, E_UNSUPPORTED, "%s: %s has no place in a GGUF file", path, model_role_name(p->role));
     bool gate_in_up = false;
@@ -312,7 +316,7 @@ static int find_view(const struct model_weights *w, const struct gguf *g, const 
     if (!t && model_role_in_layer(p->role)) return error_set(err, E_INVALID, "%s lacks the tensor blk.%u.%s", path, p->layer, at->name);
     if (!t) return error_set(err, E_INVALID, "%s lacks the tensor %s", path, at->name);
     uint64_t before = (uint64_t)p->index * p->rows, all = 0;
-    bool vector = p->rows == 1 && p->role != MODEL_ATTN_Q_NORM_W && p->role != MODEL_ATTN_K_NORM_W;
+    bool vector = p->rows == 1 && p->role != MODEL_ATTN_Q_NORM_W && p->role != MODEL_ATTN_K_NORM_W && p->role != MODEL_HEAD_OUT_W; /* of one label: a row */
     if (gate_in_up) fused_place(&w->config, p, &before, &all);
     else if (p->role == MODEL_EXPERT_GATE_W || p->role == MODEL_EXPERT_UP_W || p->role == MODEL_EXPERT_DOWN_W) all = (uint64_t)w->config.experts * p->rows;
     else if (w->config.qk_norm == MODEL_QK_NORM_LAYERS && (p->role == MODEL_ATTN_Q_NORM_W || p->role == MODEL_ATTN_K_NORM_W))
@@ -364,6 +368,7 @@ int model_weights_load_gguf(struct model_weights *out, const struct model_config
     }
     for (size_t i = 0; !r && i < gguf_tensor_count(g); i++) {
         bool known = used[i];
+        known |= gguf_encoder_tensor_ignored(config, gguf_tensor_at(g, i)->name);
         for (size_t k = 0; k < COUNT(no_weights); k++) known |= span_eq_str(gguf_tensor_at(g, i)->name, no_weights[k]);
         if (!known) r = error_set(err, E_INVALID, "%s: there is a tensor %.*s that %s models do not have", path, SPAN_ARG(span_sub(gguf_tensor_at(g, i)->name, 0, 120)), a->name);
     }
@@ -496,6 +501,7 @@ int model_dir_load_gguf(struct model_dir *m, const char *path, enum model_weight
     if (!r && m->tokenizer && m->config.vocab && tokenizer_vocab_size(m->tokenizer) > m->config.vocab)
         r = error_set(err, E_INVALID, "%s: the tokenizer has %u ids and the model's vocabulary %u", path, tokenizer_vocab_size(m->tokenizer), m->config.vocab);
     if (!r) r = read_sampling(g, path, &m->generation, err);
+    if (!r && m->config.arch && m->config.arch->kind == MODEL_ENCODER) r = gguf_encoder_read_use(g, path, m, err);
     struct span template = r ? span_of(NULL, 0) : gguf_string(g, "tokenizer.chat_template");
     if (!r && template.data && memchr(template.data, 0, template.len)) r = error_set(err, E_INVALID, "%s: the chat template has a NUL byte", path);
     if (!r && template.data && !(m->chat_template = span_dup(template))) r = error_set(err, E_NOMEM, "%s: no memory", path);

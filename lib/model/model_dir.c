@@ -291,6 +291,8 @@ void model_dir_fini(struct model_dir *m) {
     model_weights_fini(&m->weights);
     tokenizer_free(m->tokenizer);
     mem_free(m->chat_template);
+    for (uint32_t i = 0; m->labels && i < m->label_count; i++) mem_free(m->labels[i]);
+    mem_free(m->labels);
     *m = (struct model_dir){.tokenizer = NULL};
 }
 

@@ -92,6 +92,9 @@ struct model_generation {
     int64_t max_length;                             /* 0 where absent */
 };
 
+/* How an encoder makes one vector of a text's, as GGUF numbers it. */
+enum model_pooling { MODEL_POOLING_UNSAID, MODEL_POOLING_MEAN, MODEL_POOLING_CLS, MODEL_POOLING_LAST };
+
 /* A loaded directory or GGUF file. */
 struct model_dir {
     struct model_config config;   /* eos_ids: of generation_config.json where that has some */
@@ -99,6 +102,10 @@ struct model_dir {
     struct tokenizer *tokenizer;  /* NULL where the directory has none */
     char *chat_template;          /* owned text, NULL where there is none (tokenizer_config.json or chat_template.jinja) */
     struct model_generation generation;
+    /* What a GGUF file says of an encoder's use; of a directory files beside the weights say it, which engine/encoder_settings.h reads. */
+    enum model_pooling pooling;
+    char **labels;                /* owned, [label_count]; NULL: it names none */
+    uint32_t label_count;
 };
 /* MODEL_DIR_NO_WEIGHTS: configuration and tokenizer only. MODEL_DIR_NO_CONFIG: a tokenizer that came without a model is one too; config stays zeros then. */
 enum { MODEL_DIR_NO_WEIGHTS = 1, MODEL_DIR_NO_CONFIG = 2 };

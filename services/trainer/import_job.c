@@ -56,6 +56,7 @@ static int write_beside(const char *dir, struct error *err) {
     if (!r) r = write_text(dir, "config.json", model_config_write(&m.config, &text), &text, err);
     if (!r && m.tokenizer) r = write_text(dir, "tokenizer.json", tokenizer_write(m.tokenizer, &text), &text, err);
     if (!r && m.tokenizer) r = write_text(dir, "tokenizer_config.json", tokenizer_write_config(m.tokenizer, m.chat_template, m.config.context, &text), &text, err);
+    if (!r && m.config.arch->kind == MODEL_ENCODER) r = encoder_settings_write(dir, &m, err);
     model_dir_fini(&m);
     buf_fini(&text);
     return r;

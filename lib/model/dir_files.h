@@ -36,6 +36,7 @@ const struct gguf_place *gguf_place_of(const struct model_config *c, enum model_
 bool gguf_is_norm_weight(enum model_role role);
 
 /* gguf_encoders.c: the same of encoders. */
+enum { GGUF_POOLING_RANK = 4 }; /* beside enum model_pooling: a classifier's */
 struct json_out;
 int gguf_encoder_put_config(struct json_out *w, const struct gguf *g, const struct gguf_arch *a, const char *path, struct error *err);
 const struct gguf_place *gguf_encoder_place_of(const struct model_config *c, enum model_role role);

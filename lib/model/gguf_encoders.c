@@ -12,7 +12,7 @@
 #include "model/rules.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
-enum { KEY_MAX = 128, LABEL_BYTES_MAX = 1024, LOCAL_DEFAULT = 128, GLOBAL_EVERY_DEFAULT = 3, POOLING_RANK = 4 };
+enum { KEY_MAX = 128, LABEL_BYTES_MAX = 1024, LOCAL_DEFAULT = 128, GLOBAL_EVERY_DEFAULT = 3 };
 
 struct source {
     const struct gguf *g;
@@ -73,7 +73,7 @@ static int check_head(const struct source *s, struct error *err) {
         return error_set(err, E_UNSUPPORTED, "%s is a classifier without its dense layer (cls.weight), which llama.cpp's converter leaves out of BERT's: its scores would be another model's; take the model's safetensors",
                          s->path);
     if (dense && !out && !s->modern) return error_set(err, E_UNSUPPORTED, "%s has a classifier's dense layer (cls.weight) and no cls.output.weight: such a head is not built", s->path);
-    if (!out && integer(s, "pooling_type", 0) == POOLING_RANK) return error_set(err, E_INVALID, "%s says that it ranks, and has no classifier (cls.output.weight)", s->path);
+    if (!out && integer(s, "pooling_type", 0) == GGUF_POOLING_RANK) return error_set(err, E_INVALID, "%s says that it ranks, and has no classifier (cls.output.weight)", s->path);
     return 0;
 }
 
@@ -179,7 +179,7 @@ int gguf_encoder_read_use(const struct gguf *g, const char *path, struct model_d
     const struct source s = {g, a->name, path, false};
     const struct gguf_value *labels = value_of(&s, "classifier.output_labels");
     int64_t pooling = integer(&s, "pooling_type", 0);
-    if (pooling < 0 || pooling > POOLING_RANK) return error_set(err, E_UNSUPPORTED, "%s: %s.pooling_type %lld is none of 0 (none), 1 (mean), 2 (cls), 3 (last) and 4 (rank)", path, a->name, (long long)pooling);
-    m->pooling = pooling == POOLING_RANK ? MODEL_POOLING_UNSAID : (enum model_pooling)pooling;
+    if (pooling < 0 || pooling > GGUF_POOLING_RANK) return error_set(err, E_UNSUPPORTED, "%s: %s.pooling_type %lld is none of 0 (none), 1 (mean), 2 (cls), 3 (last) and 4 (rank)", path, a->name, (long long)pooling);
+    m->pooling = pooling == GGUF_POOLING_RANK ? MODEL_POOLING_UNSAID : (enum model_pooling)pooling;
     return labels && m->config.labels ? read_labels(labels, path, m, err) : 0;
 }

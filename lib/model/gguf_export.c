@@ -92,6 +92,44 @@ static void put_model(const struct target *t) {
     }
 }
 
+/* Of a classifier the pooling is its own: it ranks. */
+static int put_encoder(const struct target *t, const struct model_dir *m, struct error *err) {
+    const struct model_config *c = t->c;
+    char full[KEY_MAX];
+    put_count(t, "vocab_size", c->vocab);
+    put_count(t, "context_length", c->context - c->position_offset);
+    put_count(t, "embedding_length", c->width);
+    put_count(t, "block_count", c->layers);
+    put_count(t, "feed_forward_length", c->ffn);
+    put_count(t, "attention.head_count", c->heads);
+    put_real(t, "attention.layer_norm_epsilon", (double)c->norm_eps);
+    gguf_put_bool(t->w, key(t, "attention.causal", full), false);
+    if (c->labels || m->pooling != MODEL_POOLING_UNSAID) put_count(t, "pooling_type", c->labels ? GGUF_POOLING_RANK : (uint32_t)m->pooling);
+    gguf_put_u32(t->w, "tokenizer.ggml.token_type_count", c->types ? c->types : 1);
+    if (c->arch->positions == MODEL_POS_ROPE) {
+        put_real(t, "rope.freq_base", c->rope_theta);
+        put_real(t, "rope.freq_base_swa", c->rope_theta_local);
+        put_text(t, "rope.scaling.type", "none");
+        put_count(t, "attention.sliding_window", 2 * c->local_window);
+        put_count(t, "attention.sliding_window_pattern", c->global_every);
+        put_text(t, "hidden_activation", model_activation_name(c->activation));
+        if (c->labels) put_count(t, "classifier.pooling_type", c->head_mean ? MODEL_POOLING_MEAN : MODEL_POOLING_CLS);
+    }
+    if (!c->labels) return 0;
+    /* one name for each output, or readers take it that there is one output */
+    struct span *names = mem_calloc(c->labels, sizeof *names);
+    char (*numbered)[24] = mem_calloc(c->labels, sizeof *numbered);
+    for (uint32_t i = 0; names && numbered && i < c->labels; i++) {
+        (void)snprintf(numbered[i], sizeof numbered[i], "LABEL_%u", i);
+        names[i] = span_str(m->labels && i < m->label_count ? m->labels[i] : numbered[i]);
+    }
+    int r = names && numbered ? 0 : error_set(err, E_NOMEM, "no memory for labels");
+    if (!r) gguf_put_strings(t->w, key(t, "classifier.output_labels", full), names, c->labels);
+    mem_free(names);
+    mem_free(numbered);
+    return r;
+}
+
 static void put_id(struct gguf_writer *w, const char *name, int64_t id) {
     if (id >= 0 && id < (int64_t)TOKEN_NONE) gguf_put_u32(w, name, (uint32_t)id);
 }
@@ -106,6 +144,10 @@ static void put_sampling(struct gguf_writer *w, const struct model_generation *g
     if (g->repetition_penalty != 1) gguf_put_f32(w, "general.sampling.penalty_repeat", (float)g->repetition_penalty);
 }
 
+static void put_flag(struct gguf_writer *w, const char *name, int flag) {
+    if (flag >= 0) gguf_put_bool(w, name, flag > 0);
+}
+
 static int put_tokenizer(struct gguf_writer *w, const struct model_dir *m, struct error *err) {
     static const char *const ends[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
     const struct model_config *c = &m->config;
@@ -115,11 +157,12 @@ static int put_tokenizer(struct gguf_writer *w, const struct model_dir *m, struc
         for (uint32_t i = 0; i < c->eos_count && i < sizeof ends / sizeof *ends; i++) put_id(w, ends[i], c->eos_ids[i]);
         return 0;
     }
-    int r = vocabulary_from_tokenizer(m->tokenizer, c->vocab, &made, err);
+    const bool encoder = c->arch->kind == MODEL_ENCODER;
+    int r = vocabulary_from_tokenizer(m->tokenizer, c->vocab, encoder, &made, err);
     const struct vocabulary *v = &made.v;
     if (!r) {
         gguf_put_string(w, "tokenizer.ggml.model", v->model);
-        if (v->pre.len || span_eq_str(v->model, "llama")) gguf_put_string(w, "tokenizer.ggml.pre", v->pre.len ? v->pre : SPAN("default"));
+        if (v->pre.len || !span_eq_str(v->model, "gpt2")) gguf_put_string(w, "tokenizer.ggml.pre", v->pre.len ? v->pre : SPAN("default"));
         gguf_put_strings(w, "tokenizer.ggml.tokens", v->tokens, v->count);
         gguf_put_numbers(w, "tokenizer.ggml.token_type", GGUF_I32, v->types, v->count);
         if (v->scores) gguf_put_numbers(w, "tokenizer.ggml.scores", GGUF_F32, v->scores, v->count);
@@ -128,10 +171,17 @@ static int put_tokenizer(struct gguf_writer *w, const struct model_dir *m, struc
         put_id(w, "tokenizer.ggml.padding_token_id", v->pad != TOKEN_NONE ? (int64_t)v->pad : c->pad_id);
         if (v->unk != TOKEN_NONE) gguf_put_u32(w, "tokenizer.ggml.unknown_token_id", v->unk);
         size_t n = 0;
-        for (uint32_t i = 0; i < c->eos_count && n < sizeof ends / sizeof *ends; i++) put_id(w, ends[n++], c->eos_ids[i]);
+        for (uint32_t i = 0; !encoder && i < c->eos_count && n < sizeof ends / sizeof *ends; i++) put_id(w, ends[n++], c->eos_ids[i]);
         if (!n && v->eos != TOKEN_NONE) put_id(w, ends[0], v->eos);
         gguf_put_bool(w, "tokenizer.ggml.add_bos_token", v->add_bos > 0);
         gguf_put_bool(w, "tokenizer.ggml.add_eos_token", v->add_eos > 0);
+        put_flag(w, "tokenizer.ggml.add_sep_token", v->add_sep);
+        put_flag(w, "tokenizer.ggml.remove_extra_whitespaces", v->remove_extra_whitespaces);
+        put_flag(w, "tokenizer.ggml.normalizer.lowercase", v->lowercase);
+        put_flag(w, "tokenizer.ggml.normalizer.strip_accents", v->strip_accents);
+        if (v->sep != TOKEN_NONE) gguf_put_u32(w, "tokenizer.ggml.seperator_token_id", v->sep); /* so spelled */
+        if (v->mask != TOKEN_NONE) gguf_put_u32(w, "tokenizer.ggml.mask_token_id", v->mask);
+        if (v->charsmap.len) gguf_put_numbers(w, "tokenizer.ggml.precompiled_charsmap", GGUF_U8, v->charsmap.data, v->charsmap.len);
         if (v->add_space_prefix >= 0) gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", v->add_space_prefix > 0);
         if (m->chat_template) gguf_put_string(w, "tokenizer.chat_template", span_str(m->chat_template));
     }
@@ -149,11 +199,12 @@ struct out {
     uint32_t run;   /* of part[0] and those that follow it: experts, or heads with norms of their own */
     enum tensor_type type;
     bool vector, permuted;
+    uint32_t skip; /* first rows that are left out: RoBERTa's positions that are no token's */
     float add;
 };
 
 static bool fuses(const struct target *t, const struct model_param *p) {
-    bool attention = !strcmp(t->a->name, "gpt2") || !strcmp(t->a->name, "gptneox") || !strcmp(t->a->name, "phi3");
+    bool attention = !strcmp(t->a->name, "gpt2") || !strcmp(t->a->name, "gptneox") || !strcmp(t->a->name, "phi3") || !strcmp(t->a->name, "modern-bert");
     switch (p->role) {
     case MODEL_ATTN_Q_W:
     case MODEL_ATTN_K_W:
@@ -162,7 +213,7 @@ static bool fuses(const struct target *t, const struct model_param *p) {
     case MODEL_ATTN_K_B:
     case MODEL_ATTN_V_B: return attention;
     case MODEL_MLP_GATE_W:
-    case MODEL_MLP_UP_W: return !strcmp(t->a->name, "phi3");
+    case MODEL_MLP_UP_W: return !strcmp(t->a->name, "phi3") || !strcmp(t->a->name, "modern-bert");
     default: return false;
     }
 }
@@ -194,7 +245,8 @@ static int plan(const struct target *t, const struct model_weights *w, size_t i,
     o->type = w->views[i].type;
     for (size_t k = 1; k < o->parts; k++)
         if (w->views[o->part[k]].type != o->type) o->type = TENSOR_F32;
-    if (o->vector || p->rows == 1 || p->role == MODEL_ROUTER_W || p->role == MODEL_EMBED_POSITIONS) o->type = TENSOR_F32;
+    if (o->vector || p->rows == 1 || p->role == MODEL_ROUTER_W || p->role == MODEL_EMBED_POSITIONS || p->role == MODEL_EMBED_TYPES) o->type = TENSOR_F32;
+    o->skip = p->role == MODEL_EMBED_POSITIONS ? t->c->position_offset : 0;
     o->permuted = t->a->permuted && (p->role == MODEL_ATTN_Q_W || p->role == MODEL_ATTN_K_W || p->role == MODEL_ATTN_Q_B || p->role == MODEL_ATTN_K_B);
     o->add = t->a->norm_plus_one && gguf_is_norm_weight(p->role) ? 1 : 0;
     return 0;
@@ -209,7 +261,7 @@ static uint32_t permuted_row(uint32_t f, uint32_t D) {
 static int add(struct gguf_writer *g, const struct model_weights *w, const struct out *o, struct error *err) {
     const struct model_param *p = &w->params[o->part[0]];
     uint64_t rows = 0, cols = p->cols;
-    for (size_t k = 0; k < o->parts; k++) rows += o->vector ? w->params[o->part[k]].cols : w->params[o->part[k]].rows;
+    for (size_t k = 0; k < o->parts; k++) rows += (o->vector ? w->params[o->part[k]].cols : w->params[o->part[k]].rows) - o->skip;
     if (o->vector) return gguf_writer_add(g, span_str(o->name), o->type, (uint64_t[]){rows}, 1, err);
     if (o->run > 1 && p->rows > 1) return gguf_writer_add(g, span_str(o->name), o->type, (uint64_t[]){o->run, rows, cols}, 3, err);
     return gguf_writer_add(g, span_str(o->name), o->type, (uint64_t[]){rows * o->run, cols}, 2, err);
@@ -222,7 +274,7 @@ static int write_param(const struct target *t, const struct model_view *v, const
     float *row = mem_calloc(v->cols, sizeof *row), *turned = mem_calloc(v->cols, sizeof *turned);
     uint8_t *packed = mem_alloc(size);
     int r = row && turned && packed ? 0 : error_set(err, E_NOMEM, "no memory for a row of %u", v->cols);
-    for (uint32_t f = 0; !r && f < v->rows; f++) {
+    for (uint32_t f = o->skip; !r && f < v->rows; f++) {
         const void *from = model_view_row(v, o->permuted && !o->vector ? permuted_row(f, t->c->head_dim) : f);
         if (v->type == o->type && !o->vector && o->add == 0) {
             r = gguf_writer_write(t->w, from, size, err);
@@ -289,6 +341,8 @@ static const struct field {
     FIELD("final_logit_softcapping", logits_softcap), FIELD("embedding scale", embed_scale), FIELD("residual scale", residual_scale), FIELD("logits scale", logits_scale), FIELD("word_embed_proj_dim", embed_width),
     FIELD("sliding_window", window), FIELD("place of the norms", norm_place), FIELD("final norm", no_final_norm), FIELD("norms of q and k", qk_norm), FIELD("num_experts", experts), FIELD("num_experts_per_tok", experts_used),
     FIELD("moe_intermediate_size", expert_ffn), FIELD("norm_topk_prob", experts_normed), FIELD("layer_types", layer_flags), FIELD("rope_local_base_freq", rope_theta_local),
+    FIELD("type_vocab_size", types), FIELD("id2label", labels), FIELD("classifier_pooling", head_mean), FIELD("classifier_activation", head_activation), FIELD("local_attention", local_window),
+    FIELD("global_attn_every_n_layers", global_every),
 #undef FIELD
 };
 
@@ -297,6 +351,7 @@ static int check_config(const struct model_config *a, const struct model_config 
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (memcmp((const char *)a + fields[i].at, (const char *)b + fields[i].at, fields[i].size) != 0)
             return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its %s: what was read back has another; export it as safetensors", fields[i].name);
+    if (a->arch->head != b->arch->head) return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its classifier; export it as safetensors");
     if (!a->experts && a->ffn != b->ffn) return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its intermediate_size; export it as safetensors");
     if (a->arch->positions != MODEL_POS_ROPE) return 0;
     for (enum model_rope_kind kind = 0; kind < MODEL_ROPE_KINDS; kind++) {
@@ -312,12 +367,15 @@ static int check_config(const struct model_config *a, const struct model_config 
 
 static int check(const struct model_dir *m, const char *path, struct error *err) {
     struct model_dir again = {0};
+    struct model_config wanted = m->config;
+    wanted.context -= wanted.position_offset; /* positions begin at 0 there */
+    wanted.position_offset = 0;
     int r = model_dir_load(&again, path, MODEL_WEIGHTS_MAP, 0, err);
     if (r == E_INVALID || r == E_UNSUPPORTED) {
         struct error why = *err;
         r = error_set(err, E_UNSUPPORTED, "a GGUF file cannot say what this model is (%.200s); export it as safetensors", why.message);
     }
-    if (!r) r = check_config(&m->config, &again.config, err);
+    if (!r) r = check_config(&wanted, &again.config, err);
     if (!r && again.weights.param_count != m->weights.param_count) r = error_set(err, E_UNSUPPORTED, "what was read back has %zu parameters and not %zu", again.weights.param_count, m->weights.param_count);
     model_dir_fini(&again);
     return r;
@@ -335,6 +393,8 @@ int model_write_gguf(const struct model_dir *m, const char *name, const char *pa
     struct target t = {.a = gguf_arch_of_config(&m->config), .c = &m->config};
     char unchecked[PATH_SIZE];
     if (!t.a) return error_set(err, E_UNSUPPORTED, "%s models are not written to GGUF: export it as safetensors", m->config.arch->name);
+    if (m->config.arch->head == MODEL_HEAD_RELU && m->config.labels)
+        return error_set(err, E_UNSUPPORTED, "a classifier of DistilBERT is not written to GGUF: what reads it there computes its dense layer otherwise");
     if (snprintf(unchecked, sizeof unchecked, "%s.unchecked", path) >= (int)sizeof unchecked) return error_set(err, E_INVALID, "%.200s: the path is too long", path);
     int r = gguf_writer_new(&t.w, unchecked, err);
     if (r) return r;
@@ -343,8 +403,9 @@ int model_write_gguf(const struct model_dir *m, const char *name, const char *pa
     gguf_put_u32(t.w, "general.file_type", file_type(&m->weights));
     put_sampling(t.w, &m->generation);
     gguf_put_u32(t.w, "general.quantization_version", 2);
-    put_model(&t);
-    r = put_tokenizer(t.w, m, err);
+    if (m->config.arch->kind == MODEL_ENCODER) r = put_encoder(&t, m, err);
+    else put_model(&t);
+    if (!r) r = put_tokenizer(t.w, m, err);
     if (!r) r = write_tensors(&t, &m->weights, err);
     if (!r) r = gguf_writer_commit(t.w, err);
     gguf_writer_free(t.w);

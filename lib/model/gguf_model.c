@@ -472,6 +472,8 @@ static int load_vocabulary(const struct gguf *g, const char *path, struct tokeni
     v.add_sep = flag_of(g, "tokenizer.ggml.add_sep_token");
     v.add_space_prefix = flag_of(g, "tokenizer.ggml.add_space_prefix");
     v.remove_extra_whitespaces = flag_of(g, "tokenizer.ggml.remove_extra_whitespaces");
+    v.lowercase = flag_of(g, "tokenizer.ggml.normalizer.lowercase");
+    v.strip_accents = flag_of(g, "tokenizer.ggml.normalizer.strip_accents");
     if (!r && (r = tokenizer_from_vocabulary(&v, t, err)) != 0) error_prefix(err, "%s", path);
     mem_free(tokens);
     mem_free(merges);

@@ -10,7 +10,7 @@
 
 enum { CHARSMAP_MAX = 8 << 20, GRAPHEME_MAX = 6 };
 
-static int base64(struct span s, struct arena *arena, struct span *out) {
+int token_base64(struct span s, struct arena *arena, struct span *out) {
     char *bytes = arena_alloc(arena, s.len / 4 * 3 + 4);
     if (!bytes) return E_NOMEM;
     size_t len = 0;
@@ -34,7 +34,7 @@ static int base64(struct span s, struct arena *arena, struct span *out) {
 int charsmap_parse(const struct json *v, const struct keep *keep, struct normalizer_step *s, struct error *err) {
     struct span text = json_string(json_get(v, "precompiled_charsmap")), map;
     if (text.len > CHARSMAP_MAX) return error_set(err, E_TOO_LARGE, "normalizer: precompiled_charsmap has more than %d bytes", CHARSMAP_MAX);
-    int r = base64(text, keep->arena, &map);
+    int r = token_base64(text, keep->arena, &map);
     if (r == E_NOMEM) return error_set(err, r, "no memory for the tokenizer");
     uint32_t size = 0;
     if (!r && map.len >= 4) memcpy(&size, map.data, 4); /* little-endian, as every machine of ours */

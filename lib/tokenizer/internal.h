@@ -152,6 +152,7 @@ struct normalizer {
     size_t count;
 };
 int normalizer_parse(const struct json *v, const struct keep *keep, struct normalizer *n, struct error *err);
+int token_base64(struct span s, struct arena *arena, struct span *out); /* charsmap.c; E_INVALID, E_NOMEM */
 int charsmap_parse(const struct json *v, const struct keep *keep, struct normalizer_step *s, struct error *err);
 int charsmap_run(const struct normalizer_step *s, struct span text, struct normalized *n, struct error *err);
 /* A text and what the steps made of it. */

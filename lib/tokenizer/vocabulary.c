@@ -9,7 +9,8 @@ enum { TEXT_MAX = 64 << 20 }; /* what tokenizer_parse takes */
 
 void vocabulary_init(struct vocabulary *v) {
     *v = (struct vocabulary){.bos = TOKEN_NONE, .eos = TOKEN_NONE, .unk = TOKEN_NONE, .pad = TOKEN_NONE, .sep = TOKEN_NONE, .cls = TOKEN_NONE, .mask = TOKEN_NONE,
-                             .add_bos = -1, .add_eos = -1, .add_sep = -1, .add_space_prefix = -1, .remove_extra_whitespaces = -1};
+                             .add_bos = -1, .add_eos = -1, .add_sep = -1, .add_space_prefix = -1, .remove_extra_whitespaces = -1,
+                             .lowercase = -1, .strip_accents = -1};
 }
 
 static int32_t type_of(const struct vocabulary *v, size_t id) { return v->types ? v->types[id] : VOCABULARY_NORMAL; }
@@ -305,7 +306,7 @@ static int put_llama(struct json_out *w, const struct vocabulary *v, const struc
 }
 
 static void put_bert(struct json_out *w, const struct vocabulary *v, const struct span *texts) {
-    /* The file does not say whether it wants lower case: a vocabulary without a capital does. */
+    /* Where the file does not say whether it wants lower case, a vocabulary without a capital does. */
     bool capitals = false;
     for (size_t i = 0; !capitals && i < v->count; i++)
         for (size_t k = 0; type_of(v, i) == VOCABULARY_NORMAL && k < texts[i].len; k++) capitals |= texts[i].data[k] >= 'A' && texts[i].data[k] <= 'Z' && texts[i].data[0] != '[';
@@ -314,9 +315,12 @@ static void put_bert(struct json_out *w, const struct vocabulary *v, const struc
     json_str(w, "type", "BertNormalizer");
     json_flag(w, "clean_text", true);
     json_flag(w, "handle_chinese_chars", true);
-    json_key(w, "strip_accents");
-    json_put_null(w);
-    json_flag(w, "lowercase", !capitals);
+    if (v->strip_accents >= 0) json_flag(w, "strip_accents", v->strip_accents > 0);
+    else {
+        json_key(w, "strip_accents");
+        json_put_null(w);
+    }
+    json_flag(w, "lowercase", v->lowercase >= 0 ? v->lowercase > 0 : !capitals);
     json_object_end(w);
     json_key(w, "pre_tokenizer");
     json_put_raw(w, SPAN("{\"type\":\"BertPreTokenizer\"}"));
@@ -461,13 +465,14 @@ int tokenizer_from_vocabulary(const struct vocabulary *v, struct tokenizer **out
     if (r) goto out;
     bool add_bos = v->add_bos >= 0 ? v->add_bos > 0 : llama || bert || (pre && pre->add_bos);
     bool add_eos = v->add_eos >= 0 ? v->add_eos > 0 : bert || t5;
-    uint32_t bos = bert && v->bos == TOKEN_NONE ? v->cls : v->bos, eos = bert ? (v->sep != TOKEN_NONE ? v->sep : v->eos) : v->eos;
+    uint32_t bos = v->bos == TOKEN_NONE ? v->cls : v->bos, eos = (bert && v->sep != TOKEN_NONE) || v->eos == TOKEN_NONE ? v->sep : v->eos;
+    bool one_between = bert || (bos != TOKEN_NONE && span_eq_str(v->tokens[bos], "[CLS]")); /* texts of a pair: ModernBERT's are as BERT's, though cut as GPT-2's */
     if (bert && v->add_sep > 0) add_eos = true;
     json_begin(&w, &text);
     json_object(&w);
     json_str(&w, "version", "1.0");
     put_added(&w, v, texts);
-    put_template(&w, v, add_bos ? bos : TOKEN_NONE, add_eos ? eos : TOKEN_NONE, bert);
+    put_template(&w, v, add_bos ? bos : TOKEN_NONE, add_eos ? eos : TOKEN_NONE, one_between);
     if (gpt2) put_gpt2(&w, v, texts, pre);
     else if (llama) r = put_llama(&w, v, texts, err);
     else if (bert) put_bert(&w, v, texts);

@@ -28,6 +28,7 @@ struct vocabulary {
     uint32_t bos, eos, unk, pad, sep, cls, mask;
     /* tokenizer.ggml.add_*: -1 where the key is absent: then what the kind does by default. */
     int add_bos, add_eos, add_sep, add_space_prefix, remove_extra_whitespaces;
+    int lowercase, strip_accents; /* tokenizer.ggml.normalizer.*, of kind bert */
 };
 
 /* `vocabulary` with nothing in it: ids TOKEN_NONE, flags -1. */

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/alloc.h"
+#include "tokenizer/internal.h"
 
 enum { TEXT_MAX = 256 << 20, PRE_MAX = 1 << 16 };
 #define ARENA_MAX ((size_t)1 << 30)
@@ -95,6 +96,74 @@ static int take_tokens(struct vocabulary_made *m, uint32_t count, bool bytes, st
     return r;
 }
 
+/* WordPiece: parts lose their "##", and words get a U+2581 in front; tokens in brackets of their own that are special stay. */
+static int mark_words(struct vocabulary_made *m, struct error *err) {
+    struct span *tokens = arena_calloc(&m->arena, m->v.count, sizeof *tokens);
+    if (!tokens) return no_memory(err);
+    for (size_t i = 0; i < m->v.count; i++) {
+        struct span s = tokens[i] = m->v.tokens[i];
+        if (m->v.types[i] != VOCABULARY_NORMAL) continue;
+        if (span_starts(s, SPAN("##"))) tokens[i] = span_skip(s, 2);
+        else {
+            char *text = arena_printf(&m->arena, "\xE2\x96\x81%.*s", SPAN_ARG(s));
+            if (!text) return no_memory(err);
+            tokens[i] = span_str(text);
+        }
+    }
+    m->v.tokens = tokens;
+    return 0;
+}
+
+/* Unigram: [["piece", score], …], the id being the place. */
+static int take_pieces(struct vocabulary_made *m, uint32_t count, struct error *err) {
+    const struct json *vocab = json_get(json_get(m->root, "model"), "vocab"), *added = json_get(m->root, "added_tokens");
+    bool bytes = json_bool(json_get(json_get(m->root, "model"), "byte_fallback"), false);
+    struct span *tokens = arena_calloc(&m->arena, count, sizeof *tokens);
+    int32_t *types = arena_calloc(&m->arena, count, sizeof *types);
+    float *scores = arena_calloc(&m->arena, count, sizeof *scores);
+    int64_t at, unk = json_int(json_get(json_get(m->root, "model"), "unk_id"), -1);
+    int r = tokens && types && scores ? 0 : no_memory(err);
+    if (!r && json_size(vocab) > count) r = error_set(err, E_INVALID, "the tokenizer has %zu pieces, more than the %u that the model has", json_size(vocab), count);
+    for (size_t i = 0; !r && i < json_size(vocab); i++) {
+        tokens[i] = json_string(json_at(json_at(vocab, i), 0));
+        scores[i] = (float)json_real(json_at(json_at(vocab, i), 1), 0);
+        types[i] = bytes && is_byte(tokens[i]) ? VOCABULARY_BYTE : VOCABULARY_NORMAL;
+    }
+    for (size_t i = 0; !r && i < json_size(added); i++) {
+        const struct json *a = json_at(added, i);
+        r = set_token(tokens, count, json_get(a, "id"), json_string(json_get(a, "content")), &at, err);
+        if (!r) types[at] = at == unk ? VOCABULARY_UNKNOWN : json_bool(json_get(a, "special"), false) ? VOCABULARY_CONTROL : VOCABULARY_USER_DEFINED;
+    }
+    for (uint32_t i = 0; !r && i < count; i++) {
+        if (types[i]) continue;
+        char *name = arena_printf(&m->arena, "[PAD%u]", i);
+        if (!name) return no_memory(err);
+        tokens[i] = span_str(name);
+        scores[i] = -10000; /* as the converter has it: never chosen */
+        types[i] = VOCABULARY_UNUSED;
+    }
+    m->v.tokens = tokens;
+    m->v.types = types;
+    m->v.scores = scores;
+    m->v.count = count;
+    m->v.unk = unk >= 0 && unk < (int64_t)count ? (uint32_t)unk : TOKEN_NONE;
+    return r;
+}
+
+/* The charsmap of a normalizer, alone or among others. */
+static int take_charsmap(struct vocabulary_made *m, struct error *err) {
+    const struct json *n = json_get(m->root, "normalizer"), *list = json_get(n, "normalizers");
+    size_t count = json_size(list);
+    for (size_t i = 0; i <= count; i++) {
+        const struct json *one = i < count ? json_at(list, i) : n;
+        if (!span_eq_str(json_string(json_get(one, "type")), "Precompiled")) continue;
+        struct span text = json_string(json_get(one, "precompiled_charsmap"));
+        if (token_base64(text, &m->arena, &m->v.charsmap) != 0) return error_set(err, E_INVALID, "the tokenizer's precompiled_charsmap is no base64");
+        return 0;
+    }
+    return 0;
+}
+
 static uint32_t id_of(const struct vocabulary_made *m, struct span text) {
     char name[1024];
     if (text.len >= sizeof name || memchr(text.data, 0, text.len)) return TOKEN_NONE;
@@ -170,7 +239,20 @@ static int same_ids(const struct tokenizer *a, const struct tokenizer *b, struct
     return r;
 }
 
-static int check(const struct tokenizer *t, const struct vocabulary_made *m, struct error *err) {
+static int same_pair(const struct tokenizer *a, const struct tokenizer *b, bool *same, struct error *err) {
+    struct tokens x = {0}, y = {0};
+    uint8_t *x_types = NULL, *y_types = NULL;
+    int r = tokenizer_encode_pair(a, SPAN("What is the capital of France?"), SPAN("Paris is."), TOKENIZER_ADD_SPECIAL, 0, &x, &x_types, err);
+    if (!r) r = tokenizer_encode_pair(b, SPAN("What is the capital of France?"), SPAN("Paris is."), TOKENIZER_ADD_SPECIAL, 0, &y, &y_types, err);
+    if (!r) *same &= x.len == y.len && (x.len == 0 || (memcmp(x.ids, y.ids, x.len * sizeof x.ids[0]) == 0 && memcmp(x_types, y_types, x.len) == 0));
+    tokens_fini(&x);
+    tokens_fini(&y);
+    mem_free(x_types);
+    mem_free(y_types);
+    return r;
+}
+
+static int check(const struct tokenizer *t, const struct vocabulary_made *m, bool pairs, struct error *err) {
     struct tokenizer *again = NULL;
     bool same = true;
     int r = tokenizer_from_vocabulary(&m->v, &again, err);
@@ -180,47 +262,112 @@ static int check(const struct tokenizer *t, const struct vocabulary_made *m, str
     }
     const struct json *added = json_get(m->root, "added_tokens");
     for (size_t i = 0; !r && i < json_size(added); i++) r = same_ids(t, again, json_string(json_get(json_at(added, i), "content")), 0, &same, err);
+    if (!r && pairs) r = same_pair(t, again, &same, err);
     tokenizer_free(again);
     if (!r && !same) r = error_set(err, E_UNSUPPORTED, "its tokenizer cannot be said in a GGUF file's metadata: what was read back gave other ids");
     return r;
 }
 
-int vocabulary_from_tokenizer(const struct tokenizer *t, uint32_t count, struct vocabulary_made *m, struct error *err) {
+/* What stands around a text: bos and eos. Encoders have theirs in the post-processor alone. */
+static int find_ends(const struct tokenizer *t, struct vocabulary_made *m, bool encoder, struct error *err) {
+    struct tokens bare = {0}, ids = {0}, pair = {0};
+    int r = tokenizer_encode(t, SPAN("a"), 0, &bare, err);
+    if (!r) r = tokenizer_encode(t, SPAN("a"), TOKENIZER_ADD_SPECIAL, &ids, err);
+    if (!r && encoder) r = tokenizer_encode_pair(t, SPAN("a"), SPAN("a"), TOKENIZER_ADD_SPECIAL, 0, &pair, NULL, err);
+    m->v.bos = tokenizer_bos(t);
+    m->v.eos = tokenizer_eos(t);
+    m->v.pad = tokenizer_pad(t);
+    if (!r && encoder) {
+        if (ids.len > 0 && (bare.len == 0 || ids.ids[0] != bare.ids[0])) m->v.bos = ids.ids[0];
+        m->v.add_sep = pair.len > 2 * bare.len + 3; /* RoBERTa sets two between the texts of a pair */
+        if (ids.len > 1 && (bare.len == 0 || ids.ids[ids.len - 1] != bare.ids[bare.len - 1])) m->v.sep = m->v.eos = ids.ids[ids.len - 1];
+    }
+    m->v.add_bos = ids.len > 0 && ids.ids[0] == m->v.bos;
+    m->v.add_eos = ids.len > 0 && ids.ids[ids.len - 1] == m->v.eos;
+    tokens_fini(&bare);
+    tokens_fini(&ids);
+    tokens_fini(&pair);
+    return r;
+}
+
+static void find_mask(struct vocabulary_made *m) {
+    for (uint32_t i = 0; i < m->v.count; i++)
+        if (m->v.types[i] == VOCABULARY_CONTROL && (span_eq_str(m->v.tokens[i], "[MASK]") || span_eq_str(m->v.tokens[i], "<mask>"))) m->v.mask = i;
+}
+
+/* The parts of a tokenizer.json that say how words are cut and joined, as text. */
+static void stages_of(const struct json *root, struct buf *out) {
+    (void)json_write(out, json_get(root, "normalizer"));
+    (void)json_write(out, json_get(root, "pre_tokenizer"));
+}
+
+static int say_bpe(struct vocabulary_made *m, uint32_t count, struct error *err) {
+    const struct json *model = json_get(m->root, "model");
+    bool fallback = json_bool(json_get(model, "byte_fallback"), false);
+    struct span unk = json_string(json_get(model, "unk_token"));
+    struct buf stages;
+    m->v.model = fallback ? SPAN("llama") : SPAN("gpt2");
+    int r = take_tokens(m, count, fallback, err);
+    if (!r) r = fallback ? take_scores(m, err) : take_merges(m, err);
+    if (!r && !fallback) r = find_pre(m->root, &m->v, err);
+    if (r) return r;
+    m->v.unk = unk.len ? id_of(m, unk) : TOKEN_NONE;
+    /* where a text is given a space in front: by the normalizer, or by Metaspace */
+    buf_init(&stages, PRE_MAX);
+    stages_of(m->root, &stages);
+    struct span s = buf_span(&stages);
+    if (fallback) m->v.add_space_prefix = span_find(s, SPAN("\"Prepend\"")) >= 0 || (span_find(s, SPAN("\"Metaspace\"")) >= 0 && span_find(s, SPAN("\"never\"")) < 0);
+    buf_fini(&stages);
+    return 0;
+}
+
+static int say_wordpiece(struct vocabulary_made *m, uint32_t count, struct error *err) {
+    const struct json *model = json_get(m->root, "model"), *n = json_get(m->root, "normalizer");
+    m->v.model = SPAN("bert");
+    int r = take_tokens(m, count, false, err);
+    if (!r) m->v.unk = id_of(m, json_string(json_get(model, "unk_token")));
+    if (!r) r = mark_words(m, err);
+    m->v.lowercase = json_bool(json_get(n, "lowercase"), false);
+    if (!json_is_null(json_get(n, "strip_accents"))) m->v.strip_accents = json_bool(json_get(n, "strip_accents"), false);
+    return r;
+}
+
+static int say_unigram(struct vocabulary_made *m, uint32_t count, struct error *err) {
+    struct buf stages;
+    m->v.model = SPAN("t5");
+    int r = take_pieces(m, count, err);
+    if (!r) r = take_charsmap(m, err);
+    buf_init(&stages, PRE_MAX);
+    (void)json_write(&stages, json_get(m->root, "pre_tokenizer"));
+    m->v.add_space_prefix = span_find(buf_span(&stages), SPAN("\"never\"")) < 0;
+    buf_fini(&stages);
+    return r;
+}
+
+int vocabulary_from_tokenizer(const struct tokenizer *t, uint32_t count, bool encoder, struct vocabulary_made *m, struct error *err) {
     struct buf text;
-    struct tokens ids = {0};
     *m = (struct vocabulary_made){.root = NULL};
     vocabulary_init(&m->v);
     arena_init(&m->arena, ARENA_MAX);
     buf_init(&text, TEXT_MAX);
     int r = tokenizer_write(t, &text) ? no_memory(err) : json_parse(buf_span(&text), &m->root, err);
     buf_fini(&text);
-    const struct json *model = json_get(m->root, "model");
-    if (!r && !span_eq_str(json_string(json_get(model, "type")), "BPE")) r = error_set(err, E_UNSUPPORTED, "a tokenizer of kind %.*s is not written to GGUF", SPAN_ARG(span_sub(json_string(json_get(model, "type")), 0, 40)));
-    bool fallback = json_bool(json_get(model, "byte_fallback"), false);
-    m->v.model = fallback ? SPAN("llama") : SPAN("gpt2");
-    if (!r) r = take_tokens(m, count, fallback, err);
-    if (!r) r = fallback ? take_scores(m, err) : take_merges(m, err);
-    if (!r && !fallback) r = find_pre(m->root, &m->v, err);
-    if (!r) r = tokenizer_encode(t, SPAN("a"), TOKENIZER_ADD_SPECIAL, &ids, err);
-    if (!r) {
-        m->v.bos = tokenizer_bos(t);
-        m->v.eos = tokenizer_eos(t);
-        m->v.pad = tokenizer_pad(t);
-        struct span unk = json_string(json_get(model, "unk_token"));
-        m->v.unk = unk.len ? id_of(m, unk) : TOKEN_NONE;
-        m->v.add_bos = ids.len > 0 && ids.ids[0] == m->v.bos;
-        m->v.add_eos = ids.len > 0 && ids.ids[ids.len - 1] == m->v.eos;
-        /* where a text is given a space in front: by the normalizer, or by Metaspace */
-        struct buf stages;
-        buf_init(&stages, PRE_MAX);
-        (void)json_write(&stages, json_get(m->root, "normalizer"));
-        (void)json_write(&stages, json_get(m->root, "pre_tokenizer"));
-        struct span s = buf_span(&stages);
-        if (fallback) m->v.add_space_prefix = span_find(s, SPAN("\"Prepend\"")) >= 0 || (span_find(s, SPAN("\"Metaspace\"")) >= 0 && span_find(s, SPAN("\"never\"")) < 0);
-        buf_fini(&stages);
-        r = check(t, m, err);
+    struct span kind = json_string(json_get(json_get(m->root, "model"), "type"));
+    bool unigram = span_eq_str(kind, "Unigram");
+    if (r) return r;
+    if (span_eq_str(kind, "BPE")) r = say_bpe(m, count, err);
+    else if (span_eq_str(kind, "WordPiece")) r = say_wordpiece(m, count, err);
+    else if (unigram) r = say_unigram(m, count, err);
+    else r = error_set(err, E_UNSUPPORTED, "a tokenizer of kind %.*s is not written to GGUF", SPAN_ARG(span_sub(kind, 0, 40)));
+    if (!r) r = find_ends(t, m, encoder, err);
+    if (r) return r;
+    if (encoder) find_mask(m);
+    if (unigram) m->v.remove_extra_whitespaces = 1; /* what is read back shows which it is */
+    r = check(t, m, encoder, err);
+    if (r == E_UNSUPPORTED && unigram) {
+        m->v.remove_extra_whitespaces = 0;
+        r = check(t, m, encoder, err);
     }
-    tokens_fini(&ids);
     return r;
 }
 

@@ -14,9 +14,9 @@ struct vocabulary_made {
     struct arena arena;
     struct json *root;
 };
-/* count: ids in all, as many as the model has embeddings; those that the tokenizer does not have are unused. Byte-level BPE (gpt2) and SentencePiece's BPE (llama). E_UNSUPPORTED says what a GGUF
- * vocabulary does not have; E_INVALID, E_NOMEM. What is made goes by vocabulary_made_fini even where it fails. */
-int vocabulary_from_tokenizer(const struct tokenizer *t, uint32_t count, struct vocabulary_made *made, struct error *err);
+/* count: ids in all, as many as the model has embeddings; those that the tokenizer does not have are unused. Byte-level BPE (gpt2), SentencePiece's BPE (llama), WordPiece (bert) and Unigram (t5).
+ * encoder: bos and eos are what the post-processor sets around a text, and pairs of texts are held to be the same too. E_UNSUPPORTED says what a GGUF vocabulary does not have; E_INVALID, E_NOMEM. What is made goes by vocabulary_made_fini even where it fails. */
+int vocabulary_from_tokenizer(const struct tokenizer *t, uint32_t count, bool encoder, struct vocabulary_made *made, struct error *err);
 void vocabulary_made_fini(struct vocabulary_made *made); /* safe on a zeroed struct and twice */
 
 /* vocabulary.c: the name of a way to cut, by its place in the table; NULL behind the last. json: as tokenizer.json has it. */

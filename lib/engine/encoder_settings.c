@@ -161,6 +161,7 @@ void encoder_settings_fini(struct encoder_settings *s) {
 }
 
 int encoder_settings_tell(const struct encoder_settings *s, struct model_dir *m, struct error *err) {
+    if (s->multi_label) return error_set(err, E_UNSUPPORTED, "a GGUF file cannot say that several of a classifier's labels may hold at once: export it as it is");
     m->pooling = s->pooling == ENCODER_CLS ? MODEL_POOLING_CLS : s->pooling == ENCODER_LAST ? MODEL_POOLING_LAST : MODEL_POOLING_MEAN;
     if (m->labels || !s->labels) return 0;
     m->label_count = s->label_count;

@@ -29,7 +29,7 @@ struct encoder_settings {
 };
 /* Of the model directory or GGUF file at PATH, which has been loaded as m. E_INVALID, E_UNSUPPORTED: a module or a kind of pooling that is not built. */
 int encoder_settings_load(struct encoder_settings *s, const char *path, const struct model_dir *m, struct error *err);
-/* Into m, for a GGUF file of it. E_NOMEM. */
+/* Into m, for a GGUF file of it. E_UNSUPPORTED: what a file cannot say; E_NOMEM. */
 int encoder_settings_tell(const struct encoder_settings *s, struct model_dir *m, struct error *err);
 /* What m, which is a GGUF file, says, as the files that DIR lacks: modules.json with 1_Pooling/config.json, and config.json with the labels' names. */
 int encoder_settings_write(const char *dir, const struct model_dir *m, struct error *err);

@@ -13,6 +13,9 @@
 
 enum { KEY_MAX = 128, PATH_SIZE = 4096 };
 
+/* What to do where the format cannot say it. */
+static const char *instead(const struct model_config *c) { return c->arch->kind == MODEL_ENCODER ? "export it as it is" : "export it as safetensors"; }
+
 /* ---- metadata ---- */
 
 struct target {
@@ -350,17 +353,17 @@ static int check_config(const struct model_config *a, const struct model_config 
     float fa[MODEL_HEAD_DIM_MAX / 2], fb[MODEL_HEAD_DIM_MAX / 2];
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (memcmp((const char *)a + fields[i].at, (const char *)b + fields[i].at, fields[i].size) != 0)
-            return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its %s: what was read back has another; export it as safetensors", fields[i].name);
-    if (a->arch->head != b->arch->head) return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its classifier; export it as safetensors");
-    if (!a->experts && a->ffn != b->ffn) return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its intermediate_size; export it as safetensors");
+            return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its %s: what was read back has another; %s", fields[i].name, instead(a));
+    if (a->arch->head != b->arch->head) return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its classifier; %s", instead(a));
+    if (!a->experts && a->ffn != b->ffn) return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its intermediate_size; %s", instead(a));
     if (a->arch->positions != MODEL_POS_ROPE) return 0;
     for (enum model_rope_kind kind = 0; kind < MODEL_ROPE_KINDS; kind++) {
         if (!model_rope_has(a, kind)) continue;
-        if (!model_rope_has(b, kind) && kind == MODEL_ROPE_KIND_LOCAL) return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its local rotation; export it as safetensors");
+        if (!model_rope_has(b, kind) && kind == MODEL_ROPE_KIND_LOCAL) return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its local rotation; %s", instead(a));
         model_rope_frequencies_of(a, kind, fa);
         model_rope_frequencies_of(b, kind, fb);
         for (uint32_t i = 0; i < a->rotary_dim / 2; i++)
-            if (!(fabsf(fa[i] - fb[i]) <= 1e-6f * fabsf(fa[i]))) return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its rope_scaling; export it as safetensors");
+            if (!(fabsf(fa[i] - fb[i]) <= 1e-6f * fabsf(fa[i]))) return error_set(err, E_UNSUPPORTED, "a GGUF file of this family cannot say its rope_scaling; %s", instead(a));
     }
     return 0;
 }
@@ -373,7 +376,7 @@ static int check(const struct model_dir *m, const char *path, struct error *err)
     int r = model_dir_load(&again, path, MODEL_WEIGHTS_MAP, 0, err);
     if (r == E_INVALID || r == E_UNSUPPORTED) {
         struct error why = *err;
-        r = error_set(err, E_UNSUPPORTED, "a GGUF file cannot say what this model is (%.200s); export it as safetensors", why.message);
+        r = error_set(err, E_UNSUPPORTED, "a GGUF file cannot say what this model is (%.200s); %s", why.message, instead(&m->config));
     }
     if (!r) r = check_config(&wanted, &again.config, err);
     if (!r && again.weights.param_count != m->weights.param_count) r = error_set(err, E_UNSUPPORTED, "what was read back has %zu parameters and not %zu", again.weights.param_count, m->weights.param_count);
@@ -392,9 +395,9 @@ static uint32_t file_type(const struct model_weights *w) {
 int model_write_gguf(const struct model_dir *m, const char *name, const char *path, struct error *err) {
     struct target t = {.a = gguf_arch_of_config(&m->config), .c = &m->config};
     char unchecked[PATH_SIZE];
-    if (!t.a) return error_set(err, E_UNSUPPORTED, "%s models are not written to GGUF: export it as safetensors", m->config.arch->name);
+    if (!t.a) return error_set(err, E_UNSUPPORTED, "%s models are not written to GGUF: %s", m->config.arch->name, instead(&m->config));
     if (m->config.arch->head == MODEL_HEAD_RELU && m->config.labels)
-        return error_set(err, E_UNSUPPORTED, "a classifier of DistilBERT is not written to GGUF: what reads it there computes its dense layer otherwise");
+        return error_set(err, E_UNSUPPORTED, "a classifier of DistilBERT is not written to GGUF, since what reads it there computes its dense layer otherwise: %s", instead(&m->config));
     if (snprintf(unchecked, sizeof unchecked, "%s.unchecked", path) >= (int)sizeof unchecked) return error_set(err, E_INVALID, "%.200s: the path is too long", path);
     int r = gguf_writer_new(&t.w, unchecked, err);
     if (r) return r;

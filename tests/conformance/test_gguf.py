@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """GGUF files against transformers: the tiny models of the reference vectors as llama.cpp's converter would write them (its names, its metadata, q and k permuted for
-llama and granite, 1 added to Gemma's norms, experts stacked, NeoX' q, k and v apart), in F32, F16 and BF16, held to the reference logits and greedy tokens. What `genloop export --format gguf` makes of the
+llama and granite, 1 added to Gemma's norms, experts stacked, NeoX' q, k and v apart), in F32, F16 and BF16, held to the reference logits and greedy tokens; encoders (BERT, RoBERTa with its
+positions cut, DistilBERT, ModernBERT, a cross-encoder with its dense layer) likewise to the reference vectors and scores. What `genloop export --format gguf` makes of the
 same models is held to the same, and, where the Python package gguf is installed, read by it: every tensor as the converter here has it.
 
     tests/conformance/test_gguf.py [--genloop build/bin/genloop] [--vectors DIR] [--only PATTERN]
@@ -43,6 +44,20 @@ NAMES = [  # of the file's tensors, without "model." and "transformer."
     (r"layers\.(\d+)\.mlp\.(gate|up|down)_proj\.(\w+)", r"blk.\1.ffn_\2.\3"), (r"layers\.(\d+)\.mlp\.gate_up_proj\.(\w+)", r"blk.\1.ffn_up.\2"),
     (r"layers\.(\d+)\.mlp\.(fc1|c_fc|dense_h_to_4h)\.(\w+)", r"blk.\1.ffn_up.\3"), (r"layers\.(\d+)\.mlp\.(fc2|c_proj|dense_4h_to_h)\.(\w+)", r"blk.\1.ffn_down.\3"),
     (r"layers\.(\d+)\.(block_sparse_moe|mlp)\.gate\.(\w+)", r"blk.\1.ffn_gate_inp.\3"),
+]
+ENCODERS = {"bert": "bert", "roberta": "bert", "distilbert": "bert", "modernbert": "modern-bert"}
+ENCODER_NAMES = [  # without "bert.", "roberta.", "distilbert." and "model."
+    (r"embeddings\.(word_embeddings|tok_embeddings)\.(\w+)", r"token_embd.\2"), (r"embeddings\.position_embeddings\.(\w+)", r"position_embd.\1"),
+    (r"embeddings\.token_type_embeddings\.(\w+)", r"token_types.\1"), (r"embeddings\.(LayerNorm|norm)\.(\w+)", r"token_embd_norm.\2"), (r"final_norm\.(\w+)", r"output_norm.\1"),
+    (r"pooler\.dense\.(\w+)", r"cls.\1"), (r"classifier\.(\w+)", r"cls.output.\1"),
+    (r"(?:encoder|transformer)\.layer\.(\d+)\.attention\.(?:self\.)?(q|k|v)(?:uery|ey|alue|_lin)\.(\w+)", r"blk.\1.attn_\2.\3"),
+    (r"(?:encoder|transformer)\.layer\.(\d+)\.attention\.(?:output\.dense|out_lin)\.(\w+)", r"blk.\1.attn_output.\2"),
+    (r"(?:encoder|transformer)\.layer\.(\d+)\.(?:attention\.output\.LayerNorm|sa_layer_norm)\.(\w+)", r"blk.\1.attn_output_norm.\2"),
+    (r"(?:encoder|transformer)\.layer\.(\d+)\.(?:intermediate\.dense|ffn\.lin1)\.(\w+)", r"blk.\1.ffn_up.\2"),
+    (r"(?:encoder|transformer)\.layer\.(\d+)\.(?:output\.dense|ffn\.lin2)\.(\w+)", r"blk.\1.ffn_down.\2"),
+    (r"(?:encoder|transformer)\.layer\.(\d+)\.(?:output\.LayerNorm|output_layer_norm)\.(\w+)", r"blk.\1.layer_output_norm.\2"),
+    (r"layers\.(\d+)\.attn_norm\.(\w+)", r"blk.\1.attn_norm.\2"), (r"layers\.(\d+)\.mlp_norm\.(\w+)", r"blk.\1.ffn_norm.\2"), (r"layers\.(\d+)\.attn\.Wqkv\.(\w+)", r"blk.\1.attn_qkv.\2"),
+    (r"layers\.(\d+)\.attn\.Wo\.(\w+)", r"blk.\1.attn_output.\2"), (r"layers\.(\d+)\.mlp\.Wi\.(\w+)", r"blk.\1.ffn_up.\2"), (r"layers\.(\d+)\.mlp\.Wo\.(\w+)", r"blk.\1.ffn_down.\2"),
 ]
 EXPERT = r"layers\.(\d+)\.(?:block_sparse_moe|mlp)\.experts\.(\d+)\.(w1|w2|w3|gate_proj|up_proj|down_proj)\.weight"
 EXPERT_NAMES = {"w1": "gate", "w3": "up", "w2": "down", "gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
@@ -146,6 +161,32 @@ def convert(config, tensors):
     return values, out
 
 
+def convert_encoder(config, tensors):
+    """The same of an encoder; of a BERT's classifier with the dense layer (the converter leaves it out, and its scores are then another model's)."""
+    kind = config["model_type"]
+    arch, labels = ENCODERS[kind], len(config.get("id2label", [])) if config["architectures"][0].endswith("Classification") else 0
+    offset = config["pad_token_id"] + 1 if kind == "roberta" else 0
+    count = lambda *keys: next(config[k] for k in keys if k in config)  # noqa: E731
+    meta = {"block_count": count("num_hidden_layers", "n_layers"), "context_length": config["max_position_embeddings"] - offset, "embedding_length": count("hidden_size", "dim"),
+            "feed_forward_length": count("intermediate_size", "hidden_dim"), "attention.head_count": count("num_attention_heads", "n_heads"),
+            "attention.layer_norm_epsilon": float(config.get("layer_norm_eps", config.get("norm_eps", 1e-12))), "attention.causal": False, "pooling_type": 4 if labels else 1}
+    if kind == "modernbert":
+        rope = config["rope_parameters"]
+        meta.update({"attention.sliding_window": config["local_attention"], "attention.sliding_window_pattern": config["global_attn_every_n_layers"], "rope.scaling.type": "none",
+                     "rope.freq_base": rope["full_attention"]["rope_theta"], "rope.freq_base_swa": rope["sliding_attention"]["rope_theta"], "hidden_activation": config["hidden_activation"]})
+    out = {}
+    for name, w in tensors.items():
+        name = re.sub(r"^(bert|roberta|distilbert|model)\.", "", name)
+        if name.endswith("position_ids") or (not labels and name.startswith(("pooler.", "head.", "decoder.", "vocab_", "lm_head."))):
+            continue
+        target = next((re.sub(pattern, to, name) for pattern, to in ENCODER_NAMES if re.fullmatch(pattern, name)), None)
+        assert target, name
+        out[target] = w[offset:] if target == "position_embd.weight" else w
+    values = {"general.architecture": arch, "tokenizer.ggml.model": "no_vocab", "tokenizer.ggml.token_type_count": config.get("type_vocab_size", 1)}
+    values.update({f"{arch}.{k}": v for k, v in meta.items()})
+    return values, out
+
+
 def text(s):
     return struct.pack("<Q", len(s.encode())) + s.encode()
 
@@ -191,7 +232,7 @@ def exported(genloop, folder, source, family, tensors, ref, check):
     said = read_back(path, tensors)
     if said and not said[0].isdigit():
         return False, said
-    good, detail = check.causal(genloop, path, ref, 1e-3)
+    good, detail = (check.causal if ref["kind"] == "causal" else check.encoder)(genloop, path, ref, 1e-3)
     return good, f"{detail}{'; ' + said if said else ''}"
 
 
@@ -212,11 +253,14 @@ def main():
         for family in sorted(os.listdir(models)):
             with open(os.path.join(models, family, "config.json")) as f:
                 config = json.load(f)
-            if config["model_type"] not in ARCHS or not fnmatch.fnmatch(family, args.only):
+            if config["model_type"] not in {**ARCHS, **ENCODERS} or not fnmatch.fnmatch(family, args.only):
                 continue
             with open(os.path.join(models, family, "ref.json")) as f:
                 ref = json.load(f)
-            values, tensors = convert(config, read_safetensors(os.path.join(models, family, "model.safetensors")))
+            causal = ref["kind"] == "causal"
+            if not causal:  # RoBERTa gives padding inside of a text a position of its own, which a file does not have
+                ref["inputs"] = [p for p in ref["inputs"] if config["model_type"] != "roberta" or config["pad_token_id"] not in p["ids"]]
+            values, tensors = (convert if causal else convert_encoder)(config, read_safetensors(os.path.join(models, family, "model.safetensors")))
             good, detail = exported(args.genloop, folder, os.path.join(models, family), family, tensors, ref, check)
             check.report(good, f"gguf {family} exported", detail)
             # halves round the weights: greedy tokens are then those of another model, and logits near
@@ -224,7 +268,7 @@ def main():
                 path = os.path.join(folder, f"{family}.{dtype}.gguf")
                 write_gguf(path, values, tensors, dtype)
                 try:
-                    check.report(*[(good, f"gguf {family} {dtype}", detail) for good, detail in [check.causal(args.genloop, path, ref, tolerance)]][0])
+                    check.report(*[(good, f"gguf {family} {dtype}", detail) for good, detail in [(check.causal if causal else check.encoder)(args.genloop, path, ref, tolerance)]][0])
                 except Exception as problem:
                     check.report(False, f"gguf {family} {dtype}", f"{type(problem).__name__}: {problem}")
                 os.remove(path)

@@ -215,6 +215,26 @@ class Fresh:
         expect(answers["judge"]["data"][0]["label"] in ("OK", "rude", "violent"), f"{answers['judge']}")
         return ", ".join(said)
 
+    def encoders_as_gguf(self):
+        """Encoders as llama.cpp's file, from here and back: vectors, pooling and the names of labels are those of the files that went out; in blocks of 8 bits the pooling is still said."""
+        said = []
+        for name, path, body, gates in (("embedder", "/v1/embeddings", {"input": "the cat sat on the mat"}, 5), ("judge", "/v1/classify", {"input": "red stone"}, 4)):
+            out = os.path.join(self.folder, f"{name}-gguf")
+            self.p.run("export", f"{name}@1", "--out", out, "--format", "gguf")
+            equal(self.p.json("import", os.path.join(out, "model.gguf"), "--name", f"{name}-back")["version"], f"{name}-back@1", "the version")
+            equal(len(self.evidence(f"{name}-back@1")), gates, "gates")
+            self.p.move(f"{name}-back@1", "approve")
+            self.p.move(f"{name}-back@1", "promote")
+            wait_for(f"a replica serves {name}-back", lambda: self.c.raw("POST", path, {"model": f"{name}-back", **body})[0] == 200, 60)
+            equal(self.c.post(path, {"model": f"{name}-back", **body})["data"], self.c.post(path, {"model": name, **body})["data"], f"what {name} answers")
+            said.append(name)
+        self.p.json("import", os.path.join(self.folder, "embedder-gguf", "model.gguf"), "--name", "small", "--quantize", "q8_0")
+        files = self.p.model_files("small@1", os.path.join(self.folder, "small"))
+        expect("weights.gguf" in files and "modules.json" in files and "1_Pooling/config.json" in files, f"{list(files)}")
+        vectors = [json.loads(self.p.run("run", "--model", os.path.join(self.folder, where), "--task", "embed", "--prompt", "the cat sat on the mat", "--json"))["embedding"] for where in ("embedder", "small")]
+        expect(sum(a * b for a, b in zip(*vectors)) > 0.99, "the vector in blocks")
+        return ", ".join(said)
+
     def collapsed(self):
         """For which all texts are one: rejected by the gate that is for it, however easy the others are."""
         where = os.path.join(self.folder, "collapsed")
@@ -281,7 +301,8 @@ def main():
         with Platform(config={"gates": {**EASY_GATES, "encoder_recall_min": 0, "source_min": 0}}) as p:
             t = Fresh(p, folder)
             suite.run("without_a_data_set", t.decoder, needs=[made])
-            suite.run("encoders", t.encoders)
+            encoders = suite.run("encoders", t.encoders)
+            suite.run("encoders_as_gguf_and_back", t.encoders_as_gguf, needs=[encoders])
             suite.run("an_encoder_that_says_one_thing", t.collapsed)
             suite.run("an_encoder_decoder", t.encoder_decoder)
             suite.run("an_encoder_decoder_that_is_spoiled", t.spoiled)

@@ -5,10 +5,12 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "base/file.h"
 #include "base/random.h"
 #include "engine/embedder.h"
 
@@ -112,6 +114,57 @@ static void test_pooling(void **state) {
     encoder_free(e);
 }
 
+/* What is stored in blocks is computed in blocks, and takes less memory than the same values in f32; several types in one matrix too. */
+static void test_blocks(void **state) {
+    static const struct {
+        enum model_role role;
+        enum tensor_type type;
+    } stored[2][7] = {{{MODEL_EMBED_TOKENS, TENSOR_Q8_0}, {MODEL_ATTN_Q_W, TENSOR_Q8_0}, {MODEL_ATTN_K_W, TENSOR_Q8_0}, {MODEL_ATTN_V_W, TENSOR_Q8_0}, {MODEL_ATTN_O_W, TENSOR_Q8_0}, {MODEL_MLP_UP_W, TENSOR_Q8_0}, {MODEL_MLP_DOWN_W, TENSOR_Q8_0}},
+                      {{MODEL_EMBED_TOKENS, TENSOR_F16}, {MODEL_ATTN_Q_W, TENSOR_Q4_0}, {MODEL_ATTN_K_W, TENSOR_Q4_1}, {MODEL_ATTN_V_W, TENSOR_Q8_0}, {MODEL_ATTN_O_W, TENSOR_Q4_1}, {MODEL_MLP_UP_W, TENSOR_Q8_0}, {MODEL_MLP_DOWN_W, TENSOR_F16}}};
+    enum { WIDE = 128, WORDS = 1 << 15 /* so that weights outweigh the room that activations take as blocks */ };
+    (void)state;
+    for (size_t set = 0; set < 2; set++) {
+        struct encoder *e[2] = {NULL, NULL};
+        float out[2][WIDE];
+        uint8_t *kept[64] = {NULL};
+        size_t keeps = 0;
+        for (int blocks = 0; blocks < 2; blocks++) { /* first the values that blocks hold, in f32 */
+            struct model_dir dir = {.tokenizer = NULL};
+            struct error err;
+            struct random r;
+            model_config_default(&dir.config, model_arch_find(SPAN("bert")), 2, WIDE, 4, 0, CONTEXT, WORDS);
+            if (model_weights_new(&dir.weights, &dir.config, &err) != 0) fail_msg("weights: %s", err.message);
+            random_seed(&r, 17);
+            for (size_t i = 0; i < dir.weights.flat_len; i++) dir.weights.flat[i] = (float)random_normal(&r) * 0.1f;
+            for (size_t i = 0; i < dir.weights.param_count; i++) {
+                const struct model_param *p = &dir.weights.params[i];
+                size_t n = model_param_size(p), size, row;
+                for (size_t k = 0; k < 7; k++) {
+                    if (stored[set][k].role != p->role) continue;
+                    enum tensor_type type = stored[set][k].type;
+                    assert_int_equal(tensor_size(type, p->rows, p->cols, &size), 0);
+                    assert_int_equal(tensor_size(type, 1, p->cols, &row), 0);
+                    assert_true(keeps < sizeof kept / sizeof *kept);
+                    uint8_t *raw = kept[keeps++] = mem_alloc(size);
+                    assert_non_null(raw);
+                    assert_int_equal(tensor_from_f32(type, dir.weights.flat + p->offset, n, raw), 0);
+                    if (blocks) dir.weights.views[i] = (struct model_view){.type = type, .data = raw, .row_size = row, .rows = p->rows, .cols = p->cols};
+                    else tensor_to_f32(type, raw, n, dir.weights.flat + p->offset);
+                }
+            }
+            if (encoder_new_from(&e[blocks], &dir, NULL, &(struct encoder_options){.threads = 2}, &err) != 0) fail_msg("%s", err.message);
+            struct encoder_text text = {.ids = (const uint32_t[]){5, 9, 77, 17, 1}, .count = 5, .normalize = true, .out = out[blocks]};
+            encoder_run(e[blocks], &text, 1);
+        }
+        double cosine = 0;
+        for (size_t i = 0; i < WIDE; i++) cosine += (double)out[0][i] * (double)out[1][i];
+        if (!(cosine > 0.999)) fail_msg("set %zu: the cosine is %g", set, cosine);
+        assert_true(encoder_memory(e[1]) + (set ? 0 : WORDS * WIDE) < encoder_memory(e[0]));
+        for (int i = 0; i < 2; i++) encoder_free(e[i]);
+        for (size_t i = 0; i < keeps; i++) mem_free(kept[i]);
+    }
+}
+
 static void test_refused(void **state) {
     (void)state;
     struct encoder *e = make("roberta", 0, PACKED_F32, 1);
@@ -207,6 +260,44 @@ static void test_settings(void **state) {
         if (i == 0) assert_true(s.multi_label);
         encoder_settings_fini(&s);
     }
+}
+
+/* A GGUF file says pooling and labels itself; what lies beside goes before it; and both ways into each other. */
+static void test_said_by_a_file(void **state) {
+    char dir[64] = "/tmp/genloop-encoder-settings-XXXXXX", path[128];
+    char *names[] = {"no", "yes"};
+    struct model_dir m = {.config = {.labels = 2}, .pooling = MODEL_POOLING_LAST, .labels = names, .label_count = 2}, other = {.config = {.labels = 2}};
+    struct encoder_settings s = {.labels = NULL};
+    struct error err = {0};
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(encoder_settings_load(&s, dir, &m, &err), 0);
+    assert_true(s.pooling == ENCODER_LAST && s.label_count == 2);
+    assert_string_equal(s.labels[1], "yes");
+    assert_int_equal(encoder_settings_tell(&s, &other, &err), 0);
+    assert_true(other.pooling == MODEL_POOLING_LAST && other.label_count == 2);
+    assert_string_equal(other.labels[0], "no");
+    s.multi_label = true;
+    assert_int_equal(encoder_settings_tell(&s, &other, &err), E_UNSUPPORTED);
+    encoder_settings_fini(&s);
+    model_dir_fini(&other);
+
+    (void)snprintf(path, sizeof path, "%s/config.json", dir);
+    assert_int_equal(file_write(path, SPAN("{\"hidden_size\":8}"), 0644, &err), 0);
+    if (encoder_settings_write(dir, &m, &err) != 0) fail_msg("%s", err.message);
+    other = (struct model_dir){.config = {.labels = 2}}; /* a directory says nothing itself */
+    assert_int_equal(encoder_settings_load(&s, dir, &other, &err), 0);
+    assert_true(s.pooling == ENCODER_LAST && s.label_count == 2);
+    assert_string_equal(s.labels[1], "yes");
+    encoder_settings_fini(&s);
+    m.pooling = MODEL_POOLING_CLS;
+    m.labels[0] = "other";
+    assert_int_equal(encoder_settings_write(dir, &m, &err), 0); /* what is there stays */
+    assert_int_equal(encoder_settings_load(&s, dir, &m, &err), 0);
+    assert_true(s.pooling == ENCODER_LAST);
+    assert_string_equal(s.labels[0], "no");
+    encoder_settings_fini(&s);
+    assert_int_equal(dir_remove(dir, NULL), 0);
 }
 
 /* --- the embedder --- */
@@ -385,7 +476,7 @@ static void test_embedder_is_full(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_alone_as_in_company), cmocka_unit_test(test_pooling), cmocka_unit_test(test_refused), cmocka_unit_test(test_probabilities), cmocka_unit_test(test_settings),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_alone_as_in_company), cmocka_unit_test(test_pooling), cmocka_unit_test(test_blocks), cmocka_unit_test(test_refused), cmocka_unit_test(test_probabilities), cmocka_unit_test(test_settings), cmocka_unit_test(test_said_by_a_file),
                                        cmocka_unit_test(test_embedder), cmocka_unit_test(test_embedder_is_full)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,7 +8,7 @@
 
 #include "base/alloc.h"
 #include "tokenizer/internal.h"
-#include "tokenizer/vocabulary.h"
+#include "tokenizer/vocabulary_write.h"
 
 #define BAR "\xE2\x96\x81"
 #define COUNT(list) (sizeof(list) / sizeof(list)[0])
@@ -107,6 +107,8 @@ static void test_bert(void **state) {
     v.sep = 3;
     v.unk = 1;
     check(&v, "FOXES! x", TOKENIZER_ADD_SPECIAL, (const uint32_t[]){2, 4, 5, 6, 1, 3}, 6, "foxes!");
+    v.lowercase = 0; /* as the file says, not as the vocabulary looks */
+    check(&v, "FOX foxes!", TOKENIZER_ADD_SPECIAL, (const uint32_t[]){2, 1, 4, 5, 6, 3}, 6, "foxes!");
 }
 
 static void test_t5(void **state) {
@@ -124,6 +126,107 @@ static void test_t5(void **state) {
     v.eos = 1;
     v.unk = 2;
     check(&v, "ab  b ?", TOKENIZER_ADD_SPECIAL, (const uint32_t[]){5, 6, 3, 6, 3, 2, 1}, 7, "ab b ");
+}
+
+/* ---- the way back ---- */
+
+/* What stands there is said again, and once more from what was made of it. */
+static void check_back(const struct vocabulary *v, uint32_t count, bool encoder) {
+    struct tokenizer *t = NULL;
+    struct error err = {0};
+    struct vocabulary_made made;
+    if (tokenizer_from_vocabulary(v, &t, &err)) fail_msg("%.*s: %s", SPAN_ARG(v->model), err.message);
+    if (vocabulary_from_tokenizer(t, count, encoder, &made, &err)) fail_msg("%.*s: %s", SPAN_ARG(v->model), err.message);
+    const struct vocabulary *b = &made.v;
+    assert_true(span_eq(b->model, v->model) && b->count == count);
+    for (size_t i = 0; i < v->count; i++) {
+        if (!span_eq(b->tokens[i], v->tokens[i]) || b->types[i] != v->types[i]) fail_msg("%.*s: token %zu is [%.*s] of type %d", SPAN_ARG(v->model), i, SPAN_ARG(b->tokens[i]), b->types[i]);
+        if (v->scores) assert_true(b->scores[i] == v->scores[i]);
+    }
+    for (size_t i = v->count; i < count; i++) assert_int_equal(b->types[i], VOCABULARY_UNUSED);
+    if (encoder) assert_true(b->bos == v->bos && b->eos == v->eos && b->sep == v->eos && b->add_bos == 1 && b->add_eos == 1 && b->unk == v->unk && b->mask == v->mask && b->add_sep == v->add_sep);
+    if (v->lowercase >= 0) assert_true(b->lowercase == v->lowercase && b->strip_accents == v->strip_accents);
+    if (v->remove_extra_whitespaces >= 0) assert_int_equal(b->remove_extra_whitespaces, v->remove_extra_whitespaces);
+    vocabulary_made_fini(&made);
+    tokenizer_free(t);
+}
+
+static void test_back(void **state) {
+    (void)state;
+    const struct span words[] = {SPAN("[PAD]"), SPAN("[UNK]"), SPAN("[CLS]"), SPAN("[SEP]"), SPAN("[MASK]"), SPAN(BAR "fox"), SPAN("es"), SPAN(BAR "!"), SPAN(BAR "A")};
+    const int32_t word_types[] = {3, 3, 3, 3, 3, 1, 1, 1, 1};
+    struct vocabulary bert;
+    vocabulary_init(&bert);
+    bert.model = SPAN("bert");
+    bert.tokens = words;
+    bert.count = COUNT(words);
+    bert.types = word_types;
+    bert.bos = 2;
+    bert.eos = 3;
+    bert.unk = 1;
+    bert.mask = 4;
+    bert.add_sep = 0;
+    for (int i = 0; i < 4; i++) {
+        bert.lowercase = i & 1;
+        bert.strip_accents = i & 2 ? 1 : -1;
+        check_back(&bert, (uint32_t)bert.count + (i == 3 ? 5 : 0), true); /* more embeddings than tokens */
+    }
+
+    const struct span pieces[] = {SPAN("<s>"), SPAN("<pad>"), SPAN("</s>"), SPAN("<unk>"), SPAN(BAR), SPAN("a"), SPAN(BAR "a"), SPAN("b"), SPAN("<mask>")};
+    const int32_t piece_types[] = {3, 3, 3, 2, 1, 1, 1, 1, 3};
+    const float scores[] = {0, 0, 0, 0, -2, -2, -2.5f, -3, 0};
+    struct vocabulary t5;
+    vocabulary_init(&t5);
+    t5.model = SPAN("t5");
+    t5.tokens = pieces;
+    t5.count = COUNT(pieces);
+    t5.types = piece_types;
+    t5.scores = scores;
+    t5.bos = 0;
+    t5.eos = 2;
+    t5.unk = 3;
+    t5.mask = 8;
+    t5.add_bos = t5.add_eos = t5.add_sep = 1;
+    for (int i = 0; i < 2; i++) {
+        t5.remove_extra_whitespaces = i;
+        check_back(&t5, (uint32_t)t5.count + (uint32_t)i, true);
+    }
+
+    const struct span tokens[] = {SPAN("<s>"), SPAN("</s>"), SPAN("h"), SPAN("e"), SPAN("a"), SPAN("\xC4\xA0"), SPAN("he"), SPAN("\xC4\xA0he"), SPAN("<mask>")};
+    const struct span merges[] = {SPAN("h e"), SPAN("\xC4\xA0 he")};
+    const int32_t types[] = {3, 3, 1, 1, 1, 1, 1, 1, 3};
+    struct vocabulary roberta;
+    vocabulary_init(&roberta);
+    roberta.model = SPAN("gpt2");
+    roberta.pre = SPAN("gpt-2");
+    roberta.tokens = tokens;
+    roberta.count = COUNT(tokens);
+    roberta.types = types;
+    roberta.merges = merges;
+    roberta.merge_count = COUNT(merges);
+    roberta.bos = 0;
+    roberta.eos = 1;
+    roberta.mask = 8;
+    roberta.add_bos = roberta.add_eos = roberta.add_sep = 1;
+    check_back(&roberta, COUNT(tokens), true);
+    check_back(&roberta, COUNT(tokens), false);
+
+    struct tokenizer *t = NULL;
+    assert_int_equal(tokenizer_from_vocabulary(&t5, &t, NULL), 0);
+    for (uint64_t n = 1;; n++) {
+        struct vocabulary_made made;
+        alloc_fail_at(n);
+        int r = vocabulary_from_tokenizer(t, COUNT(pieces), true, &made, NULL);
+        uint64_t asked = alloc_count();
+        alloc_fail_at(0);
+        vocabulary_made_fini(&made);
+        if (asked < n) {
+            assert_int_equal(r, 0);
+            break;
+        }
+        assert_int_not_equal(r, 0);
+    }
+    tokenizer_free(t);
 }
 
 static void test_refused(void **state) {
@@ -173,6 +276,7 @@ static void test_refused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gpt2), cmocka_unit_test(test_llama), cmocka_unit_test(test_bert), cmocka_unit_test(test_t5), cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gpt2), cmocka_unit_test(test_llama), cmocka_unit_test(test_bert), cmocka_unit_test(test_t5), cmocka_unit_test(test_back),
+                                       cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,7 @@
-/* GGUF files: whatever opens has values and tensors that lie inside the bytes, and can be read to the last element. */
+/* GGUF files: whatever opens has values and tensors that lie inside the bytes, and can be read to the last element; what its metadata and tensors say of a model is refused with a word, or is a model of
+ * which every row can be read. */
+#include "base/alloc.h"
+#include "model/dir_files.h"
 #include "model/gguf.h"
 
 static void check_value(const struct gguf_value *v) {
@@ -8,6 +11,24 @@ static void check_value(const struct gguf_value *v) {
         if (v->of == GGUF_STRING) (void)gguf_next_string(&rest);
         else (void)gguf_number(v, i);
     ASSERT(v->of != GGUF_STRING || rest.len == 0);
+}
+
+/* Of each parameter the first and the last row: the bytes in between are the tensor's. */
+static void check_model(const struct gguf *g) {
+    struct model_dir m = {0};
+    struct error err = {0};
+    int r = model_config_from_gguf(g, "fuzz", &m.config, &err);
+    if (!r && m.config.arch->kind == MODEL_ENCODER) r = gguf_encoder_read_use(g, "fuzz", &m, &err);
+    if (!r) r = model_weights_load_gguf(&m.weights, &m.config, g, "fuzz", MODEL_WEIGHTS_MAP, &err);
+    ASSERT(r == 0 || err.message[0]);
+    for (size_t i = 0; !r && i < m.weights.param_count; i++) {
+        struct model_view v = m.weights.views[i];
+        float *row = mem_calloc(v.cols, sizeof *row);
+        if (row) tensor_to_f32(v.type, model_view_row(&v, 0), v.cols, row);
+        if (row) tensor_to_f32(v.type, model_view_row(&v, v.rows - 1), v.cols, row);
+        mem_free(row);
+    }
+    model_dir_fini(&m);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -34,6 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         tensor_to_f32(t->type, (const uint8_t *)t->data + t->size - tensor_block_bytes(t->type), block, values);
         ASSERT(gguf_tensor_find(g, t->name) == t);
     }
+    check_model(g);
     gguf_close(g);
     return 0;
 }

@@ -233,6 +233,26 @@ static void test_refused(void **state) {
     }
 }
 
+static void test_without_memory(void **state) {
+    struct file f = with(plain, a_classifier);
+    (void)state;
+    write_file(&f);
+    for (uint64_t n = 1;; n++) {
+        struct model_dir m = {0};
+        struct error err = {0};
+        alloc_fail_at(n);
+        int r = model_dir_load(&m, path, MODEL_WEIGHTS_MAP, 0, &err);
+        uint64_t asked = alloc_count();
+        alloc_fail_at(0);
+        model_dir_fini(&m);
+        if (asked < n) {
+            assert_int_equal(r, 0);
+            break;
+        }
+        CHECK(r == E_NOMEM && err.code == E_NOMEM, "allocation %llu: %d %s", (unsigned long long)n, r, err.message);
+    }
+}
+
 /* Whatever is changed: refused with a word, or a model whose every value can be read. */
 static void test_changed(void **state) {
     static void (*const changes[])(struct file *f) = {a_classifier, a_modern_classifier};
@@ -279,6 +299,6 @@ static int tear_down(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_read), cmocka_unit_test(test_refused), cmocka_unit_test(test_changed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_read), cmocka_unit_test(test_refused), cmocka_unit_test(test_without_memory), cmocka_unit_test(test_changed)};
     return cmocka_run_group_tests_name("model_gguf_encoders", tests, set_up, tear_down);
 }

@@ -153,10 +153,13 @@ static int make_room(const struct packed_cache *c, uint64_t size, const char *ke
     if (size > most) return error_set(err, E_TOO_LARGE, "the copy has %llu MiB, all of them may have %llu", (unsigned long long)(size >> 20), (unsigned long long)(most >> 20));
     int r = dir_list(c->dir, &f, look_at, err);
     if (r == 0 && f.count) qsort(f.copies, f.count, sizeof *f.copies, by_use);
+    for (size_t i = 0; i < f.count && r == 0; i++)
+        if (strcmp(f.copies[i].name, keep) == 0) f.size -= f.copies[i].size; /* the one that is written anew is as good as gone */
     for (size_t i = 0; i < f.count && r == 0 && f.size + size > most; i++) {
         char path[PACKED_CACHE_PATH_MAX];
-        if (strcmp(f.copies[i].name, keep) != 0 && join(c->dir, f.copies[i].name, path)) (void)unlink(path);
-        f.size -= f.copies[i].size; /* the one that is written anew is as good as gone */
+        if (strcmp(f.copies[i].name, keep) == 0) continue;
+        if (join(c->dir, f.copies[i].name, path)) (void)unlink(path);
+        f.size -= f.copies[i].size;
     }
     mem_free(f.copies);
     if (r == 0 && statvfs(c->dir, &disk) == 0 && disk.f_blocks > 0 && (uint64_t)disk.f_bavail * disk.f_frsize < size + (uint64_t)disk.f_blocks / FREE_SHARE * disk.f_frsize)

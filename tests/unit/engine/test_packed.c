@@ -187,7 +187,10 @@ static void test_folder(void **state) {
     assert_int_equal(utimensat(AT_FDCWD, path, (const struct timespec[2]){{1000, 0}, {1000, 0}}, 0), 0);
     keep(dir, "a", 5000);
     assert_false(file_exists(path));
-    assert_true(has(dir, "c")); /* a copy that is written anew takes no room twice */
+    assert_true(has(dir, "c")); /* a copy that is written anew takes no room twice, */
+    keep(dir, "c", 4000);
+    keep(dir, "a", 6000);
+    assert_true(has(dir, "c")); /* also where others were used longer ago */
     packed_cache_forget(dir, "c");
     assert_false(has(dir, "c"));
     assert_true(has(dir, "a"));

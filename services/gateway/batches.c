@@ -5,10 +5,11 @@
 #include "ask.h"
 #include "generate_request.h"
 #include "idempotency.h"
+#include "pages.h"
 #include "routes.h"
 #include "wire/unpack.h"
 
-enum { BATCH_JSON_MAX = 256 * 1024, LIST_JSON_MAX = 32 << 20, LIST_MAX = 100, METADATA_PAIRS_MAX = 16, TEXT_MAX = 512 };
+enum { BATCH_JSON_MAX = 256 * 1024, LIST_JSON_MAX = 32 << 20, LIST_DEFAULT = 20, LIST_MAX = 100, /* OpenAI's own */ METADATA_PAIRS_MAX = 16, TEXT_MAX = 512 };
 
 #define STATE(NAME) GENLOOP__V1__BATCH_STATE__BATCH_STATE_##NAME
 
@@ -198,17 +199,9 @@ static void on_list(struct exchange *x, void *arg, struct span packed, int r, co
     if (r == 0 && !m) r = error_set(&err, E_UNKNOWN, "ingest answered with what is no ListBatchesReply");
     buf_init(&body, LIST_JSON_MAX);
     if (r == 0) {
-        json_begin(&w, &body);
-        json_object(&w);
-        json_str(&w, "object", "list");
-        json_key(&w, "data");
-        json_array(&w);
+        page_begin(&w, &body);
         for (size_t i = 0; i < m->n_batches; i++) write_batch(&w, m->batches[i]);
-        json_array_end(&w);
-        json_str(&w, "first_id", m->n_batches ? m->batches[0]->id : NULL);
-        json_str(&w, "last_id", m->n_batches ? m->batches[m->n_batches - 1]->id : NULL);
-        json_flag(&w, "has_more", m->has_more);
-        json_object_end(&w);
+        page_end(&w, span_str(m->n_batches ? m->batches[0]->id : ""), span_str(m->n_batches ? m->batches[m->n_batches - 1]->id : ""), m->has_more);
     }
     if (r < 0) exchange_error(x, &err);
     else exchange_json(x, 200, &body);
@@ -218,26 +211,18 @@ static void on_list(struct exchange *x, void *arg, struct span packed, int r, co
 
 void batches_list(struct exchange *x, const struct json *body) {
     static const char *const names[] = {"after", "limit", NULL};
-    char text[2][QUERY_VALUE_MAX];
     struct error err = {0};
+    struct page page;
     Genloop__V1__ListBatchesRequest q = GENLOOP__V1__LIST_BATCHES_REQUEST__INIT;
-    struct span query = http_query(x->http), value[2];
-    int64_t limit = 20; /* OpenAI's own */
+    struct span query = http_query(x->http);
     int r = query_check(query, names, &err);
     (void)body;
-    for (int i = 0; r == 0 && i < 2; i++) {
-        value[i] = SPAN("");
-        if ((r = query_get(query, names[i], text[i], &value[i], &err)) == E_NOT_FOUND) {
-            text[i][0] = 0;
-            r = 0;
-        }
-    }
-    if (r == 0 && value[1].len && (span_to_i64(value[1], &limit) < 0 || limit < 1 || limit > LIST_MAX)) r = error_set_param(&err, E_INVALID, "limit", "'limit' must be a whole number from 1 to %d", LIST_MAX);
+    if (r == 0) r = page_read(query, LIST_DEFAULT, LIST_MAX, &page, &err);
     if (r < 0) {
         exchange_error(x, &err);
         return;
     }
-    q.after = text[0];
-    q.limit = (uint32_t)limit;
+    q.after = page.after;
+    q.limit = page.limit;
     (void)ask_service(x, &(struct ask){.service = "ingest", .method = "Ingest/ListBatches", .request = &q.base, .on_answer = on_list});
 }

@@ -4,6 +4,7 @@
 #include "http/query.h"
 #include "ask.h"
 #include "idempotency.h"
+#include "pages.h"
 #include "routes.h"
 #include "upload.h"
 #include "wire/unpack.h"
@@ -70,17 +71,9 @@ static void on_list(struct exchange *x, void *arg, struct span packed, int r, co
     if (r == E_NOT_FOUND) err.code = r = E_INVALID; /* the page is not there, the list is */
     buf_init(&body, LIST_JSON_MAX);
     if (r == 0) {
-        json_begin(&w, &body);
-        json_object(&w);
-        json_str(&w, "object", "list");
-        json_key(&w, "data");
-        json_array(&w);
+        page_begin(&w, &body);
         for (size_t i = 0; i < m->n_files; i++) write_file(&w, m->files[i]);
-        json_array_end(&w);
-        json_str(&w, "first_id", m->n_files ? m->files[0]->id : NULL);
-        json_str(&w, "last_id", m->n_files ? m->files[m->n_files - 1]->id : NULL);
-        json_flag(&w, "has_more", m->has_more);
-        json_object_end(&w);
+        page_end(&w, span_str(m->n_files ? m->files[0]->id : ""), span_str(m->n_files ? m->files[m->n_files - 1]->id : ""), m->has_more);
     }
     if (r < 0) exchange_error(x, &err);
     else exchange_json(x, 200, &body);
@@ -90,31 +83,24 @@ static void on_list(struct exchange *x, void *arg, struct span packed, int r, co
 
 void files_list(struct exchange *x, const struct json *body) {
     static const char *const names[] = {"purpose", "after", "limit", "order", NULL};
-    char text[4][QUERY_VALUE_MAX];
+    char purpose[QUERY_VALUE_MAX] = "";
     struct error err = {0};
+    struct page page;
     Genloop__V1__ListFilesRequest q;
-    struct span query = http_query(x->http), value[4];
+    struct span query = http_query(x->http), value;
     int r = query_check(query, names, &err);
     (void)body;
     genloop__v1__list_files_request__init(&q);
-    for (int i = 0; r == 0 && i < 4; i++) {
-        value[i] = SPAN("");
-        if ((r = query_get(query, names[i], text[i], &value[i], &err)) == E_NOT_FOUND) {
-            text[i][0] = 0;
-            r = 0;
-        }
-    }
-    int64_t limit = FILES_LIST_MAX;
-    if (r == 0 && value[2].len && (span_to_i64(value[2], &limit) < 0 || limit < 1 || limit > FILES_LIST_MAX)) r = error_set_param(&err, E_INVALID, "limit", "'limit' must be a whole number from 1 to %d", FILES_LIST_MAX);
-    if (r == 0 && value[3].len && !span_eq_str(value[3], "asc") && !span_eq_str(value[3], "desc")) r = error_set_param(&err, E_INVALID, "order", "'order' must be asc or desc");
+    if (r == 0 && (r = query_get(query, "purpose", purpose, &value, &err)) == E_NOT_FOUND) r = 0;
+    if (r == 0) r = page_read(query, FILES_LIST_MAX, FILES_LIST_MAX, &page, &err);
     if (r < 0) {
         exchange_error(x, &err);
         return;
     }
-    q.purpose = text[0];
-    q.after = text[1];
-    q.limit = (uint32_t)limit;
-    q.ascending = span_eq_str(value[3], "asc");
+    q.purpose = purpose;
+    q.after = page.after;
+    q.limit = page.limit;
+    q.ascending = page.ascending;
     (void)ask_service(x, &(struct ask){.service = "ingest", .method = "Ingest/ListFiles", .request = &q.base, .on_answer = on_list});
 }
 

@@ -9,13 +9,14 @@
 #include "ask.h"
 #include "fine_tuning_request.h"
 #include "idempotency.h"
+#include "pages.h"
 #include "registry.h"
 #include "routes.h"
 #include "wire/unpack.h"
 
 enum { JOB_JSON_MAX = 256 * 1024,
        LIST_JSON_MAX = 32 << 20,
-       PAGE_MAX = 100,
+       PAGE_DEFAULT = 20, PAGE_MAX = 100,
        EVENTS_MAX = 1000 };
 
 #define STATE(NAME) GENLOOP__V1__JOB_STATE__JOB_STATE_##NAME
@@ -313,40 +314,10 @@ void fine_tuning_create(struct exchange *x, const struct json *body) {
 
 /* ---- lists ---- */
 
-struct page {
-    char after[QUERY_VALUE_MAX];
-    uint32_t limit;
-};
-
-/* after and limit. metadata[KEY]=VALUE of lists of jobs are left to who wants them: `more`. */
-static int read_page(struct exchange *x, uint32_t most, bool more, struct page *page, struct error *err) {
+static int read_page(const struct exchange *x, uint32_t most, struct page *page, struct error *err) {
     static const char *const names[] = {"after", "limit", NULL};
-    char text[QUERY_VALUE_MAX];
-    struct span query = http_query(x->http), value;
-    int64_t limit = 20;
-    int r = more ? 0 : query_check(query, names, err);
-    page->after[0] = 0;
-    if (r == 0 && (r = query_get(query, "after", page->after, &value, err)) == E_NOT_FOUND) r = 0;
-    if (r == 0 && (r = query_get(query, "limit", text, &value, err)) == 0 && (span_to_i64(value, &limit) < 0 || limit < 1 || limit > most))
-        r = error_set_param(err, E_INVALID, "limit", "'limit' must be a whole number from 1 to %u", most);
-    if (r == E_NOT_FOUND) r = 0;
-    page->limit = (uint32_t)limit;
-    return r;
-}
-
-static void begin_list(struct json_out *w, struct buf *body) {
-    buf_init(body, LIST_JSON_MAX);
-    json_begin(w, body);
-    json_object(w);
-    json_str(w, "object", "list");
-    json_key(w, "data");
-    json_array(w);
-}
-
-static void end_list(struct json_out *w, bool has_more) {
-    json_array_end(w);
-    json_flag(w, "has_more", has_more);
-    json_object_end(w);
+    int r = query_check(http_query(x->http), names, err);
+    return r ? r : page_read(http_query(x->http), PAGE_DEFAULT, most, page, err);
 }
 
 static void on_list(struct exchange *x, void *arg, struct span packed, int r, const struct error *why) {
@@ -358,10 +329,11 @@ static void on_list(struct exchange *x, void *arg, struct span packed, int r, co
     if (r == 0 && !m) r = error_set(&err, E_UNKNOWN, "the trainer answered with what is no ListFineTuningReply");
     if (r == E_NOT_FOUND) err.code = r = E_INVALID; /* the page is not there, the list is */
     if (r < 0) span_copy(err.param, sizeof err.param, span_str(strcmp(err.param, "id") == 0 ? "after" : err.param));
-    begin_list(&w, &body);
+    buf_init(&body, LIST_JSON_MAX);
+    page_begin(&w, &body);
     for (size_t i = 0; m && i < m->n_jobs; i++)
         if (m->jobs[i]->fine_tuning) write_job(&w, x, m->jobs[i]);
-    end_list(&w, m && m->has_more);
+    page_end_plain(&w, m && m->has_more);
     if (m) message_free(&m->base);
     answer_json(x, &body, r, &err);
 }
@@ -411,7 +383,7 @@ void fine_tuning_list(struct exchange *x, const struct json *body) {
     genloop__v1__list_fine_tuning_request__init(&q);
     arena_init(&arena, 64 * 1024);
     int r = read_metadata(x, &arena, &q, &err);
-    if (r == 0) r = read_page(x, PAGE_MAX, true, &page, &err);
+    if (r == 0) r = page_read(http_query(x->http), PAGE_DEFAULT, PAGE_MAX, &page, &err);
     if (r == 0) {
         q.after = page.after;
         q.limit = page.limit;
@@ -503,7 +475,8 @@ static void on_events(struct exchange *x, void *arg, struct span packed, int r, 
     Genloop__V1__ListJobEventsReply *m = r == 0 ? MESSAGE_UNPACK(ListJobEventsReply, list_job_events_reply, packed) : NULL;
     (void)arg;
     if (r == 0 && !m) r = error_set(&err, E_UNKNOWN, "the trainer answered with what is no ListJobEventsReply");
-    begin_list(&w, &body);
+    buf_init(&body, LIST_JSON_MAX);
+    page_begin(&w, &body);
     for (size_t i = 0; m && i < m->n_events; i++) {
         const Genloop__V1__JobEvent *e = m->events[i];
         json_object(&w);
@@ -518,7 +491,7 @@ static void on_events(struct exchange *x, void *arg, struct span packed, int r, 
         else json_put_null(&w);
         json_object_end(&w);
     }
-    end_list(&w, m && m->has_more);
+    page_end_plain(&w, m && m->has_more);
     if (m) message_free(&m->base);
     answer_json(x, &body, r, &err);
 }
@@ -529,7 +502,7 @@ static void on_found_for_events(struct exchange *x, void *arg, struct span packe
     Genloop__V1__ListJobEventsRequest q;
     (void)arg;
     if (!is_found(x, packed, r, why, NULL)) return;
-    if (read_page(x, EVENTS_MAX, false, &page, &err) < 0) {
+    if (read_page(x, EVENTS_MAX, &page, &err) < 0) {
         exchange_error(x, &err);
         return;
     }
@@ -577,10 +550,11 @@ static void on_found_for_checkpoints(struct exchange *x, void *arg, struct span 
     Genloop__V1__Job *job = NULL;
     (void)arg;
     if (!is_found(x, packed, r, why, &job)) return;
-    r = read_page(x, PAGE_MAX, false, &page, &err);
-    begin_list(&w, &body);
+    r = read_page(x, PAGE_MAX, &page, &err);
+    buf_init(&body, LIST_JSON_MAX);
+    page_begin(&w, &body);
     if (job->state == STATE(SUCCEEDED) && !page.after[0]) write_checkpoint(&w, job); /* behind the only one there is nothing */
-    end_list(&w, false);
+    page_end_plain(&w, false);
     message_free(&job->base);
     answer_json(x, &body, r, &err);
 }

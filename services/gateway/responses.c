@@ -7,6 +7,7 @@
 #include "base/metrics.h"
 #include "cache/answers.h"
 #include "http/query.h"
+#include "pages.h"
 #include "routes.h"
 
 enum {
@@ -252,47 +253,18 @@ void responses_get(struct exchange *x, const struct json *body) {
 
 /* ---- input items ---- */
 
-struct page {
-    char after[QUERY_VALUE_MAX];
-    int64_t limit;
-    bool ascending;
-};
-
 static int read_page(const struct exchange *x, struct page *page, struct error *err) {
     static const char *const names[] = {"after", "limit", "order", "include", "include[]", NULL};
-    char text[QUERY_VALUE_MAX];
-    struct span query = http_query(x->http), value;
     int r = check_query(x, names, err);
-    *page = (struct page){.limit = ITEMS_LIMIT_DEFAULT};
-    if (r == 0 && (r = query_get(query, "after", page->after, &value, err)) == E_NOT_FOUND) {
-        page->after[0] = 0;
-        r = 0;
-    }
-    if (r == 0 && (r = query_get(query, "limit", text, &value, err)) == 0 && (span_to_i64(value, &page->limit) < 0 || page->limit < 1 || page->limit > ITEMS_LIMIT_MAX))
-        r = error_set_param(err, E_INVALID, "limit", "'limit' must be a whole number from 1 to %d", ITEMS_LIMIT_MAX);
-    if (r == E_NOT_FOUND) r = 0;
-    if (r == 0 && (r = query_get(query, "order", text, &value, err)) == 0) {
-        page->ascending = span_eq_str(value, "asc");
-        if (!page->ascending && !span_eq_str(value, "desc")) r = error_set_param(err, E_INVALID, "order", "'order' must be asc or desc");
-    }
-    return r == E_NOT_FOUND ? 0 : r;
+    return r ? r : page_read(http_query(x->http), ITEMS_LIMIT_DEFAULT, ITEMS_LIMIT_MAX, page, err);
 }
 
 static void write_page(struct buf *out, const struct json *items, size_t first, size_t n, size_t all, bool ascending) {
     struct json_out w;
-    json_begin(&w, out);
-    json_object(&w);
-    json_str(&w, "object", "list");
-    json_key(&w, "data");
-    json_array(&w);
+    page_begin(&w, out);
     for (size_t i = first; i < first + n; i++) json_put_value(&w, json_at(items, ascending ? i : all - 1 - i));
-    json_array_end(&w);
-    json_key(&w, "first_id");
-    json_put_value(&w, n ? json_get(json_at(items, ascending ? first : all - 1 - first), "id") : NULL);
-    json_key(&w, "last_id");
-    json_put_value(&w, n ? json_get(json_at(items, ascending ? first + n - 1 : all - first - n), "id") : NULL);
-    json_flag(&w, "has_more", first + n < all);
-    json_object_end(&w);
+    struct span first_id = json_string(json_get(json_at(items, ascending ? first : all - 1 - first), "id")), last_id = json_string(json_get(json_at(items, ascending ? first + n - 1 : all - first - n), "id"));
+    page_end(&w, n ? first_id : SPAN(""), n ? last_id : SPAN(""), first + n < all);
 }
 
 static void on_items(struct exchange *x, const struct json *record, const struct error *why) {

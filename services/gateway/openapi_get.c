@@ -4,7 +4,7 @@
 #include "routes.h"
 
 static const struct request_shape *unbuilt_of(const struct route *r) {
-    bool later = r->handle == unbuilt_call || r->handle == unbuilt_form || r->handle == unbuilt_get;
+    bool later = r->handle == unbuilt_call || r->handle == unbuilt_form;
     return later ? r->relay : NULL;
 }
 

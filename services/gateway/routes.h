@@ -49,7 +49,6 @@ void operations_scale(struct exchange *x, const struct json *body);
 void operations_drain(struct exchange *x, const struct json *body);
 void unbuilt_call(struct exchange *x, const struct json *body);      /* unbuilt.c: what the row's relay says, of doors to come */
 void unbuilt_form(struct exchange *x, const struct json *body);
-void unbuilt_get(struct exchange *x, const struct json *body);
 void console_get(struct exchange *x, const struct json *body);       /* console.c */
 void relay_call(struct exchange *x, const struct json *body);        /* relay.c: what the row's relay says */
 

@@ -1,4 +1,4 @@
-/* The doors that are not built yet (request_shape.h): each checks its request, finds the model, and then says what is missing. What could only have been made through them is not there. */
+/* The doors that are not built yet (request_shape.h): each checks its request, finds the model, and then says what is missing. */
 #include <math.h>
 
 #include "base/alloc.h"
@@ -28,14 +28,6 @@ void unbuilt_call(struct exchange *x, const struct json *body) {
     struct error err = {0};
     if (door_of(x)->n_fields > 0 && request_shape_check(door_of(x), body, &err) < 0) exchange_error(x, &err);
     else say_unbuilt(x, body);
-}
-
-/* GET and DELETE of one: there are none. */
-void unbuilt_get(struct exchange *x, const struct json *body) {
-    struct error err = {0};
-    (void)body;
-    (void)error_set_param(&err, E_NOT_FOUND, "id", "there is no '%s' here: %s are not built yet", exchange_param(x, 0), door_of(x)->what);
-    exchange_error(x, &err);
 }
 
 /* ---- forms ---- */

@@ -21,6 +21,7 @@
 #include "registry.h"
 #include "responses.h"
 #include "routes.h"
+#include "wire/chat_json.h"
 #include "wire/fields.h"
 #include "wire/unpack.h"
 
@@ -174,23 +175,6 @@ static void answer_headers(struct generation *g) {
 
 static bool keeps_text(const struct generation *g, const struct candidate *c) { return g->gateway->capture == CAPTURE_FULL && c == &g->candidates[0]; }
 
-static void write_calls(struct json_out *w, const Genloop__V1__ChatMessage *m) {
-    json_key(w, "tool_calls");
-    json_array(w);
-    for (size_t i = 0; i < m->n_tool_calls; i++) {
-        json_object(w);
-        json_str(w, "id", m->tool_calls[i]->id);
-        json_str(w, "type", "function");
-        json_key(w, "function");
-        json_object(w);
-        json_str(w, "name", m->tool_calls[i]->name);
-        json_str(w, "arguments", m->tool_calls[i]->arguments);
-        json_object_end(w);
-        json_object_end(w);
-    }
-    json_array_end(w);
-}
-
 /* The prompt as JSON: as it came, or of a call or a response what it would have been of a chat. */
 static void write_prompt(struct buf *out, const struct generation *g) {
     const struct json *asked = json_get(g->x->json, g->request.chat ? "messages" : "prompt");
@@ -211,7 +195,7 @@ static void write_prompt(struct buf *out, const struct generation *g) {
             if (m->messages[i]->name[0]) json_str(&w, "name", m->messages[i]->name);
             if (m->messages[i]->reasoning[0]) json_str(&w, "reasoning_content", m->messages[i]->reasoning);
             if (m->messages[i]->tool_call_id[0]) json_str(&w, "tool_call_id", m->messages[i]->tool_call_id);
-            if (m->messages[i]->n_tool_calls) write_calls(&w, m->messages[i]);
+            if (m->messages[i]->n_tool_calls) chat_json_calls(&w, m->messages[i]);
             json_object_end(&w);
         }
         for (size_t i = 0; !g->request.chat && i < g->request.prompts[0].n_tokens; i++) json_put_uint(&w, g->request.prompts[0].tokens[i]);

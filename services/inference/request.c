@@ -1,6 +1,7 @@
 #include "request.h"
 
 #include "base/json.h"
+#include "wire/chat_json.h"
 
 enum { CHAT_JSON_MAX = 48 << 20, TOOLS_MAX = 128, CALLS_REQUIRED_MAX = 8 }; /* OpenAI takes so many tools */
 
@@ -43,22 +44,7 @@ static void write_message(struct json_out *w, const Genloop__V1__ChatMessage *m)
     if (m->name[0]) json_str(w, "name", m->name);
     if (m->tool_call_id[0]) json_str(w, "tool_call_id", m->tool_call_id);
     if (m->reasoning[0]) json_str(w, "reasoning_content", m->reasoning);
-    if (m->n_tool_calls > 0) {
-        json_key(w, "tool_calls");
-        json_array(w);
-        for (size_t i = 0; i < m->n_tool_calls; i++) {
-            json_object(w);
-            json_str(w, "id", m->tool_calls[i]->id);
-            json_str(w, "type", "function");
-            json_key(w, "function");
-            json_object(w);
-            json_str(w, "name", m->tool_calls[i]->name);
-            json_str(w, "arguments", m->tool_calls[i]->arguments);
-            json_object_end(w);
-            json_object_end(w);
-        }
-        json_array_end(w);
-    }
+    if (m->n_tool_calls > 0) chat_json_calls(w, m);
     json_object_end(w);
 }
 

@@ -58,13 +58,9 @@ static int take_best_of(struct generate_request *r, const char *name, const stru
 
 /* Here 0 has a meaning: the prompt is echoed and scored, and nothing is written. */
 static int take_max_tokens(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
-    int64_t n;
-    int code = take_integer(name, v, 0, MAX_TOKENS_MAX, &n, err);
-    if (code < 0) return code;
-    r->has_max_tokens = true;
-    r->message.max_tokens_set_case = GENLOOP__V1__GENERATE_REQUEST__MAX_TOKENS_SET_MAX_TOKENS;
-    r->message.max_tokens = (uint32_t)n;
-    return 0;
+    int code = take_token_limit(r, name, v, 0, err);
+    if (code == 0) r->has_max_tokens = true;
+    return code;
 }
 
 static int take_suffix(struct generate_request *r, const char *name, const struct json *v, struct error *err) {

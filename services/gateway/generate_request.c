@@ -100,14 +100,19 @@ int take_model(struct generate_request *r, const char *name, const struct json *
     return code;
 }
 
-static int take_max_tokens(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+int take_token_limit(struct generate_request *r, const char *name, const struct json *v, int64_t least, struct error *err) {
     int64_t n;
-    int code = take_integer(name, v, 1, MAX_TOKENS_MAX, &n, err);
+    int code = take_integer(name, v, least, MAX_TOKENS_MAX, &n, err);
     if (code < 0) return code;
-    *(strcmp(name, "max_tokens") == 0 ? &r->has_max_tokens : &r->has_max_completion_tokens) = true;
     r->message.max_tokens_set_case = GENLOOP__V1__GENERATE_REQUEST__MAX_TOKENS_SET_MAX_TOKENS;
     r->message.max_tokens = (uint32_t)n;
     return 0;
+}
+
+static int take_max_tokens(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+    int code = take_token_limit(r, name, v, 1, err);
+    if (code == 0) *(strcmp(name, "max_tokens") == 0 ? &r->has_max_tokens : &r->has_max_completion_tokens) = true;
+    return code;
 }
 
 #define TAKE_REAL(FIELD, CASE, LOW, HIGH)                                                                                                       \

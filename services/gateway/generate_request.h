@@ -87,6 +87,7 @@ void note_unsupported(struct generate_request *r, const char *name);
 int wrong_type(const char *name, const char *expected, const struct json *v, struct error *err);
 int take_real(const char *name, const struct json *v, double low, double high, double *out, struct error *err);
 int take_integer(const char *name, const struct json *v, int64_t low, int64_t high, int64_t *out, struct error *err);
+int take_token_limit(struct generate_request *r, const char *name, const struct json *v, int64_t least, struct error *err); /* into message.max_tokens */
 int take_flag(const char *name, const struct json *v, bool *out, struct error *err);
 /* A C string in the arena; U+0000 becomes U+FFFD, since a C string would end there. */
 int take_text(struct generate_request *r, const char *name, const struct json *v, size_t size_max, char **out, struct error *err);

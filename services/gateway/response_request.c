@@ -296,12 +296,7 @@ static int take_previous(struct generate_request *r, const char *name, const str
 }
 
 static int take_max_output_tokens(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
-    int64_t n;
-    int code = take_integer(name, v, 1, MAX_TOKENS_MAX, &n, err);
-    if (code < 0) return code;
-    r->message.max_tokens_set_case = GENLOOP__V1__GENERATE_REQUEST__MAX_TOKENS_SET_MAX_TOKENS;
-    r->message.max_tokens = (uint32_t)n;
-    return 0;
+    return take_token_limit(r, name, v, 1, err);
 }
 
 /* It bounds the calls of tools that OpenAI runs itself; there are none here, so that any bound is kept. */

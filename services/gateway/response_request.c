@@ -218,6 +218,7 @@ static int take_item(struct reading *g, size_t i, struct error *err) {
     int code;
     if (json_type(v) == JSON_TYPE_OBJECT && one_of(type, not_built, COUNT_OF(not_built))) {
         note_unsupported(g->r, path(g, param, i, "type"));
+        g->turn = NULL; /* what follows has no room in the turn before: calls_from */
         return 0;
     }
     if ((code = check_fields(g, i, v, err)) < 0) return code;

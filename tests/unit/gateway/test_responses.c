@@ -153,6 +153,13 @@ static void test_parameters(void **state) {
         int code = read_request(text, NULL, &r, &err);
         CHECK(code == inputs[i].code && strcmp(err.param, inputs[i].param) == 0, "%s: %d, blames \"%s\": %s", text, code, err.param, err.message);
     }
+    /* a turn has the calls that stand one behind the other: behind what is not built another turn begins */
+    static const char call[] = "{'type':'function_call','call_id':'c','name':'f','arguments':'{}'}";
+    (void)snprintf(text, sizeof text, "{'model':'m','input':[%s,{'type':'custom_tool_call'},%s,%s,%s]}", call, call, call, call);
+    assert_int_equal(read_request(text, NULL, &r, &err), E_UNSUPPORTED);
+    assert_int_equal(r.message.n_messages, 2);
+    assert_int_equal(r.message.messages[0]->n_tool_calls, 1);
+    assert_int_equal(r.message.messages[1]->n_tool_calls, 3);
     assert_int_equal(read_request("{'input':'a'}", NULL, &r, &err), E_INVALID);
     assert_string_equal(err.param, "model");
     assert_int_equal(read_request("{'model':'m','input':'a','store':false,'tools':[{'type':'function','name':'f','description':'d','parameters':{'type':'object'}}],'tool_choice':'required',"

@@ -33,6 +33,8 @@ struct gguf_place {
 };
 const struct gguf_arch *gguf_arch_of_config(const struct model_config *c); /* NULL: it has none */
 const struct gguf_place *gguf_place_of(const struct model_config *c, enum model_role role); /* NULL: it has none */
+/* The name in the file, with its layer; part: of a place. */
+void gguf_tensor_name(const struct model_config *c, enum model_role role, uint32_t layer, const char *part, char name[MODEL_TENSOR_NAME_MAX]);
 bool gguf_is_norm_weight(enum model_role role);
 
 /* gguf_encoders.c: the same of encoders. */
@@ -43,10 +45,18 @@ const struct gguf_place *gguf_encoder_place_of(const struct model_config *c, enu
 bool gguf_encoder_tensor_ignored(const struct model_config *c, struct span name);
 int gguf_encoder_read_use(const struct gguf *g, const char *path, struct model_dir *m, struct error *err); /* m's pooling and labels; m->config is there */
 
+/* gguf_t5.c: the same of T5, both sides or the encoder alone. */
+bool gguf_is_t5(const struct gguf_arch *a);
+int gguf_t5_put_config(struct json_out *w, const struct gguf *g, const struct gguf_arch *a, const char *path, struct error *err);
+const struct gguf_place *gguf_t5_place_of(const struct model_config *c, enum model_role role);
+void gguf_t5_tensor_name(const struct model_config *c, uint32_t layer, const char *part, char name[MODEL_TENSOR_NAME_MAX]);
+bool gguf_t5_tensor_ignored(const struct model_config *c, struct span name);
+
 bool model_generation_in_range(const struct model_generation *g); /* model_dir.c */
 
 /* gguf_model.c: what the file says of itself, as config.json would; eos ids; the tokenizer and the chat template. */
 int model_config_from_gguf(const struct gguf *file, const char *path, struct model_config *c, struct error *err);
+int gguf_load_tokenizer(const struct gguf *file, const char *path, struct tokenizer **t, struct error *err); /* *t untouched where it has none */
 int model_dir_load_gguf(struct model_dir *m, const char *path, enum model_weights_mode mode, unsigned flags, struct error *err);
 
 /* quantize.c: weights.gguf, parameters by their roles. */

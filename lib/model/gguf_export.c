@@ -95,6 +95,27 @@ static void put_model(const struct target *t) {
     }
 }
 
+static void put_t5(const struct target *t, const struct model_dir *m) {
+    const struct model_config *c = t->c;
+    const bool both = c->arch->kind == MODEL_ENCODER_DECODER;
+    put_count(t, "vocab_size", c->vocab);
+    put_count(t, "context_length", c->context);
+    put_count(t, "embedding_length", c->width);
+    put_count(t, "feed_forward_length", c->ffn);
+    put_count(t, "block_count", both ? c->encoder_layers : c->layers);
+    put_count(t, "attention.head_count", c->heads);
+    put_count(t, "attention.key_length", c->head_dim);
+    put_count(t, "attention.value_length", c->head_dim);
+    put_real(t, "attention.layer_norm_epsilon", (double)c->norm_eps);
+    put_real(t, "attention.layer_norm_rms_epsilon", (double)c->norm_eps);
+    put_count(t, "attention.relative_buckets_count", c->position_buckets);
+    if (!both && m->pooling != MODEL_POOLING_UNSAID) put_count(t, "pooling_type", (uint32_t)m->pooling);
+    if (!both) return;
+    put_count(t, "decoder_block_count", c->layers);
+    put_count(t, "decoder_start_token_id", (uint32_t)c->start_id);
+    if ((c->logits_scale != 1) != c->tie_embeddings) put_real(t, "logit_scale", (double)c->logits_scale);
+}
+
 /* Of a classifier the pooling is its own: it ranks. */
 static int put_encoder(const struct target *t, const struct model_dir *m, struct error *err) {
     const struct model_config *c = t->c;
@@ -242,13 +263,12 @@ static int plan(const struct target *t, const struct model_weights *w, size_t i,
         name = at->fused;
     }
     while (i + o->run < w->param_count && w->params[i + o->run].role == p->role && w->params[i + o->run].layer == p->layer && w->params[i + o->run].index == o->run) o->run++;
-    if (model_role_in_layer(p->role)) (void)snprintf(o->name, sizeof o->name, "blk.%u.%s", p->layer, name);
-    else (void)snprintf(o->name, sizeof o->name, "%s", name);
+    gguf_tensor_name(t->c, p->role, p->layer, name, o->name);
     o->vector = p->rows == 1 && o->run == 1;
     o->type = w->views[i].type;
     for (size_t k = 1; k < o->parts; k++)
         if (w->views[o->part[k]].type != o->type) o->type = TENSOR_F32;
-    if (o->vector || p->rows == 1 || p->role == MODEL_ROUTER_W || p->role == MODEL_EMBED_POSITIONS || p->role == MODEL_EMBED_TYPES) o->type = TENSOR_F32;
+    if (o->vector || p->rows == 1 || p->role == MODEL_ROUTER_W || p->role == MODEL_EMBED_POSITIONS || p->role == MODEL_EMBED_TYPES || p->role == MODEL_ATTN_POSITION_W) o->type = TENSOR_F32;
     o->skip = p->role == MODEL_EMBED_POSITIONS ? t->c->position_offset : 0;
     o->permuted = t->a->permuted && (p->role == MODEL_ATTN_Q_W || p->role == MODEL_ATTN_K_W || p->role == MODEL_ATTN_Q_B || p->role == MODEL_ATTN_K_B);
     o->add = t->a->norm_plus_one && gguf_is_norm_weight(p->role) ? 1 : 0;
@@ -345,7 +365,8 @@ static const struct field {
     FIELD("sliding_window", window), FIELD("place of the norms", norm_place), FIELD("final norm", no_final_norm), FIELD("norms of q and k", qk_norm), FIELD("num_experts", experts), FIELD("num_experts_per_tok", experts_used),
     FIELD("moe_intermediate_size", expert_ffn), FIELD("norm_topk_prob", experts_normed), FIELD("layer_types", layer_flags), FIELD("rope_local_base_freq", rope_theta_local),
     FIELD("type_vocab_size", types), FIELD("id2label", labels), FIELD("classifier_pooling", head_mean), FIELD("classifier_activation", head_activation), FIELD("local_attention", local_window),
-    FIELD("global_attn_every_n_layers", global_every),
+    FIELD("global_attn_every_n_layers", global_every), FIELD("number of encoder layers", encoder_layers), FIELD("feed_forward_proj", mlp), FIELD("relative_attention_num_buckets", position_buckets),
+    FIELD("relative_attention_max_distance", position_distance), FIELD("decoder_start_token_id", start_id),
 #undef FIELD
 };
 
@@ -406,7 +427,8 @@ int model_write_gguf(const struct model_dir *m, const char *name, const char *pa
     gguf_put_u32(t.w, "general.file_type", file_type(&m->weights));
     put_sampling(t.w, &m->generation);
     gguf_put_u32(t.w, "general.quantization_version", 2);
-    if (m->config.arch->kind == MODEL_ENCODER) r = put_encoder(&t, m, err);
+    if (gguf_is_t5(t.a)) put_t5(&t, m);
+    else if (m->config.arch->kind == MODEL_ENCODER) r = put_encoder(&t, m, err);
     else put_model(&t);
     if (!r) r = put_tokenizer(t.w, m, err);
     if (!r) r = write_tensors(&t, &m->weights, err);

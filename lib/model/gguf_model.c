@@ -25,14 +25,16 @@ static const struct gguf_arch archs[] = {
     {"gptneox", "gpt_neox", "gelu", false, false}, {"stablelm", "stablelm", "silu", false, false},
     {"olmo2", "olmo2", "silu", false, false},      {"granite", "granite", "silu", true, false},
     {"bert", "bert", "gelu", false, false},        {"modern-bert", "modernbert", "gelu", false, false},
+    {"t5", "t5", "", false, false},                {"t5encoder", "t5", "", false, false},
 };
 
 const struct gguf_arch *gguf_arch_of_config(const struct model_config *c) {
     const char *type = c->arch->model_type;
     if (!strcmp(type, "mistral") || !strcmp(type, "mixtral")) type = "llama";
     if (!strcmp(type, "roberta") || !strcmp(type, "xlm-roberta") || !strcmp(type, "distilbert")) type = "bert";
+    const char *t5 = !config_is_t5(c->arch) ? NULL : c->arch->kind == MODEL_ENCODER ? "t5encoder" : "t5";
     for (size_t i = 0; i < COUNT(archs); i++)
-        if (!strcmp(archs[i].model_type, type)) return &archs[i];
+        if (t5 ? !strcmp(archs[i].name, t5) : !strcmp(archs[i].model_type, type)) return &archs[i];
     return NULL;
 }
 
@@ -236,7 +238,7 @@ int model_config_from_gguf(const struct gguf *g, const char *path, struct model_
     buf_init(&text, MODEL_CONFIG_FILE_MAX);
     json_begin(&w, &text);
     bool encoder = model_encoder_find(span_str(s.a->model_type)) != NULL;
-    int r = encoder ? gguf_encoder_put_config(&w, g, s.a, path, err) : put_config(&w, &s, err);
+    int r = gguf_is_t5(s.a) ? gguf_t5_put_config(&w, g, s.a, path, err) : encoder ? gguf_encoder_put_config(&w, g, s.a, path, err) : put_config(&w, &s, err);
     if (!r && text.failed) r = error_set(err, text.failed, "%s: no memory", path);
     if (!r && (r = model_config_parse(buf_span(&text), c, err)) != 0) error_prefix(err, "%s", path);
     buf_fini(&text);
@@ -269,10 +271,17 @@ static const struct gguf_place places[] = {
 static const char *const no_weights[] = {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"};
 
 const struct gguf_place *gguf_place_of(const struct model_config *c, enum model_role role) {
+    if (config_is_t5(c->arch)) return gguf_t5_place_of(c, role);
     if (c->arch->kind == MODEL_ENCODER) return gguf_encoder_place_of(c, role);
     for (size_t i = 0; i < COUNT(places); i++)
         if (places[i].role == role) return &places[i];
     return NULL;
+}
+
+void gguf_tensor_name(const struct model_config *c, enum model_role role, uint32_t layer, const char *part, char name[MODEL_TENSOR_NAME_MAX]) {
+    if (!model_role_in_layer(role)) (void)snprintf(name, MODEL_TENSOR_NAME_MAX, "%s", part);
+    else if (config_is_t5(c->arch)) gguf_t5_tensor_name(c, layer, part, name);
+    else (void)snprintf(name, MODEL_TENSOR_NAME_MAX, "blk.%u.%s", layer, part);
 }
 
 /* Values before the parameter in the tensor that holds it with others, and in that tensor in all. */
@@ -308,13 +317,14 @@ static int find_view(const struct model_weights *w, const struct gguf *g, const 
     }
     for (int fused = gate_in_up; !t && fused < (at->fused ? 2 : 1); fused++) {
         const char *part = fused ? at->fused : at->name;
-        if (model_role_in_layer(p->role)) snprintf(name, sizeof name, "blk.%u.%s", p->layer, part);
-        else snprintf(name, sizeof name, "%s", part);
+        gguf_tensor_name(&w->config, p->role, p->layer, part, name);
         t = gguf_tensor_find(g, span_str(name));
         gate_in_up = fused;
     }
-    if (!t && model_role_in_layer(p->role)) return error_set(err, E_INVALID, "%s lacks the tensor blk.%u.%s", path, p->layer, at->name);
-    if (!t) return error_set(err, E_INVALID, "%s lacks the tensor %s", path, at->name);
+    if (!t) {
+        gguf_tensor_name(&w->config, p->role, p->layer, at->name, name);
+        return error_set(err, E_INVALID, "%s lacks the tensor %s", path, name);
+    }
     uint64_t before = (uint64_t)p->index * p->rows, all = 0;
     bool vector = p->rows == 1 && p->role != MODEL_ATTN_Q_NORM_W && p->role != MODEL_ATTN_K_NORM_W && p->role != MODEL_HEAD_OUT_W; /* of one label: a row */
     if (gate_in_up) fused_place(&w->config, p, &before, &all);
@@ -368,7 +378,7 @@ int model_weights_load_gguf(struct model_weights *out, const struct model_config
     }
     for (size_t i = 0; !r && i < gguf_tensor_count(g); i++) {
         bool known = used[i];
-        known |= gguf_encoder_tensor_ignored(config, gguf_tensor_at(g, i)->name);
+        known |= config_is_t5(config->arch) ? gguf_t5_tensor_ignored(config, gguf_tensor_at(g, i)->name) : gguf_encoder_tensor_ignored(config, gguf_tensor_at(g, i)->name);
         for (size_t k = 0; k < COUNT(no_weights); k++) known |= span_eq_str(gguf_tensor_at(g, i)->name, no_weights[k]);
         if (!known) r = error_set(err, E_INVALID, "%s: there is a tensor %.*s that %s models do not have", path, SPAN_ARG(span_sub(gguf_tensor_at(g, i)->name, 0, 120)), a->name);
     }
@@ -430,7 +440,7 @@ static uint32_t token_of(const struct gguf *g, const char *key) {
 }
 static int flag_of(const struct gguf *g, const char *key) { return gguf_find(g, key) ? gguf_bool(g, key, false) : -1; }
 
-static int load_vocabulary(const struct gguf *g, const char *path, struct tokenizer **t, struct error *err) {
+int gguf_load_tokenizer(const struct gguf *g, const char *path, struct tokenizer **t, struct error *err) {
     struct vocabulary v;
     struct span *tokens = NULL, *merges = NULL;
     float *scores = NULL;
@@ -499,7 +509,7 @@ int model_dir_load_gguf(struct model_dir *m, const char *path, enum model_weight
     struct gguf *g = NULL;
     int r = gguf_open(&g, path, err);
     if (!r && !((flags & MODEL_DIR_NO_CONFIG) && (flags & MODEL_DIR_NO_WEIGHTS) && !arch_of(g))) r = model_config_from_gguf(g, path, &m->config, err);
-    if (!r) r = load_vocabulary(g, path, &m->tokenizer, err);
+    if (!r) r = gguf_load_tokenizer(g, path, &m->tokenizer, err);
     if (!r && m->tokenizer && m->config.vocab && tokenizer_vocab_size(m->tokenizer) > m->config.vocab)
         r = error_set(err, E_INVALID, "%s: the tokenizer has %u ids and the model's vocabulary %u", path, tokenizer_vocab_size(m->tokenizer), m->config.vocab);
     if (!r) r = read_sampling(g, path, &m->generation, err);

@@ -442,8 +442,20 @@ static int model_texts(const struct vocabulary *v, bool bert, bool llama, struct
     return 0;
 }
 
-int tokenizer_from_vocabulary(const struct vocabulary *v, struct tokenizer **out, struct error *err) {
+/* Ids of a Unigram vocabulary that the file does not name, as its other readers take them: 0 fills, 1 ends, 2 is what is not known. */
+static uint32_t named_or(const struct vocabulary *v, uint32_t id, uint32_t otherwise, int32_t type) {
+    return id != TOKEN_NONE || !v->types || otherwise >= v->count || v->types[otherwise] != type ? id : otherwise;
+}
+
+int tokenizer_from_vocabulary(const struct vocabulary *given, struct tokenizer **out, struct error *err) {
+    struct vocabulary all = *given;
+    const struct vocabulary *v = &all;
     const bool gpt2 = span_eq_str(v->model, "gpt2"), llama = span_eq_str(v->model, "llama"), bert = span_eq_str(v->model, "bert"), t5 = span_eq_str(v->model, "t5");
+    if (t5) {
+        all.pad = named_or(v, v->pad, 0, VOCABULARY_CONTROL);
+        all.eos = named_or(v, v->eos, 1, VOCABULARY_CONTROL);
+        all.unk = named_or(v, v->unk, 2, VOCABULARY_UNKNOWN);
+    }
     const uint32_t ids[] = {v->bos, v->eos, v->unk, v->pad, v->sep, v->cls, v->mask};
     const struct pre *pre = NULL;
     if (!gpt2 && !llama && !bert && !t5) return error_set(err, E_UNSUPPORTED, "tokenizer.ggml.model \"%.*s\" is not built", SPAN_ARG(span_sub(v->model, 0, 60)));

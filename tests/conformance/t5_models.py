@@ -7,6 +7,7 @@ The weights are not kept: the same numbers come of the same seed everywhere (Pyt
 import json
 import os
 import random
+import re
 import struct
 import sys
 
@@ -14,6 +15,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 REFERENCE = os.path.join(HERE, "t5_reference.json")
 BASE = {"d_ff": 48, "d_kv": 10, "d_model": 32, "decoder_start_token_id": 0, "eos_token_id": 1, "layer_norm_epsilon": 1e-06, "num_decoder_layers": 3, "num_heads": 3, "num_layers": 2,
         "pad_token_id": 0, "relative_attention_max_distance": 20, "relative_attention_num_buckets": 8, "vocab_size": 64}
+OTHER_DEPTHS = {"num_decoder_layers": 2, "num_layers": 3, "relative_attention_max_distance": 128}
 # name: class, model_type, what config.json says beside BASE, whether the head is a matrix of its own, type of the weights
 MODELS = {
     "t5": ("T5ForConditionalGeneration", "t5", {"feed_forward_proj": "relu", "n_positions": 512}, False, "F32"),
@@ -25,7 +27,16 @@ MODELS = {
     "umt5": ("UMT5ForConditionalGeneration", "umt5", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, True, "F32"),
     "t5-encoder": ("T5EncoderModel", "t5", {"feed_forward_proj": "relu"}, False, "F32"),
     "umt5-encoder": ("UMT5EncoderModel", "umt5", {"feed_forward_proj": "gated-gelu"}, False, "F32"),
+    # what a GGUF file can say: distances up to 128. llama.cpp itself reads none whose decoder is the deeper side
+    "t5-128": ("T5ForConditionalGeneration", "t5", {**OTHER_DEPTHS, "feed_forward_proj": "relu", "n_positions": 512}, False, "F32"),
+    "flan-128": ("T5ForConditionalGeneration", "t5", {**OTHER_DEPTHS, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "relative_attention_num_buckets": 32}, True, "F32"),
+    "flan-tied-128": ("T5ForConditionalGeneration", "t5", {**OTHER_DEPTHS, "feed_forward_proj": "gated-gelu", "scale_decoder_outputs": False, "tie_word_embeddings": True,
+                                                            "decoder_start_token_id": 3}, False, "F32"),
+    "umt5-128": ("UMT5ForConditionalGeneration", "umt5", {**OTHER_DEPTHS, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, True, "F32"),
+    "t5-128-encoder": ("T5EncoderModel", "t5", {"feed_forward_proj": "relu", "relative_attention_max_distance": 128}, False, "F32"),
+    "umt5-128-encoder": ("UMT5EncoderModel", "umt5", {"feed_forward_proj": "gated-gelu", "relative_attention_max_distance": 128}, False, "F32"),
 }
+IN_GGUF = ["flan"] + [name for name in MODELS if "-128" in name]
 SOURCES = [[(i * 37 + 5) % 61 + 2 for i in range(45)] + [1], [9, 1], [(i * i * 7 + 11) % 62 + 2 for i in range(170)] + [1]]
 TEXT = "translate a sentence: the house is green"
 TARGET = "a green house, is it? 42 is a sentence that is longer than what was read of it."
@@ -99,6 +110,92 @@ def write(folder, name, head=1):
     for file, value in (("config.json", config(name)), ("tokenizer.json", tokenizer()), ("tokenizer_config.json", {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"})):
         with open(os.path.join(folder, file), "w") as f:
             json.dump(value, f)
+
+
+GGUF_NAMES = [  # as llama.cpp's converter has them
+    (r"shared\.weight", "token_embd.weight"), (r"lm_head\.weight", "output.weight"), (r"(enc|dec)oder\.final_layer_norm\.weight", r"\1.output_norm.weight"),
+    (r"(enc|dec)oder\.block\.(\d+)\.layer\.0\.SelfAttention\.([qkvo])\.weight", r"\1.blk.\2.attn_\3.weight"),
+    (r"(enc|dec)oder\.block\.(\d+)\.layer\.0\.SelfAttention\.relative_attention_bias\.weight", r"\1.blk.\2.attn_rel_b.weight"),
+    (r"(enc|dec)oder\.block\.(\d+)\.layer\.0\.layer_norm\.weight", r"\1.blk.\2.attn_norm.weight"),
+    (r"(dec)oder\.block\.(\d+)\.layer\.1\.EncDecAttention\.([qkvo])\.weight", r"\1.blk.\2.cross_attn_\3.weight"),
+    (r"(dec)oder\.block\.(\d+)\.layer\.1\.layer_norm\.weight", r"\1.blk.\2.cross_attn_norm.weight"),
+    (r"(enc|dec)oder\.block\.(\d+)\.layer\.[12]\.layer_norm\.weight", r"\1.blk.\2.ffn_norm.weight"),
+    (r"(enc|dec)oder\.block\.(\d+)\.layer\.[12]\.DenseReluDense\.wi_0\.weight", r"\1.blk.\2.ffn_gate.weight"),
+    (r"(enc|dec)oder\.block\.(\d+)\.layer\.[12]\.DenseReluDense\.(?:wi|wi_1)\.weight", r"\1.blk.\2.ffn_up.weight"),
+    (r"(enc|dec)oder\.block\.(\d+)\.layer\.[12]\.DenseReluDense\.wo\.weight", r"\1.blk.\2.ffn_down.weight"),
+]
+
+
+def gguf_name(tensor):
+    return next(re.sub(pattern, to, tensor) for pattern, to in GGUF_NAMES if re.fullmatch(pattern, tensor))
+
+
+def gguf_metadata(name):
+    c = config(name)
+    arch, pieces = "t5" if c["is_encoder_decoder"] else "t5encoder", tokenizer()["model"]["vocab"]
+    meta = {"context_length": c.get("n_positions", 512), "embedding_length": c["d_model"], "feed_forward_length": c["d_ff"], "block_count": c["num_layers"], "attention.head_count": c["num_heads"],
+            "attention.key_length": c["d_kv"], "attention.value_length": c["d_kv"], "attention.layer_norm_epsilon": c["layer_norm_epsilon"],
+            "attention.relative_buckets_count": c["relative_attention_num_buckets"], "attention.layer_norm_rms_epsilon": c["layer_norm_epsilon"]}
+    if c["is_encoder_decoder"]:
+        meta.update({"decoder_block_count": c["num_decoder_layers"], "decoder_start_token_id": c["decoder_start_token_id"]})
+        if c.get("scale_decoder_outputs", c.get("tie_word_embeddings", True)) != c.get("tie_word_embeddings", True):
+            meta["logit_scale"] = 1.0  # our own
+    pieces = pieces + [[f"[PAD{i}]", -10000.0] for i in range(len(pieces), c["vocab_size"])]
+    values = {"general.architecture": arch, **{f"{arch}.{k}": v for k, v in meta.items()}}
+    values.update({"tokenizer.ggml.model": "t5", "tokenizer.ggml.pre": "default", "tokenizer.ggml.tokens": [p for p, _ in pieces], "tokenizer.ggml.scores": [float(s) for _, s in pieces],
+                   "tokenizer.ggml.token_type": [3, 3, 2] + [1 if not p.startswith("[PAD") else 5 for p, _ in pieces[3:]], "tokenizer.ggml.add_space_prefix": True,
+                   "tokenizer.ggml.remove_extra_whitespaces": False, "tokenizer.ggml.eos_token_id": 1, "tokenizer.ggml.padding_token_id": 0})
+    return values
+
+
+def gguf_text(s):
+    return struct.pack("<Q", len(s.encode())) + s.encode()
+
+
+def gguf_value(v):
+    if isinstance(v, list):
+        kind, packed = gguf_value(v[0])[0], b"".join(gguf_value(x)[1] for x in v)
+        return 9, struct.pack("<IQ", kind, len(v)) + packed
+    return (7, struct.pack("<?", v)) if isinstance(v, bool) else (5, struct.pack("<i", v)) if isinstance(v, int) else (6, struct.pack("<f", v)) if isinstance(v, float) else (8, gguf_text(v))
+
+
+def read_tensors(folder):
+    """Name: shape and numbers, of the model directory that write() made in F32."""
+    with open(os.path.join(folder, "model.safetensors"), "rb") as f:
+        header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
+        data = f.read()
+    header.pop("__metadata__")
+    return {n: (t["shape"], data[t["data_offsets"][0]:t["data_offsets"][1]]) for n, t in header.items()}
+
+
+def q8_0(raw):
+    """Blocks of 32: a scale in f16 and a byte for each."""
+    x, out = struct.unpack(f"<{len(raw) // 4}f", raw), bytearray()
+    for i in range(0, len(x), 32):
+        scale = max(abs(v) for v in x[i:i + 32]) / 127
+        out += struct.pack("<e32b", scale, *(max(-127, min(127, round(v / scale))) if scale else 0 for v in x[i:i + 32]))
+    return bytes(out)
+
+
+def write_gguf(folder, name, path, dtype="F32"):
+    """The model directory as a GGUF file; dtype Q8_0: matrices whose rows are whole blocks."""
+    values, head, data = gguf_metadata(name), b"", bytearray()
+    values["general.file_type"] = {"F32": 0, "F16": 1, "Q8_0": 7}[dtype]
+    tensors = read_tensors(folder)
+    for key, v in values.items():
+        kind, packed = gguf_value(v)
+        head += gguf_text(key) + struct.pack("<I", 4 if kind == 5 else kind) + packed
+    for tensor, (shape, raw) in tensors.items():
+        kind = 0
+        if dtype == "F16" and len(shape) > 1:
+            kind, raw = 1, struct.pack(f"<{len(raw) // 4}e", *struct.unpack(f"<{len(raw) // 4}f", raw))
+        elif dtype == "Q8_0" and len(shape) > 1 and shape[1] % 32 == 0:
+            kind, raw = 8, q8_0(raw)
+        head += gguf_text(gguf_name(tensor)) + struct.pack("<I", len(shape)) + b"".join(struct.pack("<Q", n) for n in reversed(shape)) + struct.pack("<IQ", kind, len(data))
+        data += raw + b"\0" * (-len(raw) % 32)
+    head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(values)) + head
+    with open(path, "wb") as f:
+        f.write(head + b"\0" * (-len(head) % 32) + data)
 
 
 def model_logprobs(model, ids, start, target):

@@ -1,5 +1,5 @@
 /* GGUF files: whatever opens has values and tensors that lie inside the bytes, and can be read to the last element; what its metadata and tensors say of a model is refused with a word, or is a model of
- * which every row can be read. */
+ * which every row can be read; what it says of a vocabulary likewise, or is a tokenizer that gives its own ids. */
 #include "base/alloc.h"
 #include "model/dir_files.h"
 #include "model/gguf.h"
@@ -13,6 +13,14 @@ static void check_value(const struct gguf_value *v) {
     ASSERT(v->of != GGUF_STRING || rest.len == 0);
 }
 
+static void check_tokenizer(const struct tokenizer *t) {
+    struct tokens ids = {0};
+    if (!t) return;
+    int r = tokenizer_encode(t, SPAN("a  z \xC3\xA9\xE2\x96\x81"), TOKENIZER_ADD_SPECIAL, &ids, NULL);
+    for (size_t i = 0; r == 0 && i < ids.len; i++) ASSERT(ids.ids[i] < tokenizer_vocab_size(t));
+    tokens_fini(&ids);
+}
+
 /* Of each parameter the first and the last row: the bytes in between are the tensor's. */
 static void check_model(const struct gguf *g) {
     struct model_dir m = {0};
@@ -21,6 +29,10 @@ static void check_model(const struct gguf *g) {
     if (!r && m.config.arch->kind == MODEL_ENCODER) r = gguf_encoder_read_use(g, "fuzz", &m, &err);
     if (!r) r = model_weights_load_gguf(&m.weights, &m.config, g, "fuzz", MODEL_WEIGHTS_MAP, &err);
     ASSERT(r == 0 || err.message[0]);
+    struct error why = {0};
+    int q = gguf_load_tokenizer(g, "fuzz", &m.tokenizer, &why);
+    ASSERT(q == 0 ? !why.message[0] : why.message[0] && !m.tokenizer);
+    check_tokenizer(m.tokenizer);
     for (size_t i = 0; !r && i < m.weights.param_count; i++) {
         struct model_view v = m.weights.views[i];
         float *row = mem_calloc(v.cols, sizeof *row);

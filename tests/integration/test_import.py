@@ -270,6 +270,22 @@ class Fresh:
         wait_for("a replica serves the blocks", lambda: self.c.post("/v1/completions", {"model": "reader@2", **ask})["choices"][0]["text"] == wanted["text"], 60)
         return repr(mine["choices"][0]["text"])
 
+    def encoder_decoder_as_gguf(self):
+        """The same as llama.cpp's file, from here and back: what is answered stays, in floats and in blocks, which go over as they are."""
+        ask, said = {"prompt": t5_models.TEXT, "max_tokens": 12, "temperature": 0}, []
+        for version, name in (("reader@1", "reader-back"), ("reader@2", "reader-packed")):
+            out = os.path.join(self.folder, name)
+            self.p.run("export", version, "--out", out, "--format", "gguf")
+            equal(self.p.json("import", os.path.join(out, "model.gguf"), "--name", name)["version"], f"{name}@1", "the version")
+            expect("source" in self.evidence(f"{name}@1"), "its gates")
+            self.p.release(f"{name}@1")
+            wanted = json.loads(self.p.run("run", "--model", os.path.join(self.folder, "t5" if version == "reader@1" else "t5-packed"), "--prompt", ask["prompt"], "--max-tokens", "12", "--temperature", "0", "--json"))
+            wait_for(f"a replica serves {name}", lambda: self.c.raw("POST", "/v1/completions", {"model": name, **ask})[0] == 200, 60)
+            mine = self.c.post("/v1/completions", {"model": name, **ask})
+            equal((mine["choices"][0]["text"], mine["usage"]["prompt_tokens"]), (wanted["text"], wanted["usage"]["prompt_tokens"]), f"what {name} answers, and {version}")
+            said.append(mine["choices"][0]["text"])
+        return repr(said)
+
     def spoiled(self):
         """Weights that are numbers, and say nothing: the gates refuse them, however easy the others are."""
         where = os.path.join(self.folder, "t5-spoiled")
@@ -304,7 +320,8 @@ def main():
             encoders = suite.run("encoders", t.encoders)
             suite.run("encoders_as_gguf_and_back", t.encoders_as_gguf, needs=[encoders])
             suite.run("an_encoder_that_says_one_thing", t.collapsed)
-            suite.run("an_encoder_decoder", t.encoder_decoder)
+            reader = suite.run("an_encoder_decoder", t.encoder_decoder)
+            suite.run("an_encoder_decoder_as_gguf_and_back", t.encoder_decoder_as_gguf, needs=[reader])
             suite.run("an_encoder_decoder_that_is_spoiled", t.spoiled)
             if suite.failed:
                 p.tell_errors()

@@ -78,7 +78,7 @@ const struct attention_kernels *attention_kernels_named(const char *name) {
 }
 
 const struct attention_kernels *attention_kernels(void) {
-    const struct attention_kernels *k = attention_kernels_named(quant_kernels()->name);
+    const struct attention_kernels *k = attention_kernels_named(quant_kernels()->vectors ? quant_kernels()->vectors : quant_kernels()->name);
     return k ? k : &KERNELS_C;
 }
 

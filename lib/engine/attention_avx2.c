@@ -151,7 +151,7 @@ static inline __attribute__((always_inline)) void scores_int8_n(const struct att
     }
 }
 
-void attention_scores_int8_avx2(const struct attention_query *q, size_t n, const void *const *keys, size_t blocks, size_t head_dim, float *scores, size_t stride) {
+static void scores_int8_avx2(const struct attention_query *q, size_t n, const void *const *keys, size_t blocks, size_t head_dim, float *scores, size_t stride) {
     while (n > 0) {
         size_t now = n == 7 || n == 8 ? 4 : n < SCORES_QUERIES ? n : SCORES_QUERIES;
         for (size_t b = 0; b < blocks; b++) {
@@ -210,11 +210,11 @@ static inline __attribute__((always_inline)) void values_int8_n(const float *p, 
     }
 }
 
-void attention_values_int8_avx2(const float *p, size_t n, size_t stride, const void *values, size_t count, size_t head_dim, float *const *out) {
+static void values_int8_avx2(const float *p, size_t n, size_t stride, const void *values, size_t count, size_t head_dim, float *const *out) {
     for (; n > 4 || n == 3; n -= 3, p += 3 * stride, out += 3) values_int8_n(p, 3, stride, values, count, head_dim, out);
     for (; n >= 2; n -= 2, p += 2 * stride, out += 2) values_int8_n(p, 2, stride, values, count, head_dim, out);
     if (n == 1) values_int8_n(p, 1, stride, values, count, head_dim, out);
 }
 
-const struct attention_kernels ATTENTION_KERNELS_AVX2 = {"avx2", scores_avx2, values_avx2, attention_scores_int8_avx2, attention_values_int8_avx2};
+const struct attention_kernels ATTENTION_KERNELS_AVX2 = {"avx2", scores_avx2, values_avx2, scores_int8_avx2, values_int8_avx2};
 #endif

@@ -1,4 +1,4 @@
-/* attention.h's kernels for AVX-512. */
+/* attention.h's kernels for AVX-512 with VNNI. */
 #ifdef __x86_64__
 #include <immintrin.h>
 
@@ -112,5 +112,94 @@ static void values_avx512(const float *p, size_t n, size_t stride, const void *v
         }
 }
 
-const struct attention_kernels ATTENTION_KERNELS_AVX512 = {"avx512", scores_avx512, values_avx512, attention_scores_int8_avx2, attention_values_int8_avx2};
+/* --- int8 --- */
+
+/* f16[16] of scale s, one for each token. */
+static inline __attribute__((always_inline)) __m512 scales(const void *head, size_t head_dim, size_t s) {
+    return load((const uint8_t *)head + kv_scales_offset(head_dim), true, s * KV_BLOCK_TOKENS);
+}
+
+/* n queries times a block: a pair of a query by the pairs of 16 tokens is one instruction; sums of KV_SCALED values then go to the scores. */
+static inline __attribute__((always_inline)) void scores_int8_n(const struct attention_query *q, const int n, const uint8_t *keys, size_t head_dim, float *scores,
+                                                                size_t stride) {
+    __m512 sum[ATTENTION_TILE];
+    for (int i = 0; i < n; i++) sum[i] = _mm512_setzero_ps();
+    for (size_t s = 0, from = 0; from < head_dim; s++, from += KV_SCALED) {
+        size_t to = (from + KV_SCALED < head_dim ? from + KV_SCALED : head_dim + 1) / 2;
+        __m512i acc[ATTENTION_TILE];
+        for (int i = 0; i < n; i++) acc[i] = _mm512_setzero_si512();
+        for (size_t pair = from / 2; pair < to; pair++) {
+            __m512i key = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(keys + pair * 2 * KV_BLOCK_TOKENS)));
+            for (int i = 0; i < n; i++) {
+                int32_t both;
+                memcpy(&both, q[i].q + 2 * pair, sizeof both);
+                acc[i] = _mm512_dpwssd_epi32(acc[i], key, _mm512_set1_epi32(both));
+            }
+        }
+        __m512 scale = scales(keys, head_dim, s);
+        for (int i = 0; i < n; i++) sum[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[i]), _mm512_mul_ps(_mm512_set1_ps(q[i].scale[s]), scale), sum[i]);
+    }
+    for (int i = 0; i < n; i++) _mm512_storeu_ps(scores + (size_t)i * stride, sum[i]);
+}
+
+static void scores_int8_avx512(const struct attention_query *q, size_t n, const void *const *keys, size_t blocks, size_t head_dim, float *scores, size_t stride) {
+    for (size_t b = 0; b < blocks; b++, scores += KV_BLOCK_TOKENS) {
+        if (b + ATTENTION_AHEAD < blocks) attention_ask(keys[b + ATTENTION_AHEAD], head_dim * (KV_BLOCK_TOKENS + 1));
+        switch (n) {
+        case 1: scores_int8_n(q, 1, keys[b], head_dim, scores, stride); break;
+        case 2: scores_int8_n(q, 2, keys[b], head_dim, scores, stride); break;
+        case 3: scores_int8_n(q, 3, keys[b], head_dim, scores, stride); break;
+        case 4: scores_int8_n(q, 4, keys[b], head_dim, scores, stride); break;
+        case 5: scores_int8_n(q, 5, keys[b], head_dim, scores, stride); break;
+        case 6: scores_int8_n(q, 6, keys[b], head_dim, scores, stride); break;
+        case 7: scores_int8_n(q, 7, keys[b], head_dim, scores, stride); break;
+        default: scores_int8_n(q, 8, keys[b], head_dim, scores, stride); break;
+        }
+    }
+}
+
+/* n queries, at most 4, with their weights [n][16], times `vectors` · 16 dimensions from d on; the last vector by `mask`. */
+static inline __attribute__((always_inline)) void values_int8_part(const float (*weights)[KV_BLOCK_TOKENS], const int n, const int8_t *values, size_t count,
+                                                                   size_t head_dim, size_t d, const int vectors, __mmask16 mask, float *const *out) {
+    __m512 acc[4][2];
+    for (int i = 0; i < n; i++)
+        for (int v = 0; v < vectors; v++) acc[i][v] = _mm512_maskz_loadu_ps(mask, out[i] + d + 16 * v);
+    for (size_t t = 0; t < count; t++)
+        for (int v = 0; v < vectors; v++) {
+            const int8_t *at = values + t * head_dim + d + 16 * (size_t)v;
+            __m128i bytes = mask == 0xffff ? _mm_loadu_si128((const __m128i *)(const void *)at) : _mm_maskz_loadu_epi8(mask, at);
+            __m512 value = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+            for (int i = 0; i < n; i++) acc[i][v] = _mm512_fmadd_ps(_mm512_set1_ps(weights[i][t]), value, acc[i][v]);
+        }
+    for (int i = 0; i < n; i++)
+        for (int v = 0; v < vectors; v++) _mm512_mask_storeu_ps(out[i] + d + 16 * v, mask, acc[i][v]);
+}
+
+static inline __attribute__((always_inline)) void values_int8_n(const float *p, const int n, size_t stride, const void *values, size_t count, size_t head_dim,
+                                                                float *const *out) {
+    for (size_t s = 0, d = 0; d < head_dim; s++) {
+        _Alignas(64) float weights[4][KV_BLOCK_TOKENS]; /* those behind `count` are anything */
+        size_t to = d + KV_SCALED < head_dim ? d + KV_SCALED : head_dim;
+        for (int i = 0; i < n; i++) _mm512_store_ps(weights[i], _mm512_mul_ps(_mm512_loadu_ps(p + (size_t)i * stride), scales(values, head_dim, s)));
+        const float(*w)[KV_BLOCK_TOKENS] = (const float(*)[KV_BLOCK_TOKENS])weights;
+        if (d + 32 <= to) {
+            values_int8_part(w, n, values, count, head_dim, d, 2, 0xffff, out);
+            d += 32;
+        }
+        for (; d < to; d += 16) values_int8_part(w, n, values, count, head_dim, d, 1, (__mmask16)(to - d >= 16 ? 0xffff : (1u << (to - d)) - 1), out);
+        d = to;
+    }
+}
+
+static void values_int8_avx512(const float *p, size_t n, size_t stride, const void *values, size_t count, size_t head_dim, float *const *out) {
+    for (; n >= 4; n -= 4, p += 4 * stride, out += 4) values_int8_n(p, 4, stride, values, count, head_dim, out);
+    switch (n) {
+    case 1: values_int8_n(p, 1, stride, values, count, head_dim, out); break;
+    case 2: values_int8_n(p, 2, stride, values, count, head_dim, out); break;
+    case 3: values_int8_n(p, 3, stride, values, count, head_dim, out); break;
+    default: break;
+    }
+}
+
+const struct attention_kernels ATTENTION_KERNELS_AVX512 = {"avx512", scores_avx512, values_avx512, scores_int8_avx512, values_int8_avx512};
 #endif

@@ -11,8 +11,5 @@ enum { ATTENTION_AHEAD = 2 }; /* blocks */
 static inline void attention_ask(const void *from, size_t size) {
     for (size_t i = 0; i < size; i += 64) __builtin_prefetch((const char *)from + i);
 }
-/* Of AVX2, which the table of AVX-512 has too. */
-void attention_scores_int8_avx2(const struct attention_query *q, size_t n, const void *const *keys, size_t blocks, size_t head_dim, float *scores, size_t stride);
-void attention_values_int8_avx2(const float *p, size_t n, size_t stride, const void *values, size_t count, size_t head_dim, float *const *out);
 
 #endif

@@ -281,9 +281,10 @@ static void inner_product(const struct packed *w, const struct packed_input *in,
 static void inner_rows(const struct forward *f, const struct matrix *w, const struct packed_input *in, size_t row, size_t count, size_t F, size_t first,
                        const float *bias, float *act, struct packed_input *act_input) {
     size_t width = F - first < INNER ? F - first : INNER;
-    _Alignas(64) float gate[QUANT_TILE_ROWS * INNER], up[QUANT_TILE_ROWS * INNER];
-    for (size_t end = row + count; row < end; row += QUANT_TILE_ROWS) {
-        size_t rows = end - row < QUANT_TILE_ROWS ? end - row : QUANT_TILE_ROWS;
+    _Alignas(64) float gate[QUANT_TILE_ROWS_MAX * INNER], up[QUANT_TILE_ROWS_MAX * INNER];
+    size_t tile_rows = packed_tile_rows(w->part[0].kind);
+    for (size_t end = row + count; row < end; row += tile_rows) {
+        size_t rows = end - row < tile_rows ? end - row : tile_rows;
         inner_product(&w->part[0], in, row, rows, first, bias, gate);
         if (w->parts > 1) inner_product(&w->part[1], in, row, rows, first, bias ? bias + F : NULL, up);
         for (size_t i = 0; i < rows; i++) {

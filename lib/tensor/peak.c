@@ -62,25 +62,25 @@ static void multiply_part(void *arg, size_t item, int thread) {
 }
 
 double peak_multiply_adds(struct pool *pool, enum packed_kind kind) {
-    size_t n = (size_t)pool_threads(pool), width = packed_panel_rows(kind), size;
-    struct arithmetic a = {.y_size = QUANT_TILE_ROWS * width};
-    float *x = mem_calloc(QUANT_TILE_ROWS * COLUMNS, sizeof *x);
-    uint8_t *input = mem_alloc_aligned(packed_input_size(QUANT_TILE_ROWS, COLUMNS));
+    size_t n = (size_t)pool_threads(pool), width = packed_panel_rows(kind), rows_of_x = packed_tile_rows(kind), size;
+    struct arithmetic a = {.y_size = rows_of_x * width};
+    float *x = mem_calloc(rows_of_x * COLUMNS, sizeof *x);
+    uint8_t *input = mem_alloc_aligned(packed_input_size(rows_of_x, COLUMNS));
     double best = 0;
     uint8_t *memory = NULL;
     a.y = mem_calloc(n * a.y_size, sizeof *a.y);
     if (packed_size(kind, width, COLUMNS, &size) == 0) memory = mem_alloc_aligned(size);
     if (!x || !input || !a.y || !memory || packed_init(&a.w, kind, width, COLUMNS, memory) != 0) goto out;
     const void *rows[PACKED_PANEL_MAX] = {0};
-    for (size_t i = 0; i < QUANT_TILE_ROWS * COLUMNS; i++) x[i] = (float)(i % 17) - 8;
+    for (size_t i = 0; i < rows_of_x * COLUMNS; i++) x[i] = (float)(i % 17) - 8;
     for (size_t i = 0; i < width; i++) rows[i] = x;
     if (packed_fill(&a.w, 0, TENSOR_F32, rows) != 0) goto out;
-    packed_input_init(&a.x, packed_kind_is_blocks(kind), QUANT_TILE_ROWS, COLUMNS, x, input);
-    for (size_t i = 0; i < QUANT_TILE_ROWS; i++) packed_input_row(&a.x, i);
+    packed_input_init(&a.x, packed_kind_is_blocks(kind), rows_of_x, COLUMNS, x, input);
+    for (size_t i = 0; i < rows_of_x; i++) packed_input_row(&a.x, i);
     for (int i = 0; i < 4 * RUNS; i++) {
         int64_t from = clock_mono_us();
         pool_run(pool, n, &a, multiply_part);
-        double rate = (double)(n * PRODUCTS * width * COLUMNS * QUANT_TILE_ROWS) * 1e6 / (double)(clock_mono_us() - from + 1);
+        double rate = (double)(n * PRODUCTS * width * COLUMNS * rows_of_x) * 1e6 / (double)(clock_mono_us() - from + 1);
         if (rate > best) best = rate;
     }
 out:

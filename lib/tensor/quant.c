@@ -56,6 +56,7 @@ uint16_t quant_f16_from_f32(float x) {
 
 const struct quant_kernels *const QUANT_KERNELS[] = {
 #ifdef __x86_64__
+    &QUANT_KERNELS_AMX,
     &QUANT_KERNELS_AVX512,
     &QUANT_KERNELS_AVX2,
 #endif
@@ -93,6 +94,7 @@ int packed_kind_find(const char *name, enum packed_kind *kind, struct error *err
 }
 bool packed_kind_is_blocks(enum packed_kind kind) { return QUANT_KINDS[kind].blocks; }
 size_t packed_panel_rows(enum packed_kind kind) { return QUANT_KINDS[kind].panel_rows; }
+size_t packed_tile_rows(enum packed_kind kind) { return QUANT_KINDS[kind].blocks ? quant_kernels()->block_rows : QUANT_TILE_ROWS; }
 
 static int panel_bytes(enum packed_kind kind, size_t rows, size_t cols, size_t *panels, size_t *size) {
     ASSERT(kind > PACKED_STORED && kind < PACKED_KINDS);
@@ -210,13 +212,13 @@ static void multiply_tile(const struct packed *w, const struct packed_input *in,
 void packed_multiply_rows(const struct packed *w, const struct packed_input *in, size_t first_row, size_t rows, size_t from, size_t to,
                           const struct packed_output *out) {
     ASSERT(w->cols == in->cols && to <= w->panels && first_row + rows <= in->n && (in->blocks || !QUANT_KINDS[w->kind].blocks));
-    size_t width = packed_panel_rows(w->kind);
-    _Alignas(64) float tile[QUANT_TILE_ROWS * PACKED_PANEL_MAX];
+    size_t width = packed_panel_rows(w->kind), tile_rows = packed_tile_rows(w->kind);
+    _Alignas(64) float tile[QUANT_TILE_ROWS_MAX * PACKED_PANEL_MAX];
     for (size_t p = from; p < to; p++) {
         const uint8_t *panel = w->data + p * w->panel_size;
         size_t first = p * width, count = w->rows - first < width ? w->rows - first : width;
-        for (size_t i = 0; i < rows; i += QUANT_TILE_ROWS) {
-            size_t n = rows - i < QUANT_TILE_ROWS ? rows - i : QUANT_TILE_ROWS;
+        for (size_t i = 0; i < rows; i += tile_rows) {
+            size_t n = rows - i < tile_rows ? rows - i : tile_rows;
             multiply_tile(w, in, panel, first_row + i, n, tile);
             for (size_t j = 0; j < n; j++) {
                 float *restrict y = out->y + (i + j) * out->stride + (first - from * width);

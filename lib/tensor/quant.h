@@ -8,7 +8,7 @@
  * With q8, q4 and q4m x is quantized to int8 in blocks of 32 too, once for all the matrices that take it.
  *
  * The promise that the engine is built on: an element y[i][r] is the same, bit for bit, for any number of rows of x, any split
- * over threads, and any of the kernels (C, AVX2, AVX-512). It holds because each element is one chain of operations in one order:
+ * over threads, and any of the kernels (C, AVX2, AVX-512, AMX). It holds because each element is one chain of operations in one order:
  *     f32, bf16, f16: fma(x[0], w[0], 0), then fma(x[k], w[k], acc) for k = 1, 2, …
  *     q8, q4: an exact integer dot product per block b, then fma(dot[b], scale_w[b] · scale_x[b], acc) for b = 0, 1, …
  *     q4m:    the same, each followed by fma(minimum_w[b], scale_x[b] · sum of q_x[b], acc)
@@ -42,7 +42,8 @@ enum {
     PACKED_FLOAT_PANEL = 64, /* 4 vectors of 512 bits: enough chains to hide the latency of fma for a single row of x */
     PACKED_BLOCK_PANEL = 32, /* 2 vectors of int32 sums; a block with its scales is whole cache lines */
     PACKED_PANEL_MAX = 64,
-    QUANT_TILE_ROWS = 6,    /* rows of x per tile: 6 × 4 sums + 4 weights stay in 32 registers, 6 × 2 + 4 in 16 */
+    QUANT_TILE_ROWS = 6,    /* rows of x that a kernel takes at once: 6 × 4 sums + 4 weights stay in 32 registers, 6 × 2 + 4 in 16 */
+    QUANT_TILE_ROWS_MAX = 64, /* the same with AMX: four tiles of 16, for which W is unpacked once */
 };
 
 struct packed {
@@ -57,6 +58,8 @@ const char *packed_kind_name(enum packed_kind kind);
 int packed_kind_find(const char *name, enum packed_kind *kind, struct error *err);
 bool packed_kind_is_blocks(enum packed_kind kind); /* int8 activations */
 size_t packed_panel_rows(enum packed_kind kind);
+/* Rows of x that the kernel in use takes at once, at most QUANT_TILE_ROWS_MAX: work is best cut at its multiples. */
+size_t packed_tile_rows(enum packed_kind kind);
 /* Bytes that W [rows, cols] takes, a multiple of 64. E_RANGE on overflow or an empty matrix. */
 int packed_size(enum packed_kind kind, size_t rows, size_t cols, size_t *size);
 /* memory: packed_size bytes, 64-byte aligned, borrowed. Then every panel is to be filled. */
@@ -103,7 +106,7 @@ void packed_multiply(const struct packed *w, const struct packed_input *in, size
 /* The same for the input's rows [first, first + n) only, where y and bias begin with row `first` and with panel `from`. */
 void packed_multiply_rows(const struct packed *w, const struct packed_input *in, size_t first, size_t n, size_t from, size_t to, const struct packed_output *out);
 
-/* What a kernel sees of up to QUANT_TILE_ROWS quantized rows: block b of row i is at [i · blocks + b] of each. */
+/* What a kernel sees of quantized rows: block b of row i is at [i · blocks + b] of each. */
 struct quant_rows {
     const int8_t *q;
     const int16_t *wide;
@@ -112,14 +115,16 @@ struct quant_rows {
     const float *total;
 };
 
-/* The kernels behind it; tests hold each to the first. n is 1 … QUANT_TILE_ROWS; tile is [n][panel rows]. */
+/* The kernels behind it; tests hold each to the first. n is 1 … QUANT_TILE_ROWS, of blocks 1 … block_rows; tile is [n][panel rows]. */
 typedef void (*quant_float_kernel)(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile);
 typedef void (*quant_block_kernel)(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 struct quant_kernels {
     const char *name;
-    bool (*usable)(void); /* on this CPU */
+    const char *vectors;  /* name of the variant of kernels.h and attention.h that goes with it, where that is not `name` (else NULL) */
+    bool (*usable)(void); /* on this CPU, under this system */
     quant_float_kernel f32, bf16, f16;
     quant_block_kernel q8, q4, q4m;
+    size_t block_rows; /* rows of x that these take at once: QUANT_TILE_ROWS … QUANT_TILE_ROWS_MAX */
     /* One row of x into blocks: scale = absmax / 127, q = round to nearest even of x / scale. */
     void (*quantize)(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction);
     /* Blocks of q as q8 reads them, where that is not q itself (else NULL). */
@@ -128,7 +133,7 @@ struct quant_kernels {
 /* Best first, the C reference last. */
 extern const struct quant_kernels *const QUANT_KERNELS[];
 extern const size_t QUANT_KERNELS_COUNT;
-/* The one in use: the best that the CPU has, or the one that the environment variable GENLOOP_KERNELS names ("c", "avx2", "avx512"). */
+/* The one in use: the best that the CPU has, or the one that the environment variable GENLOOP_KERNELS names ("c", "avx2", "avx512", "amx"). */
 const struct quant_kernels *quant_kernels(void);
 /* Tests: another one from here on; NULL for the default again. */
 void quant_kernels_use(const struct quant_kernels *k);

@@ -104,8 +104,8 @@ INLINE void floats(const void *panel, const enum format format, size_t cols, con
 }
 
 static void f32_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F32, cols, x, x_stride, n, tile); }
-void quant_bf16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, BF16, cols, x, x_stride, n, tile); }
-void quant_f16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F16, cols, x, x_stride, n, tile); }
+static void bf16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, BF16, cols, x, x_stride, n, tile); }
+static void f16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F16, cols, x, x_stride, n, tile); }
 
 /* --- blocks --- */
 
@@ -230,8 +230,8 @@ INLINE void q4_any(const uint8_t *panel, size_t blocks, const struct quant_rows 
     default: q4_blocks(panel, blocks, x, minimum, 6, 2, tile); break;
     }
 }
-void quant_q4_avx2(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { q4_any(panel, blocks, x, n, tile, false); }
-void quant_q4m_avx2(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { q4_any(panel, blocks, x, n, tile, true); }
+static void q4_avx2(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { q4_any(panel, blocks, x, n, tile, false); }
+static void q4m_avx2(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { q4_any(panel, blocks, x, n, tile, true); }
 
 /* --- x --- */
 
@@ -275,6 +275,6 @@ static void widen_avx2(const int8_t *q, size_t blocks, int16_t *wide) {
     }
 }
 
-const struct quant_kernels QUANT_KERNELS_AVX2 = {.name = "avx2", .usable = usable, .f32 = f32_avx2, .bf16 = quant_bf16_avx2, .f16 = quant_f16_avx2,
-                                                 .q8 = q8_avx2, .q4 = quant_q4_avx2, .q4m = quant_q4m_avx2, .quantize = quantize_avx2, .widen = widen_avx2};
+const struct quant_kernels QUANT_KERNELS_AVX2 = {.name = "avx2", .usable = usable, .f32 = f32_avx2, .bf16 = bf16_avx2, .f16 = f16_avx2,
+                                                 .q8 = q8_avx2, .q4 = q4_avx2, .q4m = q4m_avx2, .block_rows = QUANT_TILE_ROWS, .quantize = quantize_avx2, .widen = widen_avx2};
 #endif

@@ -4,86 +4,136 @@
 
 #include "tensor/quant_internal.h"
 
-static bool usable(void) {
+bool quant_usable_avx512(void) {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
 
-/* n is a constant where this is inlined, so that the sums live in registers. */
-static inline __attribute__((always_inline)) void f32_rows(const float *panel, size_t cols, const float *x, size_t stride, const int n,
-                                                           float *tile) {
-    __m512 acc[QUANT_TILE_ROWS][4];
+/* What is inlined takes its counts as constants, so that the sums live in registers. */
+#define INLINE static inline __attribute__((always_inline))
+
+/* --- floats: f32, bf16, f16 --- */
+
+enum format { F32, BF16, F16 };
+enum { VECTORS = PACKED_FLOAT_PANEL / 16, AHEAD = 4096 /* bytes: the hardware's prefetcher stops at page borders */ };
+
+/* All rows of a panel at one column. A vector of bf16 pairs holds rows r in its low and r + 16 in its high halves. */
+INLINE void load_column(const uint8_t *column, const enum format format, __m512 w[VECTORS]) {
+    if (format == F32)
+        for (int v = 0; v < VECTORS; v++) w[v] = _mm512_load_ps((const float *)(const void *)column + 16 * v);
+    else if (format == F16)
+        for (int v = 0; v < VECTORS; v++) w[v] = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)column + v));
+    else
+        for (int v = 0; v < VECTORS; v += 2) {
+            __m512i pairs = _mm512_load_si512(column + 32 * v);
+            w[v] = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+            w[v + 1] = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)));
+        }
+}
+
+INLINE void floats_n(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, const int n, float *tile) {
+    const size_t size = PACKED_FLOAT_PANEL * (format == F32 ? sizeof(float) : sizeof(uint16_t));
+    const uint8_t *column = panel;
+    __m512 acc[QUANT_TILE_ROWS][VECTORS];
     for (int i = 0; i < n; i++)
-        for (int v = 0; v < 4; v++) acc[i][v] = _mm512_setzero_ps();
-    for (size_t k = 0; k < cols; k++, panel += PACKED_FLOAT_PANEL) {
-        __m512 w[4];
-        for (int v = 0; v < 4; v++) w[v] = _mm512_load_ps(panel + 16 * v);
-        /* streaming: the hardware's prefetcher stops at page borders, this does not */
-        for (int v = 0; v < 4; v++) _mm_prefetch((const char *)(panel + 2048 + 16 * v), _MM_HINT_T0);
+        for (int v = 0; v < VECTORS; v++) acc[i][v] = _mm512_setzero_ps();
+    for (size_t k = 0; k < cols; k++, column += size) {
+        __m512 w[VECTORS];
+        load_column(column, format, w);
+        for (size_t line = 0; line < size; line += 64) _mm_prefetch((const char *)column + AHEAD + line, _MM_HINT_T0);
         for (int i = 0; i < n; i++) {
             __m512 xk = _mm512_set1_ps(x[(size_t)i * stride + k]);
-            for (int v = 0; v < 4; v++) acc[i][v] = _mm512_fmadd_ps(xk, w[v], acc[i][v]);
+            for (int v = 0; v < VECTORS; v++) acc[i][v] = _mm512_fmadd_ps(xk, w[v], acc[i][v]);
         }
     }
     for (int i = 0; i < n; i++)
-        for (int v = 0; v < 4; v++) _mm512_storeu_ps(tile + i * PACKED_FLOAT_PANEL + 16 * v, acc[i][v]);
+        for (int v = 0; v < VECTORS; v++) _mm512_storeu_ps(tile + i * PACKED_FLOAT_PANEL + 16 * v, acc[i][v]);
 }
 
-static void f32_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) {
+INLINE void floats(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, size_t n, float *tile) {
     switch (n) {
-    case 1: f32_rows(panel, cols, x, x_stride, 1, tile); break;
-    case 2: f32_rows(panel, cols, x, x_stride, 2, tile); break;
-    case 3: f32_rows(panel, cols, x, x_stride, 3, tile); break;
-    case 4: f32_rows(panel, cols, x, x_stride, 4, tile); break;
-    case 5: f32_rows(panel, cols, x, x_stride, 5, tile); break;
-    default: f32_rows(panel, cols, x, x_stride, 6, tile); break;
+    case 1: floats_n(panel, format, cols, x, stride, 1, tile); break;
+    case 2: floats_n(panel, format, cols, x, stride, 2, tile); break;
+    case 3: floats_n(panel, format, cols, x, stride, 3, tile); break;
+    case 4: floats_n(panel, format, cols, x, stride, 4, tile); break;
+    case 5: floats_n(panel, format, cols, x, stride, 5, tile); break;
+    default: floats_n(panel, format, cols, x, stride, 6, tile); break;
+    }
+}
+void quant_f32_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F32, cols, x, x_stride, n, tile); }
+void quant_bf16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, BF16, cols, x, x_stride, n, tile); }
+void quant_f16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F16, cols, x, x_stride, n, tile); }
+
+/* --- blocks --- */
+
+INLINE __m512i four_of(const int8_t *at) { /* the same 32 bits in each lane: an operand of vpdpbusd */
+    int32_t bits;
+    memcpy(&bits, at, sizeof bits);
+    return _mm512_set1_epi32(bits);
+}
+INLINE __m512 load_halves(const uint8_t *at) { return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)at)); }
+
+/* 32 rows of W at four columns, k = 4 group …; of 4 bits the upper half of a block lies in the upper halves of the lower half's bytes. */
+INLINE void load_group(const uint8_t *block, const bool nibbles, size_t group, __m512i w[2]) {
+    for (int v = 0; v < 2; v++) {
+        if (nibbles) {
+            __m512i both = _mm512_load_si512(block + group % 4 * 128 + 64 * v);
+            w[v] = _mm512_and_si512(group < 4 ? both : _mm512_srli_epi16(both, 4), _mm512_set1_epi8(15));
+        } else w[v] = _mm512_load_si512(block + group * 128 + 64 * v);
     }
 }
 
-static inline __attribute__((always_inline)) void q8_rows(const uint8_t *block, size_t blocks, const int8_t *q, const float *scale,
-                                                          const int32_t *correction, const int n, float *tile) {
+INLINE void blocks_n(const uint8_t *block, const enum packed_kind kind, size_t blocks, const struct quant_rows *x, const int n, float *tile) {
+    const bool nibbles = kind != PACKED_Q8;
+    const size_t size = kind == PACKED_Q8 ? QUANT_Q8_BLOCK_SIZE : kind == PACKED_Q4 ? QUANT_Q4_BLOCK_SIZE : QUANT_Q4M_BLOCK_SIZE;
+    const size_t scales = nibbles ? QUANT_Q4_SCALES : QUANT_Q8_SCALES;
     __m512 acc[QUANT_TILE_ROWS][2];
     for (int i = 0; i < n; i++) acc[i][0] = acc[i][1] = _mm512_setzero_ps();
-    for (size_t b = 0; b < blocks; b++, block += QUANT_Q8_BLOCK_SIZE) {
+    for (size_t b = 0; b < blocks; b++, block += size) {
         __m512i dot[QUANT_TILE_ROWS][2];
-        for (int i = 0; i < n; i++) dot[i][0] = dot[i][1] = _mm512_set1_epi32(correction[(size_t)i * blocks + b]);
-        for (int g = 0; g < QUANT_BLOCK / 4; g++) {
-            __m512i w0 = _mm512_load_si512(block + g * 128), w1 = _mm512_load_si512(block + g * 128 + 64);
-            _mm_prefetch((const char *)block + 4096 + g * 128, _MM_HINT_T0);
-            _mm_prefetch((const char *)block + 4096 + g * 128 + 64, _MM_HINT_T0);
+        for (int i = 0; i < n; i++) {
+            int32_t correction = x->correction[(size_t)i * blocks + b];
+            dot[i][0] = dot[i][1] = _mm512_set1_epi32(kind == PACKED_Q8 ? correction : kind == PACKED_Q4 ? correction / 16 : 0);
+        }
+        for (size_t line = 0; line < size; line += 64) _mm_prefetch((const char *)block + AHEAD + line, _MM_HINT_T0);
+        for (size_t g = 0; g < QUANT_BLOCK / 4; g++) {
+            __m512i w[2];
+            load_group(block, nibbles, g, w);
             for (int i = 0; i < n; i++) {
-                int32_t four;
-                memcpy(&four, q + ((size_t)i * blocks + b) * QUANT_BLOCK + g * 4, sizeof four);
-                __m512i x = _mm512_set1_epi32(four);
-                dot[i][0] = _mm512_dpbusd_epi32(dot[i][0], w0, x);
-                dot[i][1] = _mm512_dpbusd_epi32(dot[i][1], w1, x);
+                __m512i four = four_of(x->q + ((size_t)i * blocks + b) * QUANT_BLOCK + g * 4);
+                dot[i][0] = _mm512_dpbusd_epi32(dot[i][0], w[0], four);
+                dot[i][1] = _mm512_dpbusd_epi32(dot[i][1], w[1], four);
             }
         }
-        __m512 s0 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)(block + 1024)));
-        __m512 s1 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)(block + 1056)));
-        for (int i = 0; i < n; i++) {
-            __m512 sx = _mm512_set1_ps(scale[(size_t)i * blocks + b]);
-            acc[i][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i][0]), _mm512_mul_ps(s0, sx), acc[i][0]);
-            acc[i][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i][1]), _mm512_mul_ps(s1, sx), acc[i][1]);
+        for (size_t v = 0; v < 2; v++) {
+            __m512 scale_w = load_halves(block + scales + 32 * v);
+            for (int i = 0; i < n; i++) {
+                __m512 scale = _mm512_mul_ps(scale_w, _mm512_set1_ps(x->scale[(size_t)i * blocks + b]));
+                acc[i][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i][v]), scale, acc[i][v]);
+                if (kind == PACKED_Q4M) acc[i][v] = _mm512_fmadd_ps(load_halves(block + QUANT_Q4_MINIMA + 32 * v), _mm512_set1_ps(x->total[(size_t)i * blocks + b]), acc[i][v]);
+            }
         }
     }
     for (int i = 0; i < n; i++)
         for (int v = 0; v < 2; v++) _mm512_storeu_ps(tile + i * PACKED_BLOCK_PANEL + 16 * v, acc[i][v]);
 }
 
-static void q8_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) {
+INLINE void blocks_any(const uint8_t *panel, const enum packed_kind kind, size_t blocks, const struct quant_rows *x, size_t n, float *tile) {
     switch (n) {
-    case 1: q8_rows(panel, blocks, x->q, x->scale, x->correction, 1, tile); break;
-    case 2: q8_rows(panel, blocks, x->q, x->scale, x->correction, 2, tile); break;
-    case 3: q8_rows(panel, blocks, x->q, x->scale, x->correction, 3, tile); break;
-    case 4: q8_rows(panel, blocks, x->q, x->scale, x->correction, 4, tile); break;
-    case 5: q8_rows(panel, blocks, x->q, x->scale, x->correction, 5, tile); break;
-    default: q8_rows(panel, blocks, x->q, x->scale, x->correction, 6, tile); break;
+    case 1: blocks_n(panel, kind, blocks, x, 1, tile); break;
+    case 2: blocks_n(panel, kind, blocks, x, 2, tile); break;
+    case 3: blocks_n(panel, kind, blocks, x, 3, tile); break;
+    case 4: blocks_n(panel, kind, blocks, x, 4, tile); break;
+    case 5: blocks_n(panel, kind, blocks, x, 5, tile); break;
+    default: blocks_n(panel, kind, blocks, x, 6, tile); break;
     }
 }
+void quant_q8_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { blocks_any(panel, PACKED_Q8, blocks, x, n, tile); }
+void quant_q4_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { blocks_any(panel, PACKED_Q4, blocks, x, n, tile); }
+void quant_q4m_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { blocks_any(panel, PACKED_Q4M, blocks, x, n, tile); }
 
-static void quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction) {
+void quant_quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction) {
     const __m512 low = _mm512_set1_ps(-127), high = _mm512_set1_ps(127), sign = _mm512_set1_ps(-0.0f);
     for (size_t b = 0; b * QUANT_BLOCK < cols; b++, x += QUANT_BLOCK, q += QUANT_BLOCK) {
         size_t count = cols - b * QUANT_BLOCK;
@@ -103,7 +153,6 @@ static void quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale
     }
 }
 
-/* bf16, f16 and 4 bits have no form of 512 bits yet. */
-const struct quant_kernels QUANT_KERNELS_AVX512 = {.name = "avx512", .usable = usable, .f32 = f32_avx512, .bf16 = quant_bf16_avx2, .f16 = quant_f16_avx2,
-                                                   .q8 = q8_avx512, .q4 = quant_q4_avx2, .q4m = quant_q4m_avx2, .quantize = quantize_avx512};
+const struct quant_kernels QUANT_KERNELS_AVX512 = {.name = "avx512", .usable = quant_usable_avx512, .f32 = quant_f32_avx512, .bf16 = quant_bf16_avx512, .f16 = quant_f16_avx512,
+                                                   .q8 = quant_q8_avx512, .q4 = quant_q4_avx512, .q4m = quant_q4m_avx512, .block_rows = QUANT_TILE_ROWS, .quantize = quant_quantize_avx512};
 #endif

@@ -30,12 +30,16 @@ static inline size_t quant_half_place(enum packed_kind kind, size_t r) { return 
 /* The scale of a block of x from its largest magnitude. So small that its inverse would be infinite: the block counts as 0. */
 static inline void quant_block_scale(float max, float *scale) { *scale = max < 1e-30f ? 0 : max / 127.0f; }
 
-extern const struct quant_kernels QUANT_KERNELS_C, QUANT_KERNELS_AVX2, QUANT_KERNELS_AVX512;
+extern const struct quant_kernels QUANT_KERNELS_C, QUANT_KERNELS_AVX2, QUANT_KERNELS_AVX512, QUANT_KERNELS_AMX;
 
-/* A CPU with AVX-512 has AVX2, FMA and F16C: its table takes these where it has no form of its own. */
-void quant_bf16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile);
-void quant_f16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile);
-void quant_q4_avx2(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
-void quant_q4m_avx2(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
+/* A CPU with AMX has AVX-512: its table takes these where tiles do not help. */
+bool quant_usable_avx512(void);
+void quant_f32_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile);
+void quant_bf16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile);
+void quant_f16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile);
+void quant_q8_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
+void quant_q4_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
+void quant_q4m_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
+void quant_quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction);
 
 #endif

@@ -56,7 +56,7 @@ static void product(const struct matrix *m, size_t n, const float *x, float *y) 
 
 static const struct {
     size_t rows, cols, n;
-} SHAPES[] = {{1, 1, 1}, {64, 64, 1}, {65, 33, 2}, {31, 7, 5}, {96, 160, 6}, {130, 100, 7}, {200, 257, 13}, {33, 1024, 3}, {128, 32, 30}, {320, 64, 4}};
+} SHAPES[] = {{1, 1, 1}, {64, 64, 1}, {65, 33, 2}, {31, 7, 5}, {96, 160, 6}, {130, 100, 7}, {200, 257, 13}, {33, 1024, 3}, {128, 32, 30}, {320, 64, 4}, {40, 900, 37}, {70, 96, 82}};
 
 static void test_kernels_equal_reference(void **state) {
     (void)state;

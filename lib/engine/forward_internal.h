@@ -34,7 +34,7 @@ struct layer {
 struct forward {
     struct model_config config;
     enum packed_kind kind;
-    bool blocks; /* x is quantized: some matrix is in blocks */
+    unsigned forms; /* of x that some matrix takes */
     uint32_t rows_max, context;
     struct pool *pool;
     struct layer *layers;

@@ -23,27 +23,22 @@ static bool usable(void) {
 
 enum format { F32, BF16, F16 };
 
-/* 16 rows of W at one k, those that begin at row c of the panel. Of bf16 a vector of pairs holds rows c … c + 7 and c + 16 … c + 23. */
-INLINE void load_two(const void *panel, const enum format format, size_t k, size_t c, __m256 *a, __m256 *b) {
+/* 16 rows of W at one k, those that begin at row c of the panel. bf16 comes in pairs of k: `odd` says which. */
+INLINE void load_two(const void *panel, const enum format format, size_t k, const bool odd, size_t c, __m256 *a, __m256 *b) {
     if (format == F32) {
         const float *at = (const float *)panel + k * PACKED_FLOAT_PANEL + c;
         *a = _mm256_load_ps(at);
         *b = _mm256_load_ps(at + 8);
     } else if (format == BF16) {
-        __m256i pairs = _mm256_load_si256((const __m256i *)(const void *)((const uint32_t *)panel + k * (PACKED_FLOAT_PANEL / 2) + c / 2));
-        *a = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
-        *b = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000u)));
+        const __m256i *at = (const __m256i *)(const void *)((const uint32_t *)panel + k / 2 * PACKED_FLOAT_PANEL + c), high = _mm256_set1_epi32((int)0xffff0000u);
+        __m256i first = _mm256_load_si256(at), second = _mm256_load_si256(at + 1);
+        *a = _mm256_castsi256_ps(odd ? _mm256_and_si256(first, high) : _mm256_slli_epi32(first, 16));
+        *b = _mm256_castsi256_ps(odd ? _mm256_and_si256(second, high) : _mm256_slli_epi32(second, 16));
     } else {
         const uint16_t *at = (const uint16_t *)panel + k * PACKED_FLOAT_PANEL + c;
         *a = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)(const void *)at));
         *b = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)(const void *)(at + 8)));
     }
-}
-
-/* Where the two vectors' rows begin in the tile. */
-INLINE void places(const enum format format, size_t c, size_t *a, size_t *b) {
-    *a = format == BF16 ? c / 32 * 32 + c % 32 / 2 : c;
-    *b = format == BF16 ? *a + 16 : c + 8;
 }
 
 /*
@@ -56,27 +51,27 @@ INLINE void floats_part(const void *panel, const enum format format, size_t from
     const char *next = (const char *)panel + (to * PACKED_FLOAT_PANEL + (to - from) * c) * (format == F32 ? 4 : 2);
     __m256 acc[12];
     for (int p = 0; p < pairs; p++) {
-        size_t a, b;
-        places(format, c + 16 * (size_t)p, &a, &b);
+        size_t a = c + 16 * (size_t)p, b = a + 8;
         for (int i = 0; i < n; i++) {
             acc[2 * (i * pairs + p)] = from ? _mm256_loadu_ps(tile + i * PACKED_FLOAT_PANEL + a) : _mm256_setzero_ps();
             acc[2 * (i * pairs + p) + 1] = from ? _mm256_loadu_ps(tile + i * PACKED_FLOAT_PANEL + b) : _mm256_setzero_ps();
         }
     }
-    for (size_t k = from; k < to; k++)
-        for (int p = 0; p < pairs; p++) {
-            __m256 a, b;
-            load_two(panel, format, k, c + 16 * (size_t)p, &a, &b);
-            if (format == F32 || p % 2 == 0) _mm_prefetch(next + ((k - from) * (size_t)pairs + (size_t)p) * 16 * (format == F32 ? 4 : 2), _MM_HINT_T0);
-            for (int i = 0; i < n; i++) {
-                __m256 xk = _mm256_set1_ps(x[(size_t)i * stride + k]);
-                acc[2 * (i * pairs + p)] = _mm256_fmadd_ps(xk, a, acc[2 * (i * pairs + p)]);
-                acc[2 * (i * pairs + p) + 1] = _mm256_fmadd_ps(xk, b, acc[2 * (i * pairs + p) + 1]);
+    for (size_t k2 = from; k2 < to; k2 += 2) /* STRETCH is even: a stretch begins with a pair */
+        for (size_t odd = 0; odd < 2 && k2 + odd < to; odd++)
+            for (int p = 0; p < pairs; p++) {
+                size_t k = k2 + odd;
+                __m256 a, b;
+                load_two(panel, format, k, odd, c + 16 * (size_t)p, &a, &b);
+                if (format == F32 || p % 2 == 0) _mm_prefetch(next + ((k - from) * (size_t)pairs + (size_t)p) * 16 * (format == F32 ? 4 : 2), _MM_HINT_T0);
+                for (int i = 0; i < n; i++) {
+                    __m256 xk = _mm256_set1_ps(x[(size_t)i * stride + k]);
+                    acc[2 * (i * pairs + p)] = _mm256_fmadd_ps(xk, a, acc[2 * (i * pairs + p)]);
+                    acc[2 * (i * pairs + p) + 1] = _mm256_fmadd_ps(xk, b, acc[2 * (i * pairs + p) + 1]);
+                }
             }
-        }
     for (int p = 0; p < pairs; p++) {
-        size_t a, b;
-        places(format, c + 16 * (size_t)p, &a, &b);
+        size_t a = c + 16 * (size_t)p, b = a + 8;
         for (int i = 0; i < n; i++) {
             _mm256_storeu_ps(tile + i * PACKED_FLOAT_PANEL + a, acc[2 * (i * pairs + p)]);
             _mm256_storeu_ps(tile + i * PACKED_FLOAT_PANEL + b, acc[2 * (i * pairs + p) + 1]);

@@ -18,35 +18,34 @@ bool quant_usable_avx512(void) {
 enum format { F32, BF16, F16 };
 enum { VECTORS = PACKED_FLOAT_PANEL / 16, AHEAD = 4096 /* bytes: the hardware's prefetcher stops at page borders */ };
 
-/* All rows of a panel at one column. A vector of bf16 pairs holds rows r in its low and r + 16 in its high halves. */
-INLINE void load_column(const uint8_t *column, const enum format format, __m512 w[VECTORS]) {
-    if (format == F32)
-        for (int v = 0; v < VECTORS; v++) w[v] = _mm512_load_ps((const float *)(const void *)column + 16 * v);
-    else if (format == F16)
-        for (int v = 0; v < VECTORS; v++) w[v] = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)column + v));
-    else
-        for (int v = 0; v < VECTORS; v += 2) {
-            __m512i pairs = _mm512_load_si512(column + 32 * v);
-            w[v] = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
-            w[v + 1] = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)));
+/* All rows of a panel at column k; bf16 comes in pairs of k: `odd` says which. */
+INLINE void load_column(const void *panel, const enum format format, size_t k, const bool odd, __m512 w[VECTORS]) {
+    for (size_t v = 0; v < VECTORS; v++) {
+        if (format == F32) w[v] = _mm512_load_ps((const float *)panel + k * PACKED_FLOAT_PANEL + 16 * v);
+        else if (format == F16) w[v] = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)((const uint16_t *)panel + k * PACKED_FLOAT_PANEL + 16 * v)));
+        else {
+            __m512i pairs = _mm512_load_si512((const uint32_t *)panel + k / 2 * PACKED_FLOAT_PANEL + 16 * v);
+            w[v] = _mm512_castsi512_ps(odd ? _mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(pairs, 16));
         }
+    }
 }
 
 INLINE void floats_n(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, const int n, float *tile) {
     const size_t size = PACKED_FLOAT_PANEL * (format == F32 ? sizeof(float) : sizeof(uint16_t));
-    const uint8_t *column = panel;
     __m512 acc[QUANT_TILE_ROWS][VECTORS];
     for (int i = 0; i < n; i++)
         for (int v = 0; v < VECTORS; v++) acc[i][v] = _mm512_setzero_ps();
-    for (size_t k = 0; k < cols; k++, column += size) {
-        __m512 w[VECTORS];
-        load_column(column, format, w);
-        for (size_t line = 0; line < size; line += 64) _mm_prefetch((const char *)column + AHEAD + line, _MM_HINT_T0);
-        for (int i = 0; i < n; i++) {
-            __m512 xk = _mm512_set1_ps(x[(size_t)i * stride + k]);
-            for (int v = 0; v < VECTORS; v++) acc[i][v] = _mm512_fmadd_ps(xk, w[v], acc[i][v]);
+    for (size_t k2 = 0; k2 < cols; k2 += 2)
+        for (size_t odd = 0; odd < 2 && k2 + odd < cols; odd++) {
+            size_t k = k2 + odd;
+            __m512 w[VECTORS];
+            load_column(panel, format, k, odd, w);
+            for (size_t line = 0; line < size; line += 64) _mm_prefetch((const char *)panel + k * size + AHEAD + line, _MM_HINT_T0);
+            for (int i = 0; i < n; i++) {
+                __m512 xk = _mm512_set1_ps(x[(size_t)i * stride + k]);
+                for (int v = 0; v < VECTORS; v++) acc[i][v] = _mm512_fmadd_ps(xk, w[v], acc[i][v]);
+            }
         }
-    }
     for (int i = 0; i < n; i++)
         for (int v = 0; v < VECTORS; v++) _mm512_storeu_ps(tile + i * PACKED_FLOAT_PANEL + 16 * v, acc[i][v]);
 }

@@ -16,8 +16,7 @@ static float load_half(const uint8_t *at) {
 static float f32_at(const void *panel, size_t k, size_t r) { return ((const float *)panel)[k * PACKED_FLOAT_PANEL + r]; }
 static float f16_at(const void *panel, size_t k, size_t r) { return quant_f16_to_f32(((const uint16_t *)panel)[k * PACKED_FLOAT_PANEL + r]); }
 static float bf16_at(const void *panel, size_t k, size_t r) {
-    uint32_t pair = ((const uint32_t *)panel)[k * (PACKED_FLOAT_PANEL / 2) + r / 32 * 16 + r % 16];
-    uint32_t bits = r % 32 < 16 ? pair << 16 : pair & 0xffff0000u;
+    uint32_t bits = (uint32_t)((const uint16_t *)panel)[quant_half_place(PACKED_BF16, r, k)] << 16;
     float f;
     memcpy(&f, &bits, sizeof f);
     return f;

@@ -45,21 +45,35 @@ static int fill_f32(const struct packed *w, float *panel, const void *const *row
     return bad == 0 ? 0 : E_RANGE;
 }
 
-/* Two rows at a time, those that share 32 bits of a column: half as many stores, which are what this takes. */
-static int fill_same_halves(const struct packed *w, uint32_t *panel, const void *const *rows) {
-    uint16_t infinite = w->kind == PACKED_F16 ? F16_INFINITE : BF16_INFINITE;
-    size_t apart = w->kind == PACKED_F16 ? 1 : 16;
+/* f16: two rows at a time, those that share 32 bits of a column: half as many stores, which are what this takes. */
+static int fill_f16(const struct packed *w, uint32_t *panel, const void *const *rows) {
     unsigned bad = 0;
     for (size_t k0 = 0; k0 < w->cols; k0 += 32) {
         size_t count = w->cols - k0 < 32 ? w->cols - k0 : 32;
-        for (size_t pair = 0; pair < PACKED_FLOAT_PANEL / 2; pair++) {
-            size_t r = w->kind == PACKED_F16 ? 2 * pair : pair / 16 * 32 + pair % 16;
+        for (size_t r = 0; r < PACKED_FLOAT_PANEL; r += 2) {
             uint16_t low[32] = {0}, high[32] = {0};
-            uint32_t *to = panel + k0 * (PACKED_FLOAT_PANEL / 2) + pair;
+            uint32_t *to = panel + (k0 * PACKED_FLOAT_PANEL + r) / 2;
             if (rows[r]) memcpy(low, (const uint8_t *)rows[r] + k0 * sizeof *low, count * sizeof *low);
-            if (rows[r + apart]) memcpy(high, (const uint8_t *)rows[r + apart] + k0 * sizeof *high, count * sizeof *high);
-            for (size_t k = 0; k < 32; k++) bad |= (unsigned)((low[k] & infinite) == infinite) | (unsigned)((high[k] & infinite) == infinite);
+            if (rows[r + 1]) memcpy(high, (const uint8_t *)rows[r + 1] + k0 * sizeof *high, count * sizeof *high);
+            for (size_t k = 0; k < 32; k++) bad |= (unsigned)((low[k] & F16_INFINITE) == F16_INFINITE) | (unsigned)((high[k] & F16_INFINITE) == F16_INFINITE);
             for (size_t k = 0; k < count; k++) to[k * (PACKED_FLOAT_PANEL / 2)] = (uint32_t)high[k] << 16 | low[k];
+        }
+    }
+    return bad ? E_RANGE : 0;
+}
+
+/* bf16: pairs of a row, as they lie in the file; zeros behind the last column. */
+static int fill_bf16(const struct packed *w, uint32_t *panel, const void *const *rows) {
+    unsigned bad = 0;
+    for (size_t k0 = 0; k0 < w->cols; k0 += 32) {
+        size_t count = w->cols - k0 < 32 ? w->cols - k0 : 32;
+        for (size_t r = 0; r < PACKED_FLOAT_PANEL; r++) {
+            uint32_t pairs[16] = {0}, *to = panel + k0 / 2 * PACKED_FLOAT_PANEL + r;
+            if (rows[r]) memcpy(pairs, (const uint8_t *)rows[r] + k0 * sizeof(uint16_t), count * sizeof(uint16_t));
+            for (size_t k = 0; k < 16; k++) {
+                bad |= (unsigned)((pairs[k] & BF16_INFINITE) == BF16_INFINITE) | (unsigned)((pairs[k] >> 16 & BF16_INFINITE) == BF16_INFINITE);
+                to[k * PACKED_FLOAT_PANEL] = pairs[k];
+            }
         }
     }
     return bad ? E_RANGE : 0;
@@ -208,12 +222,11 @@ static uint16_t bf16_from_f32(float x) {
 static int put_floats(const struct packed *w, uint8_t *panel, size_t r, size_t k, const float *x, size_t count) {
     bool bad = false;
     for (size_t i = 0; i < count; i++) {
-        uint8_t *column = panel + (k + i) * QUANT_KINDS[w->kind].unit;
-        if (w->kind == PACKED_F32) memcpy(column + r * sizeof(float), &x[i], sizeof x[i]);
+        if (w->kind == PACKED_F32) memcpy(panel + ((k + i) * PACKED_FLOAT_PANEL + r) * sizeof(float), &x[i], sizeof x[i]);
         else {
             uint16_t h = w->kind == PACKED_F16 ? quant_f16_from_f32(x[i]) : bf16_from_f32(x[i]), infinite = w->kind == PACKED_F16 ? F16_INFINITE : BF16_INFINITE;
             bad |= (h & infinite) == infinite;
-            put_half(column + 2 * quant_half_place(w->kind, r), h);
+            put_half(panel + 2 * quant_half_place(w->kind, r, k + i), h);
         }
         bad |= !isfinite(x[i]);
     }
@@ -243,8 +256,11 @@ static int fill_widened(const struct packed *w, uint8_t *panel, enum tensor_type
 int packed_fill(struct packed *w, size_t panel, enum tensor_type type, const void *const rows[PACKED_PANEL_MAX]) {
     ASSERT(panel < w->panels && type < TENSOR_TYPES && w->cols % tensor_block(type) == 0);
     uint8_t *at = w->data + panel * w->panel_size;
+    size_t whole = w->cols / QUANT_BLOCK * QUANT_BLOCK;
+    if (w->kind == PACKED_BF16 && whole < w->cols) memset(at + whole * QUANT_KINDS[PACKED_BF16].unit, 0, QUANT_BLOCK * QUANT_KINDS[PACKED_BF16].unit); /* what follows the last column */
     if (type == TENSOR_F32 && w->kind == PACKED_F32) return fill_f32(w, (float *)(void *)at, rows);
-    if ((type == TENSOR_F16 && w->kind == PACKED_F16) || (type == TENSOR_BF16 && w->kind == PACKED_BF16)) return fill_same_halves(w, (uint32_t *)(void *)at, rows);
+    if (type == TENSOR_F16 && w->kind == PACKED_F16) return fill_f16(w, (uint32_t *)(void *)at, rows);
+    if (type == TENSOR_BF16 && w->kind == PACKED_BF16) return fill_bf16(w, (uint32_t *)(void *)at, rows);
     if ((type == TENSOR_Q8_0 && w->kind == PACKED_Q8) || (type == TENSOR_Q4_0 && w->kind == PACKED_Q4) || (type == TENSOR_Q4_1 && w->kind == PACKED_Q4M))
         return fill_same_blocks(w, at, type, rows);
     if (type == TENSOR_Q4_K && w->kind == PACKED_Q4M) return fill_q4_k(w, at, rows);

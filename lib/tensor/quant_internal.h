@@ -24,8 +24,10 @@ struct quant_kind {
 extern const struct quant_kind QUANT_KINDS[PACKED_KINDS];
 
 static inline size_t quant_block_count(size_t cols) { return (cols + QUANT_BLOCK - 1) / QUANT_BLOCK; }
-/* Where row r's half lies among the 64 of a column, bf16 and f16. */
-static inline size_t quant_half_place(enum packed_kind kind, size_t r) { return kind == PACKED_F16 ? r : r / 32 * 32 + r % 16 * 2 + (r % 32 >= 16); }
+/* Which half of a panel is W[r][k], bf16 and f16. */
+static inline size_t quant_half_place(enum packed_kind kind, size_t r, size_t k) {
+    return kind == PACKED_F16 ? k * PACKED_FLOAT_PANEL + r : (k / 2 * PACKED_FLOAT_PANEL + r) * 2 + k % 2;
+}
 
 /* The scale of a block of x from its largest magnitude. So small that its inverse would be infinite: the block counts as 0. */
 static inline void quant_block_scale(float max, float *scale) { *scale = max < 1e-30f ? 0 : max / 127.0f; }

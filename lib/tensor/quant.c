@@ -222,6 +222,11 @@ void packed_input_blocks(struct packed_input *in, size_t i, size_t from, size_t 
 
 void packed_input_row(struct packed_input *in, size_t i) { packed_input_blocks(in, i, 0, quant_block_count(in->cols)); }
 
+static quant_rows_kernel rows_kernel(enum packed_kind kind) {
+    const struct quant_kernels *kernels = quant_kernels();
+    return kind == PACKED_F32 ? kernels->f32_rows : kind == PACKED_BF16 ? kernels->bf16_rows : kind == PACKED_F16 ? kernels->f16_rows : NULL;
+}
+
 static void multiply_tile(const struct packed *w, const struct packed_input *in, const uint8_t *panel, size_t i, size_t n, float *tile) {
     const struct quant_kernels *kernels = quant_kernels();
     if (w->kind == PACKED_BF16 && in->parts) {
@@ -244,18 +249,23 @@ void packed_multiply_rows(const struct packed *w, const struct packed_input *in,
                           const struct packed_output *out) {
     ASSERT(w->cols == in->cols && to <= w->panels && first_row + rows <= in->n && ((in->forms & PACKED_FORM_BLOCKS) || !QUANT_KINDS[w->kind].blocks));
     size_t width = packed_panel_rows(w->kind), tile_rows = w->kind == PACKED_BF16 && !in->parts ? QUANT_TILE_ROWS : packed_tile_rows(w->kind);
+    quant_rows_kernel many = rows >= QUANT_MANY_ROWS && !(w->kind == PACKED_BF16 && in->parts) ? rows_kernel(w->kind) : NULL;
     _Alignas(64) float tile[QUANT_TILE_ROWS_MAX * PACKED_PANEL_MAX];
     for (size_t p = from; p < to; p++) {
         const uint8_t *panel = w->data + p * w->panel_size;
-        size_t first = p * width, count = w->rows - first < width ? w->rows - first : width;
+        size_t first = p * width, count = w->rows - first < width ? w->rows - first : width, at = first - from * width;
+        if (many) {
+            many(panel, w->cols, in->x + first_row * w->cols, rows, &(struct packed_output){out->y + at, out->stride, out->bias ? out->bias + at : NULL, out->add}, count);
+            continue;
+        }
         for (size_t i = 0; i < rows; i += tile_rows) {
             size_t n = rows - i < tile_rows ? rows - i : tile_rows;
             multiply_tile(w, in, panel, first_row + i, n, tile);
             for (size_t j = 0; j < n; j++) {
-                float *restrict y = out->y + (i + j) * out->stride + (first - from * width);
+                float *restrict y = out->y + (i + j) * out->stride + at;
                 float *restrict t = tile + j * width;
                 if (out->bias)
-                    for (size_t r = 0; r < count; r++) t[r] += out->bias[first - from * width + r];
+                    for (size_t r = 0; r < count; r++) t[r] += out->bias[at + r];
                 if (out->add)
                     for (size_t r = 0; r < count; r++) y[r] += t[r];
                 else memcpy(y, t, count * sizeof *y);

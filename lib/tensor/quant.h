@@ -47,6 +47,7 @@ enum {
     PACKED_PANEL_MAX = 64,
     QUANT_TILE_ROWS = 6,    /* rows of x that a kernel takes at once: 6 × 4 sums + 4 weights stay in 32 registers, 6 × 2 + 4 in 16 */
     QUANT_TILE_ROWS_MAX = 64, /* the same with AMX: four tiles of 16, for which W is unpacked once */
+    QUANT_MANY_ROWS = 24,    /* so many rows of x are worth the widening of W once for all of them */
 };
 
 struct packed {
@@ -126,12 +127,15 @@ struct quant_rows {
 
 /* The kernels behind it; tests hold each to the first. n is 1 … QUANT_TILE_ROWS, of blocks 1 … block_rows; tile is [n][panel rows]. */
 typedef void (*quant_float_kernel)(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile);
+/* Any number of rows of x [n, cols], with the same bits: y and bias of `out` begin with the first row and the panel, of whose rows the first `count` are written. */
+typedef void (*quant_rows_kernel)(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
 typedef void (*quant_block_kernel)(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 struct quant_kernels {
     const char *name;
     const char *vectors;  /* name of the variant of kernels.h and attention.h that goes with it, where that is not `name` (else NULL) */
     bool (*usable)(void); /* on this CPU, under this system */
     quant_float_kernel f32, bf16, f16;
+    quant_rows_kernel f32_rows, bf16_rows, f16_rows; /* taken for QUANT_MANY_ROWS and more; NULL: tile by tile */
     /* Where bf16 is multiplied by parts of x (else NULL): n is 1 … QUANT_TILE_ROWS_MAX, x is [PACKED_PARTS][n] rows of `cols`, a multiple of 32, rows and
      * parts as far apart as told. */
     void (*bf16_parts)(const void *panel, size_t cols, const uint16_t *x, size_t row_stride, size_t part_stride, size_t n, float *tile);

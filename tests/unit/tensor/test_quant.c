@@ -56,7 +56,8 @@ static void product(const struct matrix *m, size_t n, const float *x, float *y) 
 
 static const struct {
     size_t rows, cols, n;
-} SHAPES[] = {{1, 1, 1}, {64, 64, 1}, {65, 33, 2}, {31, 7, 5}, {96, 160, 6}, {130, 100, 7}, {200, 257, 13}, {33, 1024, 3}, {128, 32, 30}, {320, 64, 4}, {40, 900, 37}, {70, 96, 82}};
+} SHAPES[] = {{1, 1, 1}, {64, 64, 1}, {65, 33, 2}, {31, 7, 5}, {96, 160, 6}, {130, 100, 7}, {200, 257, 13}, {33, 1024, 3}, {128, 32, 30}, {320, 64, 4}, {40, 900, 37}, {70, 96, 82},
+             {70, 50, 97}, {81, 801, 25}, {128, 385, 29}};
 
 /* Where products are added in another order: within 2^-20 of the sum of their magnitudes, less what lies below the least normal number. */
 static void near(const struct packed *w, size_t n, const float *x, const float *want, const float *got) {
@@ -194,6 +195,40 @@ static void test_bias_add_and_panels(void **state) {
     quant_unmap(m.memory, m.size);
 }
 
+/* Many rows take another way than few: bias, addition and a stride of their own come out the same, and nothing beyond is written. */
+static void test_many_rows_are_each_alone(void **state) {
+    (void)state;
+    enum { ROWS = 147, COLS = 400, N = 101, FIRST = 2, STRIDE = ROWS + 5 };
+    struct random r;
+    random_seed(&r, 5);
+    float *w = mem_calloc(ROWS * COLS, sizeof *w), *x = mem_calloc(N * COLS, sizeof *x), *y = mem_calloc(N * STRIDE, sizeof *y), *one = mem_calloc(STRIDE, sizeof *one), bias[ROWS];
+    fill(w, ROWS * COLS, NORMAL, &r);
+    fill(x, N * COLS, NORMAL, &r);
+    fill(bias, ROWS, NORMAL, &r);
+    for (enum packed_kind kind = PACKED_F32; kind <= PACKED_F16; kind++)
+        for (int form = 0; form < 4; form++) {
+            struct matrix m;
+            struct packed_input in;
+            pack(&m, kind, ROWS, COLS, w);
+            packed_input_init(&in, 0, N, COLS, x, NULL);
+            struct packed_output out = {.y = y, .stride = STRIDE, .bias = form & 1 ? bias : NULL, .add = form & 2};
+            for (size_t i = 0; i < N * STRIDE; i++) y[i] = (float)(i % 7);
+            packed_multiply_rows(&m.w, &in, FIRST, N - FIRST, 0, m.w.panels, &out);
+            for (size_t i = 0; i < N - FIRST; i++) {
+                for (size_t k = 0; k < STRIDE; k++) one[k] = (float)((i * STRIDE + k) % 7);
+                out.y = one;
+                packed_multiply_rows(&m.w, &in, FIRST + i, 1, 0, m.w.panels, &out);
+                if (memcmp(one, y + i * STRIDE, STRIDE * sizeof *y) != 0) fail_msg("kind %d, form %d: row %zu differs from what it is alone", kind, form, i);
+            }
+            for (size_t k = (N - FIRST) * STRIDE; k < N * STRIDE; k++) assert_true(y[k] == (float)(k % 7));
+            quant_unmap(m.memory, m.size);
+        }
+    mem_free(w);
+    mem_free(x);
+    mem_free(y);
+    mem_free(one);
+}
+
 static void test_bad_values_and_sizes(void **state) {
     (void)state;
     const float bad[] = {INFINITY, NAN, -INFINITY, 1e30f};
@@ -235,7 +270,7 @@ static void test_f16(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernels_equal_reference), cmocka_unit_test(test_products_are_right), cmocka_unit_test(test_rows_come_back),
-        cmocka_unit_test(test_bias_add_and_panels),     cmocka_unit_test(test_bad_values_and_sizes), cmocka_unit_test(test_f16),
+        cmocka_unit_test(test_bias_add_and_panels), cmocka_unit_test(test_many_rows_are_each_alone), cmocka_unit_test(test_bad_values_and_sizes), cmocka_unit_test(test_f16),
     };
     return cmocka_run_group_tests_name("quant", tests, NULL, NULL);
 }

@@ -31,6 +31,7 @@ void engine_get_weights(const struct engine *e, struct engine_weights *w) {
     *w = (struct engine_weights){.size = forward_read_size(e->forward), .kind = forward_weights_kind(e->forward)};
     forward_multiply_adds(e->forward, &w->multiply_adds, &w->multiply_adds_logits);
 }
+enum packed_kind engine_adapter_kind(const struct engine *e) { return forward_adapter_kind(e->forward); }
 size_t engine_adapter_parameters(const struct engine *e) { return e->adapter ? e->adapter->parameters : 0; }
 size_t engine_memory(const struct engine *e) {
     return forward_weights_size(e->forward) + e->kv.data_size + (e->adapter ? e->adapter->size : 0) + (e->encoder ? encoder_memory(e->encoder) : 0) +
@@ -91,7 +92,8 @@ static int copy_messages(struct request *q, const struct engine_request *r) {
 
 static int check(const struct engine *e, const struct engine_request *r, struct error *err) {
     uint32_t vocab = e->dir.config.vocab;
-    if (r->adapter && r->adapter->layers != e->dir.config.layers) return error_set_param(err, E_INVALID, "model", "the adapter is of another model");
+    if (r->adapter && (r->adapter->layers != e->dir.config.layers || (packed_kind_is_blocks(r->adapter->kind) && !packed_kind_is_blocks(engine_adapter_kind(e)))))
+        return error_set_param(err, E_INVALID, "model", "the adapter is of another model");
     int r0 = sampler_params_check(&r->sampling, vocab, err);
     if (r0 == 0) r0 = source_check(e, r, err);
     if (r0 != 0) return r0;
@@ -440,7 +442,7 @@ static int make_tables(struct engine *e, struct error *err) {
     if (r == 0 && e->draft && (r = draft_model_start(e->draft, o->weights, o->kv_type, (uint32_t)blocks, e->context, e->pool, err)) != 0) error_prefix(err, "draft model");
     if (r != 0) return r;
     model_weights_fini(&e->dir.weights); /* packed: the file's pages go */
-    if (o->adapter && (r = model_adapter_load(&e->adapter, o->adapter, c, err)) != 0) return r;
+    if (o->adapter && (r = model_adapter_load(&e->adapter, o->adapter, c, forward_adapter_kind(e->forward), err)) != 0) return r;
     o->adapter = NULL; /* the caller's */
 
     int threads = pool_threads(e->pool);

@@ -78,6 +78,7 @@ const struct model_generation *engine_generation(const struct engine *e);
 bool engine_has_chat(const struct engine *e);
 const struct chat_template *engine_chat_template(const struct engine *e); /* NULL: it has none, or one that cannot be read */
 uint32_t engine_context(const struct engine *e); /* tokens that prompt and answer have together */
+enum packed_kind engine_adapter_kind(const struct engine *e); /* what model_adapter_load is to make of a request's adapter */
 size_t engine_adapter_parameters(const struct engine *e); /* of options.adapter; 0: there is none */
 size_t engine_memory(const struct engine *e);    /* bytes: weights and the whole KV cache, the draft model's too */
 /* Of the packed matrices: their bytes, which a step reads once for all its rows; what they are packed as; multiply-adds of a row, without and for its logits. */

@@ -498,10 +498,22 @@ static void guess(struct engine *e) {
     if (e->draft && e->options.guessing != ENGINE_GUESS_ALWAYS) guess_by_model(e, sequences, rows, each);
 }
 
+/* Items with one adapter behind each other, so that their rows go through it together (forward_adapter.c). What is computed does not depend on the order. */
+static void gather_adapters(struct engine *e, const struct scheduler_plan *plan) {
+    for (uint32_t i = 1; i < plan->count; i++) {
+        struct scheduler_item item = plan->items[i];
+        uintptr_t adapter = (uintptr_t)e->slots[item.slot]->given.adapter;
+        uint32_t k = i;
+        for (; k > 0 && (uintptr_t)e->slots[plan->items[k - 1].slot]->given.adapter > adapter; k--) plan->items[k] = plan->items[k - 1];
+        plan->items[k] = item;
+    }
+}
+
 static void compute(struct engine *e, const struct scheduler_plan *plan) {
     size_t outputs = 0;
     uint32_t sampled = 0, prompt = 0;
     e->step_guesses = e->step_right = 0;
+    gather_adapters(e, plan);
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct scheduler_item *item = &plan->items[i];
         struct request *q = e->slots[item->slot];

@@ -287,12 +287,12 @@ static void inner_rows(const struct forward *f, const struct matrix *w, const st
         size_t rows = end - row < tile_rows ? end - row : tile_rows;
         inner_product(&w->part[0], in, row, rows, first, bias, gate);
         if (w->parts > 1) inner_product(&w->part[1], in, row, rows, first, bias ? bias + F : NULL, up);
+        if (f->adapter_group_count && !f->layer->expert_down) {
+            adapter_add_inner(f, row, rows, w->parts > 1 ? ADAPTER_GATE : ADAPTER_UP, first, width, gate, INNER);
+            if (w->parts > 1) adapter_add_inner(f, row, rows, ADAPTER_UP, first, width, up, INNER);
+        }
         for (size_t i = 0; i < rows; i++) {
             float *y = act + (row + i) * F + first, *g = gate + i * INNER, *u = up + i * INNER;
-            if (f->adapted && !f->layer->expert_down) {
-                adapter_add_inner(f, row + i, w->parts > 1 ? ADAPTER_GATE : ADAPTER_UP, first, width, g);
-                if (w->parts > 1) adapter_add_inner(f, row + i, ADAPTER_UP, first, width, u);
-            }
             if (w->parts > 1 && f->config.activation == MODEL_ACT_SILU) kernels()->silu_mul(g, u, y, width);
             else activate(f->config.activation, g, y, width);
             for (size_t k = 0; w->parts > 1 && f->config.activation != MODEL_ACT_SILU && k < width; k++) y[k] *= u[k];
@@ -313,7 +313,7 @@ static void mlp_inner(struct forward *f, const struct packed_input *in) {
     f->w = &f->layer->gate_up;
     f->w_input = in;
     packed_input_init(&f->act_input, f->forms, f->rows, F, f->act, f->act_memory);
-    if (f->adapted) adapter_inner(f, in->x, f->config.width);
+    if (f->adapter_group_count) adapter_inner(f, in);
     if (in->n * F * in->cols * 2 >= INLINE_PRODUCT) pool_run(f->pool, items, f, inner_item);
     else
         for (size_t i = 0; i < items; i++) inner_item(f, i, 0);
@@ -472,15 +472,15 @@ static void run_layer(struct forward *f, uint32_t index) {
     if (normed) each_row(f, R, attn_norm_row);
     else if (f->forms) each_row(f, R, input_row);
     multiply(f, &l->qkv, &f->input, f->qkv, wide, l->qkv_bias, false);
-    if (f->adapted)
-        adapter_add(f, (struct adapter_target[]){{ADAPTER_Q, f->qkv, wide}, {ADAPTER_K, f->qkv + c->heads * D, wide}, {ADAPTER_V, f->qkv + (c->heads + (size_t)c->kv_heads) * D, wide}}, 3, f->input.x, C);
+    if (f->adapter_group_count)
+        adapter_add(f, (struct adapter_target[]){{ADAPTER_Q, f->qkv, wide}, {ADAPTER_K, f->qkv + c->heads * D, wide}, {ADAPTER_V, f->qkv + (c->heads + (size_t)c->kv_heads) * D, wide}}, 3, &f->input);
     if (parallel) mlp_inner(f, l->mlp_norm.weight ? &f->input2 : &f->input); /* one norm may feed both: before its memory is used again */
     each_row(f, R, cache_row);
     packed_input_init(&f->input, f->forms, R, c->heads * D, f->att, f->input_memory);
     pool_run(f->pool, f->work_before[f->item_count], f, attention_item);
     if (f->forms && D % QUANT_BLOCK != 0) each_row(f, R, input_row);
     multiply(f, &l->o, &f->input, branch, C, l->o_bias, !f->branch_apart);
-    if (f->adapted) adapter_add(f, &(struct adapter_target){ADAPTER_O, branch, C}, 1, f->att, c->heads * D);
+    if (f->adapter_group_count) adapter_add(f, &(struct adapter_target){ADAPTER_O, branch, C}, 1, &f->input);
     if (f->branch_apart) each_row(f, R, attn_post_row);
     else if (behind) each_row(f, R, attn_behind_row);
     if (l->cross_q.parts) forward_cross_attention(f);
@@ -495,7 +495,7 @@ static void run_layer(struct forward *f, uint32_t index) {
         else mlp_inner(f, &f->input);
     }
     if (!l->expert_down) multiply(f, &l->down, &f->act_input, branch, C, l->down_bias, !f->branch_apart);
-    if (f->adapted && !l->expert_down) adapter_add(f, &(struct adapter_target){ADAPTER_DOWN, branch, C}, 1, f->act, c->ffn);
+    if (f->adapter_group_count && !l->expert_down) adapter_add(f, &(struct adapter_target){ADAPTER_DOWN, branch, C}, 1, &f->act_input);
     if (f->branch_apart) each_row(f, R, mlp_post_row);
     else if (behind) each_row(f, R, mlp_behind_row);
 }
@@ -507,13 +507,10 @@ void forward_on_layer(struct forward *f, void *arg, bool (*fn)(void *arg)) {
 
 bool forward_step(struct forward *f, struct kv_cache *kv, const struct forward_item *items, size_t n) {
     size_t C = f->config.width, rows = 0, tiles = 0;
-    f->adapted = false;
     for (size_t i = 0; i < n; i++) {
         ASSERT(items[i].count > 0 && items[i].outputs <= items[i].count && (items[i].source_count > 0) == (f->config.encoder_layers > 0) && items[i].start + items[i].count <= f->context &&
                rows + items[i].count <= f->rows_max);
         struct tiling t = tiling_of(f, &items[i]);
-        ASSERT(!items[i].adapter || items[i].adapter->layers == f->config.layers);
-        f->adapted |= items[i].adapter != NULL;
         f->work_before[i] = tiles;
         f->item_row[i] = (uint32_t)rows;
         tiles += (size_t)t.row_parts * t.head_parts * f->config.kv_heads;
@@ -523,6 +520,7 @@ bool forward_step(struct forward *f, struct kv_cache *kv, const struct forward_i
         }
     }
     f->work_before[n] = tiles;
+    adapter_groups(f, items, n);
     f->kv = kv;
     f->items = items;
     f->item_count = n;
@@ -607,6 +605,7 @@ void forward_multiply_adds(const struct forward *f, size_t *layers, size_t *logi
     }
     *logits = elements(&f->head);
 }
+enum packed_kind forward_adapter_kind(const struct forward *f) { return f->forms & PACKED_FORM_BLOCKS ? PACKED_Q8 : model_adapter_kind(f->layers[0].qkv.part[0].kind); }
 enum packed_kind forward_weights_kind(const struct forward *f) { return f->layers[0].down.part[0].kind; }
 
 void forward_kv_shape(const struct model_config *c, enum kv_type type, struct kv_shape *shape) {

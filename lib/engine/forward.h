@@ -58,5 +58,6 @@ size_t forward_read_size(const struct forward *f);    /* of those, what a step r
 void forward_multiply_adds(const struct forward *f, size_t *layers, size_t *logits);
 /* What the widest matrices are packed as. */
 enum packed_kind forward_weights_kind(const struct forward *f);
+enum packed_kind forward_adapter_kind(const struct forward *f); /* what adapters are to be packed as: floats go with any, blocks not */
 
 #endif

@@ -31,6 +31,12 @@ struct layer {
     const float *positions;               /* position_bias.h; NULL: none */
     const float *qkv_bias, *o_bias, *gate_up_bias, *down_bias;
 };
+/* Rows of the step with one adapter that lie behind each other. */
+struct adapter_group {
+    const struct model_adapter *adapter;
+    uint32_t first, rows;
+    struct packed_input mid[ADAPTER_INPUT_PLACES]; /* A x of the places that take the input in hand, ready for B */
+};
 struct forward {
     struct model_config config;
     enum packed_kind kind;
@@ -57,7 +63,7 @@ struct forward {
     float *x, *h, *h2, *qkv, *att, *act, *rope, *out;
     void *input_memory, *input2_memory, *act_memory;
     float **attention_scratch; /* per thread */
-    float *adapter_mid;        /* [R, 2, ADAPTER_RANK_MAX]: A x of gate and up; touched by rows with an adapter only */
+    float *adapter_memory;     /* adapter_memory_size: A x; touched by rows with an adapter only */
     /* rows of experts, a row of the step having one for each expert that it goes to, those of an expert behind each other: "slots" */
     float *router_logits, *expert_weight, *expert_in, *expert_act, *expert_out;
     void *expert_in_memory, *expert_act_memory;
@@ -71,7 +77,9 @@ struct forward {
     bool (*on_layer)(void *arg);
     /* the step in hand */
     struct kv_cache *kv;
-    bool adapted; /* some item has an adapter */
+    struct adapter_group *adapter_groups; /* [R] */
+    size_t adapter_group_count;           /* 0: no item has an adapter */
+    uint32_t *item_group;                 /* [items] UINT32_MAX: it has none */
     const struct forward_item *items;
     size_t item_count, rows;
     size_t *work_before; /* [items + 1] tiles of attention before this item */
@@ -89,17 +97,19 @@ struct forward {
     size_t w_panels; /* a piece */
 };
 
-/* forward_adapter.c: what the adapters of the step's rows add, where f->adapted. */
+/* forward_adapter.c: what the adapters of the step's rows add, where there are groups. */
+size_t adapter_memory_size(size_t rows);
+void adapter_groups(struct forward *f, const struct forward_item *items, size_t n); /* of a new step */
 struct adapter_target {
     enum adapter_place place;
     float *y; /* [R, out], rows `stride` apart */
     size_t stride;
 };
-/* To n products of the same x [R, x_stride]. */
-void adapter_add(struct forward *f, const struct adapter_target *targets, size_t n, const float *x, size_t x_stride);
-/* Of gate and up, whose products exist piece by piece only (forward.c's inner_rows): first A x of all rows, then columns of one row's term to y. */
-void adapter_inner(struct forward *f, const float *x, size_t x_stride);
-void adapter_add_inner(const struct forward *f, size_t row, enum adapter_place place, size_t first, size_t width, float *y);
+/* To n products of the same input. */
+void adapter_add(struct forward *f, const struct adapter_target *targets, size_t n, const struct packed_input *in);
+/* Of gate and up, whose products exist piece by piece only (forward.c's inner_rows): first A x of all rows, then columns [first, first + width), whole panels, of some rows' terms to y. */
+void adapter_inner(struct forward *f, const struct packed_input *in);
+void adapter_add_inner(const struct forward *f, size_t row, size_t rows, enum adapter_place place, size_t first, size_t width, float *y, size_t stride);
 /* forward.c, for forward_cross.c */
 void forward_each_row(struct forward *f, size_t rows, void (*fn)(struct forward *f, size_t row, int thread));
 void forward_multiply(struct forward *f, const struct matrix *w, const struct packed_input *in, float *y, size_t stride, const float *bias, bool add);

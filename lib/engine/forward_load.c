@@ -263,7 +263,9 @@ static size_t place_scratch(struct forward *f, uintptr_t at) {
         f->expert_first = take(&at, (E + 1) * sizeof(uint32_t));
         f->active = take(&at, E * sizeof(uint32_t));
     }
-    f->adapter_mid = take(&at, R * 2 * ADAPTER_RANK_MAX * sizeof(float));
+    f->adapter_memory = take(&at, adapter_memory_size(R));
+    f->adapter_groups = take(&at, R * sizeof *f->adapter_groups);
+    f->item_group = take(&at, R * sizeof(uint32_t));
     f->work_before = take(&at, (R + 1) * sizeof(size_t));
     f->row_item = take(&at, R * sizeof(uint32_t));
     f->item_row = take(&at, R * sizeof(uint32_t));

@@ -24,6 +24,13 @@ static int place_of(enum model_role role, enum adapter_place *place) {
     return E_NOT_FOUND;
 }
 
+const enum adapter_input ADAPTER_INPUT_OF[ADAPTER_PLACES] = {[ADAPTER_Q] = ADAPTER_OF_QKV, [ADAPTER_K] = ADAPTER_OF_QKV, [ADAPTER_V] = ADAPTER_OF_QKV, [ADAPTER_O] = ADAPTER_OF_O,
+                                                             [ADAPTER_GATE] = ADAPTER_OF_MLP, [ADAPTER_UP] = ADAPTER_OF_MLP, [ADAPTER_DOWN] = ADAPTER_OF_DOWN};
+
+enum packed_kind model_adapter_kind(enum packed_kind weights) {
+    return packed_kind_is_blocks(weights) ? PACKED_Q8 : weights == PACKED_BF16 || weights == PACKED_F16 ? PACKED_F16 : PACKED_F32;
+}
+
 static int join(char path[PATH_MAX], const char *dir, const char *name, struct error *err) {
     int n = snprintf(path, PATH_MAX, "%s/%s", dir, name);
     return n < 0 || n >= PATH_MAX ? error_set(err, E_INVALID, "%.200s: the path is too long", dir) : 0;
@@ -47,14 +54,26 @@ int model_adapter_config(const char *dir, struct adapter_config *c, struct error
 
 /* ---- tensors ---- */
 
+/* Where the two halves of a term lie in the file. */
+struct pair {
+    const struct safetensors_view *a, *b;
+    const struct model_tensor *tensor; /* the whole that B belongs to, */
+    uint32_t part;                     /* and this one's rows in it */
+    float scaling;
+};
 struct loading {
     struct model_adapter *a;
     const struct model_config *base;
     const struct adapter_config *config;
     const struct safetensors *file;
     struct model_tensor *tensors; /* owned: of the base */
-    size_t tensor_count, floats;
+    size_t tensor_count;
+    struct pair *pairs;           /* owned, as terms */
     const char *path;
+    size_t used; /* bytes of data, that have their place */
+    float *room; /* owned: of the pairs in hand */
+    size_t room_size;
+    struct sha256 hash;
 };
 
 /* The module of a tensor of the base: its name without .weight. */
@@ -100,25 +119,8 @@ static int load_floats(const struct loading *l, const struct safetensors_view *v
     return 0;
 }
 
-/* B [out, rank] of the tensor into its parts' own, transposed and scaled, at dst[part]. */
-static int load_b(const struct loading *l, const struct model_tensor *t, const struct safetensors_view *v, uint32_t rank, float scaling, float *const dst[MODEL_PARTS_MAX], struct error *err) {
-    float *all = mem_calloc(v->count, sizeof *all);
-    int r = all ? load_floats(l, v, all, err) : error_set(err, E_NOMEM, "%s: no memory", l->path);
-    for (uint32_t row = 0; r == 0 && row < t->rows; row++) {
-        uint32_t part, at;
-        model_tensor_row(l->base, t, row, &part, &at);
-        for (uint32_t k = 0; k < rank; k++) {
-            float value = scaling * all[(size_t)row * rank + k];
-            if (!isfinite(value)) r = refuse(l, E_INVALID, v->name, "has values that are too large for its scaling", err);
-            dst[part][(size_t)k * t->parts[part].rows + at] = value;
-        }
-    }
-    mem_free(all);
-    return r;
-}
-
-/* One pair. With a->data NULL it is checked, and its floats counted. */
-static int load_pair(struct loading *l, const struct safetensors_view *va, struct error *err) {
+/* One pair: checked, and noted at each of its terms. */
+static int find_pair(struct loading *l, const struct safetensors_view *va, struct error *err) {
     struct span name = va->name, module = span_skip(name, sizeof PREFIX - 1);
     module.len -= sizeof HALF_A - 1;
     char other[SAFETENSORS_NAME_MAX + 1];
@@ -136,29 +138,117 @@ static int load_pair(struct loading *l, const struct safetensors_view *va, struc
     adapter_config_module(l->config, module, &rank, &scaling);
     if (va->dims != 2 || vb->dims != 2 || va->shape[0] != rank || va->shape[1] != t->cols || vb->shape[0] != t->rows || vb->shape[1] != rank)
         return error_set(err, E_INVALID, "%s: %.*s has not the shapes [%u, %u] and [%u, %u] that its rank and the base ask for", l->path, SPAN_ARG(span_sub(module, 0, 200)), rank, t->cols, t->rows, rank);
-    float *a = l->a->data ? l->a->data + l->floats : NULL, *b[MODEL_PARTS_MAX] = {NULL};
-    l->floats += va->count; /* counts of tensors that lie in the file: no overflow */
     for (uint32_t i = 0; i < t->part_count; i++) {
-        struct adapter_term *term = &l->a->terms[(size_t)t->parts[i].layer * ADAPTER_PLACES + places[i]];
-        b[i] = a ? l->a->data + l->floats : NULL;
-        l->floats += (size_t)rank * t->parts[i].rows;
-        if (!a && term->rank) return refuse(l, E_INVALID, name, "adapts a module that another one adapts too", err);
-        *term = (struct adapter_term){.rank = rank, .in = t->cols, .out = t->parts[i].rows, .a = a, .b = b[i]};
+        size_t at = (size_t)t->parts[i].layer * ADAPTER_PLACES + places[i];
+        if (l->pairs[at].a) return refuse(l, E_INVALID, name, "adapts a module that another one adapts too", err);
+        l->pairs[at] = (struct pair){va, vb, t, i, (float)scaling};
+        l->a->terms[at].rank = rank;
     }
-    if (rank > l->a->rank_max) l->a->rank_max = rank;
-    if (!a) return 0;
-    int r = load_floats(l, va, a, err);
-    return r != 0 ? r : load_b(l, t, vb, rank, (float)scaling, b, err);
+    l->a->parameters += va->count + vb->count; /* of tensors that lie in the file: no overflow */
+    return 0;
 }
 
-static int load_tensors(struct loading *l, struct error *err) {
+/* Floats for the pairs in hand. NULL without memory. */
+static float *room_of(struct loading *l, size_t n) {
+    if (n > l->room_size) {
+        mem_free(l->room);
+        l->room = mem_calloc(n, sizeof *l->room);
+        l->room_size = l->room ? n : 0;
+    }
+    return l->room;
+}
+
+/* values [rows, cols] as the next matrix of data; where that is not there yet its size alone is counted. */
+static int pack(struct loading *l, const float *values, size_t rows, size_t cols, enum packed_kind kind, struct packed *w, struct span name, struct error *err) {
+    size_t size, width = packed_panel_rows(kind);
+    if (packed_size(kind, rows, cols, &size) != 0 || !size_add(l->used, size, &size)) return refuse(l, E_RANGE, name, "is too large", err);
+    uint8_t *at = l->a->data ? l->a->data + l->used : NULL;
+    l->used = size;
+    if (!at) return 0;
+    int r = packed_init(w, kind, rows, cols, at);
+    for (size_t p = 0; r == 0 && p < w->panels; p++) {
+        const void *panel[PACKED_PANEL_MAX] = {NULL};
+        for (size_t i = 0; i < width && p * width + i < rows; i++) panel[i] = values + (p * width + i) * cols;
+        if (packed_fill(w, p, TENSOR_F32, panel) != 0) r = refuse(l, E_INVALID, name, "has values that are too large; weights of f32 beside it would hold them", err);
+    }
+    return r;
+}
+
+/* The A of all terms with one input. */
+static int load_lower(struct loading *l, uint32_t layer, enum adapter_input input, struct error *err) {
+    struct adapter_term *terms = &l->a->terms[(size_t)layer * ADAPTER_PLACES];
+    const struct pair *pairs = &l->pairs[(size_t)layer * ADAPTER_PLACES], *last = NULL;
+    size_t rows = 0, cols = 0;
+    for (enum adapter_place place = 0; place < ADAPTER_PLACES; place++) {
+        const struct pair *before = NULL;
+        if (ADAPTER_INPUT_OF[place] != input || !terms[place].rank) continue;
+        for (enum adapter_place k = 0; k < place; k++)
+            if (pairs[k].a == pairs[place].a) {
+                before = &pairs[k];
+                terms[place].first = terms[k].first;
+            }
+        if (before) continue;
+        last = &pairs[place];
+        terms[place].first = (uint32_t)rows;
+        rows += terms[place].rank;
+        cols = last->tensor->cols;
+    }
+    if (!last) return 0;
+    if (l->a->data && !room_of(l, rows * cols)) return error_set(err, E_NOMEM, "%s: no memory", l->path);
     int r = 0;
-    l->floats = 0;
+    for (enum adapter_place place = 0; l->a->data && r == 0 && place < ADAPTER_PLACES; place++)
+        if (ADAPTER_INPUT_OF[place] == input && terms[place].rank) r = load_floats(l, pairs[place].a, l->room + terms[place].first * cols, err);
+    if (r == 0 && l->a->data) sha256_update(&l->hash, l->room, rows * cols * sizeof *l->room);
+    return r != 0 ? r : pack(l, l->room, rows, cols, l->a->kind, &l->a->lower[(size_t)layer * ADAPTER_INPUTS + input], last->a->name, err);
+}
+
+/* B's rows of one term, scaled. */
+static int load_b(struct loading *l, size_t at, struct error *err) {
+    struct adapter_term *term = &l->a->terms[at];
+    const struct pair *pair = &l->pairs[at];
+    const struct model_tensor *t = pair->tensor;
+    size_t rank = term->rank, out = t->parts[pair->part].rows, all = (size_t)t->rows * rank;
+    float *b = NULL;
+    if (l->a->data) {
+        if (!room_of(l, all + out * rank)) return error_set(err, E_NOMEM, "%s: no memory", l->path);
+        int r = load_floats(l, pair->b, l->room, err);
+        if (r != 0) return r;
+        b = l->room + all;
+        for (uint32_t row = 0; row < t->rows; row++) {
+            uint32_t part, own;
+            model_tensor_row(l->base, t, row, &part, &own);
+            for (size_t k = 0; part == pair->part && k < rank; k++) {
+                float value = pair->scaling * l->room[row * rank + k];
+                if (!isfinite(value)) return refuse(l, E_INVALID, pair->b->name, "has values that are too large for its scaling", err);
+                b[own * rank + k] = value;
+            }
+        }
+        const uint32_t sizes[] = {(uint32_t)at, term->first, term->rank};
+        sha256_update(&l->hash, sizes, sizeof sizes);
+        sha256_update(&l->hash, b, out * rank * sizeof *b);
+    }
+    return pack(l, b, out, rank, packed_kind_is_blocks(l->a->kind) ? PACKED_F16 : l->a->kind, &term->b, pair->b->name, err);
+}
+
+/* With data NULL sizes are counted. */
+static int load_all(struct loading *l, struct error *err) {
+    int r = 0;
+    l->used = 0;
+    for (uint32_t layer = 0; r == 0 && layer < l->a->layers; layer++) {
+        for (enum adapter_input input = 0; r == 0 && input < ADAPTER_INPUTS; input++) r = load_lower(l, layer, input, err);
+        for (size_t place = 0; r == 0 && place < ADAPTER_PLACES; place++)
+            if (l->a->terms[(size_t)layer * ADAPTER_PLACES + place].rank) r = load_b(l, (size_t)layer * ADAPTER_PLACES + place, err);
+    }
+    return r;
+}
+
+static int find_pairs(struct loading *l, struct error *err) {
+    int r = 0;
     for (size_t i = 0; r == 0 && i < safetensors_count(l->file); i++) {
         const struct safetensors_view *v = safetensors_at(l->file, i);
         bool ours = span_starts(v->name, span_str(PREFIX)) && v->name.len > sizeof PREFIX + sizeof HALF_A, b = ours && span_ends(v->name, span_str(HALF_B));
         if (!ours || (!b && !span_ends(v->name, span_str(HALF_A)))) r = refuse(l, E_UNSUPPORTED, v->name, why_not(v->name), err);
-        else if (!b) r = load_pair(l, v, err);
+        else if (!b) r = find_pair(l, v, err);
         else {
             char other[SAFETENSORS_NAME_MAX + 1];
             span_copy(other, sizeof other, v->name);
@@ -168,25 +258,11 @@ static int load_tensors(struct loading *l, struct error *err) {
             if (!safetensors_find(l->file, span_str(other))) r = refuse(l, E_INVALID, v->name, "has no lora_A beside it", err);
         }
     }
-    if (r == 0 && l->floats == 0) r = error_set(err, E_INVALID, "%s has no LoRA pair", l->path);
+    if (r == 0 && l->a->parameters == 0) r = error_set(err, E_INVALID, "%s has no LoRA pair", l->path);
     return r;
 }
 
-static void digest(struct model_adapter *a) {
-    struct sha256 h;
-    sha256_init(&h);
-    for (size_t i = 0; i < (size_t)a->layers * ADAPTER_PLACES; i++) {
-        const struct adapter_term *t = &a->terms[i];
-        const uint32_t sizes[] = {t->rank, t->in, t->out};
-        sha256_update(&h, sizes, sizeof sizes);
-        if (!t->rank) continue;
-        sha256_update(&h, t->a, (size_t)t->rank * t->in * sizeof *t->a);
-        sha256_update(&h, t->b, (size_t)t->rank * t->out * sizeof *t->b);
-    }
-    sha256_final(&h, a->digest);
-}
-
-int model_adapter_load(struct model_adapter **out, const char *dir, const struct model_config *base, struct error *err) {
+int model_adapter_load(struct model_adapter **out, const char *dir, const struct model_config *base, enum packed_kind kind, struct error *err) {
     char path[PATH_MAX];
     struct adapter_config config = {.rank = 0};
     struct safetensors *file = NULL;
@@ -201,24 +277,30 @@ int model_adapter_load(struct model_adapter **out, const char *dir, const struct
     if (r != 0) goto out;
     l.file = file;
     r = E_NOMEM;
-    if (!(l.a = mem_zalloc(sizeof *l.a)) || !(l.a->terms = mem_calloc((size_t)base->layers * ADAPTER_PLACES, sizeof *l.a->terms))) {
+    size_t terms = (size_t)base->layers * ADAPTER_PLACES;
+    if (!(l.a = mem_zalloc(sizeof *l.a)) || !(l.a->terms = mem_calloc(terms, sizeof *l.a->terms)) || !(l.a->lower = mem_calloc((size_t)base->layers * ADAPTER_INPUTS, sizeof *l.a->lower)) ||
+        !(l.pairs = mem_calloc(terms, sizeof *l.pairs))) {
         error_set(err, r, "%s: no memory", dir);
         goto out;
     }
     l.a->layers = base->layers;
-    if ((r = load_tensors(&l, err)) != 0) goto out; /* sizes only */
-    l.a->size = l.floats * sizeof *l.a->data;
-    if (!(l.a->data = mem_alloc_aligned(l.a->size))) {
+    l.a->kind = kind;
+    if ((r = find_pairs(&l, err)) != 0 || (r = load_all(&l, err)) != 0) goto out; /* sizes only */
+    l.a->size = l.used;
+    if (!(l.a->data = quant_map(l.a->size))) {
         r = error_set(err, E_NOMEM, "%s: no memory for %zu MiB", path, l.a->size >> 20);
         goto out;
     }
-    if ((r = load_tensors(&l, err)) != 0) goto out;
-    l.a->parameters = l.floats;
-    digest(l.a);
+    sha256_init(&l.hash);
+    sha256_update(&l.hash, &kind, sizeof kind);
+    if ((r = load_all(&l, err)) != 0) goto out;
+    sha256_final(&l.hash, l.a->digest);
     *out = l.a;
     l.a = NULL;
 out:
     model_adapter_free(l.a);
+    mem_free(l.room);
+    mem_free(l.pairs);
     mem_free(l.tensors);
     safetensors_close(file);
     adapter_config_fini(&config);
@@ -227,7 +309,8 @@ out:
 
 void model_adapter_free(struct model_adapter *a) {
     if (!a) return;
+    quant_unmap(a->data, a->size);
     mem_free(a->terms);
-    mem_free(a->data);
+    mem_free(a->lower);
     mem_free(a);
 }

@@ -10,7 +10,8 @@
  * qkv_proj, NeoX' query_key_value) has one A and one B; here each parameter has its own rows of B and shares A. Conv1D (fan_in_fan_out) makes no difference: A
  * and B are stored alike.
  *
- * A loaded adapter is immutable: any thread may read.
+ * Loaded, A and B are packed as weights are (tensor/quant.h), so that the same kernels multiply them; the A of matrices with one input are one matrix. Immutable from then on: any
+ * thread may read.
  */
 #ifndef GENLOOP_MODEL_ADAPTER_H
 #define GENLOOP_MODEL_ADAPTER_H
@@ -20,6 +21,7 @@
 #include "base/sha256.h"
 #include "base/span.h"
 #include "model/arch.h"
+#include "tensor/quant.h"
 
 enum {
     ADAPTER_RANK_MAX = 512,        /* vLLM's highest max_lora_rank; bounds what a row keeps between A and B */
@@ -43,33 +45,41 @@ void adapter_config_fini(struct adapter_config *c); /* safe on a zeroed struct a
 /* Of one module, "model.layers.0.self_attn.q_proj": rank_pattern and alpha_pattern where one of their keys matches its end, as PEFT matches them. */
 void adapter_config_module(const struct adapter_config *c, struct span module, uint32_t *rank, double *scaling);
 
-/* The matrices of a layer that may have a term. */
+/* The matrices of a layer that may have a term, and what they are multiplied with. */
 enum adapter_place { ADAPTER_Q, ADAPTER_K, ADAPTER_V, ADAPTER_O, ADAPTER_GATE, ADAPTER_UP, ADAPTER_DOWN, ADAPTER_PLACES };
+enum adapter_input { ADAPTER_OF_QKV, ADAPTER_OF_O, ADAPTER_OF_MLP, ADAPTER_OF_DOWN, ADAPTER_INPUTS };
+enum { ADAPTER_INPUT_PLACES = 3 }; /* of one input, at most */
 struct adapter_term {
-    uint32_t rank; /* 0: none here */
-    uint32_t in, out;
-    const float *a; /* [rank, in]; the same pointer where parameters of one tensor share it */
-    const float *b; /* s · B, transposed: [rank, out] */
+    uint32_t rank;   /* 0: none here */
+    uint32_t first;  /* where its rows begin in the A of its input; the same where parameters of one tensor share them */
+    struct packed b; /* s · B, [out, rank]; beside an A in blocks f16: blocks of 32 ranks would mostly be half empty */
 };
 struct model_adapter {
     uint32_t layers;
+    enum packed_kind kind;      /* of A */
     struct adapter_term *terms; /* owned, [layers, ADAPTER_PLACES] */
-    float *data;                /* owned */
+    struct packed *lower;       /* owned, [layers, ADAPTER_INPUTS]: the A of all that take this input, one below the other; rows 0: none */
+    uint8_t *data;              /* owned (quant_map): what all of these point into */
     size_t size;                /* bytes of data */
     size_t parameters;          /* numbers in the file */
-    uint32_t rank_max;          /* of all terms */
-    uint8_t digest[SHA256_SIZE]; /* of terms and data: two adapters with the same one compute the same */
+    uint8_t digest[SHA256_SIZE]; /* of all numbers and the kind: two adapters with the same one compute the same */
 };
 static inline const struct adapter_term *model_adapter_term(const struct model_adapter *a, uint32_t layer, enum adapter_place place) {
     return &a->terms[(size_t)layer * ADAPTER_PLACES + place];
 }
+static inline const struct packed *model_adapter_lower(const struct model_adapter *a, uint32_t layer, enum adapter_input input) {
+    return &a->lower[(size_t)layer * ADAPTER_INPUTS + input];
+}
+extern const enum adapter_input ADAPTER_INPUT_OF[ADAPTER_PLACES];
+/* What an adapter is best packed as beside weights of this kind: q8 where they are blocks, whose inputs are in int8 anyway; 16 bits beside 16 bits; else f32. */
+enum packed_kind model_adapter_kind(enum packed_kind weights);
 
 /* Whether DIR is one: it has an adapter_config.json. */
 bool model_adapter_is(const char *dir);
 /* DIR/adapter_config.json alone: adapter_config_fini. */
 int model_adapter_config(const char *dir, struct adapter_config *c, struct error *err);
-/* For a base with this configuration. Returns owned in *a. E_NOT_FOUND: a file is missing; E_INVALID, E_UNSUPPORTED name file, tensor or key. */
-int model_adapter_load(struct model_adapter **a, const char *dir, const struct model_config *base, struct error *err);
+/* For a base with this configuration, packed as `kind`. Returns owned in *a. E_NOT_FOUND: a file is missing; E_INVALID, E_UNSUPPORTED name file, tensor or key. */
+int model_adapter_load(struct model_adapter **a, const char *dir, const struct model_config *base, enum packed_kind kind, struct error *err);
 void model_adapter_free(struct model_adapter *a); /* NULL is accepted */
 
 #endif

@@ -86,6 +86,7 @@ struct model {
     char base[MODEL_FULL_NAME_MAX];   /* name@version of the base; "": this is no adapter */
     struct model *over;               /* the base, held from the beginning of loading until it is freed */
     struct model_config base_config;  /* LOADING: what the worker checks it against */
+    enum packed_kind base_adapters;   /* and packs it as */
     struct model_adapter *adapter;
     uint32_t adapters;                /* that hold this one as their base */
     int threads;                      /* of its engine, of which inference.share compute */

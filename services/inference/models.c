@@ -90,7 +90,7 @@ static void load_model(void *arg) {
     m->error = (struct error){0};
     int r = lay_out(m->inference, m->manifest, dir, sizeof dir, &m->error);
     if (m->base[0]) {
-        m->result = r != 0 ? r : model_adapter_load(&m->worker_adapter, dir, &m->base_config, &m->error);
+        m->result = r != 0 ? r : model_adapter_load(&m->worker_adapter, dir, &m->base_config, m->base_adapters, &m->error);
         return;
     }
     struct engine_options o = {.threads = m->threads,
@@ -219,7 +219,10 @@ static void start_loading(struct model *m) {
         (void)error_set(&m->error, E_UNSUPPORTED, "%s is an encoder: adapters of encoders are not built", m->base);
         return;
     }
-    if (base) m->base_config = *engine_model(base->engine);
+    if (base) {
+        m->base_config = *engine_model(base->engine);
+        m->base_adapters = engine_adapter_kind(base->engine);
+    }
     else find_draft(m);
     m->threads = inf->settings->threads > 0 ? (int)inf->settings->threads : cpu_count();
     if (loop_work(service_loop(inf->service), load_model, on_loaded, m) != 0) {

@@ -82,7 +82,7 @@ static int set_up(void **state) {
     assert_non_null(mkdtemp(folder));
     for (uint32_t i = 0; i < ADAPTERS; i++) {
         write_adapter(i);
-        if (model_adapter_load(&adapters[i], path_of(i, ""), &llama.weights.config, &err) != 0) fail_msg("%s", err.message);
+        if (model_adapter_load(&adapters[i], path_of(i, ""), &llama.weights.config, PACKED_F32, &err) != 0) fail_msg("%s", err.message);
     }
     return 0;
 }
@@ -142,10 +142,16 @@ static void test_merged(void **state) {
             const struct adapter_term *t = model_adapter_term(adapters[0], layer, (enum adapter_place)p);
             ptrdiff_t at = model_weights_find(&merged.weights, PLACES[p].role, layer);
             float *w = merged.weights.flat + merged.weights.params[at].offset;
+            const struct packed *lower = model_adapter_lower(adapters[0], layer, ADAPTER_INPUT_OF[p]);
+            float a[RANK][4096], b[RANK];
             assert_int_equal(t->rank, RANK);
-            for (size_t o = 0; o < t->out; o++)
-                for (size_t i = 0; i < t->in; i++)
-                    for (size_t k = 0; k < RANK; k++) w[o * t->in + i] += t->b[k * t->out + o] * t->a[k * t->in + i];
+            assert_true(lower->cols <= 4096);
+            for (size_t k = 0; k < RANK; k++) packed_get_row(lower, t->first + k, a[k]);
+            for (size_t o = 0; o < t->b.rows; o++) {
+                packed_get_row(&t->b, o, b);
+                for (size_t i = 0; i < lower->cols; i++)
+                    for (size_t k = 0; k < RANK; k++) w[o * lower->cols + i] += b[k] * a[k][i];
+            }
         }
     struct engine *with = start((struct engine_options){.threads = 2, .adapter = path_of(0, "")}), *plain = start((struct engine_options){.threads = 2}), *whole = NULL;
     if (engine_new_from(&whole, &merged, &(struct engine_options){.threads = 2}, &err) != 0) fail_msg("%s", err.message);
@@ -173,26 +179,30 @@ static void test_merged(void **state) {
     engine_free(plain);
 }
 
-/* Requests of three adapters and of none in one batch, each as if it were alone. */
-static void test_together(void **state) {
-    (void)state;
+/* Requests of three adapters and of none in one batch, each as if it were alone; with weights of this kind and adapters that belong to it. */
+static void together(enum packed_kind kind, enum packed_kind wanted) {
     enum { REQUESTS = 16, LONGEST = 90 };
+    struct model_adapter *own[ADAPTERS] = {NULL};
+    struct error err;
     static uint32_t prompts[REQUESTS][LONGEST];
     struct engine_request requests[REQUESTS];
     struct engine_result alone[REQUESTS], got[REQUESTS];
     struct random random;
     random_seed(&random, 8);
-    struct engine *single = start((struct engine_options){.threads = 1});
+    struct engine *single = start((struct engine_options){.threads = 1, .weights = kind});
+    assert_int_equal(engine_adapter_kind(single), wanted);
+    for (uint32_t i = 0; i < ADAPTERS; i++)
+        if (model_adapter_load(&own[i], path_of(i, ""), &llama.weights.config, wanted, &err) != 0) fail_msg("%s", err.message);
     for (size_t i = 0; i < REQUESTS; i++) {
         for (size_t t = 0; t < LONGEST; t++) prompts[i][t] = t < 40 && i % 4 ? prompts[i - i % 4][t] : (uint32_t)random_below(&random, TINY_VOCAB);
-        requests[i] = request(prompts[i], 45 + i * 7 % 45, 5 + (int64_t)(i % 20), i % 4 < ADAPTERS ? adapters[i % 4] : NULL);
+        requests[i] = request(prompts[i], 45 + i * 7 % 45, 5 + (int64_t)(i % 20), i % 4 < ADAPTERS ? own[i % 4] : NULL);
         requests[i].sampling.seed = i;
         requests[i].priority = (int32_t)(i % 2);
         requests[i].scope = SPAN("t"); /* groups of four have forty tokens in common, and nothing else */
         alone[i] = one(single, &requests[i]);
     }
     engine_free(single);
-    static const struct {
+    struct {
         const char *name;
         struct engine_options options;
     } ways[] = {
@@ -201,6 +211,7 @@ static void test_together(void **state) {
         {"guesses", {.threads = 2, .guessing = ENGINE_GUESS_ALWAYS}},
     };
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+        ways[w].options.weights = kind;
         struct engine *e = start(ways[w].options);
         assert_int_equal(engine_generate_batch(e, requests, REQUESTS, got, NULL), 0);
         for (size_t i = 0; i < REQUESTS; i++) {
@@ -213,6 +224,50 @@ static void test_together(void **state) {
         engine_free(e);
     }
     for (size_t i = 0; i < REQUESTS; i++) engine_result_fini(&alone[i]);
+    for (uint32_t i = 0; i < ADAPTERS; i++) model_adapter_free(own[i]);
+}
+static void test_together(void **state) {
+    (void)state;
+    together(PACKED_STORED, PACKED_F32);
+    together(PACKED_BF16, PACKED_F16);
+    together(PACKED_Q8, PACKED_Q8);
+    together(PACKED_Q4M, PACKED_Q8);
+}
+
+/* A in int8 and B in 16 bits are near the adapter as it is: what they differ by is small beside what it does. */
+static void test_packed(void **state) {
+    (void)state;
+    enum { N = 60 };
+    uint32_t ids[N];
+    struct random random;
+    random_seed(&random, 6);
+    for (size_t i = 0; i < N; i++) ids[i] = (uint32_t)random_below(&random, TINY_VOCAB);
+    struct engine *e = start((struct engine_options){.threads = 2, .weights = PACKED_Q8}), *floats = start((struct engine_options){.threads = 2});
+    struct model_adapter *packed = NULL;
+    assert_int_equal(model_adapter_load(&packed, path_of(0, ""), &llama.weights.config, PACKED_Q8, NULL), 0);
+    assert_memory_not_equal(packed->digest, adapters[0]->digest, SHA256_SIZE);
+    struct engine_request r = request(ids, N, 0, NULL), refused = request(ids, N, 1, packed);
+    r.prompt_logprobs = true;
+    struct engine_result without = one(e, &r), got;
+    r.adapter = packed;
+    struct engine_result a = one(e, &r);
+    r.adapter = adapters[0]; /* floats go with any weights */
+    struct engine_result b = one(e, &r);
+    double apart = 0, base = 0;
+    for (size_t i = 0; i < N - 1; i++) {
+        apart += fabs((double)a.prompt_logprobs[i] - (double)b.prompt_logprobs[i]) / (N - 1);
+        base += fabs((double)b.prompt_logprobs[i] - (double)without.prompt_logprobs[i]) / (N - 1);
+    }
+    if (!(apart < base / 20)) fail_msg("%g from the adapter in floats, which is %g from the model as it is", apart, base);
+    (void)engine_generate_batch(floats, &refused, 1, &got, NULL);
+    assert_int_equal(got.error.code, E_INVALID);
+    engine_result_fini(&got);
+    engine_result_fini(&without);
+    engine_result_fini(&a);
+    engine_result_fini(&b);
+    model_adapter_free(packed);
+    engine_free(e);
+    engine_free(floats);
 }
 
 /* Keys and values are an adapter's own; a second request of the same one takes them up, under whichever address it was loaded. */
@@ -224,7 +279,7 @@ static void test_prefixes(void **state) {
     struct random random;
     random_seed(&random, 4);
     for (size_t i = 0; i < N; i++) ids[i] = (uint32_t)random_below(&random, TINY_VOCAB);
-    assert_int_equal(model_adapter_load(&again, path_of(0, ""), &llama.weights.config, NULL), 0);
+    assert_int_equal(model_adapter_load(&again, path_of(0, ""), &llama.weights.config, PACKED_F32, NULL), 0);
     assert_memory_equal(again->digest, adapters[0]->digest, SHA256_SIZE);
     assert_memory_not_equal(adapters[0]->digest, adapters[2]->digest, SHA256_SIZE);
     const struct {
@@ -250,7 +305,7 @@ static void test_failures(void **state) {
     for (uint64_t n = 1;; n++) {
         struct model_adapter *a = NULL;
         alloc_fail_at(n);
-        int r = model_adapter_load(&a, path_of(2, ""), &llama.weights.config, NULL);
+        int r = model_adapter_load(&a, path_of(2, ""), &llama.weights.config, PACKED_F32, NULL);
         uint64_t asked = alloc_count();
         alloc_fail_at(0);
         assert_true((r == 0) == (a != NULL));
@@ -265,12 +320,12 @@ static void test_failures(void **state) {
     struct model_adapter *a = NULL;
     struct error err;
     tiny_make(&other, "gpt2", 2);
-    assert_int_equal(model_adapter_load(&a, path_of(2, ""), &other.weights.config, &err), E_INVALID);
+    assert_int_equal(model_adapter_load(&a, path_of(2, ""), &other.weights.config, PACKED_F32, &err), E_INVALID);
     assert_non_null(strstr(err.message, "made for another"));
     tiny_remove(&other);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_merged), cmocka_unit_test(test_together), cmocka_unit_test(test_prefixes), cmocka_unit_test(test_failures)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_merged), cmocka_unit_test(test_together), cmocka_unit_test(test_packed), cmocka_unit_test(test_prefixes), cmocka_unit_test(test_failures)};
     return cmocka_run_group_tests_name("adapter", tests, set_up, tear_down);
 }

@@ -1,9 +1,33 @@
 #include "base/arena.h"
 
 #include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #include "base/alloc.h"
+
+/* AddressSanitizer knows a block, and not the pieces in it: it is told that nothing but these may be touched, and between two of them lies a zone that is nobody's. It counts in eights, so that a piece begins
+ * at one; a piece may end anywhere. In other builds there is nothing of this. */
+#if defined(__SANITIZE_ADDRESS__)
+#define ARENA_WATCHED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ARENA_WATCHED 1
+#endif
+#endif
+#ifdef ARENA_WATCHED
+#include <sanitizer/asan_interface.h>
+enum { RED_ZONE = 32, ALIGN_MIN = 8 };
+static size_t apart(size_t room) { return room < RED_ZONE ? room : RED_ZONE; } /* behind the end of a block the heap watches */
+static void close_all(void *memory, size_t size) { __asan_poison_memory_region(memory, size); }
+static void open_up(void *memory, size_t size) { __asan_unpoison_memory_region(memory, size); }
+#else
+enum { ALIGN_MIN = 1 };
+static inline size_t apart(size_t room) { return (void)room, 0; }
+static inline void close_all(void *memory, size_t size) { (void)memory, (void)size; }
+static inline void open_up(void *memory, size_t size) { (void)memory, (void)size; }
+#endif
 
 /* Blocks double up to a mebibyte, so that a small request costs one small block and a large one few. */
 enum { BLOCK_MIN = 4096, BLOCK_MAX = 1 << 20 };
@@ -12,6 +36,13 @@ struct arena_block {
     struct arena_block *next;
     size_t used, size; /* of the bytes behind this header */
 } __attribute__((aligned(64)));
+enum { HEAD_REST = 32 }; /* bytes at the end of the header that hold nothing: before the first piece */
+_Static_assert(offsetof(struct arena_block, size) + sizeof(size_t) <= sizeof(struct arena_block) - HEAD_REST, "the header's fields lie before what is closed");
+
+static void free_block(struct arena_block *b) {
+    open_up((char *)(b + 1) - HEAD_REST, HEAD_REST + b->size);
+    mem_free(b);
+}
 
 void arena_init(struct arena *a, size_t cap) { *a = (struct arena){.cap = cap}; }
 
@@ -19,7 +50,7 @@ void arena_fini(struct arena *a) {
     while (a->blocks) {
         struct arena_block *b = a->blocks;
         a->blocks = b->next;
-        mem_free(b);
+        free_block(b);
     }
     a->used = 0;
 }
@@ -31,11 +62,12 @@ void arena_clear(struct arena *a) {
     while (a->blocks) {
         struct arena_block *b = a->blocks;
         a->blocks = b->next;
-        if (b != largest) mem_free(b);
+        if (b != largest) free_block(b);
     }
     if (largest) {
         largest->next = NULL;
         largest->used = 0;
+        close_all(largest + 1, largest->size);
     }
     a->blocks = largest;
     a->used = 0;
@@ -43,6 +75,7 @@ void arena_clear(struct arena *a) {
 
 static void *take(struct arena *a, size_t size, size_t align) {
     if (size > a->cap || a->cap - size < a->used) return NULL;
+    if (align < ALIGN_MIN) align = ALIGN_MIN;
     struct arena_block *b = a->blocks;
     size_t at = b ? (b->used + align - 1) & ~(align - 1) : 0;
     if (!b || at > b->size || b->size - at < size) {
@@ -53,6 +86,7 @@ static void *take(struct arena *a, size_t size, size_t align) {
         mem_prefer_huge(b, total);
         b->size = want;
         b->used = 0;
+        close_all((char *)(b + 1) - HEAD_REST, HEAD_REST + b->size);
         /* What is nearly full goes behind what has room: a large piece must not hide a half-empty block. */
         if (a->blocks && want == size && a->blocks->size - a->blocks->used > BLOCK_MIN / 4) {
             b->next = a->blocks->next;
@@ -64,7 +98,8 @@ static void *take(struct arena *a, size_t size, size_t align) {
         at = 0;
     }
     char *memory = (char *)(b + 1) + at;
-    b->used = at + size;
+    open_up(memory, size);
+    b->used = at + size + apart(b->size - at - size);
     a->used += size;
     return memory;
 }

@@ -1,6 +1,6 @@
 /*
- * An arena: many small allocations with one life, freed at once; for a request, a job step, a parse. It has a byte cap, so that
- * nobody's input can grow it without bound. Memory is zeroed (but arena_alloc_raw's), aligned to 16 (arena_alloc) or 64 (arena_alloc_aligned). One thread at a time.
+ * An arena: many small allocations with one life, freed at once; for a request, a job step, a parse. It has a byte cap, so that nobody's input can grow it without bound. Memory is zeroed (but arena_alloc_raw's),
+ * aligned to 16 (arena_alloc) or 64 (arena_alloc_aligned). One thread at a time. Under AddressSanitizer what lies beside the pieces is closed: who leaves one is told so, as on the heap.
  */
 #ifndef GENLOOP_BASE_ARENA_H
 #define GENLOOP_BASE_ARENA_H

@@ -4,6 +4,11 @@
 #include "base/buf.h"
 #include "base/random.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+static bool closed(const void *at) { return __asan_address_is_poisoned(at); }
+#endif
+
 static void buf_cap(void **state) {
     (void)state;
     struct buf b;
@@ -122,6 +127,34 @@ static void arena_limits(void **state) {
     arena_fini(&a);
 }
 
+/* AddressSanitizer sees who leaves a piece, at either end, also where its block is another's still or was cleared. */
+static void arena_watched(void **state) {
+    (void)state;
+#ifdef __SANITIZE_ADDRESS__
+    struct arena a;
+    arena_init(&a, 1 << 20);
+    for (int turn = 0; turn < 3; turn++) {
+        char *first = NULL, *last = NULL;
+        for (size_t size = 1; size < 9000; size += size < 40 ? 1 : 977) {
+            char *pieces[] = {arena_alloc(&a, size), arena_alloc_raw(&a, size), arena_alloc_aligned(&a, size), arena_printf(&a, "%.*s", (int)size - 1, "of any length")};
+            for (size_t i = 0; i < COUNT(pieces); i++) {
+                size_t n = i == 3 ? strlen(pieces[i]) + 1 : size;
+                CHECK(pieces[i] && !closed(pieces[i]) && !closed(pieces[i] + n - 1), "piece %zu of %zu bytes", i, size);
+                CHECK(closed(pieces[i] - 1) && closed(pieces[i] + n), "beside piece %zu of %zu bytes", i, size);
+                if (!first) first = pieces[i];
+                last = pieces[i];
+            }
+        }
+        assert_false(closed(first));
+        arena_clear(&a);
+        assert_true(closed(last));
+    }
+    arena_fini(&a);
+#else
+    skip();
+#endif
+}
+
 static void arena_without_memory(void **state) {
     (void)state;
     for (uint64_t at = 1; at < 8; at++) {
@@ -163,6 +196,6 @@ static void alloc_seam(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(buf_cap),      cmocka_unit_test(buf_model),            cmocka_unit_test(buf_without_memory),
-                                       cmocka_unit_test(arena_limits), cmocka_unit_test(arena_without_memory), cmocka_unit_test(alloc_seam)};
+                                       cmocka_unit_test(arena_limits), cmocka_unit_test(arena_watched), cmocka_unit_test(arena_without_memory), cmocka_unit_test(alloc_seam)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

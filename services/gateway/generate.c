@@ -634,6 +634,7 @@ static int read_response(struct generation *g, const struct json *body, const st
     p->answer.asked = body;
     p->answer.stem = g->x->request_id;
     p->answer.stored = p->request.store && g->gateway->settings->responses_ttl_ms > 0 && (!g->x->batch || !json_is_null(json_get(body, "store")));
+    if (r == 0) response_name_subjects(p, g->x, g->request.message.user, context);
     g->x->pending.cap = g->chunk.cap = RESPONSE_CHUNK_MAX;
     return r;
 }

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "base/metrics.h"
 #include "cache/answers.h"
 #include "http/query.h"
@@ -35,6 +36,25 @@ static void name_record(const struct exchange *x, struct span id, struct answer_
 
 /* ---- keeping ---- */
 
+/* What is sealed, and then asked of Redis. */
+struct keep {
+    struct response *response; /* NULL: it is gone, and nothing is kept */
+    struct gateway *gateway;
+    struct answer_key key;
+    char name[NAME_MAX_BYTES];
+    struct response_subjects subjects;
+    struct buf record, sealed;
+    int r;
+    struct error err;
+};
+static void keep_free(struct keep *k) {
+    if (!k) return;
+    explicit_bzero(&k->key, sizeof k->key);
+    buf_fini(&k->record);
+    buf_fini(&k->sealed);
+    mem_free(k);
+}
+
 struct response *response_new(struct exchange *x) {
     struct response *p = mem_zalloc(sizeof *p);
     init_metrics();
@@ -47,9 +67,23 @@ struct response *response_new(struct exchange *x) {
 void response_free(struct response *p) {
     if (!p) return;
     link_cancel(p->keeping);
+    if (p->sealing) p->sealing->response = NULL;
     buf_fini(&p->request.items);
     response_answer_fini(&p->answer);
     mem_free(p);
+}
+
+void response_name_subjects(struct response *p, const struct exchange *x, const char *user, const struct json *context) {
+    char id[SEAL_KEY_ID_MAX];
+    int r = response_subjects_take(&p->subjects, context);
+    if (r == 0 && user[0]) {
+        keyring_subject_id(service_keyring(x->gateway->service), span_str(x->caller.tenant), span_str(user), id);
+        r = response_subjects_add(&p->subjects, span_str(id));
+    }
+    if (r == 0 || !p->answer.stored) return;
+    p->answer.stored = false;
+    metric_add(not_kept, 1);
+    log_debug("gateway.responses", "%s is not kept: its conversation is about more than %d subjects, or those before it cannot be read", x->request_id, RESPONSE_SUBJECTS_MAX);
 }
 
 static void on_set(void *arg, int r, const struct redis_reply *reply) {
@@ -60,97 +94,166 @@ static void on_set(void *arg, int r, const struct redis_reply *reply) {
     p->on_kept(p->arg); /* p may be gone behind this */
 }
 
-/* {"response":{…},"input":[…]} */
+/* {"response":{…},"input":[…],"subjects":[…]} */
 static int write_record(const struct response *p, struct buf *record) {
     const struct buf *items = &p->request.items, *output = &p->answer.output;
     (void)buf_append_str(record, "{\"response\":");
     response_answer_write(record, &p->answer, NULL);
     (void)buf_append_str(record, ",\"input\":");
     (void)buf_append_span(record, buf_span(items));
-    (void)buf_append_char(record, '}');
+    for (size_t i = 0; i < p->subjects.n; i++) (void)buf_printf(record, "%s\"%s\"", i ? "," : ",\"subjects\":[", p->subjects.ids[i]);
+    (void)buf_append_str(record, p->subjects.n ? "]}" : "}");
     return items->failed ? items->failed : output->failed ? output->failed : record->failed;
 }
 
+static int seal(struct keep *k) {
+    struct buf entry;
+    buf_init(&entry, k->record.len + RESPONSE_SEAL_OVERHEAD + ANSWER_OVERHEAD);
+    int r = answer_begin(&entry, clock_wall_ms());
+    if (r == 0) r = response_seal(service_keyring(k->gateway->service), &k->subjects, buf_span(&k->record), &entry, &k->err);
+    if (r == 0) r = answer_seal(&k->key, buf_span(&entry), &k->sealed);
+    buf_fini(&entry);
+    return r;
+}
+
+/* True: on_set follows. */
+static bool ask_redis(struct response *p, const struct keep *k) {
+    char px[PX_TEXT_MAX];
+    int r = k->r;
+    (void)snprintf(px, sizeof px, "%lld", (long long)k->gateway->settings->responses_ttl_ms);
+    const struct span argv[] = {SPAN("SET"), span_str(k->name), buf_span(&k->sealed), SPAN("PX"), span_str(px)};
+    if (r == 0) r = link_ask(k->gateway->cache, 5, argv, p, on_set, &p->keeping);
+    if (r == 0) return true;
+    p->answer.stored = false;
+    metric_add(not_kept, 1);
+    log_debug("gateway.responses", "%s is not kept: %s", p->answer.id, r == E_UNAVAILABLE ? "Redis is away" : r == E_NOT_FOUND ? "its subject is erased" : r == E_FULL ? "it is larger than gateway.responses_max, or Redis has too much to do" : "no memory, or no key for its subject");
+    return false;
+}
+
+static void seal_on_worker(void *arg) {
+    struct keep *k = arg;
+    k->r = seal(k);
+}
+static void on_sealed(void *arg) {
+    struct keep *k = arg;
+    struct response *p = k->response;
+    if (p) p->sealing = NULL;
+    bool asked = p && ask_redis(p, k);
+    keep_free(k);
+    if (p && !asked) p->on_kept(p->arg); /* p may be gone behind this */
+}
+
 bool response_keep(struct response *p, struct exchange *x, void *arg, void (*on_kept)(void *arg)) {
-    const struct gateway_settings *settings = x->gateway->settings;
-    struct answer_key key;
-    char name[NAME_MAX_BYTES], px[PX_TEXT_MAX];
-    struct buf record, entry, sealed;
-    size_t max = (size_t)settings->responses_max_bytes;
-    bool asked = false;
+    size_t max = (size_t)x->gateway->settings->responses_max_bytes;
+    struct keep *k = p->answer.stored ? mem_zalloc(sizeof *k) : NULL;
+    bool follows = false;
     if (!p->answer.stored) return false;
     p->arg = arg;
     p->on_kept = on_kept;
-    buf_init(&record, max);
-    buf_init(&entry, max + ANSWER_OVERHEAD);
-    buf_init(&sealed, max + 2 * ANSWER_OVERHEAD);
-    int r = write_record(p, &record);
-    if (r == 0) r = answer_begin(&entry, clock_wall_ms());
-    if (r == 0) r = answer_item(&entry, 0, buf_span(&record));
-    name_record(x, span_str(p->answer.id), &key, name);
-    if (r == 0) r = answer_seal(&key, buf_span(&entry), &sealed);
-    if (r == 0) {
-        (void)snprintf(px, sizeof px, "%lld", (long long)settings->responses_ttl_ms);
-        const struct span argv[] = {SPAN("SET"), span_str(name), buf_span(&sealed), SPAN("PX"), span_str(px)};
-        r = link_ask(x->gateway->cache, 5, argv, p, on_set, &p->keeping);
-        asked = r == 0;
-    }
-    if (!asked) {
+    if (k) {
+        k->response = p;
+        k->gateway = x->gateway;
+        k->subjects = p->subjects;
+        buf_init(&k->record, max);
+        buf_init(&k->sealed, max + RESPONSE_SEAL_OVERHEAD + 2 * ANSWER_OVERHEAD);
+        name_record(x, span_str(p->answer.id), &k->key, k->name);
+        k->r = write_record(p, &k->record);
+        if (k->r == 0 && p->subjects.n) { /* keys are files */
+            k->r = loop_work(service_loop(x->gateway->service), seal_on_worker, on_sealed, k);
+            if (k->r == 0) {
+                p->sealing = k;
+                return true;
+            }
+        } else if (k->r == 0) k->r = seal(k);
+        follows = ask_redis(p, k);
+    } else {
         p->answer.stored = false;
         metric_add(not_kept, 1);
-        log_debug("gateway.responses", "%s is not kept: %s", x->request_id, r == E_UNAVAILABLE ? "Redis is away" : r == E_FULL ? "it is larger than gateway.responses_max, or Redis has too much to do" : "no memory");
     }
-    explicit_bzero(&key, sizeof key);
-    buf_fini(&record);
-    buf_fini(&entry);
-    buf_fini(&sealed);
-    return asked;
+    keep_free(k);
+    return follows;
 }
 
 /* ---- looking ---- */
 
 struct look {
-    struct exchange *x;
+    struct exchange *x; /* NULL: it is gone while a worker opens what was found */
+    struct gateway *gateway;
     struct answer_key key;
     struct link_call *call;
+    bool working;
+    struct response_subjects subjects;
+    struct span sealed; /* in items */
+    struct buf items, record;
+    int r;
+    struct error err;
     /* record: borrowed for the call; NULL: err says why. Ends the exchange, or hands it on. */
     void (*on_record)(struct exchange *x, const struct json *record, const struct error *err);
 };
+
+static void look_free(struct look *l) {
+    explicit_bzero(&l->key, sizeof l->key);
+    buf_fini(&l->items);
+    buf_fini(&l->record);
+    mem_free(l);
+}
 
 static void on_look_gone(void *state) {
     struct look *l = state;
     struct exchange *x = l->x;
     link_cancel(l->call);
-    mem_free(l);
+    if (l->working) l->x = NULL;
+    else look_free(l);
     exchange_abort(x);
 }
 
 static int away(struct error *err) { return error_set(err, E_UNAVAILABLE, "responses lie in Redis, which does not answer: try again in a moment"); }
 
+/* Ends the look; record: its text, where r is 0. */
+static void found(struct look *l, int r, struct span record) {
+    struct exchange *x = l->x;
+    struct json *v = NULL;
+    if (r == 0 && (r = json_parse(record, &v, &l->err)) < 0) r = error_set(&l->err, E_DATA_LOSS, "what was kept of the response cannot be read");
+    void (*on_record)(struct exchange *x, const struct json *record, const struct error *err) = l->on_record;
+    struct error err = l->err;
+    look_free(l);
+    on_record(x, r == 0 ? v : NULL, &err);
+    json_free(v);
+}
+
+static void unseal_on_worker(void *arg) {
+    struct look *l = arg;
+    l->r = response_unseal(service_keyring(l->gateway->service), &l->subjects, l->sealed, &l->record, &l->err);
+}
+static void on_unsealed(void *arg) {
+    struct look *l = arg;
+    l->working = false;
+    if (!l->x) look_free(l);
+    else if (l->r == E_NOT_FOUND) found(l, error_set(&l->err, E_NOT_FOUND, "its subject is erased"), SPAN(""));
+    else found(l, l->r, buf_span(&l->record));
+}
+
 static void on_got(void *arg, int r, const struct redis_reply *reply) {
     struct look *l = arg;
-    struct exchange *x = l->x;
-    struct error err = {0};
-    struct json *record = NULL;
-    struct buf items;
-    struct span rest, text = SPAN("");
-    uint16_t source;
-    bool whole, there = r == 0 && redis_type(reply) == REDIS_STRING;
+    struct span text = SPAN("");
+    bool there = r == 0 && redis_type(reply) == REDIS_STRING;
     int64_t made_ms;
     size_t size = there ? redis_str(reply).len : 0;
     l->call = NULL;
-    buf_init(&items, size);
-    if (r < 0 || redis_type(reply) == REDIS_ERROR) r = away(&err);
-    else if (!there) r = error_set(&err, E_NOT_FOUND, "there is none");
-    else if (answer_open(&l->key, redis_str(reply), &items, &made_ms) < 0) r = error_set(&err, E_NOT_FOUND, "what lies there cannot be opened"); /* another secret's: it is nobody's any more */
-    rest = buf_span(&items);
-    if (r == 0 && (!answer_next(&rest, &source, &text, &whole) || json_parse(text, &record, &err) < 0)) r = error_set(&err, E_DATA_LOSS, "what was kept of the response cannot be read");
-    void (*on_record)(struct exchange *x, const struct json *record, const struct error *err) = l->on_record;
-    explicit_bzero(&l->key, sizeof l->key);
-    mem_free(l);
-    on_record(x, r == 0 ? record : NULL, &err);
-    json_free(record);
-    buf_fini(&items);
+    buf_init(&l->items, size);
+    buf_init(&l->record, size);
+    if (r < 0 || redis_type(reply) == REDIS_ERROR) r = away(&l->err);
+    else if (!there) r = error_set(&l->err, E_NOT_FOUND, "there is none");
+    else if (answer_open(&l->key, redis_str(reply), &l->items, &made_ms) < 0) r = error_set(&l->err, E_NOT_FOUND, "what lies there cannot be opened"); /* another secret's: it is nobody's any more */
+    else if (response_items_read(buf_span(&l->items), &l->subjects, &text) < 0) r = error_set(&l->err, E_DATA_LOSS, "what was kept of the response cannot be read");
+    if (r == 0 && l->subjects.n) {
+        l->sealed = text;
+        l->working = true;
+        if (loop_work(service_loop(l->gateway->service), unseal_on_worker, on_unsealed, l) == 0) return;
+        l->working = false;
+        r = error_set(&l->err, E_UNAVAILABLE, "too much is being done to open what was kept: try again in a moment");
+    }
+    found(l, r, text);
 }
 
 static void look(struct exchange *x, struct span id, void (*on_record)(struct exchange *x, const struct json *record, const struct error *err)) {
@@ -163,12 +266,13 @@ static void look(struct exchange *x, struct span id, void (*on_record)(struct ex
         return;
     }
     l->x = x;
+    l->gateway = x->gateway;
     l->on_record = on_record;
     name_record(x, id, &l->key, name);
     const struct span argv[] = {SPAN("GET"), span_str(name)};
     exchange_watch(x, l, on_look_gone, NULL);
     if (link_ask(x->gateway->cache, 2, argv, l, on_got, &l->call) == 0) return;
-    mem_free(l);
+    look_free(l);
     (void)away(&err);
     on_record(x, NULL, &err);
 }

@@ -27,3 +27,4 @@ set(SOURCES_fuzz_registry ${services}/feedback/audit.c ${services}/feedback/ledg
 set(SOURCES_fuzz_hub ${CMAKE_SOURCE_DIR}/cli/hub_files.c)
 set(SOURCES_fuzz_sse ${CMAKE_SOURCE_DIR}/cli/sse.c)
 set(SOURCES_fuzz_idempotency_record ${services}/gateway/idempotency_record.c)
+set(SOURCES_fuzz_response_items ${services}/gateway/response_seal.c)

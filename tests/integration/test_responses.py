@@ -207,6 +207,44 @@ class Responses:
         wait_for("responses are kept again", lambda: self.ask().store, 60)
         return "given without being kept; 503 for what cannot be looked up"
 
+    def erased(self):
+        """What is kept of a conversation goes with the key of whom it is about: his own requests, and those that went on from them."""
+        keys = os.path.join(self.p.home, "keys", "subjects")
+        before = set(os.listdir(keys))
+        his, other = (self.ask(user=user) for user in ("reader-7", "reader-8"))
+        made = {f for f in set(os.listdir(keys)) - before if f.endswith(".key")}
+        nobody = self.ask()
+        then = self.ask(input="And then?", previous_response_id=his.id)  # which names nobody, and tells what he said
+        both = self.ask(input="And then?", previous_response_id=other.id, safety_identifier="reader-7")
+        equal((len(made), set(os.listdir(keys)) - before), (2, made), "a key for each, and for nobody none")
+        equal([self.o.responses.retrieve(r.id).output_text for r in (his, other, nobody, then, both)], [r.output_text for r in (his, other, nobody, then, both)], "all are kept")
+        first = next(f for f in made if self.seals(f, his))
+        with open(os.path.join(keys, first.replace(".key", ".erased")), "w", encoding="utf-8") as f:  # as keyring_erase does
+            f.write("erased\n")
+        os.unlink(os.path.join(keys, first))
+        for r in (his, then, both):
+            for act, kind in ((lambda: self.o.responses.retrieve(r.id), openai.NotFoundError), (lambda: self.o.responses.input_items.list(r.id), openai.NotFoundError),
+                              (lambda: self.ask(previous_response_id=r.id), openai.BadRequestError)):
+                try:
+                    act()
+                except kind:
+                    continue
+                raise AssertionError("what is erased is told")
+        equal([self.o.responses.retrieve(r.id).output_text for r in (other, nobody)], [other.output_text, nobody.output_text], "what others said stays")
+        late = self.ask(user="reader-7")
+        equal((late.store, late.output_text, late.usage.output_tokens), (False, his.output_text, his.usage.output_tokens), "an answer for whom is erased is given, and not kept")
+        equal(self.o.responses.delete(then.id), None, "what cannot be read can be deleted")
+        return "gone with its key, and what went on from it"
+
+    def seals(self, key, response):
+        """Whether a response is sealed with this key: without it, it is not there."""
+        path = os.path.join(self.p.home, "keys", "subjects", key)
+        os.rename(path, path + ".away")
+        try:
+            return self.p.client.raw("GET", f"/v1/responses/{response.id}")[0] != 200
+        finally:
+            os.rename(path + ".away", path)
+
     def tenants(self):
         """A tenant finds what is his."""
         self.p.json("keys", "create", "--scope", "approver")
@@ -234,7 +272,7 @@ def main():
         r = Responses(p)
         model = suite.run("a_model_to_talk_to", r.model)
         whole = suite.run("whole", r.whole, needs=[model])
-        for check in ("streamed", "kept", "calls", "refused", "large", "judged", "reasons", "cut_off", "redis_away", "tenants"):
+        for check in ("streamed", "kept", "calls", "refused", "large", "judged", "reasons", "cut_off", "redis_away", "erased", "tenants"):
             suite.run(check, getattr(r, check), needs=[whole])
         if suite.failed:
             p.tell_errors()

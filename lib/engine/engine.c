@@ -7,6 +7,7 @@
 #include "base/random.h"
 #include "engine/engine_internal.h"
 #include "engine/engine_source.h"
+#include "tensor/quant.h"
 
 enum { KV_BYTES_DEFAULT_MAX = 1 << 30, STEP_ROWS_DEFAULT = 256, STEP_ROWS_MIXED_DEFAULT = 64, PROMPT_BYTES_MAX = 16 << 20, WARM_ROWS = 8 };
 
@@ -431,7 +432,7 @@ static int make_tables(struct engine *e, struct error *err) {
     if (blocks / parts * KV_BLOCK_TOKENS < e->context) e->context = (uint32_t)(blocks / parts * KV_BLOCK_TOKENS);
 
     struct scheduler_config config = {.sequences_max = o->sequences_max, .queue_max = o->queue_max + o->sequences_max, .step_rows = o->step_rows,
-                                      .step_rows_mixed = o->step_rows_mixed, .blocks = (uint32_t)blocks, .context = e->context,
+                                      .step_rows_mixed = o->step_rows_mixed, .tile_rows = QUANT_TILE_ROWS, .blocks = (uint32_t)blocks, .context = e->context,
                                       .source_max = c->encoder_layers ? e->context : 0};
     random_bytes(&config.seed, sizeof config.seed);
     int r = scheduler_init(&e->scheduler, &config, err);

@@ -264,25 +264,49 @@ uint32_t scheduler_draft_max(const struct scheduler *s, uint32_t slot) {
     return max < SCHEDULER_DRAFT_MAX ? max : SCHEDULER_DRAFT_MAX;
 }
 
+static uint32_t pace_class(uint32_t rows) {
+    uint32_t class = 0;
+    while (rows >>= 1) class++;
+    return class < SCHEDULER_PACES ? class : SCHEDULER_PACES - 1;
+}
+
+/* What a step of so many streams' rows takes without a prompt: as timed, or else from the nearest that was. More rows cost more than fewer, and at least what rows of a prompt do. */
+static double decode_us(const struct scheduler *s, uint32_t rows) {
+    uint32_t class = pace_class(rows);
+    double least = rows * s->prompt_row_us;
+    if (s->decode_us[class] > 0) return s->decode_us[class];
+    for (uint32_t c = class; c-- > 0;)
+        if (s->decode_us[c] > 0) return s->decode_us[c] > least ? s->decode_us[c] : least;
+    for (uint32_t c = class + 1; c < SCHEDULER_PACES; c++)
+        if (s->decode_us[c] > 0) return s->decode_us[c];
+    return 0;
+}
+
+static void mean_add(double *mean, double us) { *mean = *mean == 0 ? us : *mean + (us - *mean) / 8; }
+
 void scheduler_timed(struct scheduler *s, const struct scheduler_plan *plan, double us) {
     uint32_t decode_rows = 0;
     for (uint32_t i = 0; i < plan->count; i++)
         if (plan->items[i].sample && plan->items[i].count == 1 + plan->items[i].draft) decode_rows += plan->items[i].count;
     uint32_t prompt_rows = plan->rows - decode_rows;
-    if (prompt_rows == 0) s->decode_us = s->decode_us == 0 ? us : s->decode_us + (us - s->decode_us) / 8;
+    if (prompt_rows == 0) mean_add(&s->decode_us[pace_class(decode_rows)], us);
     else {
-        double row = (us - (decode_rows ? s->decode_us : 0)) / prompt_rows;
-        if (row > 0) s->prompt_row_us = s->prompt_row_us == 0 ? row : s->prompt_row_us + (row - s->prompt_row_us) / 8;
+        double row = (us - (decode_rows ? decode_us(s, decode_rows) : 0)) / prompt_rows;
+        if (row > 0) mean_add(&s->prompt_row_us, row);
     }
 }
 
-/* Prompt rows of a step in which something decodes, `prompts` waiting for theirs. */
-static uint32_t mixed_rows(const struct scheduler *s, uint32_t prompts) {
-    uint32_t max = s->config.step_rows_mixed;
-    if (s->decode_us == 0 || s->prompt_row_us == 0) return max;
-    double rows = prompts * s->decode_us / s->prompt_row_us;
-    if (rows < SCHEDULER_PACED_ROWS_MIN) rows = SCHEDULER_PACED_ROWS_MIN;
-    return rows < max ? (uint32_t)rows : max;
+/* Prompt rows of a step in which `decoding` rows are streams', `prompts` waiting for theirs. What does not fill a tile costs nearly what a whole one does. */
+static uint32_t mixed_rows(const struct scheduler *s, uint32_t decoding, uint32_t prompts) {
+    uint32_t max = s->config.step_rows_mixed, tile = s->config.tile_rows;
+    double own = decode_us(s, decoding);
+    if (own == 0 || s->prompt_row_us == 0) return max;
+    double paced = (double)prompts * prompts * own / s->prompt_row_us;
+    if (paced < SCHEDULER_PACED_ROWS_MIN) paced = SCHEDULER_PACED_ROWS_MIN;
+    uint32_t rows = paced < max ? (uint32_t)paced : max;
+    if (tile > 1) rows += (tile - (decoding + rows) % tile) % tile;
+    if (rows > max) rows = max - (tile > 1 && max > tile ? (decoding + max) % tile : 0);
+    return rows;
 }
 
 void scheduler_plan(struct scheduler *s, struct scheduler_plan *plan) {
@@ -300,7 +324,7 @@ void scheduler_plan(struct scheduler *s, struct scheduler_plan *plan) {
             room -= draft;
         }
     }
-    uint32_t budget = s->config.step_rows - plan->rows, mixed = mixed_rows(s, prompts);
+    uint32_t budget = s->config.step_rows - plan->rows, mixed = mixed_rows(s, plan->rows, prompts);
     if (plan->count > 0 && budget > mixed) budget = mixed;
     for (uint32_t i = 0; i < s->running && budget > 0; i++) {
         struct scheduler_sequence *q = &s->slots[s->by_age[i]];

@@ -8,8 +8,9 @@
  *
  * Continuous batching: every step takes one row of each decoding sequence, and fills the rest of its row budget with prompt chunks in
  * the order of admission, so that a long prompt never holds the streams beside it for more than a chunk. Where the shell says how long
- * steps took (scheduler_timed), a lone prompt's chunk is cut to what the streams' own rows take: a token then comes at most twice as late. Of
- * several prompts that wait each adds as much, since more people wait for a first token than for a next one.
+ * steps took (scheduler_timed), a lone prompt's chunk is cut to what the streams' own rows take: a token then comes at most twice as late. Prompts wait
+ * for one another, so that what several of them wait together grows with the square of their number, and so does the chunk: up to the setting.
+ * The streams' own time is that of as many rows as there are now, and a step is filled up to whole tiles of the kernels.
  *
  * Admission reserves every KV block that the request can need (prompt + max_tokens), so that what was admitted ends without ever being thrown
  * out, but for somebody more important; the head of the queue waits until its blocks are free and nobody behind passes it. The queue is by
@@ -38,6 +39,7 @@ enum {
     SCHEDULER_SEQUENCES_MAX = 1024, /* running at once: beyond it a step of a CPU takes seconds */
     SCHEDULER_QUEUE_MAX = 65536,    /* bounds a scan of the queue to well under a millisecond */
     SCHEDULER_DRAFT_MAX = 8,        /* guesses of a step: beyond it a CPU pays for each row */
+    SCHEDULER_PACES = 8,            /* 1, 2, 4 … 128 rows and more */
     SCHEDULER_PACED_ROWS_MIN = 8,   /* prompt rows of a step, however slow: fewer would read all weights for next to nothing */
 };
 #define SCHEDULER_CREDIT_UNLIMITED UINT32_MAX
@@ -49,6 +51,7 @@ struct scheduler_config {
     uint32_t blocks, context; /* KV blocks in all; tokens of the longest sequence */
     uint64_t seed;            /* of the prefix cache's hash */
     uint32_t source_max;      /* of the longest source; 0: there are none */
+    uint32_t tile_rows;       /* rows that the kernels take together: a step beside streams is filled up to a multiple; 0: one by one */
 };
 
 struct scheduler_request {
@@ -108,7 +111,7 @@ struct scheduler {
     uint64_t next_order, admissions;
     uint32_t *by_age; /* [sequences_max] running slots, oldest first */
     struct scheduler_item *items;
-    double decode_us, prompt_row_us; /* running means; 0: nothing was timed yet */
+    double decode_us[SCHEDULER_PACES], prompt_row_us; /* running means; 0: nothing was timed yet. decode_us: by the logarithm of the step's rows, since few cost as much as one and many what each costs */
     uint64_t preempted, cached_tokens; /* since the start */
 };
 

@@ -12,7 +12,7 @@
 
 static struct scheduler make(uint32_t sequences, uint32_t queue, uint32_t rows, uint32_t mixed, uint32_t blocks, uint32_t context) {
     struct scheduler s;
-    struct scheduler_config c = {sequences, queue, rows, mixed, blocks, context, 1, 0};
+    struct scheduler_config c = {sequences, queue, rows, mixed, blocks, context, 1, 0, 0};
     assert_int_equal(scheduler_init(&s, &c, NULL), 0);
     return s;
 }
@@ -96,7 +96,7 @@ static void test_refusals(void **state) {
     assert_int_equal(admit(&s), 1);
     assert_int_equal(submit(&s, 4, 4, 4, 0, 1), 0);
     scheduler_fini(&s);
-    struct scheduler_config bad = {8, 8, 4, 4, 10, 100, 1, 0}; /* a step smaller than its decodes */
+    struct scheduler_config bad = {8, 8, 4, 4, 10, 100, 1, 0, 0}; /* a step smaller than its decodes */
     assert_int_equal(scheduler_init(&s, &bad, &err), E_RANGE);
 }
 
@@ -154,6 +154,7 @@ static void simulate(uint64_t seed) {
     uint32_t sequences = 1 + (uint32_t)random_below(&r, 6), rows = sequences + (uint32_t)random_below(&r, 40), mixed = 1 + (uint32_t)random_below(&r, 16);
     uint32_t blocks = 8 + (uint32_t)random_below(&r, 40);
     struct scheduler s = make(sequences, 20, rows, mixed, blocks, 128);
+    s.config.tile_rows = (uint32_t)random_below(&r, 8);
     enum { JOBS = 120 };
     struct job {
         uint32_t prompt, max, computed, produced;
@@ -195,6 +196,7 @@ static void simulate(uint64_t seed) {
         }
         struct scheduler_plan p;
         scheduler_plan(&s, &p);
+        scheduler_timed(&s, &p, (double)random_below(&r, 1000));
         uint32_t total = 0, decodes = 0, could = 0;
         for (uint32_t i = 0; i < s.running; i++) {
             struct scheduler_sequence *q = &s.slots[s.by_age[i]];
@@ -255,6 +257,7 @@ static void simulate_sharing(uint64_t seed) {
     uint32_t sequences = 1 + (uint32_t)random_below(&r, 6), rows = sequences + (uint32_t)random_below(&r, 40), mixed = 1 + (uint32_t)random_below(&r, 16);
     uint32_t blocks = 8 + (uint32_t)random_below(&r, BLOCKS_MAX - 8);
     struct scheduler s = make(sequences, JOBS, rows, mixed, blocks, LONGEST);
+    s.config.tile_rows = (uint32_t)random_below(&r, 8);
     static uint64_t cells[BLOCKS_MAX][KV_BLOCK_TOKENS];
     static struct job {
         uint32_t tokens[LONGEST];
@@ -302,6 +305,7 @@ static void simulate_sharing(uint64_t seed) {
         }
         struct scheduler_plan p;
         scheduler_plan(&s, &p);
+        scheduler_timed(&s, &p, (double)random_below(&r, 1000));
         assert_true(p.rows <= rows);
         for (uint32_t i = 0; i < p.count; i++) { /* all of a step reads and writes together: what one writes no other may hold */
             struct scheduler_sequence *q = &s.slots[p.items[i].slot];
@@ -424,23 +428,54 @@ static void test_pace(void **state) {
     struct scheduler_plan p = step(&s);
     scheduler_timed(&s, &p, 4000); /* a row of a prompt: 1 ms */
     p = step(&s);
-    scheduler_timed(&s, &p, 20000); /* a stream's step: 20 ms */
-    assert_int_equal(submit(&s, 2, 700, 4, 0, SCHEDULER_CREDIT_UNLIMITED), 0);
-    assert_int_equal(admit(&s), 2);
-    assert_int_equal(step(&s).items[1].count, 20);
-    for (uint64_t id = 3; id <= 4; id++) {
-        assert_int_equal(submit(&s, id, 300, 4, 0, SCHEDULER_CREDIT_UNLIMITED), 0);
-        assert_int_equal(admit(&s), id);
+    scheduler_timed(&s, &p, 10000); /* a stream's step: 10 ms */
+    static const uint32_t chunk[] = {10, 40, 64};
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(submit(&s, 2 + i, 700, 4, 0, SCHEDULER_CREDIT_UNLIMITED), 0);
+        assert_int_equal(admit(&s), 2 + i);
+        assert_int_equal(step(&s).items[1].count, chunk[i]);
     }
-    assert_int_equal(step(&s).items[1].count, 60);
     for (int i = 0; i < 60; i++) scheduler_timed(&s, &(struct scheduler_plan){.items = &(struct scheduler_item){.count = 1, .sample = true}, .count = 1, .rows = 1}, 10);
     assert_int_equal(step(&s).items[1].count, SCHEDULER_PACED_ROWS_MIN);
     scheduler_fini(&s);
 }
 
+/* Many streams take longer than the one that was timed; steps are whole tiles where the setting allows it. */
+static void test_pace_of_many(void **state) {
+    (void)state;
+    static const struct { const char *name; uint32_t streams, tile, mixed, timed_us, chunk; } cases[] = {
+        {"as many rows of a prompt", 13, 0, 64, 0, 13},
+        {"up to a tile", 13, 6, 64, 0, 17},
+        {"down to a tile", 13, 6, 16, 0, 11},
+        {"less than a tile", 13, 6, 5, 0, 5},
+        {"as timed", 13, 0, 64, 20000, 20},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        struct scheduler s = make(16, 16, 256, cases[c].mixed, 1600, 800);
+        s.config.tile_rows = cases[c].tile;
+        for (uint64_t id = 1; id <= cases[c].streams; id++) {
+            assert_int_equal(submit(&s, id, 4, 400, 0, SCHEDULER_CREDIT_UNLIMITED), 0);
+            assert_int_equal(admit(&s), id);
+            if (id > 1) continue;
+            struct scheduler_plan alone = step(&s);
+            scheduler_timed(&s, &alone, 4000); /* 1 ms a row of a prompt, and 5 ms a stream */
+            alone = step(&s);
+            scheduler_timed(&s, &alone, 5000);
+        }
+        struct scheduler_plan p = step(&s);
+        while (p.rows > cases[c].streams || p.count < cases[c].streams) p = step(&s);
+        if (cases[c].timed_us) scheduler_timed(&s, &p, cases[c].timed_us);
+        assert_int_equal(submit(&s, 99, 700, 4, 0, SCHEDULER_CREDIT_UNLIMITED), 0);
+        assert_int_equal(admit(&s), 99);
+        p = step(&s);
+        if (p.items[cases[c].streams].count != cases[c].chunk) fail_msg("%s: a chunk of %u", cases[c].name, p.items[cases[c].streams].count);
+        scheduler_fini(&s);
+    }
+}
+
 static void test_no_memory(void **state) {
     (void)state;
-    struct scheduler_config c = {4, 8, 16, 4, 100, 200, 1, 0};
+    struct scheduler_config c = {4, 8, 16, 4, 100, 200, 1, 0, 0};
     for (uint64_t n = 1;; n++) {
         struct scheduler s = {0};
         alloc_fail_at(n);
@@ -459,7 +494,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chunks), cmocka_unit_test(test_reservation_and_order), cmocka_unit_test(test_refusals), cmocka_unit_test(test_credit),
         cmocka_unit_test(test_deadlines), cmocka_unit_test(test_simulation), cmocka_unit_test(test_simulation_of_sharing),
-        cmocka_unit_test(test_sharing), cmocka_unit_test(test_preemption), cmocka_unit_test(test_pace), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_sharing), cmocka_unit_test(test_preemption), cmocka_unit_test(test_pace), cmocka_unit_test(test_pace_of_many), cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("scheduler", tests, NULL, NULL);
 }

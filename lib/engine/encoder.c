@@ -258,7 +258,7 @@ static void run_layers(struct encoder *e, uint32_t count) {
         size_t n = 0;
         e->layer_index = e->layers_done;
         attention(e);
-        if (e->forms) s[n++] = (struct encoder_step){.row = attended_row, .ready = &e->in_att};
+        if (e->blocks) s[n++] = (struct encoder_step){.row = attended_row, .ready = &e->in_att};
         s[n++] = times(&l->o, &e->in_att, e->x, l->o_bias, true);
         s[n++] = (struct encoder_step){.row = ready_row, .norm = e->post ? &l->attn_norm : &l->mlp_norm, .ready = &e->in_h};
         s[n++] = times(&l->up, &e->in_h, e->up, l->up_bias, false);
@@ -292,7 +292,7 @@ static void to_length_1(float *x, size_t n) {
 /* y = W x of all texts; few rows, small matrices. */
 static void head_product(struct encoder *e, const struct packed *w, const float *x, const float *bias, float *y) {
     struct packed_input in;
-    packed_input_init(&in, e->forms, e->text_count, w->cols, x, e->input_memory[0]);
+    packed_input_init(&in, e->blocks, e->text_count, w->cols, x, e->input_memory[0]);
     for (size_t i = 0; i < e->text_count; i++) packed_input_row(&in, i);
     packed_multiply(w, &in, 0, w->panels, &(struct packed_output){.y = y, .stride = w->rows, .bias = bias});
 }
@@ -336,9 +336,9 @@ void encoder_begin(struct encoder *e, const struct encoder_text *texts, size_t n
     e->rows = rows;
     e->blocks_used = blocks;
     e->parts = (longest + QUERIES_PER_ITEM - 1) / QUERIES_PER_ITEM;
-    packed_input_init(&e->in_h, e->forms, rows, c->width, e->h, e->input_memory[0]);
-    packed_input_init(&e->in_att, e->forms, rows, c->heads * (size_t)c->head_dim, e->att, e->input_memory[1]);
-    packed_input_init(&e->in_act, e->forms, rows, c->ffn, e->act, e->input_memory[2]);
+    packed_input_init(&e->in_h, e->blocks, rows, c->width, e->h, e->input_memory[0]);
+    packed_input_init(&e->in_att, e->blocks, rows, c->heads * (size_t)c->head_dim, e->att, e->input_memory[1]);
+    packed_input_init(&e->in_act, e->blocks, rows, c->ffn, e->act, e->input_memory[2]);
     enter_layers(e);
 }
 

@@ -25,7 +25,7 @@ struct encoder {
     struct encoder_settings settings;
     struct pool *pool;
     enum packed_kind kind;
-    unsigned forms; /* of x that the matrices take, or some of them */
+    bool blocks; /* x is quantized for the matrices, or for some of them */
     bool post;   /* norms lie behind their branches */
     uint32_t tokens_max, rows_max, texts_max, pass_rows;
     struct encoder_layer *layers;

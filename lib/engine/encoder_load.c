@@ -37,7 +37,7 @@ static int load_matrix(struct encoder *e, const enum model_role *roles, size_t n
         from.cols = weights->params[at].cols;
     }
     enum packed_kind kind = kind_of(e, &from);
-    e->forms |= packed_forms(kind);
+    e->blocks |= packed_kind_is_blocks(kind);
     return matrix_pack(&e->memory, &from, kind, w, err);
 }
 
@@ -160,7 +160,7 @@ static int make_scratch(struct encoder *e, struct error *err) {
     size_t inputs[3] = {0}, attention = attention_scratch_size(e->tokens_max);
     int threads = pool_threads(e->pool);
     size_t size = (R * (C * 2 + Q * 4 + F * (1 + 2 * gated)) + tiles + N * (2 * C + L)) * sizeof(float) + 2 * (R + N) * sizeof(uint32_t) + (size_t)threads * (attention + 64 + sizeof(float *)) + 64 * 32;
-    for (size_t i = 0; e->forms && i < 3; i++) size += inputs[i] = packed_input_size(e->forms, R, i == 2 ? F : C > Q ? C : Q);
+    for (size_t i = 0; e->blocks && i < 3; i++) size += inputs[i] = packed_input_size(R, i == 2 ? F : C > Q ? C : Q);
     e->scratch_size = size;
     e->scratch = quant_map(size);
     if (!e->scratch) return error_set(err, E_NOMEM, "no memory for activations (%zu MiB)", size >> 20);
@@ -175,7 +175,7 @@ static int make_scratch(struct encoder *e, struct error *err) {
     e->pooled = take(&at, N * C * sizeof(float));
     e->dense = take(&at, N * C * sizeof(float));
     e->scores = take(&at, N * L * sizeof(float));
-    for (size_t i = 0; e->forms && i < 3; i++) e->input_memory[i] = take(&at, inputs[i]);
+    for (size_t i = 0; e->blocks && i < 3; i++) e->input_memory[i] = take(&at, inputs[i]);
     e->row_text = take(&at, R * sizeof(uint32_t));
     e->row_position = take(&at, R * sizeof(uint32_t));
     e->text_row = take(&at, N * sizeof(uint32_t));

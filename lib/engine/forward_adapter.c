@@ -37,7 +37,7 @@ void adapter_groups(struct forward *f, const struct forward_item *items, size_t 
         struct adapter_group *last = f->adapter_group_count ? &f->adapter_groups[f->adapter_group_count - 1] : NULL;
         f->item_group[i] = UINT32_MAX;
         if (!a) continue;
-        ASSERT(a->layers == f->config.layers && (f->forms & PACKED_FORM_BLOCKS || !packed_kind_is_blocks(a->kind)));
+        ASSERT(a->layers == f->config.layers && (f->blocks || !packed_kind_is_blocks(a->kind)));
         if (last && last->adapter == a && last->first + last->rows == f->item_row[i]) last->rows += items[i].count;
         else f->adapter_groups[f->adapter_group_count++] = (struct adapter_group){.adapter = a, .first = f->item_row[i], .rows = items[i].count};
         f->item_group[i] = (uint32_t)f->adapter_group_count - 1;

@@ -40,7 +40,7 @@ struct adapter_group {
 struct forward {
     struct model_config config;
     enum packed_kind kind;
-    unsigned forms; /* of x that some matrix takes */
+    bool blocks; /* x is quantized: some matrix is in blocks */
     uint32_t rows_max, context;
     struct pool *pool;
     struct layer *layers;

@@ -10,7 +10,7 @@
 
 /* Adds them to the matrix as a part. While f->memory has none only its size is counted. */
 static int load_part(struct forward *f, struct matrix *m, const struct matrix_source *from, enum packed_kind kind, struct error *err) {
-    f->forms |= packed_forms(kind);
+    f->blocks |= packed_kind_is_blocks(kind);
     return matrix_pack(&f->memory, from, kind, &m->part[f->memory.data ? m->parts++ : 0], err);
 }
 
@@ -66,10 +66,10 @@ static int load_embeddings(struct forward *f, const struct model_weights *weight
     const struct model_view *v = model_weights_view(weights, MODEL_EMBED_TOKENS, 0);
     if (!v) return error_set(err, E_INVALID, "the model has no token embeddings");
     const struct matrix_source from = {.part = {v}, .part_rows = {v->rows}, .cols = v->cols, .name = model_role_name(MODEL_EMBED_TOKENS)};
-    unsigned forms = f->forms;
+    bool blocks = f->blocks;
     f->embed.parts = 0;
     int r = load_part(f, &f->embed, &from, packed_kind_for(v->type), err);
-    f->forms = forms;
+    f->blocks = blocks;
     return r;
 }
 
@@ -237,7 +237,7 @@ static size_t place_scratch(struct forward *f, uintptr_t at) {
     size_t broad = C > c->embed_width ? C : c->embed_width, widest = broad > q ? broad : q, input, attention = attention_scratch_size(f->context);
     int threads = pool_threads(f->pool);
     widest = F > widest ? F : widest;
-    input = packed_input_size(f->forms, rows, widest);
+    input = packed_input_size(rows, widest);
     f->x = take(&at, R * C * sizeof(float));
     f->h = take(&at, (broad == C ? R * C : rows * broad) * sizeof(float));
     if (c->norm_place == MODEL_NORM_PARALLEL) f->h2 = take(&at, R * C * sizeof(float));
@@ -255,8 +255,8 @@ static size_t place_scratch(struct forward *f, uintptr_t at) {
         f->expert_in = take(&at, S * C * sizeof(float));
         f->expert_act = take(&at, S * c->expert_ffn * sizeof(float));
         f->expert_out = take(&at, S * C * sizeof(float));
-        f->expert_in_memory = take(&at, packed_input_size(f->forms, S, C));
-        f->expert_act_memory = take(&at, packed_input_size(f->forms, S, c->expert_ffn));
+        f->expert_in_memory = take(&at, packed_input_size(S, C));
+        f->expert_act_memory = take(&at, packed_input_size(S, c->expert_ffn));
         f->expert_picked = take(&at, S * sizeof(uint32_t));
         f->slot_row = take(&at, S * sizeof(uint32_t));
         f->row_slot = take(&at, S * sizeof(uint32_t));

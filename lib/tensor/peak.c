@@ -65,7 +65,7 @@ double peak_multiply_adds(struct pool *pool, enum packed_kind kind) {
     size_t n = (size_t)pool_threads(pool), width = packed_panel_rows(kind), rows_of_x = packed_tile_rows(kind), size;
     struct arithmetic a = {.y_size = rows_of_x * width};
     float *x = mem_calloc(rows_of_x * COLUMNS, sizeof *x);
-    uint8_t *input = mem_alloc_aligned(packed_input_size(packed_forms(kind), rows_of_x, COLUMNS));
+    uint8_t *input = mem_alloc_aligned(packed_input_size(rows_of_x, COLUMNS));
     double best = 0;
     uint8_t *memory = NULL;
     a.y = mem_calloc(n * a.y_size, sizeof *a.y);
@@ -75,7 +75,7 @@ double peak_multiply_adds(struct pool *pool, enum packed_kind kind) {
     for (size_t i = 0; i < rows_of_x * COLUMNS; i++) x[i] = (float)(i % 17) - 8;
     for (size_t i = 0; i < width; i++) rows[i] = x;
     if (packed_fill(&a.w, 0, TENSOR_F32, rows) != 0) goto out;
-    packed_input_init(&a.x, packed_forms(kind), rows_of_x, COLUMNS, x, input);
+    packed_input_init(&a.x, packed_kind_is_blocks(kind), rows_of_x, COLUMNS, x, input);
     for (size_t i = 0; i < rows_of_x; i++) packed_input_row(&a.x, i);
     for (int i = 0; i < 4 * RUNS; i++) {
         int64_t from = clock_mono_us();

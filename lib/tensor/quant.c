@@ -94,7 +94,7 @@ int packed_kind_find(const char *name, enum packed_kind *kind, struct error *err
 }
 bool packed_kind_is_blocks(enum packed_kind kind) { return QUANT_KINDS[kind].blocks; }
 size_t packed_panel_rows(enum packed_kind kind) { return QUANT_KINDS[kind].panel_rows; }
-size_t packed_tile_rows(enum packed_kind kind) { return packed_forms(kind) ? quant_kernels()->block_rows : QUANT_TILE_ROWS; }
+size_t packed_tile_rows(enum packed_kind kind) { return QUANT_KINDS[kind].blocks ? quant_kernels()->block_rows : QUANT_TILE_ROWS; }
 
 static int panel_bytes(enum packed_kind kind, size_t rows, size_t cols, size_t *panels, size_t *size) {
     ASSERT(kind > PACKED_STORED && kind < PACKED_KINDS);
@@ -162,57 +162,30 @@ void packed_get_row(const struct packed *w, size_t row, float *out) {
 
 static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
-unsigned packed_forms(enum packed_kind kind) {
-    return QUANT_KINDS[kind].blocks ? PACKED_FORM_BLOCKS : kind == PACKED_BF16 && quant_kernels()->bf16_parts ? PACKED_FORM_PARTS : 0;
+size_t packed_input_size(size_t n, size_t cols) {
+    size_t blocks = n * quant_block_count(cols);
+    return align64(blocks * QUANT_BLOCK) + align64(blocks * QUANT_BLOCK * sizeof(int16_t)) + 3 * align64(blocks * sizeof(float));
 }
 
-size_t packed_input_size(unsigned forms, size_t n, size_t cols) {
-    size_t blocks = n * quant_block_count(cols), values = blocks * QUANT_BLOCK, size = 0;
-    if (forms & PACKED_FORM_BLOCKS) size += align64(values) + align64(values * sizeof(int16_t)) + 3 * align64(blocks * sizeof(float));
-    if (forms & PACKED_FORM_PARTS) size += align64(PACKED_PARTS * values * sizeof(uint16_t));
-    return size;
-}
-
-void packed_input_init(struct packed_input *in, unsigned forms, size_t n, size_t cols, const float *x, void *memory) {
-    *in = (struct packed_input){.forms = forms, .n = n, .cols = cols, .x = x};
+void packed_input_init(struct packed_input *in, bool blocks, size_t n, size_t cols, const float *x, void *memory) {
+    *in = (struct packed_input){.blocks = blocks, .n = n, .cols = cols, .x = x};
+    if (!blocks) return;
     size_t count = n * quant_block_count(cols);
     uint8_t *at = memory;
-    if (forms & PACKED_FORM_BLOCKS) {
-        in->q = (int8_t *)at;
-        at += align64(count * QUANT_BLOCK);
-        if (quant_kernels()->widen) in->wide = (int16_t *)(void *)at;
-        at += align64(count * QUANT_BLOCK * sizeof(int16_t));
-        in->scale = (float *)(void *)at;
-        at += align64(count * sizeof(float));
-        in->correction = (int32_t *)(void *)at;
-        at += align64(count * sizeof(int32_t));
-        in->total = (float *)(void *)at;
-        at += align64(count * sizeof(float));
-    }
-    if (forms & PACKED_FORM_PARTS) in->parts = (uint16_t *)(void *)at;
-}
-
-/* x = p[0] + p[1] + p[2] exactly, each to nearest even: 24 bits are three times 8. What lies below the least normal number is lost. */
-static void split_blocks(struct packed_input *in, size_t i, size_t from, size_t to) {
-    size_t stride = quant_block_count(in->cols) * QUANT_BLOCK, end = to * QUANT_BLOCK;
-    for (size_t k = from * QUANT_BLOCK; k < end; k++) {
-        float rest = k < in->cols ? in->x[i * in->cols + k] : 0;
-        for (size_t p = 0; p < PACKED_PARTS; p++) {
-            uint32_t bits;
-            memcpy(&bits, &rest, sizeof bits);
-            bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u;
-            in->parts[(p * in->n + i) * stride + k] = (uint16_t)(bits >> 16);
-            float part;
-            memcpy(&part, &bits, sizeof part);
-            rest -= part;
-        }
-    }
+    in->q = (int8_t *)at;
+    at += align64(count * QUANT_BLOCK);
+    if (quant_kernels()->widen) in->wide = (int16_t *)(void *)at;
+    at += align64(count * QUANT_BLOCK * sizeof(int16_t));
+    in->scale = (float *)(void *)at;
+    at += align64(count * sizeof(float));
+    in->correction = (int32_t *)(void *)at;
+    at += align64(count * sizeof(int32_t));
+    in->total = (float *)(void *)at;
 }
 
 void packed_input_blocks(struct packed_input *in, size_t i, size_t from, size_t to) {
     ASSERT(i < in->n && to <= quant_block_count(in->cols));
-    if (in->forms & PACKED_FORM_PARTS) split_blocks(in, i, from, to);
-    if (!(in->forms & PACKED_FORM_BLOCKS) || from >= to) return;
+    if (!in->blocks || from >= to) return;
     const struct quant_kernels *kernels = quant_kernels();
     size_t first = i * quant_block_count(in->cols) + from, end = to * QUANT_BLOCK < in->cols ? to * QUANT_BLOCK : in->cols;
     kernels->quantize(in->x + i * in->cols + from * QUANT_BLOCK, end - from * QUANT_BLOCK, in->q + first * QUANT_BLOCK, in->scale + first, in->correction + first);
@@ -229,11 +202,6 @@ static quant_rows_kernel rows_kernel(enum packed_kind kind) {
 
 static void multiply_tile(const struct packed *w, const struct packed_input *in, const uint8_t *panel, size_t i, size_t n, float *tile) {
     const struct quant_kernels *kernels = quant_kernels();
-    if (w->kind == PACKED_BF16 && in->parts) {
-        size_t stride = quant_block_count(w->cols) * QUANT_BLOCK;
-        kernels->bf16_parts(panel, stride, in->parts + i * stride, stride, in->n * stride, n, tile);
-        return;
-    }
     if (!QUANT_KINDS[w->kind].blocks) {
         quant_float_kernel fn = w->kind == PACKED_F32 ? kernels->f32 : w->kind == PACKED_BF16 ? kernels->bf16 : kernels->f16;
         fn(panel, w->cols, in->x + i * w->cols, w->cols, n, tile);
@@ -247,9 +215,9 @@ static void multiply_tile(const struct packed *w, const struct packed_input *in,
 
 void packed_multiply_rows(const struct packed *w, const struct packed_input *in, size_t first_row, size_t rows, size_t from, size_t to,
                           const struct packed_output *out) {
-    ASSERT(w->cols == in->cols && to <= w->panels && first_row + rows <= in->n && ((in->forms & PACKED_FORM_BLOCKS) || !QUANT_KINDS[w->kind].blocks));
-    size_t width = packed_panel_rows(w->kind), tile_rows = w->kind == PACKED_BF16 && !in->parts ? QUANT_TILE_ROWS : packed_tile_rows(w->kind);
-    quant_rows_kernel many = rows >= QUANT_MANY_ROWS && !(w->kind == PACKED_BF16 && in->parts) ? rows_kernel(w->kind) : NULL;
+    ASSERT(w->cols == in->cols && to <= w->panels && first_row + rows <= in->n && (in->blocks || !QUANT_KINDS[w->kind].blocks));
+    size_t width = packed_panel_rows(w->kind), tile_rows = packed_tile_rows(w->kind);
+    quant_rows_kernel many = rows >= QUANT_MANY_ROWS ? rows_kernel(w->kind) : NULL;
     _Alignas(64) float tile[QUANT_TILE_ROWS_MAX * PACKED_PANEL_MAX];
     for (size_t p = from; p < to; p++) {
         const uint8_t *panel = w->data + p * w->panel_size;

@@ -13,13 +13,10 @@
  *     q8, q4: an exact integer dot product per block b, then fma(dot[b], scale_w[b] · scale_x[b], acc) for b = 0, 1, …
  *     q4m:    the same, each followed by fma(minimum_w[b], scale_x[b] · sum of q_x[b], acc)
  * so that vectors run across rows of W and tiles across rows of x, never along k.
- * AMX multiplies bf16 by bf16 and adds two products at a time. There x is split into three bf16 that sum to it exactly (as Henry, Tang and Heinecke 2019 have
- * it), so that no product loses anything, and an element is again one chain in one order, for any rows and threads; but its bits are not those of the other
- * kernels: both lie within a few 2^-24 of the sum of magnitudes.
  *
  * Layout. W's rows are taken in panels, zero rows fill the last one up; a panel is one run of memory that is read front to back.
  *     f32,  panel of 64 rows: for k: float[64]
- *     bf16, panel of 64 rows: for k in pairs: uint32[64]; low half k, high half k + 1, as tiles read them, and a shift or a mask widens; zeros fill k up to 32 · n
+ *     bf16, panel of 64 rows: for k in pairs: uint32[64]; low half k, high half k + 1, as a row has them: a shift or a mask widens; zeros fill k up to 32 · n
  *     f16,  panel of 64 rows: for k: uint16[64]
  *     q8,   panel of 32 rows: for block: uint8[8][32][4] (k in groups of 4; q + 128, because VNNI multiplies unsigned by signed), f16[32] scales
  *     q4,   panel of 32 rows: for block: uint8[4][32][4] (low half k = 4 · group + i, high half 16 more), f16[32] scales
@@ -77,31 +74,25 @@ int packed_fill(struct packed *w, size_t panel, enum tensor_type type, const voi
 /* Row r as floats, for embeddings tied to the output matrix: out[cols]. */
 void packed_get_row(const struct packed *w, size_t r, float *out);
 
-/* What a matrix takes of x beside its floats, a set: nothing (0), int8 in blocks, parts of bf16. */
-enum { PACKED_FORM_BLOCKS = 1, PACKED_FORM_PARTS = 2, PACKED_PARTS = 3 };
-unsigned packed_forms(enum packed_kind kind); /* of the kernels in use */
-
 /* Rows of x [n, cols] made ready once for all the matrices that take them. */
 struct packed_input {
-    unsigned forms; /* 0: x is taken as it is */
+    bool blocks; /* quantized: for q8, q4 and q4m; else x is taken as it is */
     size_t n, cols;
     const float *x;      /* [n, cols], borrowed */
-    /* in the caller's memory, of the forms that there are */
+    /* blocks: in the caller's memory */
     int8_t *q;           /* [n, blocks · 32] */
     int16_t *wide;       /* the same as the q8 kernel of this CPU wants it; NULL where that reads q */
     float *scale;        /* [n, blocks] */
     int32_t *correction; /* [n, blocks], −128 · sum of q: takes the offset of the weights out again */
     float *total;        /* [n, blocks], scale · sum of q: what a minimum is multiplied by */
-    uint16_t *parts;     /* [PACKED_PARTS, n, blocks · 32] */
 };
-/* Bytes of the caller's memory for up to n rows of x in these forms, 64-byte aligned; 0 for none. */
-size_t packed_input_size(unsigned forms, size_t n, size_t cols);
-/* forms: of all matrices that take it. A matrix of blocks must find its form; one of bf16 that does not find its own takes the floats, with the bits of the
- * other kernels. memory: NULL for no forms. */
-void packed_input_init(struct packed_input *in, unsigned forms, size_t n, size_t cols, const float *x, void *memory);
-/* Makes row i ready (nothing to do without forms); rows may be done by several threads. */
+/* Bytes of the caller's memory for up to n rows of x as blocks, 64-byte aligned. */
+size_t packed_input_size(size_t n, size_t cols);
+/* blocks: whether a matrix of q8, q4 or q4m takes it (others may, too). memory: NULL where not. */
+void packed_input_init(struct packed_input *in, bool blocks, size_t n, size_t cols, const float *x, void *memory);
+/* Quantizes row i (nothing to do where not blocks); rows may be done by several threads. */
 void packed_input_row(struct packed_input *in, size_t i);
-/* The same for the blocks [from, to) of row i: a phase that makes x piece by piece makes ready what it made. */
+/* The same for the blocks [from, to) of row i: a phase that makes x piece by piece quantizes what it made. */
 void packed_input_blocks(struct packed_input *in, size_t i, size_t from, size_t to);
 
 /* Where a product goes: y[i · stride + r] = product + bias[r] (+ what was there, where add). */
@@ -136,9 +127,6 @@ struct quant_kernels {
     bool (*usable)(void); /* on this CPU, under this system */
     quant_float_kernel f32, bf16, f16;
     quant_rows_kernel f32_rows, bf16_rows, f16_rows; /* taken for QUANT_MANY_ROWS and more; NULL: tile by tile */
-    /* Where bf16 is multiplied by parts of x (else NULL): n is 1 … QUANT_TILE_ROWS_MAX, x is [PACKED_PARTS][n] rows of `cols`, a multiple of 32, rows and
-     * parts as far apart as told. */
-    void (*bf16_parts)(const void *panel, size_t cols, const uint16_t *x, size_t row_stride, size_t part_stride, size_t n, float *tile);
     quant_block_kernel q8, q4, q4m;
     size_t block_rows; /* rows of x that these take at once: QUANT_TILE_ROWS … QUANT_TILE_ROWS_MAX */
     /* One row of x into blocks: scale = absmax / 127, q = round to nearest even of x / scale. */

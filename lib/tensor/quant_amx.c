@@ -1,11 +1,8 @@
 /*
- * quant.h's kernels for AMX (Sapphire Rapids and later): a tile instruction multiplies 16 rows of x by 16 rows of W over 32 columns.
- *
- * Blocks: over a whole block, exactly, so that the bits are those of every other kernel. What a block's product still needs, its scales, is done by AVX-512
- * and is most of the work, together with the way there: sums leave the tiles through memory. They are begun LAG blocks before they are scaled, so that
- * neither waits. Few rows of x do not fill a tile: they take the AVX-512 kernels.
- * bf16: by three parts of x that sum to it (quant.h). One row of x reads W as fast as memory gives it, so that any number of rows is one kernel, and
- * one order of additions.
+ * quant.h's block kernels for AMX (Sapphire Rapids and later): a tile instruction multiplies 16 rows of x by 16 rows of W over a whole block, exactly, so
+ * that the bits are those of every other kernel. What a block's product still needs, its scales, is done by AVX-512 and is most of the work, together with
+ * the way there: sums leave the tiles through memory. They are begun LAG blocks before they are scaled, so that neither waits.
+ * Few rows of x do not fill a tile: they take the AVX-512 kernels, and so do floats (AMX has bf16, but adds in another order than one chain).
  */
 #ifdef __x86_64__
 #include <cpuid.h>
@@ -26,9 +23,9 @@ enum {
 };
 
 static bool usable(void) {
-    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18, BF16_TILE_AND_INT8 = 13 << 22 };
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18, TILE_AND_INT8 = 3 << 24 };
     unsigned a, b, c, d = 0;
-    if (!quant_usable_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & BF16_TILE_AND_INT8) != BF16_TILE_AND_INT8) return false;
+    if (!quant_usable_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & TILE_AND_INT8) != TILE_AND_INT8) return false;
     return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0; /* the state of tiles is large: Linux wants to be asked, once a process */
 }
 
@@ -38,11 +35,7 @@ static bool usable(void) {
 
 /* --- what the tiles are; kept from panel to panel, since telling the CPU takes as long as a few products --- */
 
-enum shape { NONE, BLOCKS, PARTS };
-static _Thread_local struct {
-    enum shape shape;
-    size_t rows;
-} configured;
+static _Thread_local size_t configured; /* rows of x; 0: the tiles are not in use */
 
 struct config {
     uint8_t palette, start_row, reserved[14];
@@ -50,25 +43,20 @@ struct config {
     uint8_t rows[16];
 };
 
-/* BLOCKS: tiles 0 and 1 are sums, 2 and 3 rows of x, 4 and 5 rows of W. PARTS: 0 to 3 are sums, 4 rows of W, 5 to 7 the parts of x. */
-static void configure(enum shape shape, size_t n) {
-    if (configured.shape == shape && configured.rows == n) return;
-    _Alignas(64) struct config c = {.palette = 1};
-    for (size_t t = 0; t < 8; t++) {
-        bool of_w = shape == BLOCKS ? t >= 4 : t == 4;
-        c.rows[t] = (uint8_t)(of_w ? (shape == BLOCKS ? QUANT_BLOCK / 4 : QUANT_BLOCK / 2) : n);
-        c.bytes[t] = shape == BLOCKS && (t == 2 || t == 3) ? QUANT_BLOCK : LINE;
-    }
+/* Tiles 0 and 1 are sums, 2 and 3 rows of x, 4 and 5 rows of W. Two of each, so that a product is begun while the one before it leaves. */
+static void configure(size_t n) {
+    if (configured == n) return;
+    uint8_t rows = (uint8_t)n;
+    _Alignas(64) struct config c = {.palette = 1, .bytes = {LINE, LINE, QUANT_BLOCK, QUANT_BLOCK, LINE, LINE}, .rows = {rows, rows, rows, rows, QUANT_BLOCK / 4, QUANT_BLOCK / 4}};
     __asm__ volatile("" : : "r"(&c) : "memory");
     _tile_loadconfig(&c);
-    configured.shape = shape;
-    configured.rows = n;
+    configured = n;
 }
 
 static void done(void) {
-    if (configured.shape == NONE) return;
+    if (configured == 0) return;
     _tile_release(); /* a thread that the system takes away has its tiles saved while they hold anything */
-    configured.shape = NONE;
+    configured = 0;
 }
 
 /* --- blocks --- */
@@ -156,11 +144,11 @@ INLINE void blocks_any(const uint8_t *panel, const enum packed_kind kind, quant_
     for (size_t from = 0; from < blocks; from += STRETCH) {
         size_t count = blocks - from < STRETCH ? blocks - from : STRETCH, i = 0;
         unpack(panel + from * size, kind, size, count, &s);
-        if (tiled >= SIDE) configure(BLOCKS, SIDE);
+        if (tiled >= SIDE) configure(SIDE);
         for (; i + SIDE <= tiled; i += SIDE)
             for (size_t v = 0; v < 2; v++) tile_rows(&s, count, kind, from, blocks, x, i, SIDE, v, tile);
         if (i == tiled) continue;
-        configure(BLOCKS, tiled - i);
+        configure(tiled - i);
         for (size_t v = 0; v < 2; v++) tile_rows(&s, count, kind, from, blocks, x, i, tiled - i, v, tile);
     }
 }
@@ -169,44 +157,7 @@ static void q8_amx(const uint8_t *panel, size_t blocks, const struct quant_rows 
 static void q4_amx(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { blocks_any(panel, PACKED_Q4, quant_q4_avx512, blocks, x, n, tile); }
 static void q4m_amx(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { blocks_any(panel, PACKED_Q4M, quant_q4m_avx512, blocks, x, n, tile); }
 
-/* --- bf16 --- */
-
-#define SIXTEEN(t)                                                                            \
-    do {                                                                                      \
-        _tile_loadd(4, w + LINE * (t), PACKED_FLOAT_PANEL * sizeof(uint32_t));                \
-        _tile_dpbf16ps(t, 5, 4);                                                              \
-        _tile_dpbf16ps(t, 6, 4);                                                              \
-        _tile_dpbf16ps(t, 7, 4);                                                              \
-    } while (0)
-
-static void bf16_parts(const void *panel, size_t cols, const uint16_t *x, size_t row_stride, size_t part_stride, size_t n, float *tile) {
-    enum { STEP = QUANT_BLOCK / 2 * PACKED_FLOAT_PANEL * sizeof(uint32_t) }; /* a page of W for 32 columns */
-    WRITTEN();
-    for (size_t i = 0; i < n; i += SIDE, x += SIDE * row_stride, tile += SIDE * PACKED_FLOAT_PANEL) {
-        const uint8_t *w = panel;
-        configure(PARTS, n - i < SIDE ? n - i : SIDE);
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-        for (size_t k = 0; k < cols; k += QUANT_BLOCK, w += STEP) {
-            for (size_t line = 0; i == 0 && line < STEP; line += LINE) _mm_prefetch((const char *)w + STEP + line, _MM_HINT_T0);
-            _tile_loadd(5, x + k, row_stride * sizeof *x);
-            _tile_loadd(6, x + part_stride + k, row_stride * sizeof *x);
-            _tile_loadd(7, x + 2 * part_stride + k, row_stride * sizeof *x);
-            SIXTEEN(0);
-            SIXTEEN(1);
-            SIXTEEN(2);
-            SIXTEEN(3);
-        }
-        _tile_stored(0, tile, PACKED_FLOAT_PANEL * sizeof *tile);
-        _tile_stored(1, tile + SIDE, PACKED_FLOAT_PANEL * sizeof *tile);
-        _tile_stored(2, tile + 2 * SIDE, PACKED_FLOAT_PANEL * sizeof *tile);
-        _tile_stored(3, tile + 3 * SIDE, PACKED_FLOAT_PANEL * sizeof *tile);
-    }
-}
-
 const struct quant_kernels QUANT_KERNELS_AMX = {.name = "amx", .vectors = "avx512", .usable = usable, .f32 = quant_f32_avx512, .bf16 = quant_bf16_avx512,
-                                                .f16 = quant_f16_avx512, .bf16_parts = bf16_parts, .q8 = q8_amx, .q4 = q4_amx, .q4m = q4m_amx,
+                                                .f16 = quant_f16_avx512, .q8 = q8_amx, .q4 = q4_amx, .q4m = q4m_amx,
                                                 .block_rows = QUANT_TILE_ROWS_MAX, .quantize = quant_quantize_avx512, .done = done};
 #endif

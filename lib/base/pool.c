@@ -159,7 +159,7 @@ void pool_run(struct pool *p, size_t count, void *arg, void (*fn)(void *arg, siz
         for (size_t i = 0; i < count; i++) fn(arg, i, 0);
         return;
     }
-    size_t chunks = (size_t)active * CHUNKS_PER_THREAD, chunk = (count + chunks - 1) / chunks;
+    size_t chunks = (size_t)active * CHUNKS_PER_THREAD, chunk = count < chunks ? 1 : count / chunks; /* rounded down: 17 items in pieces of 2 would be 9 for two threads */
     uint32_t call = (uint32_t)(atomic_load(&p->ticket) >> 32) + 1;
     atomic_store(&p->ticket, (uint64_t)call << 32 | CLOSED);
     atomic_store(&p->fn, fn);

@@ -22,6 +22,7 @@ enum {
     ROWS_PER_STEP_MAX = 96,  /* 16 tiles: a thread's rows of the MLP stay in its cache */
     ROWS_PER_THREAD_MIN = 2 * QUANT_TILE_ROWS, /* fewer: the matrices are split */
     PIECES_PER_THREAD = 2,   /* a thread that the system takes away delays half of its share */
+    HEADS_PER_THREAD_MIN = 8, /* of attention; fewer: a head is split, or threads would wait for the last one */
     STEPS_MAX = 10,
 };
 
@@ -49,7 +50,8 @@ static void product(const struct encoder_step *s, size_t row, size_t rows, size_
 static void run_rows(void *arg, size_t item, int thread) {
     struct encoder *e = arg;
     (void)thread;
-    size_t from = item * e->step_rows, rows = e->rows - from < e->step_rows ? e->rows - from : e->step_rows;
+    size_t tiles = (e->rows + QUANT_TILE_ROWS - 1) / QUANT_TILE_ROWS, from = item * tiles / e->step_pieces * QUANT_TILE_ROWS, to = (item + 1) * tiles / e->step_pieces * QUANT_TILE_ROWS;
+    size_t rows = (to < e->rows ? to : e->rows) - from;
     for (const struct encoder_step *s = e->steps; s < e->steps + e->step_count; s++) {
         if (s->w) product(s, from, rows, 0, s->w->panels);
         else
@@ -69,10 +71,11 @@ static void run_steps(struct encoder *e, const struct encoder_step *steps, size_
     e->steps = steps;
     e->step_count = n;
     if (threads == 1 || e->rows >= threads * ROWS_PER_THREAD_MIN) {
-        size_t rows = (e->rows + pieces - 1) / pieces;
-        rows = (rows + QUANT_TILE_ROWS - 1) / QUANT_TILE_ROWS * QUANT_TILE_ROWS; /* whole tiles */
-        e->step_rows = rows < ROWS_PER_STEP_MAX ? rows : ROWS_PER_STEP_MAX;
-        pool_run(e->pool, (e->rows + e->step_rows - 1) / e->step_rows, e, run_rows);
+        /* whole tiles, and as many pieces for one thread as for the others: all are done at the same time */
+        size_t tiles = (e->rows + QUANT_TILE_ROWS - 1) / QUANT_TILE_ROWS, most = ROWS_PER_STEP_MAX / QUANT_TILE_ROWS;
+        while (tiles > pieces * most) pieces += threads;
+        e->step_pieces = tiles < pieces ? tiles : pieces;
+        pool_run(e->pool, e->step_pieces, e, run_rows);
         return;
     }
     for (; e->step_count > 0; e->steps++, e->step_count--) {
@@ -163,17 +166,17 @@ static void arrange_item(void *arg, size_t item, int thread) {
     const struct model_config *c = &e->dir.config;
     (void)thread;
     size_t text = item / c->heads, head = item % c->heads, D = c->head_dim, Q = c->heads * D, T = e->texts[text].count;
-    float *tile = head_tiles(e, text, head);
+    float *block = head_tiles(e, text, head);
     const float *rope = e->rope[is_local(e)];
-    for (size_t t = 0; t < T; t++) {
+    for (size_t t = 0; t < T; t += KV_BLOCK_TOKENS, block += 2 * KV_BLOCK_TOKENS * D) {
+        size_t n = T - t < KV_BLOCK_TOKENS ? T - t : KV_BLOCK_TOKENS;
         float *q = e->qkv + (e->text_row[text] + t) * 3 * Q + head * D, *k = q + Q, *v = k + Q;
-        if (rope) {
-            kernels()->rope(q, rope + t * D, 1, 1, D);
-            kernels()->rope(k, rope + t * D, 1, 1, D);
+        for (size_t i = 0; i < n && rope; i++) {
+            kernels()->rope(q + i * 3 * Q, rope + (t + i) * D, 1, 1, D);
+            kernels()->rope(k + i * 3 * Q, rope + (t + i) * D, 1, 1, D);
         }
-        float *block = tile + t / KV_BLOCK_TOKENS * 2 * KV_BLOCK_TOKENS * D;
-        for (size_t d = 0; d < D; d++) block[d * KV_BLOCK_TOKENS + t % KV_BLOCK_TOKENS] = k[d];
-        memcpy(block + (KV_BLOCK_TOKENS + t % KV_BLOCK_TOKENS) * D, v, D * sizeof *v);
+        kernels()->transpose(k, 3 * Q, n, D, block, KV_BLOCK_TOKENS);
+        for (size_t i = 0; i < n; i++) memcpy(block + (KV_BLOCK_TOKENS + i) * D, v + i * 3 * Q, D * sizeof *v);
     }
 }
 
@@ -225,8 +228,19 @@ static void attention_item(void *arg, size_t item, int thread) {
         attend(e, text, head, first, to - first < ATTENTION_TILE ? to - first : ATTENTION_TILE, e->attention_scratch[thread]);
 }
 
+/* Item: a head of a text, whose keys and values then are in the cache of the thread that laid them out. */
+static void head_item(void *arg, size_t item, int thread) {
+    struct encoder *e = arg;
+    arrange_item(e, item, thread);
+    for (size_t part = 0; part < e->parts; part++) attention_item(e, item * e->parts + part, thread);
+}
+
 static void attention(struct encoder *e) {
     size_t heads = e->text_count * e->dir.config.heads;
+    if (heads >= (size_t)pool_active(e->pool) * HEADS_PER_THREAD_MIN) {
+        pool_run(e->pool, heads, e, head_item);
+        return;
+    }
     pool_run(e->pool, heads, e, arrange_item);
     pool_run(e->pool, heads * e->parts, e, attention_item);
 }

@@ -61,7 +61,7 @@ struct encoder {
     uint32_t layer_index;
     size_t parts; /* pieces of a text's queries */
     const struct encoder_step *steps;
-    size_t step_count, step_rows; /* rows that one thread takes through all steps */
+    size_t step_count, step_pieces; /* of the rows: a thread takes one through all steps */
     size_t step_panels;
 };
 

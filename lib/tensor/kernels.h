@@ -74,6 +74,9 @@ struct kernels {
     /* y[r] = dot(w + r * stride, x) (+ bias[r] where not NULL): y = W x, W [rows, n] row-major. */
     void (*gemv)(const float *w, size_t stride, const float *x, const float *bias, float *y, size_t rows, size_t n);
 
+    /* to[c * to_stride + r] = from[r * stride + c] for r < rows, c < cols. */
+    void (*transpose)(const float *from, size_t stride, size_t rows, size_t cols, float *to, size_t to_stride);
+
     void (*adamw)(float *w, const float *g, float *m, float *v, const struct kernels_adamw *step, size_t n);
 
     const struct gemm_isa *gemm; /* what gemm.h's products are made of */

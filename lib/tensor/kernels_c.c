@@ -205,6 +205,10 @@ static void c_tile(size_t rows, size_t columns, size_t depth, float alpha, const
         for (size_t j = 0; j < columns; j++) c[i * ldc + j] = alpha * sum[j] + (beta == 0 ? 0 : beta * c[i * ldc + j]);
     }
 }
+static void c_transpose(const float *from, size_t stride, size_t rows, size_t cols, float *to, size_t to_stride) {
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c++) to[c * to_stride + r] = from[r * stride + c];
+}
 static const struct gemm_isa c_gemm = {MR, NR, c_pack_rows, c_pack_columns, c_tile};
 
 const struct kernels kernels_c = {
@@ -233,5 +237,6 @@ const struct kernels kernels_c = {
     .cross_entropy = c_cross_entropy,
     .gemv = c_gemv,
     .adamw = c_adamw,
+    .transpose = c_transpose,
     .gemm = &c_gemm,
 };

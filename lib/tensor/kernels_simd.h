@@ -310,6 +310,14 @@ static void simd_adamw(float *w, const float *g, float *m, float *v, const struc
     });
 }
 
+static void simd_transpose(const float *from, size_t stride, size_t rows, size_t cols, float *to, size_t to_stride) {
+    size_t square_rows = rows / W * W, square_cols = cols / W * W;
+    for (size_t r = 0; r < square_rows; r += W)
+        for (size_t c = 0; c < square_cols; c += W) pack_square(from + r * stride + c, stride, to + c * to_stride + r, to_stride);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = r < square_rows ? square_cols : 0; c < cols; c++) to[c * to_stride + r] = from[r * stride + c];
+}
+
 #include "tensor/gemm_simd.h"
 
 const struct kernels ISA_TABLE = {
@@ -338,5 +346,6 @@ const struct kernels ISA_TABLE = {
     .cross_entropy = simd_cross_entropy,
     .gemv = simd_gemv,
     .adamw = simd_adamw,
+    .transpose = simd_transpose,
     .gemm = &simd_gemm,
 };

@@ -341,6 +341,22 @@ static void test_exp_accuracy(void **state) {
     }
 }
 
+static void test_transpose(void **state) {
+    (void)state;
+    enum { SIDE = 37, STRIDE = SIDE + 2 };
+    static float from[SIDE * STRIDE], to[SIDE * STRIDE];
+    for (size_t i = 0; i < SIDE * STRIDE; i++) from[i] = (float)i;
+    for (const char *const *name = kernels_available(); *name; name++)
+        for (size_t rows = 0; rows <= SIDE; rows++)
+            for (size_t cols = 0; cols <= SIDE; cols += 1 + cols / 5) {
+                for (size_t i = 0; i < SIDE * STRIDE; i++) to[i] = -1;
+                kernels_named(*name)->transpose(from, STRIDE, rows, cols, to, STRIDE);
+                for (size_t c = 0; c < SIDE; c++)
+                    for (size_t r = 0; r < STRIDE; r++)
+                        if (to[c * STRIDE + r] != (r < rows && c < cols ? from[r * STRIDE + c] : -1)) fail_msg("%s: %zu × %zu, at %zu, %zu", *name, rows, cols, r, c);
+            }
+}
+
 static void test_names(void **state) {
     (void)state;
     assert_null(kernels_named("nothing"));
@@ -361,6 +377,6 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_names), cmocka_unit_test(test_variants), cmocka_unit_test(test_extremes),
-                                       cmocka_unit_test(test_exp_accuracy)};
+                                       cmocka_unit_test(test_exp_accuracy), cmocka_unit_test(test_transpose)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -106,7 +106,7 @@ static void f16_avx2(const void *panel, size_t cols, const float *x, size_t x_st
  * Many rows of x: 16 rows of the panel are widened once, for as many columns as the first level of the cache has room for, and all rows of x pass over them, 6 at a
  * time. Between two such stretches of columns the sums lie in `sums`, exactly, so that each remains the one chain that it is in a tile.
  */
-enum { STRIP = 16, DEPTH_MAX = 384, ROWS_MAX = 96 };
+enum { STRIP = 16, DEPTH_MAX = 128, ROWS_MAX = 96 };
 
 /* y = sum + bias (+ y) */
 INLINE void put(__m256 a, __m256 b, float *y, const float *bias, const bool add) {

@@ -94,7 +94,15 @@ int packed_kind_find(const char *name, enum packed_kind *kind, struct error *err
 }
 bool packed_kind_is_blocks(enum packed_kind kind) { return QUANT_KINDS[kind].blocks; }
 size_t packed_panel_rows(enum packed_kind kind) { return QUANT_KINDS[kind].panel_rows; }
-size_t packed_tile_rows(enum packed_kind kind) { return QUANT_KINDS[kind].blocks ? quant_kernels()->block_rows : QUANT_TILE_ROWS; }
+
+static quant_rows_kernel rows_kernel(enum packed_kind kind) {
+    const struct quant_kernels *kernels = quant_kernels();
+    return kind == PACKED_F32 ? kernels->f32_rows : kind == PACKED_BF16 ? kernels->bf16_rows : kind == PACKED_F16 ? kernels->f16_rows : NULL;
+}
+size_t packed_tile_rows(enum packed_kind kind) {
+    if (QUANT_KINDS[kind].blocks) return quant_kernels()->block_rows;
+    return rows_kernel(kind) ? QUANT_TILE_ROWS_MAX / QUANT_TILE_ROWS * QUANT_TILE_ROWS : QUANT_TILE_ROWS;
+}
 
 static int panel_bytes(enum packed_kind kind, size_t rows, size_t cols, size_t *panels, size_t *size) {
     ASSERT(kind > PACKED_STORED && kind < PACKED_KINDS);
@@ -195,11 +203,6 @@ void packed_input_blocks(struct packed_input *in, size_t i, size_t from, size_t 
 
 void packed_input_row(struct packed_input *in, size_t i) { packed_input_blocks(in, i, 0, quant_block_count(in->cols)); }
 
-static quant_rows_kernel rows_kernel(enum packed_kind kind) {
-    const struct quant_kernels *kernels = quant_kernels();
-    return kind == PACKED_F32 ? kernels->f32_rows : kind == PACKED_BF16 ? kernels->bf16_rows : kind == PACKED_F16 ? kernels->f16_rows : NULL;
-}
-
 static void multiply_tile(const struct packed *w, const struct packed_input *in, const uint8_t *panel, size_t i, size_t n, float *tile) {
     const struct quant_kernels *kernels = quant_kernels();
     if (!QUANT_KINDS[w->kind].blocks) {
@@ -216,7 +219,7 @@ static void multiply_tile(const struct packed *w, const struct packed_input *in,
 void packed_multiply_rows(const struct packed *w, const struct packed_input *in, size_t first_row, size_t rows, size_t from, size_t to,
                           const struct packed_output *out) {
     ASSERT(w->cols == in->cols && to <= w->panels && first_row + rows <= in->n && (in->blocks || !QUANT_KINDS[w->kind].blocks));
-    size_t width = packed_panel_rows(w->kind), tile_rows = packed_tile_rows(w->kind);
+    size_t width = packed_panel_rows(w->kind), tile_rows = QUANT_KINDS[w->kind].blocks ? packed_tile_rows(w->kind) : QUANT_TILE_ROWS;
     quant_rows_kernel many = rows >= QUANT_MANY_ROWS ? rows_kernel(w->kind) : NULL;
     _Alignas(64) float tile[QUANT_TILE_ROWS_MAX * PACKED_PANEL_MAX];
     for (size_t p = from; p < to; p++) {

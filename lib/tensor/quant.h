@@ -59,7 +59,7 @@ const char *packed_kind_name(enum packed_kind kind);
 int packed_kind_find(const char *name, enum packed_kind *kind, struct error *err);
 bool packed_kind_is_blocks(enum packed_kind kind); /* int8 activations */
 size_t packed_panel_rows(enum packed_kind kind);
-/* Rows of x that the kernel in use takes at once, at most QUANT_TILE_ROWS_MAX: work is best cut at its multiples. */
+/* Rows of x that are best given to the kernel in use at once, at most QUANT_TILE_ROWS_MAX: work is best cut at its multiples. */
 size_t packed_tile_rows(enum packed_kind kind);
 /* Bytes that W [rows, cols] takes, a multiple of 64. E_RANGE on overflow or an empty matrix. */
 int packed_size(enum packed_kind kind, size_t rows, size_t cols, size_t *size);

@@ -12,7 +12,11 @@ enum {
     FRAMES_MAX = 1 << 13,
     FRAME_TABLE = 1 << 14,
     DEPTH_SOFT = 256,
-    WORK_MAX = 1 << 14,    /* stacks of all depths of a walk over the trie */
+    WORK_MAX = 1 << 14,    /* stacks of all sets of a walk */
+    SETS_MAX = 512,        /* of a walk, that are known at once */
+    SET_TABLE = 4 * SETS_MAX,
+    NOT_YET = UINT16_MAX,
+    LOOKS = 8,             /* a set that was gone on from so often is asked which bytes leave it as it is */
     SEEN_MAX = 256,        /* calls and returns behind one byte */
     CLOSING_MAX = 1 << 16, /* bytes of a way to the end; of a longer one nothing is held */
     TOKEN_BYTES_MAX = 256,
@@ -31,6 +35,18 @@ struct stack {
     uint32_t state, frame;
 };
 
+/*
+ * Sets of a walk over the tokens. Mostly the same few come again and again (a word's letters all lead to the same one), so that where a set goes with a byte is worked out once and
+ * then looked up: an automaton of sets, made as far as the walk needs it. Set 0 is the empty one.
+ */
+struct walk_set {
+    uint32_t first, hash; /* of work */
+    uint16_t len;
+    uint16_t looks;
+    bool left;            /* the rule may have been left: under UNKNOWN */
+    uint32_t same;        /* byte classes all of whose bytes lead from it to itself; asked after some looks */
+};
+
 struct grammar_matcher {
     struct grammar *grammar;
     struct grammar_vocab *vocab;
@@ -44,7 +60,11 @@ struct grammar_matcher {
     struct frame *frames;
     uint32_t frame_count;
     uint32_t *table;    /* frame by hash; 0: none */
-    struct stack *work; /* sets of each depth of the trie, one behind the other */
+    struct stack *work; /* the stacks of the sets, one behind the other */
+    uint32_t work_used, set_count;
+    struct walk_set *sets; /* [SETS_MAX] */
+    uint16_t *set_next;    /* [SETS_MAX, 256], NOT_YET where nobody asked */
+    uint16_t *set_table;   /* [SET_TABLE] by hash; 0: none */
     uint64_t *bits, *own;
     uint32_t *deferred; /* [tokens] */
     uint8_t *way;       /* [CLOSING_MAX] */
@@ -179,62 +199,131 @@ static bool at_end(const struct stack *set, uint32_t n, uint32_t frame) {
 
 static void allow(uint64_t *bits, uint32_t token) { bits[token / 64] |= 1ull << (token % 64); }
 
-/* The tokens that go on from one stack, into bits. Under UNKNOWN, those that leave the rule are deferred: their places in the trie's order. */
-static uint32_t walk(struct grammar_matcher *m, const struct stack *from, uint32_t count, uint64_t *bits, uint32_t *deferred) {
+/* --- sets of a walk --- */
+
+static void sets_clear(struct grammar_matcher *m) {
+    memset(m->set_table, 0, SET_TABLE * sizeof *m->set_table);
+    m->set_count = 1;
+    m->work_used = 0;
+}
+
+static void sets_place(struct grammar_matcher *m, uint32_t id) {
+    uint32_t at = m->sets[id].hash & (SET_TABLE - 1);
+    while (m->set_table[at]) at = (at + 1) & (SET_TABLE - 1);
+    m->set_table[at] = (uint16_t)id;
+    memset(m->set_next + (size_t)id * 256, 0xFF, 256 * sizeof *m->set_next);
+}
+
+/* The set's number; 0 where there is no room. */
+static uint16_t sets_find(struct grammar_matcher *m, const struct stack *set, uint32_t n) {
+    uint64_t mixed = n;
+    for (uint32_t i = 0; i < n; i++) mixed = mix(mixed, (uint64_t)set[i].state << 32 | set[i].frame);
+    uint32_t hash = (uint32_t)(mixed >> 16);
+    for (uint32_t at = hash & (SET_TABLE - 1); m->set_table[at]; at = (at + 1) & (SET_TABLE - 1)) {
+        const struct walk_set *s = &m->sets[m->set_table[at]];
+        if (s->hash == hash && s->len == n && memcmp(m->work + s->first, set, n * sizeof *set) == 0) return m->set_table[at];
+    }
+    if (m->set_count == SETS_MAX || m->work_used + n > WORK_MAX) return 0;
+    m->sets[m->set_count] = (struct walk_set){.first = m->work_used, .hash = hash, .len = (uint16_t)n, .left = at_end(set, n, UNKNOWN)};
+    memcpy(m->work + m->work_used, set, n * sizeof *set);
+    m->work_used += n;
+    sets_place(m, m->set_count);
+    return (uint16_t)m->set_count++;
+}
+
+/* Keeps those of the way alone, path[0 .. n). False where these fill half of the room by themselves. */
+static bool sets_renew(struct grammar_matcher *m, uint16_t *path, uint32_t n) {
+    uint16_t moved[SETS_MAX] = {0};
+    uint32_t count = m->set_count;
+    for (uint32_t i = 0; i < n; i++) moved[path[i]] = 1;
+    sets_clear(m);
+    for (uint32_t id = 1; id < count; id++) { /* in the order of their stacks, which move down */
+        if (!moved[id]) continue;
+        struct walk_set s = m->sets[id];
+        memmove(m->work + m->work_used, m->work + s.first, s.len * sizeof *m->work);
+        s.first = m->work_used;
+        m->work_used += s.len;
+        m->sets[m->set_count] = s;
+        sets_place(m, m->set_count);
+        moved[id] = (uint16_t)m->set_count++;
+    }
+    for (uint32_t i = 0; i < n; i++) path[i] = moved[path[i]];
+    return m->set_count < SETS_MAX / 2 && m->work_used < WORK_MAX / 2;
+}
+
+/* From the last set of path[0 .. n) over a byte. */
+static uint16_t sets_step(struct grammar_matcher *m, uint16_t *path, uint32_t n, uint8_t byte, uint32_t soft) {
+    uint16_t *known = &m->set_next[(size_t)path[n - 1] * 256 + byte];
+    if (*known != NOT_YET) return *known;
+    struct stack set[GRAMMAR_STACKS_MAX];
+    const struct walk_set *s = &m->sets[path[n - 1]];
+    uint32_t got = step(m, m->work + s->first, s->len, byte, soft, set);
+    uint16_t to = got ? sets_find(m, set, got) : 0;
+    if (got && !to) {
+        if (!sets_renew(m, path, n)) return 0; /* an absurd grammar loses these tokens */
+        to = sets_find(m, set, got);
+    }
+    m->set_next[(size_t)path[n - 1] * 256 + byte] = to;
+    return to;
+}
+
+/* Byte classes that leave the last set of the way as it is; none before it was looked at some times. */
+static uint32_t sets_same(struct grammar_matcher *m, uint16_t *path, uint32_t n, uint32_t soft) {
+    struct walk_set *s = &m->sets[path[n - 1]];
+    if (s->looks > LOOKS) return s->same;
+    if (s->looks++ < LOOKS) return 0;
+    uint32_t differ = 0;
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        if (differ >> BYTE_CLASS[byte] & 1) continue;
+        uint16_t to = sets_step(m, path, n, (uint8_t)byte, soft); /* may give all of the way other numbers */
+        if (to != path[n - 1]) differ |= 1u << BYTE_CLASS[byte];
+    }
+    s = &m->sets[path[n - 1]];
+    return s->same = ~differ & ((1u << BYTE_CLASSES) - 1);
+}
+
+/*
+ * The tokens that go on from a stack, into bits. Under UNKNOWN those that leave the rule are deferred: the nodes whose subtrees hold them, in their order; returns how many. With `only` the
+ * subtrees of these nodes alone are gone over.
+ */
+static uint32_t walk(struct grammar_matcher *m, struct stack from, uint64_t *bits, uint32_t *deferred, const uint32_t *only, uint32_t only_count) {
     const struct grammar_vocab *v = m->vocab;
-    uint32_t begin[TOKEN_BYTES_MAX + 1], len[TOKEN_BYTES_MAX + 1], soft = deferred ? DEPTH_SOFT / 2 : DEPTH_SOFT, n = 0;
+    uint32_t soft = deferred ? DEPTH_SOFT / 2 : DEPTH_SOFT, n = 0, next = 0, within = only ? 0 : UINT32_MAX; /* within: the end of the subtree in hand */
+    uint16_t path[TOKEN_BYTES_MAX + 1];
     bool left[TOKEN_BYTES_MAX + 1]; /* the rule may have been left on the way here */
-    begin[0] = 0;
-    len[0] = count;
+    sets_clear(m);
+    path[0] = sets_find(m, &from, 1);
     left[0] = false;
-    memcpy(m->work, from, count * sizeof *from);
     for (uint32_t i = 1; i < v->node_count;) {
         const struct trie_node *node = &v->nodes[i];
-        uint32_t d = node->depth, at = begin[d - 1] + len[d - 1], got = 0;
-        if (at + GRAMMAR_STACKS_MAX <= WORK_MAX) got = step(m, m->work + begin[d - 1], len[d - 1], node->byte, soft, m->work + at);
-        if (got == 0) {
-            if (deferred && left[d - 1])
-                for (uint32_t k = node->token_first; k < v->nodes[node->end].token_first; k++) deferred[n++] = k;
+        uint32_t d = node->depth;
+        if (i >= within) { /* on the way to the next of them */
+            while (next < only_count && only[next] < i) next++; /* the way to these went nowhere */
+            if (next == only_count) break;
+            if (only[next] >= node->end) {
+                i = node->end;
+                continue;
+            }
+            if (only[next] == i) within = node->end;
+        }
+        if (i < within && (node->classes & ~m->sets[path[d - 1]].same) == 0) { /* nothing of the subtree leads anywhere else */
+            for (uint32_t k = node->token_first; k < v->nodes[node->end].token_first; k++) allow(bits, v->order[k]);
             i = node->end;
             continue;
         }
-        begin[d] = at;
-        len[d] = got;
-        left[d] = left[d - 1] || (deferred && at_end(m->work + at, got, UNKNOWN));
-        for (uint32_t k = node->token_first; k < node[1].token_first; k++) allow(bits, v->order[k]);
+        uint16_t to = sets_step(m, path, d, node->byte, soft);
+        if (to == 0) {
+            if (deferred && left[d - 1]) deferred[n++] = i;
+            i = node->end;
+            continue;
+        }
+        path[d] = to;
+        left[d] = left[d - 1] || (deferred && m->sets[to].left);
+        for (uint32_t k = node->token_first; i < within && k < node[1].token_first; k++) allow(bits, v->order[k]);
+        (void)sets_same(m, path, d + 1, soft);
         i++;
     }
     return n;
-}
-
-/* Which of the deferred tokens go on from the stack as it is. They are in the order of their bytes: what two have in common is gone over once. */
-static void try_deferred(struct grammar_matcher *m, struct stack from, const uint32_t *deferred, uint32_t n, uint64_t *bits) {
-    const struct grammar_vocab *v = m->vocab;
-    uint32_t begin[TOKEN_BYTES_MAX + 1], len[TOKEN_BYTES_MAX + 1], reached = 0, stuck = UINT32_MAX; /* sets up to depth `reached` are those of the last token; its byte `stuck` went nowhere */
-    struct span before = {0};
-    begin[0] = 0;
-    len[0] = 1;
-    m->work[0] = from;
-    for (uint32_t i = 0; i < n; i++) {
-        struct span s = vocab_bytes(v, v->order[deferred[i]]);
-        uint32_t same = 0;
-        while (same < s.len && same < before.len && s.data[same] == before.data[same]) same++;
-        before = s;
-        if (stuck != UINT32_MAX && same > stuck) continue;
-        stuck = UINT32_MAX;
-        if (reached > same) reached = same;
-        while (reached < s.len) {
-            uint32_t at = begin[reached] + len[reached], got = 0;
-            if (at + GRAMMAR_STACKS_MAX <= WORK_MAX) got = step(m, m->work + begin[reached], len[reached], (uint8_t)s.data[reached], DEPTH_SOFT, m->work + at);
-            if (got == 0) {
-                stuck = reached;
-                break;
-            }
-            begin[++reached] = at;
-            len[reached] = got;
-        }
-        if (stuck == UINT32_MAX) allow(bits, v->order[deferred[i]]);
-    }
 }
 
 static void mask_of_stack(struct grammar_matcher *m, struct stack s) {
@@ -242,17 +331,17 @@ static void mask_of_stack(struct grammar_matcher *m, struct stack s) {
     uint32_t n = 0;
     if (s.state == AT_END) return;
     if (m->frames[s.frame].depth > DEPTH_SOFT / 2) { /* so deep that it counts */
-        walk(m, &s, 1, m->bits, NULL);
+        walk(m, s, m->bits, NULL, NULL, 0);
         return;
     }
     if (!vocab_find_mask(v, m->grammar->id, s.state, 0, m->bits, m->deferred, &n, NULL)) {
         struct stack alone = {s.state, UNKNOWN};
         memset(m->own, 0, v->words * sizeof *m->own);
-        n = walk(m, &alone, 1, m->own, m->deferred);
+        n = walk(m, alone, m->own, m->deferred, NULL, 0);
         vocab_keep_mask(v, m->grammar->id, s.state, 0, m->own, m->deferred, n, 0);
         for (uint32_t i = 0; i < v->words; i++) m->bits[i] |= m->own[i];
     }
-    try_deferred(m, s, m->deferred, n, m->bits);
+    if (n > 0) walk(m, s, m->bits, NULL, m->deferred, n);
 }
 
 uint32_t grammar_mask(struct grammar_matcher *m, const uint32_t *ends, size_t end_count, float *logits, uint32_t vocab) {
@@ -282,12 +371,15 @@ uint32_t grammar_mask(struct grammar_matcher *m, const uint32_t *ends, size_t en
     for (uint32_t at = 0; at < vocab; at += 64) {
         uint64_t word = at / 64 < v->words ? m->bits[at / 64] : 0;
         uint32_t n = vocab - at < 64 ? vocab - at : 64;
-        if (word == 0) { /* mostly all of them go, or few: sixty-four decisions are for what is between */
-            for (uint32_t i = 0; i < n; i++) logits[at + i] = GRAMMAR_MASKED;
-        } else if (n == 64 && __builtin_popcountll(~word) <= 16) {
-            for (uint64_t gone = ~word; gone; gone &= gone - 1) logits[at + (uint32_t)__builtin_ctzll(gone)] = GRAMMAR_MASKED;
+        uint64_t all = n == 64 ? UINT64_MAX : (1ull << n) - 1, gone = all & ~word;
+        if (__builtin_popcountll(gone) <= 32) { /* one by one what is less, those that go or those that stay */
+            for (; gone; gone &= gone - 1) logits[at + (uint32_t)__builtin_ctzll(gone)] = GRAMMAR_MASKED;
         } else {
-            for (uint32_t i = 0; i < n; i++) logits[at + i] = word >> i & 1 ? logits[at + i] : GRAMMAR_MASKED;
+            float before[64];
+            uint64_t stay = all & word;
+            if (stay) memcpy(before, logits + at, n * sizeof *before);
+            for (uint32_t i = 0; i < n; i++) logits[at + i] = GRAMMAR_MASKED;
+            for (; stay; stay &= stay - 1) logits[at + (uint32_t)__builtin_ctzll(stay)] = before[__builtin_ctzll(stay)];
         }
     }
     return allowed;
@@ -401,11 +493,14 @@ int grammar_matcher_new(struct grammar *g, uint32_t tokens_max, struct grammar_m
     m->frames = mem_calloc(FRAMES_MAX, sizeof *m->frames);
     m->table = mem_calloc(FRAME_TABLE, sizeof *m->table);
     m->work = mem_calloc(WORK_MAX, sizeof *m->work);
+    m->sets = mem_calloc(SETS_MAX, sizeof *m->sets);
+    m->set_next = mem_calloc((size_t)SETS_MAX * 256, sizeof *m->set_next);
+    m->set_table = mem_calloc(SET_TABLE, sizeof *m->set_table);
     m->bits = mem_calloc(m->vocab->words + 1, sizeof *m->bits);
     m->own = mem_calloc(m->vocab->words + 1, sizeof *m->own);
     m->deferred = mem_calloc((size_t)m->vocab->size + 1, sizeof *m->deferred);
     m->way = mem_alloc(CLOSING_MAX);
-    if (!m->frames || !m->table || !m->work || !m->bits || !m->own || !m->deferred || !m->way) {
+    if (!m->frames || !m->table || !m->work || !m->sets || !m->set_next || !m->set_table || !m->bits || !m->own || !m->deferred || !m->way) {
         grammar_matcher_free(m);
         return E_NOMEM;
     }
@@ -424,6 +519,9 @@ void grammar_matcher_free(struct grammar_matcher *m) {
     mem_free(m->frames);
     mem_free(m->table);
     mem_free(m->work);
+    mem_free(m->sets);
+    mem_free(m->set_next);
+    mem_free(m->set_table);
     mem_free(m->bits);
     mem_free(m->own);
     mem_free(m->deferred);

@@ -6,6 +6,15 @@
 
 /* --- the trie --- */
 
+enum byte_class { CONTROL, NEWLINE, TAB, SPACE, QUOTE, BACKSLASH, DIGIT, LOWER_HEX, LOWER, UPPER_HEX, UPPER, UNDERSCORE, MINUS, DOT, COMMA, SLASH, APOSTROPHE, COLON, OPENING, CLOSING, SIGN, OTHER, FOLLOWING, LEADING };
+_Static_assert(LEADING + 1 == BYTE_CLASSES, "each has its number");
+const uint8_t BYTE_CLASS[256] = {
+    [0 ... 8] = CONTROL, ['\t'] = TAB, ['\n'] = NEWLINE, [11 ... 12] = CONTROL, ['\r'] = TAB, [14 ... 31] = CONTROL, [' '] = SPACE, ['!'] = OTHER, ['"'] = QUOTE, ['#' ... '&'] = OTHER, ['\''] = APOSTROPHE, ['('] = OPENING, [')'] = CLOSING,
+    ['*'] = SIGN, ['+'] = SIGN, [','] = COMMA, ['-'] = MINUS, ['.'] = DOT, ['/'] = SLASH, ['0' ... '9'] = DIGIT, [':'] = COLON, [';' ... '@'] = OTHER, ['A' ... 'F'] = UPPER_HEX, ['G' ... 'Z'] = UPPER,
+    ['['] = OPENING, ['\\'] = BACKSLASH, [']'] = CLOSING, ['^'] = OTHER, ['_'] = UNDERSCORE, ['`'] = OTHER, ['a' ... 'f'] = LOWER_HEX, ['g' ... 'z'] = LOWER, ['{'] = OPENING, ['|'] = OTHER, ['}'] = CLOSING,
+    ['~'] = OTHER, [127] = CONTROL, [128 ... 191] = FOLLOWING, [192 ... 255] = LEADING,
+};
+
 struct entry {
     struct span bytes;
     uint32_t id;
@@ -41,6 +50,13 @@ static int build_trie(struct grammar_vocab *v, const struct entry *entries, size
     v->nodes[0].end = (uint32_t)len;
     v->nodes[len] = (struct trie_node){.token_first = (uint32_t)v->order_count}; /* so that each node's tokens have an end */
     v->node_count = len;
+    uint32_t below[(1 << 8) + 2] = {0}; /* by depth: of the nodes gone over behind the one in hand */
+    for (size_t i = len; i-- > 1;) {
+        struct trie_node *node = &v->nodes[i];
+        node->classes = 1u << BYTE_CLASS[node->byte] | below[node->depth + 1];
+        below[node->depth + 1] = 0;
+        below[node->depth] |= node->classes;
+    }
     return 0;
 }
 

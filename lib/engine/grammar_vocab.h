@@ -9,15 +9,19 @@
 /* In preorder: a subtree is [i, end). Tokens of a node are order[token_first .. token_first of the next node). */
 struct trie_node {
     uint32_t end, token_first;
+    uint32_t classes; /* of its byte and of all below */
     uint16_t depth; /* of its byte, from 1; 0: the root */
     uint8_t byte;
 };
+/* Bytes that grammars mostly treat alike: where a place is left as it was by all of some classes, a subtree of no others is taken whole. */
+enum { BYTE_CLASSES = 24 };
+extern const uint8_t BYTE_CLASS[256];
 /* A mask that is kept: of a state alone (`stack` 0) or of a whole place. */
 struct kept_mask {
     struct kept_mask *next, *newer, *older; /* next: of its bucket */
     uint64_t grammar, key, check;
     uint32_t allowed;        /* tokens; only of whole places */
-    uint32_t deferred_count; /* tokens that leave the rule, in the trie's order: by their place in it */
+    uint32_t deferred_count; /* nodes of the trie whose tokens leave the rule, in its order */
     uint32_t *deferred;      /* behind the bits */
     size_t bytes;
     uint64_t bits[];

@@ -299,6 +299,72 @@ static void test_walks(void **state) {
     buf_fini(&text);
 }
 
+/* A vocabulary of many words, so that places come again within a mask, whole subtrees stay where they are, and more sets are met than are kept: each mask is what trying each token gives. */
+enum { WORDS = 6000, WORD_MAX = 14 };
+static struct span word_of(void *arg, uint32_t id) {
+    const char(*words)[WORD_MAX + 1] = arg;
+    return span_str(words[id]);
+}
+static void test_many_words(void **state) {
+    (void)state;
+    static char words[WORDS][WORD_MAX + 1];
+    static float logits[WORDS];
+    static const char *const parts[] = {"a", "b", "a", "b", "c", "z", "Q", "0", "7", " ", "(", ")", "+", "-", "\"", "\\", "\n", ",", ":", "{", "}", "\xC3", "\xA9", "\xE2\x82\xAC"};
+    enum { PARTS = sizeof parts / sizeof *parts };
+    static const struct {
+        enum grammar_kind kind;
+        const char *text, *from;
+    } rows[] = {
+        {GRAMMAR_GBNF, "root ::= expr (\"\\n\" expr)*\nexpr ::= term (ws [-+] ws term)*\nterm ::= [0-9]+ | [a-z]+ | \"(\" ws expr ws \")\"\nws ::= \" \"?\n", "((ab + (c - 7)) + a) + b"},
+        {GRAMMAR_GBNF, "root ::= \"(\" root \")\" root | [ab] root | \"\"\n", "((a)b((ba)))a"},
+        {GRAMMAR_REGEX, "(a|b)*a(a|b){10}c*", "abbabaabba"},
+        {GRAMMAR_REGEX, "[^\"]{2,40}(\"[a-z ]+\")?", "ab \xC3\xA9"},
+        {GRAMMAR_JSON_OBJECT, "", "{\"a\": [\"b c\", {\"z\": 7}, \"\xC3\xA9\"]}"},
+        {GRAMMAR_JSON_SCHEMA, "{\"type\":\"string\",\"maxLength\":9}", "\"abc"},
+    };
+    struct random r;
+    struct grammar_vocab *many;
+    random_seed(&r, 11);
+    for (uint32_t i = 0; i < WORDS; i++) {
+        if (i < 255) {
+            words[i][0] = (char)(i + 1);
+            continue;
+        }
+        for (uint64_t n = 1 + random_below(&r, 12), k = 0; k < n; k++) {
+            const char *part = parts[random_below(&r, i % 2 ? 4 : PARTS)];
+            if (strlen(words[i]) + strlen(part) <= WORD_MAX) memcpy(words[i] + strlen(words[i]), part, strlen(part));
+        }
+    }
+    assert_int_equal(grammar_vocab_new(&many, WORDS, words, word_of, NULL), 0);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct grammar *g = NULL;
+        struct grammar_matcher *m;
+        struct error err;
+        if (grammar_compile(many, rows[i].kind, span_str(rows[i].text), &g, &err) != 0) fail_msg("%s: %s", rows[i].text, err.message);
+        for (int again = 0; again < 2; again++) { /* the second time masks are known */
+            assert_int_equal(grammar_matcher_new(g, 1000, &m), 0);
+            for (size_t at = 0;; at++) {
+                uint32_t taken = 0;
+                for (uint32_t t = 0; t < WORDS; t++) logits[t] = 0;
+                uint32_t allowed = grammar_mask(m, NULL, 0, logits, WORDS);
+                for (uint32_t t = 0; t < WORDS; t++) {
+                    grammar_mark(m);
+                    bool may = grammar_accept(m, t) == 0;
+                    grammar_rollback(m);
+                    taken += may;
+                    if (may != (logits[t] != GRAMMAR_MASKED)) fail_msg("%s at %zu: '%s' is %s, but the mask says otherwise", rows[i].text, at, words[t], may ? "possible" : "impossible");
+                }
+                assert_int_equal(allowed, taken);
+                if (!rows[i].from[at]) break;
+                assert_int_equal(grammar_accept(m, (uint32_t)(uint8_t)rows[i].from[at] - 1), 0);
+            }
+            grammar_matcher_free(m);
+        }
+        grammar_unref(g);
+    }
+    grammar_vocab_free(many);
+}
+
 /* Whatever the room, from the shortest answer up: it is whole. Nested as deep as it likes, too. */
 static void test_always_ends(void **state) {
     (void)state;
@@ -356,7 +422,7 @@ static void test_without_memory(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_patterns), cmocka_unit_test(test_notation), cmocka_unit_test(test_schemas), cmocka_unit_test(test_refusals), cmocka_unit_test(test_walks),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_patterns), cmocka_unit_test(test_notation), cmocka_unit_test(test_schemas), cmocka_unit_test(test_refusals), cmocka_unit_test(test_walks), cmocka_unit_test(test_many_words),
                                        cmocka_unit_test(test_always_ends), cmocka_unit_test(test_is_kept), cmocka_unit_test(test_without_memory)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -221,6 +221,12 @@ static double sum_of(const float *x, size_t n) {
     return (a[0] + a[1]) + (a[2] + a[3]);
 }
 
+/* The lowest float at or above x: floats are compared with it as doubles are with x. */
+static float float_from(double x) {
+    float f = (float)x;
+    return (double)f < x ? nextafterf(f, INFINITY) : f;
+}
+
 /* 1 / temperature as weights use it; of one that is nearly 0 nothing is left but the highest, and 0 · inf must not come to be. */
 static float inverse(double temperature) { return temperature > 1e-30 ? (float)(1 / temperature) : 1e30f; }
 
@@ -443,24 +449,32 @@ static size_t keep_surprise(const struct sampler_params *p, struct sampler_candi
     return kept;
 }
 
+/* The lowest logit within so many standard deviations of the highest; masked ones have no part in it. squares: Σ logit², where none is masked: one alone would be 1e58 of it. */
+static float lowest_of_sigma(const float *logits, float max, double sigmas, double squares, struct sampler_scratch *s) {
+    float *restrict values = s->values;
+    double count = (double)s->vocab, sum;
+    if (squares < 1e40) sum = sum_of(logits, s->vocab);
+    else {
+        count = 0;
+        for (uint32_t i = 0; i < s->vocab; i++) {
+            values[i] = logits[i] > SAMPLER_MASKED ? logits[i] : 0;
+            count += logits[i] > SAMPLER_MASKED;
+        }
+        sum = sum_of(values, s->vocab);
+        squares = kernels()->sum_squares(values, s->vocab);
+    }
+    double variance = squares / count - sum / count * (sum / count);
+    return float_from((double)max - sigmas * sqrt(variance > 0 ? variance : 0));
+}
+
 /* The way with all that is not common. Candidates without masked ones; what is left of them is drawn from in their order. */
-static uint32_t draw_filtered(const struct sampler_params *p, uint64_t n, const float *logits, float max, struct sampler_scratch *s) {
+static uint32_t draw_filtered(const struct sampler_params *p, uint64_t n, const float *logits, float max, double squares, struct sampler_scratch *s) {
     struct sampler_candidate *c = s->candidates;
     bool top_k = p->mirostat == 0 && p->top_n_sigma <= 0 && p->top_k > 0; /* the first filter, then: no others need be looked at */
-    float least = top_k ? maximum_of_rank(s, p->top_k) : -INFINITY;
+    float least = top_k ? maximum_of_rank(s, p->top_k) : p->mirostat == 0 && p->top_n_sigma > 0 ? lowest_of_sigma(logits, max, p->top_n_sigma, squares, s) : -INFINITY;
     size_t len = collect(logits, least > SAMPLER_MASKED ? least : nextafterf(SAMPLER_MASKED, 0), s);
     if (p->mirostat > 0 && p->memory) len = keep_surprise(p, c, len, max, s);
     else {
-        if (p->top_n_sigma > 0) {
-            size_t kept = 0;
-            for (size_t i = 0; i < len; i++) s->values[i] = c[i].logit;
-            float mean = (float)(sum_of(s->values, len) / (double)len);
-            for (size_t i = 0; i < len; i++) s->values[i] -= mean;
-            double lowest = (double)max - p->top_n_sigma * sqrt(kernels()->sum_squares(s->values, len) / (double)len);
-            for (size_t i = 0; i < len; i++)
-                if ((double)c[i].logit >= lowest) c[kept++] = c[i];
-            len = kept;
-        }
         if (p->top_k > 0 && p->top_k < len) {
             sort_first(c, len, p->top_k);
             len = p->top_k;
@@ -492,12 +506,15 @@ static uint32_t draw_filtered(const struct sampler_params *p, uint64_t n, const 
     return c[at].token;
 }
 
-/* Candidates: the smallest run of the most likely whose share of `total` reaches top_p, of all whose weights are in values. Returns how many; which order they are in is a matter of the logits alone. */
-static size_t nucleus(const float *logits, float max, double temperature, double share, double total, struct sampler_scratch *s) {
+/* Candidates: the smallest run of the most likely whose share of `total` reaches top_p, where some likely ones hold it, of all whose weights are in values. Returns how many; SIZE_MAX: more are needed. */
+static size_t nucleus(const float *logits, double share, double total, struct sampler_scratch *s) {
     struct sampler_candidate *c = s->candidates;
-    size_t kept = 0, sorted = 0, n = collect(logits, maximum_of_rank(s, LIKELY), s), rest = 0;
-    double sum = 0, bins[BINS] = {0};
-    while (kept < n && sum < share * total) { /* mostly a few of the likely ones hold it */
+    size_t kept = 0, sorted = 0, n = collect(logits, maximum_of_rank(s, LIKELY), s);
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += (double)s->values[c[i].token];
+    if (sum < share * total && n < s->vocab) return SIZE_MAX; /* a flat distribution: not worth sorting */
+    sum = 0;
+    while (kept < n && sum < share * total) {
         if (kept == sorted) {
             sorted = sorted == 0 ? BLOCK : sorted * 4;
             if (sorted > n) sorted = n;
@@ -505,34 +522,132 @@ static size_t nucleus(const float *logits, float max, double temperature, double
         }
         sum += (double)s->values[c[kept++].token];
     }
-    if (sum >= share * total || n == s->vocab) return kept;
-    /* A flat distribution: the weights by bins, whole bins from above, and only the bin in which the share is reached is sorted. */
-    float factor = inverse(temperature) * BINS_PER_E;
-    for (uint32_t i = 0; i < s->vocab; i++) {
-        float bin = (max - logits[i]) * factor;
-        bins[bin < BINS - 1 ? (unsigned)bin : BINS - 1] += (double)s->values[i];
-    }
-    unsigned last = 0;
-    for (sum = 0; last < BINS - 1 && sum + bins[last] < share * total; last++) sum += bins[last];
-    kept = 0;
-    for (uint32_t i = 0; i < s->vocab; i++) {
-        float bin = (max - logits[i]) * factor;
-        unsigned b = bin < BINS - 1 ? (unsigned)bin : BINS - 1;
-        if (b < last) c[kept++] = (struct sampler_candidate){logits[i], i};
-        else if (b == last) c[s->vocab - ++rest] = (struct sampler_candidate){logits[i], i};
-    }
-    struct sampler_candidate *edge = c + (s->vocab - rest);
-    size_t taken = 0;
-    for (sorted = 0; taken < rest && sum < share * total;) {
-        if (taken == sorted) {
-            sorted = sorted == 0 ? LIKELY : sorted * 4;
-            if (sorted > rest) sorted = rest;
-            sort_first(edge, rest, sorted);
+    return sum >= share * total || n == s->vocab ? kept : SIZE_MAX;
+}
+
+/* --- filters on all weights at once: what goes becomes 0 in values; nothing is sorted but an edge --- */
+
+/* The sums of the blocks anew; returns the sum of all. */
+static double sum_blocks(struct sampler_scratch *s) {
+    double total = 0;
+    for (uint32_t from = 0; from < s->vocab; from += BLOCK) total += s->sums[from / BLOCK] = sum_of(s->values + from, s->vocab - from < BLOCK ? s->vocab - from : BLOCK);
+    return total;
+}
+
+static double cut_below(double least, struct sampler_scratch *s) {
+    float *restrict values = s->values, at = float_from(least);
+    for (uint32_t i = 0, n = s->vocab; i < n; i++) values[i] = values[i] >= at ? values[i] : 0;
+    return sum_blocks(s);
+}
+
+/* Of candidates [0, n) the fewest of the order with which `sum` comes to `target`: they are brought to the front. A search by halves, each half as large as the one before. */
+static size_t take_share(struct sampler_candidate *c, size_t n, double sum, double target, const float *values) {
+    size_t low = 0, high = n;
+    while (high - low > 1) {
+        size_t mid = low + (high - low) / 2;
+        double half = 0;
+        select_first(c + low, high - low, mid - low);
+        for (size_t i = low; i < mid; i++) half += (double)values[c[i].token];
+        if (sum + half >= target) high = mid;
+        else {
+            sum += half;
+            low = mid;
         }
-        sum += (double)s->values[edge[taken++].token];
     }
-    memmove(c + kept, edge, taken * sizeof *c);
-    return kept + taken;
+    return low + (low < high && sum < target);
+}
+
+/* far = how far each of a block's logits is from the centre, in bins; behind the last one infinitely far. */
+static void measure_block(const float *restrict logits, uint32_t n, float max, float factor, float shift, float far[restrict BLOCK]) {
+    float whole[BLOCK];
+    if (n < BLOCK) {
+        for (uint32_t i = 0; i < BLOCK; i++) whole[i] = i < n ? logits[i] : -INFINITY;
+        logits = whole;
+    }
+    for (uint32_t i = 0; i < BLOCK; i++) far[i] = fabsf((max - logits[i]) * factor - shift);
+}
+static void keep_below(float *restrict values, const float *restrict far, float high) {
+    for (uint32_t i = 0; i < BLOCK; i++) values[i] = far[i] < high ? values[i] : 0;
+}
+
+/*
+ * Leaves the fewest whose share of `total` reaches `share`, in the order of how far (max − logit) / temperature is from `centre`: 0 for top-p, what typical-p asks for. The weights by bins,
+ * whole bins from the nearest on, and of the bin in which the share is reached those that it takes. Returns what is left of the total.
+ */
+static double cut_share(const float *logits, float max, double temperature, double centre, double share, double total, struct sampler_scratch *s) {
+    float factor = inverse(temperature) * BINS_PER_E, shift = (float)(centre * BINS_PER_E), far[BLOCK];
+    double bins[2][BINS] = {{0}}, sum = 0; /* two, so that neighbours of one bin need not wait for each other */
+    for (uint32_t from = 0; from < s->vocab; from += BLOCK) {
+        uint32_t n = s->vocab - from < BLOCK ? s->vocab - from : BLOCK;
+        int bin[BLOCK];
+        measure_block(logits + from, n, max, factor, shift, far);
+        for (uint32_t i = 0; i < BLOCK; i++) bin[i] = (int)(far[i] < BINS - 1 ? far[i] : BINS - 1);
+        for (uint32_t i = 0; i < n; i++) bins[i & 1][bin[i]] += (double)s->values[from + i];
+    }
+    uint32_t last = 0;
+    for (; last < BINS - 1 && sum + (bins[0][last] + bins[1][last]) < share * total; last++) sum += bins[0][last] + bins[1][last];
+    float low = (float)last, high = last == BINS - 1 ? INFINITY : (float)(last + 1);
+    size_t edge = 0;
+    for (uint32_t from = 0; from < s->vocab; from += BLOCK) {
+        uint32_t n = s->vocab - from < BLOCK ? s->vocab - from : BLOCK;
+        measure_block(logits + from, n, max, factor, shift, far);
+        if (n < BLOCK)
+            for (uint32_t i = 0; i < n; i++) s->values[from + i] = far[i] < high ? s->values[from + i] : 0;
+        else keep_below(s->values + from, far, high);
+        for (uint32_t at = 0; at < n; at += 8) { /* by vectors: mostly none of them is */
+            int some = 0;
+            for (uint32_t i = 0; i < 8; i++) some |= (far[at + i] >= low) & (far[at + i] < high);
+            for (uint32_t i = at; some && i < n && i < at + 8; i++)
+                if (far[i] >= low && far[i] < high && s->values[from + i] > 0) s->candidates[edge++] = (struct sampler_candidate){logits[from + i], from + i};
+        }
+    }
+    for (size_t i = 0; centre != 0 && i < edge; i++) s->candidates[i].logit = (float)-fabs((double)(max - s->candidates[i].logit) / temperature - centre);
+    for (size_t i = take_share(s->candidates, edge, sum, share * total, s->values); i < edge; i++) s->values[s->candidates[i].token] = 0;
+    return sum_blocks(s);
+}
+
+/* Of those at or above the threshold all but the last of the order go. */
+static double cut_top(const float *logits, double threshold, double total, struct sampler_scratch *s) {
+    struct sampler_candidate least = {0};
+    size_t above = 0;
+    double left = 0;
+    for (int pass = 0; pass < 2; pass++) /* first which one stays */
+        for (uint32_t from = 0; from < s->vocab; from += BLOCK) {
+            uint32_t end = s->vocab - from < BLOCK ? s->vocab : from + BLOCK;
+            bool changed = false;
+            if (s->sums[from / BLOCK] * (1 + 1e-9) >= threshold * total) /* else none of these is */
+                for (uint32_t i = from; i < end; i++) {
+                    struct sampler_candidate c = {logits[i], i};
+                    if (s->values[i] <= 0 || (double)s->values[i] < threshold * total) continue;
+                    if (pass == 0 && (above++ == 0 || before(least, c))) least = c;
+                    if (pass == 1 && i != least.token) {
+                        s->values[i] = 0;
+                        changed = true;
+                    }
+                }
+            if (pass == 0 && end == s->vocab && above < 2) return total;
+            if (changed) s->sums[from / BLOCK] = sum_of(s->values + from, end - from);
+            if (pass == 1) left += s->sums[from / BLOCK];
+        }
+    return left;
+}
+
+/* Filters without top-k and top-nσ, and with one of typical-p and top-p at most: on all weights at once, drawn in the order of ids. */
+static uint32_t draw_whole(const struct sampler_params *p, uint64_t n, const float *logits, float max, struct sampler_scratch *s) {
+    double total = weigh(logits, max, p->temperature, s);
+    if (p->typical_p < 1) {
+        const float *restrict values = s->values;
+        double weighted[4] = {0}, log_total = log(total); /* in four sums, that vectors can hold */
+        uint32_t i = 0, V = s->vocab;
+        for (; i + 4 <= V; i += 4)
+            for (uint32_t k = 0; k < 4; k++) weighted[k] += (double)(values[i + k] * (logits[i + k] - max)); /* logits are finite: masked ones are 0 times much */
+        for (; i < V; i++) weighted[0] += (double)(values[i] * (logits[i] - max));
+        double entropy = log_total - ((weighted[0] + weighted[1]) + (weighted[2] + weighted[3])) / p->temperature / total;
+        total = cut_share(logits, max, p->temperature, entropy - log_total, p->typical_p, total, s);
+    } else if (p->top_p < 1) total = cut_share(logits, max, p->temperature, 0, p->top_p, total, s);
+    if (p->min_p > 0) total = cut_below(p->min_p * (double)kernels()->max(s->values, s->vocab), s);
+    if (p->xtc_probability > 0 && chance(p->seed ^ 0x5854435854435854u, n) < p->xtc_probability) total = cut_top(logits, p->xtc_threshold, total, s);
+    return pick_of_all(s, total, chance(p->seed, n));
 }
 
 /* Of the candidates [0, n), whose weights are to be made; min-p is of the most likely one, whose weight is 1. */
@@ -552,7 +667,8 @@ int sampler_draw(const struct sampler_params *p, const struct sampler_counts *co
     apply_penalties(p, counts, logits, V);
     apply_dry(p, n, logits, s);
     float max = block_maxima(logits, s);
-    if (!isfinite(max) || !isfinite(kernels()->sum_squares(logits, V))) return E_RANGE; /* in f64: only where one is nan or infinite */
+    double squares = kernels()->sum_squares(logits, V); /* in f64: not finite only where a logit is not */
+    if (!isfinite(max) || !isfinite(squares)) return E_RANGE;
     if (p->temperature == 0 || p->top_k == 1) {
         uint32_t b = 0;
         while (s->maxima[b] != max) b++;
@@ -560,7 +676,8 @@ int sampler_draw(const struct sampler_params *p, const struct sampler_counts *co
         return 0;
     }
     if (p->mirostat > 0 || p->top_n_sigma > 0 || p->typical_p < 1 || p->xtc_probability > 0) {
-        *token = draw_filtered(p, n, logits, max, s);
+        bool whole = p->mirostat == 0 && p->top_n_sigma <= 0 && (p->top_k == 0 || p->top_k >= V) && (p->typical_p >= 1 || p->top_p >= 1);
+        *token = whole ? draw_whole(p, n, logits, max, s) : draw_filtered(p, n, logits, max, squares, s);
         return 0;
     }
     double u = chance(p->seed, n);
@@ -576,7 +693,14 @@ int sampler_draw(const struct sampler_params *p, const struct sampler_counts *co
             for (kept = 0; kept < len && sum < p->top_p * total; kept++) sum += (double)s->values[kept];
         }
     } else if (p->top_p < 1) {
-        kept = nucleus(logits, max, p->temperature, p->top_p, weigh(logits, max, p->temperature, s), s);
+        double total = weigh(logits, max, p->temperature, s);
+        kept = nucleus(logits, p->top_p, total, s);
+        if (kept == SIZE_MAX) { /* a flat distribution */
+            total = cut_share(logits, max, p->temperature, 0, p->top_p, total, s);
+            if (p->min_p > 0) total = cut_below(p->min_p, s);
+            *token = pick_of_all(s, total, u);
+            return 0;
+        }
     } else if (p->min_p > 0) { /* what is clearly below need not be looked at */
         double least = (double)max + p->temperature * (log(p->min_p) - 1e-3) - 1e-6 * fabs((double)max);
         kept = collect(logits, least > (double)SAMPLER_MASKED ? (float)least : SAMPLER_MASKED, s);

@@ -15,7 +15,8 @@
  *
  * Log-probabilities are those of the model itself, log softmax of the logits before bias, penalties and temperature, as vLLM's default.
  * A choice costs a few passes over the logits by whole vectors, and little behind them: the highest logit of each block of 64 says where the k highest can be, so that only those
- * blocks are looked into, and nothing is sorted but what a filter leaves. bench_sampler has the figures.
+ * blocks are looked into; and filters that leave many (typical-p, XTC, top-p of a flat distribution) find their edge by a histogram of the weights. Nothing is sorted but what a filter leaves, or
+ * its edge. bench_sampler has the figures.
  *
  * One thread per sampler_scratch.
  */

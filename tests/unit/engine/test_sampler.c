@@ -267,6 +267,110 @@ static void test_shares_of_many(void **state) {
     sampler_scratch_fini(&many);
 }
 
+/* What goes over all weights at once (typical-p, top-p of a flat distribution, XTC, top-nσ), beside the plain way: who can be drawn, and how often. */
+struct far {
+    double key;
+    uint32_t token;
+};
+static int far_before(const void *a, const void *b) {
+    const struct far *x = a, *y = b;
+    return x->key != y->key ? (x->key > y->key) - (x->key < y->key) : (x->token > y->token) - (x->token < y->token);
+}
+static void test_filters_of_many(void **state) {
+    (void)state;
+    enum { MANY = 4500, TRIES = 300, GROUPS = 5 };
+    static const struct {
+        const char *name;
+        double temperature, sigma, typical, top_p, min_p, xtc;
+    } cases[] = {{"typical", 1, 0, 0.9, 1, 0, 0},        {"typical, few", 1, 0, 0.2, 1, 0, 0},    {"typical, hot", 2, 0, 0.97, 1, 0, 0},     {"typical and min-p", 1, 0, 0.9, 1, 0.05, 0},
+                 {"XTC", 1, 0, 1, 1, 0, 0.0002},         {"XTC and top-p", 1, 0, 1, 0.9, 0, 0.0003}, {"XTC of nobody", 1, 0, 1, 1, 0, 0.999}, {"sigma", 1, 1.5, 1, 1, 0, 0},
+                 {"sigma and typical", 1, 2.5, 0.8, 1, 0, 0}, {"typical and top-p", 1, 0, 0.95, 0.8, 0, 0}, {"typical and XTC", 1, 0, 0.9, 1, 0, 0.0002}};
+    static const char *const shapes[] = {"peaked", "flat", "masked but many"};
+    static float logits[MANY], given[MANY];
+    static double weight[MANY];
+    static struct far order[MANY];
+    struct sampler_scratch many;
+    assert_int_equal(sampler_scratch_init(&many, MANY), 0);
+    for (size_t shape = 0; shape < sizeof shapes / sizeof *shapes; shape++)
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            struct sampler_params p;
+            struct random r;
+            double T = cases[i].temperature, max = -INFINITY, total = 0, sum = 0, squares = 0, groups[GROUPS] = {0}, seen[GROUPS] = {0}, edges[3] = {NAN, NAN, NAN}, entropy = 0;
+            uint32_t count = 0;
+            random_seed(&r, 31 * shape + i);
+            for (int k = 0; k < MANY; k++) {
+                double v = random_f64(&r), tall = random_f64(&r);
+                logits[k] = (float)(shape == 0 ? 4 * v + (tall < 0.002 ? 5 : 0) : shape == 1 ? 2 * v : tall < 0.3 ? 3 * v : -1e30);
+                if (logits[k] < -1e29f) continue;
+                count++;
+                sum += (double)logits[k];
+                squares += (double)logits[k] * (double)logits[k];
+                max = fmax(max, (double)logits[k]);
+            }
+            edges[0] = cases[i].sigma > 0 ? max - cases[i].sigma * sqrt(squares / count - sum / count * (sum / count)) : -1e29;
+            for (int k = 0; k < MANY; k++) total += weight[k] = (double)logits[k] >= edges[0] ? exp(((double)logits[k] - max) / T) : 0;
+            for (int round = 0; round < 2; round++) { /* typical-p, then top-p */
+                double share = round == 0 ? cases[i].typical : cases[i].top_p, reached = 0;
+                if (share >= 1) continue;
+                entropy = log(total);
+                for (int k = 0; k < MANY; k++)
+                    if (weight[k] > 0) entropy -= weight[k] * ((double)logits[k] - max) / T / total;
+                for (int k = 0; k < MANY; k++) order[k] = (struct far){weight[k] <= 0 ? INFINITY : round == 0 ? fabs((max - (double)logits[k]) / T + log(total) - entropy) : max - (double)logits[k], (uint32_t)k};
+                qsort(order, MANY, sizeof *order, far_before);
+                for (int k = 0; k < MANY; k++) {
+                    if (reached >= share * total) weight[order[k].token] = 0;
+                    else edges[1 + round] = order[k].key;
+                    reached += weight[order[k].token];
+                }
+                if (round == 0) edges[0] = entropy - log(total); /* what a key is measured from, now */
+                total = 0;
+                for (int k = 0; k < MANY; k++) total += weight[k];
+            }
+            double highest = 0, least = INFINITY, threshold = 0, left = 0;
+            uint32_t above = 0, stays = 0;
+            for (int k = 0; k < MANY; k++) highest = fmax(highest, weight[k]);
+            for (int k = 0; k < MANY; k++)
+                if (weight[k] < cases[i].min_p * highest) weight[k] = 0;
+            for (int k = 0; k < MANY; k++) left += weight[k];
+            threshold = cases[i].xtc * left;
+            for (uint32_t k = 0; cases[i].xtc > 0 && k < MANY; k++)
+                if (weight[k] >= threshold && weight[k] > 0) {
+                    above++;
+                    if ((double)logits[k] <= least) stays = k;
+                    least = fmin(least, (double)logits[k]);
+                }
+            for (uint32_t k = 0; above > 1 && k < MANY; k++)
+                if (weight[k] >= threshold && k != stays) weight[k] = 0;
+            left = 0;
+            for (int k = 0; k < MANY; k++) left += weight[k];
+            for (int k = 0; k < MANY; k++) groups[k % GROUPS] += weight[k] / left;
+            sampler_params_default(&p);
+            p.temperature = T;
+            p.top_n_sigma = cases[i].sigma;
+            p.typical_p = cases[i].typical;
+            p.top_p = cases[i].top_p;
+            p.min_p = cases[i].min_p;
+            p.xtc_probability = cases[i].xtc > 0;
+            p.xtc_threshold = cases[i].xtc;
+            for (uint64_t d = 0; d < TRIES; d++) {
+                uint32_t token = 0;
+                memcpy(given, logits, sizeof given);
+                p.seed = d;
+                assert_int_equal(sampler_draw(&p, NULL, d, given, &many, &token), 0);
+                double l = (double)logits[token], w = exp((l - max) / T);
+                /* By rounding an edge may lie on either side of one. */
+                bool near = fabs(fabs((max - l) / T - edges[0]) - edges[1]) < 2e-3 || fabs(max - l - edges[2]) < 2e-3 || fabs(l - edges[0]) < 1e-4 || fabs(w - threshold) < 1e-3 * threshold || fabs(w - cases[i].min_p * highest) < 1e-3 * highest;
+                if (!(weight[token] > 0 || near) || !(l > -1e29)) fail_msg("%s, %s: token %u, logit %g", shapes[shape], cases[i].name, token, l);
+                seen[token % GROUPS] += 1.0 / TRIES;
+            }
+            for (int g = 0; g < GROUPS; g++) {
+                double sigma = sqrt(groups[g] * (1 - groups[g]) / TRIES);
+                if (!(fabs(seen[g] - groups[g]) <= 4.5 * sigma + 1e-2)) fail_msg("%s, %s: group %d has %g, not %g", shapes[shape], cases[i].name, g, seen[g], groups[g]);
+            }
+        }
+    sampler_scratch_fini(&many);
+}
+
 static void test_refused(void **state) {
     (void)state;
     static const struct {
@@ -486,7 +590,7 @@ static void test_masked(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shares), cmocka_unit_test(test_shares_of_many),   cmocka_unit_test(test_greedy_and_seeds), cmocka_unit_test(test_penalties_and_bias),
+        cmocka_unit_test(test_shares), cmocka_unit_test(test_shares_of_many), cmocka_unit_test(test_filters_of_many),   cmocka_unit_test(test_greedy_and_seeds), cmocka_unit_test(test_penalties_and_bias),
         cmocka_unit_test(test_logprobs), cmocka_unit_test(test_top_of_many),      cmocka_unit_test(test_refused),
         cmocka_unit_test(test_top_n_sigma), cmocka_unit_test(test_typical), cmocka_unit_test(test_xtc), cmocka_unit_test(test_dry), cmocka_unit_test(test_mirostat), cmocka_unit_test(test_masked),
     };

@@ -1,5 +1,5 @@
 /*
- * bench_engine [--model DIR | --shape layers,width,heads,kv_heads,ffn,vocab] [--weights KIND] [--kv f32|f16|int8] [--threads N] [--prompt N] [--generate N] [--before N] [--sequences 1,4,16]
+ * bench_engine [--model DIR | --shape layers,width,heads,kv_heads,ffn,vocab] [--weights KIND] [--activations int8|int16] [--kv f32|f16|int8] [--threads N] [--prompt N] [--generate N] [--before N] [--sequences 1,4,16]
  * Prefill and decode (behind so many tokens; 16) in tokens/s through the whole engine, random prompts, greedy; beside each decode figure the share of the read bandwidth that the
  * weights' bytes amount to, the bandwidth being measured in the same run on huge pages.
  */
@@ -82,6 +82,9 @@ int main(int argc, char **argv) {
             if (packed_kind_find(value, &o.weights, NULL) != 0) return 2;
         }
         else if (strcmp(argv[i], "--sequences") == 0) sequence_count = numbers(value, sequences, 16);
+        else if (strcmp(argv[i], "--activations") == 0) {
+            if (packed_activations_find(value, &o.activations, NULL) != 0) return 2;
+        }
         else if (strcmp(argv[i], "--kv") == 0) {
             if (kv_type_find(value, &o.kv_type, NULL) != 0) return 2;
         }

@@ -194,7 +194,7 @@ static int run(struct cli *c) {
     struct machine machine = {0};
     struct engine_weights weights = {0};
     size_t n = 0, prompt = (size_t)cli_int(c, "--prompt-tokens", 512), generate = (size_t)cli_int(c, "--gen-tokens", 128);
-    const char *model = cli_text(c, "--model"), *sequences = cli_text(c, "--sequences"), *peer = cli_text(c, "--llama-bench"), *kv = cli_text(c, "--kv");
+    const char *model = cli_text(c, "--model"), *sequences = cli_text(c, "--sequences"), *peer = cli_text(c, "--llama-bench"), *kv = cli_text(c, "--kv"), *activations = cli_text(c, "--activations");
     if (!model) return cli_usage(c, "--model is needed: a model directory or a GGUF file");
     if (cli_text(c, "--weights") && packed_kind_find(cli_text(c, "--weights"), &o.weights, &err) != 0) return cli_usage(c, "--weights: %s", err.message);
     if (parse_sequences(sequences ? sequences : "1,4,8,16", list, &n, &err) != 0) return cli_usage(c, "%s", err.message);
@@ -202,6 +202,7 @@ static int run(struct cli *c) {
     o.draft_tokens = (uint32_t)cli_int(c, "--draft-tokens", 0);
     if (o.draft_tokens && !o.draft) return cli_usage(c, "--draft-tokens goes with --draft");
     if (kv_type_find(kv ? kv : "f16", &o.kv_type, &err) != 0) return cli_usage(c, "--kv: %s", err.message);
+    if (activations && packed_activations_find(activations, &o.activations, &err) != 0) return cli_usage(c, "--activations: %s", err.message);
     for (size_t i = 0; i < n; i++) {
         rows[i] = (struct row){.test = "prefill", .sequences = list[i]};
         rows[n + i] = (struct row){.test = "decode", .sequences = list[i]};
@@ -258,6 +259,7 @@ static const struct cli_option OPTIONS[] = {
     {.name = "--sequences", .kind = CLI_TEXT, .value = "N,N,...", .doc = "Run together; 1,4,8,16"},
     {.name = "--weights", .kind = CLI_TEXT, .value = "stored|f32|bf16|f16|q8|q4|q4m", .doc = "As the model has them, or turned into that kind when loaded; stored"},
     LOCAL_PACKED_OPTION,
+    {.name = "--activations", .kind = CLI_TEXT, .value = "int8|int16", .doc = "What the inputs of products with weights in 8 or 4 bits are rounded to; int8"},
     {.name = "--kv", .kind = CLI_TEXT, .value = "f32|f16|int8", .doc = "What keys and values are kept as; f16"},
     {.name = "--draft", .kind = CLI_DIR, .value = "DIR|FILE", .doc = "A smaller model with the same tokenizer, which guesses tokens while it pays"},
     {.name = "--draft-tokens", .kind = CLI_INT, .value = "K", .min = 1, .max = SCHEDULER_DRAFT_MAX, .doc = "With --draft: guesses per step, at most; 8"},

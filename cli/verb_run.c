@@ -62,6 +62,7 @@ static int run_run(struct cli *c) {
     if (o.adapter && (score || embed)) return cli_usage(c, "--adapter goes with --task generate or logprobs: adapters are of decoders");
     const char *types = cli_text(c, "--token-types");
     if (cli_given(c, "--kv") && (score || embed)) return cli_usage(c, "--kv goes with --task generate or logprobs: encoders keep no keys and values");
+    if (cli_given(c, "--activations") && (score || embed)) return cli_usage(c, "--activations goes with --task generate or logprobs: encoders have int8");
     if (types && !((embed || score) && ids)) return cli_usage(c, "--token-types goes with --tokens and --task embed or score");
     if ((embed || score) && cli_flag(c, "--chat")) return cli_usage(c, "--chat goes with --task generate or logprobs");
     if (cli_given(c, "--top-logits") && !cli_json(c)) return cli_usage(c, "--top-logits goes with --json");
@@ -77,6 +78,7 @@ static int run_run(struct cli *c) {
     o.threads = (int)cli_int(c, "--threads", 0);
     if (cli_text(c, "--weights") && packed_kind_find(cli_text(c, "--weights"), &o.weights, &err) != 0) return cli_usage(c, "--weights: %s", err.message);
     if (cli_text(c, "--kv") && kv_type_find(cli_text(c, "--kv"), &o.kv_type, &err) != 0) return cli_usage(c, "--kv: %s", err.message);
+    if (cli_text(c, "--activations") && packed_activations_find(cli_text(c, "--activations"), &o.activations, &err) != 0) return cli_usage(c, "--activations: %s", err.message);
     local_packed(c, &o.packed);
     o.draft = cli_text(c, "--draft");
     o.draft_tokens = (uint32_t)cli_int(c, "--draft-tokens", 0);
@@ -133,6 +135,7 @@ static const struct cli_option OPTIONS[] = {
     {.name = "--pooling", .kind = CLI_TEXT, .value = "mean|cls|last", .doc = "With embed: how the tokens' vectors become one; as the model's own files say, else mean"},
     {.name = "--no-normalize", .kind = CLI_FLAG, .doc = "With embed: the vector as it is, not brought to length 1"},
     {.name = "--weights", .kind = CLI_TEXT, .value = "stored|f32|bf16|f16|q8|q4|q4m", .doc = "As the model has them, or turned into that kind when loaded; stored"},
+    {.name = "--activations", .kind = CLI_TEXT, .value = "int8|int16", .doc = "What the inputs of products with weights in 8 or 4 bits are rounded to; int16"},
     {.name = "--kv", .kind = CLI_TEXT, .value = "f32|f16|int8", .doc = "What keys and values are kept as; f32"},
     LOCAL_PACKED_OPTION,
     {.name = "--draft", .kind = CLI_DIR, .value = "DIR|FILE", .doc = "A smaller model with the same tokenizer, which guesses tokens while it pays; the answer is the same"},

@@ -91,7 +91,7 @@ static int warm_up(struct draft_model *d, struct error *err) {
     return 0;
 }
 
-int draft_model_start(struct draft_model *d, enum packed_kind kind, enum kv_type kv_type, uint32_t blocks, uint32_t context, struct pool *pool, struct error *err) {
+int draft_model_start(struct draft_model *d, enum packed_kind kind, enum packed_activations activations, enum kv_type kv_type, uint32_t blocks, uint32_t context, struct pool *pool, struct error *err) {
     const struct model_config *c = &d->dir.config;
     struct kv_shape shape;
     forward_kv_shape(c, kv_type, &shape);
@@ -99,7 +99,7 @@ int draft_model_start(struct draft_model *d, enum packed_kind kind, enum kv_type
     if (c->rope_scaling == MODEL_ROPE_LONGROPE && c->rope_original_context < d->context) d->context = c->rope_original_context; /* beyond it all would be computed again */
     d->blocks = blocks;
     int r = kv_cache_init(&d->kv, &shape, blocks, err);
-    if (r == 0) r = forward_new(&d->forward, &d->dir.weights, kind, DRAFT_ROWS_MAX, d->context, pool, NULL, err);
+    if (r == 0) r = forward_new(&d->forward, &d->dir.weights, kind, activations, DRAFT_ROWS_MAX, d->context, pool, NULL, err);
     if (r != 0) return r;
     model_weights_fini(&d->dir.weights);
     d->filled = mem_calloc(blocks, 1);

@@ -33,7 +33,7 @@ void draft_model_free(struct draft_model *d); /* NULL is accepted */
 /* Bytes that a block of KV_BLOCK_TOKENS tokens takes of this model. */
 size_t draft_model_block_size(const struct draft_model *d, enum kv_type kv_type);
 /* Packs the weights and makes the cache. context: the longest sequence that is asked about. Errors of forward_new and kv_cache_init. */
-int draft_model_start(struct draft_model *d, enum packed_kind kind, enum kv_type kv_type, uint32_t blocks, uint32_t context, struct pool *pool, struct error *err);
+int draft_model_start(struct draft_model *d, enum packed_kind kind, enum packed_activations activations, enum kv_type kv_type, uint32_t blocks, uint32_t context, struct pool *pool, struct error *err);
 size_t draft_model_memory(const struct draft_model *d);
 
 /* What a sequence's last guesses left in the cache. */

@@ -160,7 +160,7 @@ static int make_scratch(struct encoder *e, struct error *err) {
     size_t inputs[3] = {0}, attention = attention_scratch_size(e->tokens_max);
     int threads = pool_threads(e->pool);
     size_t size = (R * (C * 2 + Q * 4 + F * (1 + 2 * gated)) + tiles + N * (2 * C + L)) * sizeof(float) + 2 * (R + N) * sizeof(uint32_t) + (size_t)threads * (attention + 64 + sizeof(float *)) + 64 * 32;
-    for (size_t i = 0; e->blocks && i < 3; i++) size += inputs[i] = packed_input_size(R, i == 2 ? F : C > Q ? C : Q);
+    for (size_t i = 0; e->blocks && i < 3; i++) size += inputs[i] = packed_input_size(1, R, i == 2 ? F : C > Q ? C : Q);
     e->scratch_size = size;
     e->scratch = quant_map(size);
     if (!e->scratch) return error_set(err, E_NOMEM, "no memory for activations (%zu MiB)", size >> 20);

@@ -437,10 +437,10 @@ static int make_tables(struct engine *e, struct error *err) {
     random_bytes(&config.seed, sizeof config.seed);
     int r = scheduler_init(&e->scheduler, &config, err);
     if (r == 0) r = kv_cache_init(&e->kv, &shape, (uint32_t)blocks, err);
-    if (r == 0) r = forward_new(&e->forward, &e->dir.weights, o->weights, o->step_rows, e->context, e->pool, &o->packed, err);
+    if (r == 0) r = forward_new(&e->forward, &e->dir.weights, o->weights, o->activations, o->step_rows, e->context, e->pool, &o->packed, err);
     if (r == 0) r = source_init(e, err);
     o->packed = (struct packed_cache){.dir = NULL}; /* it was borrowed */
-    if (r == 0 && e->draft && (r = draft_model_start(e->draft, o->weights, o->kv_type, (uint32_t)blocks, e->context, e->pool, err)) != 0) error_prefix(err, "draft model");
+    if (r == 0 && e->draft && (r = draft_model_start(e->draft, o->weights, o->activations, o->kv_type, (uint32_t)blocks, e->context, e->pool, err)) != 0) error_prefix(err, "draft model");
     if (r != 0) return r;
     model_weights_fini(&e->dir.weights); /* packed: the file's pages go */
     if (o->adapter && (r = model_adapter_load(&e->adapter, o->adapter, c, forward_adapter_kind(e->forward), err)) != 0) return r;

@@ -54,6 +54,7 @@ struct engine_options {
     uint32_t step_rows;      /* tokens of a step while nothing streams; 0: 256 */
     uint32_t step_rows_mixed; /* prompt tokens of a step while something does; 0: 64 */
     enum packed_kind weights; /* PACKED_STORED: as the model has them; else turned into that kind when loaded */
+    enum packed_activations activations; /* what inputs of products with weights in blocks are rounded to; an encoder beside a decoder stays with int8 */
     enum kv_type kv_type;    /* what keys and values are kept as: a type that is smaller holds more of them in kv_bytes */
     enum engine_guessing guessing;
     const char *adapter;      /* a directory: of every request that brings none of its own; NULL: none. Read by engine_new alone */

@@ -126,7 +126,7 @@ static void embed(struct forward *f) {
         each_row(f, f->rows, embed_whole_row);
         return;
     }
-    packed_input_init(&f->input, f->blocks, f->rows, f->config.embed_width, f->h, f->input_memory);
+    packed_input_init(&f->input, f->terms, f->rows, f->config.embed_width, f->h, f->input_memory);
     each_row(f, f->rows, embed_row);
     multiply(f, &f->embed_in, &f->input, f->x, f->config.width, NULL, false);
     each_row(f, f->rows, position_row);
@@ -312,7 +312,7 @@ static void mlp_inner(struct forward *f, const struct packed_input *in) {
     size_t F = f->config.ffn, items = (F + INNER - 1) / INNER;
     f->w = &f->layer->gate_up;
     f->w_input = in;
-    packed_input_init(&f->act_input, f->blocks, f->rows, F, f->act, f->act_memory);
+    packed_input_init(&f->act_input, f->terms, f->rows, F, f->act, f->act_memory);
     if (f->adapter_group_count) adapter_inner(f, in);
     if (in->n * F * in->cols * 2 >= INLINE_PRODUCT) pool_run(f->pool, items, f, inner_item);
     else
@@ -401,12 +401,12 @@ static void run_experts(struct forward *f) {
     const struct model_config *c = &f->config;
     const struct packed *down = &f->layer->expert_down[0].part[0];
     struct packed_input plain;
-    packed_input_init(&plain, false, f->rows, c->width, f->h, NULL);
+    packed_input_init(&plain, 0, f->rows, c->width, f->h, NULL);
     multiply(f, &f->layer->router, &plain, f->router_logits, c->experts, NULL, false);
     each_row(f, f->rows, route_row);
     group_rows(f);
-    packed_input_init(&f->expert_input, f->blocks, f->slots, c->width, f->expert_in, f->expert_in_memory);
-    packed_input_init(&f->expert_act_input, f->blocks, f->slots, c->expert_ffn, f->expert_act, f->expert_act_memory);
+    packed_input_init(&f->expert_input, f->terms, f->slots, c->width, f->expert_in, f->expert_in_memory);
+    packed_input_init(&f->expert_act_input, f->terms, f->slots, c->expert_ffn, f->expert_act, f->expert_act_memory);
     each_row(f, f->slots, gather_row);
     pool_run(f->pool, f->active_count * ((c->expert_ffn + INNER - 1) / INNER), f, expert_inner_item);
     size_t wanted = ((size_t)pool_threads(f->pool) * ITEMS_PER_THREAD + f->active_count - 1) / f->active_count;
@@ -467,8 +467,8 @@ static void run_layer(struct forward *f, uint32_t index) {
     f->layer_index = index;
 
     /* attention: [R, C] → [R, (H + 2K) D] → [R, H D] → [R, C] */
-    packed_input_init(&f->input, f->blocks, R, C, normed ? f->h : f->x, f->input_memory);
-    if (f->h2) packed_input_init(&f->input2, f->blocks, R, C, f->h2, f->input2_memory);
+    packed_input_init(&f->input, f->terms, R, C, normed ? f->h : f->x, f->input_memory);
+    if (f->h2) packed_input_init(&f->input2, f->terms, R, C, f->h2, f->input2_memory);
     if (normed) each_row(f, R, attn_norm_row);
     else if (f->blocks) each_row(f, R, input_row);
     multiply(f, &l->qkv, &f->input, f->qkv, wide, l->qkv_bias, false);
@@ -476,7 +476,7 @@ static void run_layer(struct forward *f, uint32_t index) {
         adapter_add(f, (struct adapter_target[]){{ADAPTER_Q, f->qkv, wide}, {ADAPTER_K, f->qkv + c->heads * D, wide}, {ADAPTER_V, f->qkv + (c->heads + (size_t)c->kv_heads) * D, wide}}, 3, &f->input);
     if (parallel) mlp_inner(f, l->mlp_norm.weight ? &f->input2 : &f->input); /* one norm may feed both: before its memory is used again */
     each_row(f, R, cache_row);
-    packed_input_init(&f->input, f->blocks, R, c->heads * D, f->att, f->input_memory);
+    packed_input_init(&f->input, f->terms, R, c->heads * D, f->att, f->input_memory);
     pool_run(f->pool, f->work_before[f->item_count], f, attention_item);
     if (f->blocks && D % QUANT_BLOCK != 0) each_row(f, R, input_row);
     multiply(f, &l->o, &f->input, branch, C, l->o_bias, !f->branch_apart);
@@ -488,7 +488,7 @@ static void run_layer(struct forward *f, uint32_t index) {
     /* MLP: [R, C] → [R, F] → [R, C] */
     normed = l->mlp_norm.weight && !behind;
     if (!parallel) {
-        packed_input_init(&f->input, f->blocks, R, C, normed ? f->h : f->x, f->input_memory);
+        packed_input_init(&f->input, f->terms, R, C, normed ? f->h : f->x, f->input_memory);
         if (normed) each_row(f, R, mlp_norm_row);
         else if (f->blocks) each_row(f, R, input_row);
         if (l->expert_down) run_experts(f);
@@ -562,7 +562,7 @@ static void scale_piece(void *arg, size_t item, int thread) {
 /* n rows [·, C] of `input` → logits, by way of the narrower width where the model has one */
 static void head(struct forward *f, const float *rows, size_t n, float *logits) {
     const struct matrix *w = f->embed_out.parts ? &f->embed_out : &f->head;
-    packed_input_init(&f->input, f->blocks, n, f->config.width, rows, f->input_memory);
+    packed_input_init(&f->input, f->terms, n, f->config.width, rows, f->input_memory);
     if (f->blocks)
         for (size_t r = 0; r < n; r++) packed_input_row(&f->input, r);
     if (w == &f->head) {
@@ -570,7 +570,7 @@ static void head(struct forward *f, const float *rows, size_t n, float *logits) 
         return;
     }
     multiply(f, w, &f->input, f->h, f->config.embed_width, NULL, false);
-    packed_input_init(&f->input, f->blocks, n, f->config.embed_width, f->h, f->input_memory);
+    packed_input_init(&f->input, f->terms, n, f->config.embed_width, f->h, f->input_memory);
     if (f->blocks)
         for (size_t r = 0; r < n; r++) packed_input_row(&f->input, r);
     multiply(f, &f->head, &f->input, logits, f->config.vocab, f->head_bias, false);
@@ -592,18 +592,18 @@ const float *forward_hidden(const struct forward *f) { return f->out; }
 size_t forward_weights_size(const struct forward *f) { return f->memory.size; }
 size_t forward_read_size(const struct forward *f) { return f->memory.size - (f->embed.parts ? f->embed.part[0].panels * f->embed.part[0].panel_size : 0); }
 
-static size_t elements(const struct matrix *m) {
+static size_t multiply_adds(const struct forward *f, const struct matrix *m) {
     size_t n = 0;
-    for (uint32_t i = 0; i < m->parts; i++) n += m->part[i].rows * m->part[i].cols;
+    for (uint32_t i = 0; i < m->parts; i++) n += m->part[i].rows * m->part[i].cols * (packed_kind_is_blocks(m->part[i].kind) ? f->terms : 1);
     return n;
 }
 void forward_multiply_adds(const struct forward *f, size_t *layers, size_t *logits) {
     *layers = 0;
     for (uint32_t i = 0; i < f->config.layers; i++) {
         const struct layer *l = &f->layers[i];
-        *layers += elements(&l->qkv) + elements(&l->o) + elements(&l->cross_q) + elements(&l->cross_o) + elements(&l->gate_up) + elements(&l->down);
+        *layers += multiply_adds(f, &l->qkv) + multiply_adds(f, &l->o) + multiply_adds(f, &l->cross_q) + multiply_adds(f, &l->cross_o) + multiply_adds(f, &l->gate_up) + multiply_adds(f, &l->down);
     }
-    *logits = elements(&f->head);
+    *logits = multiply_adds(f, &f->head);
 }
 enum packed_kind forward_adapter_kind(const struct forward *f) { return f->blocks ? PACKED_Q8 : model_adapter_kind(f->layers[0].qkv.part[0].kind); }
 enum packed_kind forward_weights_kind(const struct forward *f) { return f->layers[0].down.part[0].kind; }

@@ -35,8 +35,8 @@ struct forward;
 /* Packs the weights, which may be freed afterwards. context: the longest sequence, at most the model's.
  * cache: of packed copies, borrowed for the call; NULL: none. E_UNSUPPORTED: an architecture that this pass does
  * not compute; E_INVALID: weights that are not finite; E_NOMEM. */
-int forward_new(struct forward **f, const struct model_weights *weights, enum packed_kind kind, uint32_t rows_max, uint32_t context, struct pool *pool,
-                const struct packed_cache *cache, struct error *err);
+int forward_new(struct forward **f, const struct model_weights *weights, enum packed_kind kind, enum packed_activations activations, uint32_t rows_max, uint32_t context,
+                struct pool *pool, const struct packed_cache *cache, struct error *err);
 void forward_free(struct forward *f);
 /* All rows of the items, at most rows_max; ids are below the vocabulary. The cache has the model's shape. False: given up between two layers, as
  * forward_on_layer asked; the rows' keys and values are to be computed again. */

@@ -41,6 +41,7 @@ struct forward {
     struct model_config config;
     enum packed_kind kind;
     bool blocks; /* x is quantized: some matrix is in blocks */
+    uint32_t terms; /* then, of packed_input; 0: it is not */
     uint32_t rows_max, context;
     struct pool *pool;
     struct layer *layers;

@@ -237,7 +237,7 @@ static size_t place_scratch(struct forward *f, uintptr_t at) {
     size_t broad = C > c->embed_width ? C : c->embed_width, widest = broad > q ? broad : q, input, attention = attention_scratch_size(f->context);
     int threads = pool_threads(f->pool);
     widest = F > widest ? F : widest;
-    input = packed_input_size(rows, widest);
+    input = packed_input_size(f->terms, rows, widest);
     f->x = take(&at, R * C * sizeof(float));
     f->h = take(&at, (broad == C ? R * C : rows * broad) * sizeof(float));
     if (c->norm_place == MODEL_NORM_PARALLEL) f->h2 = take(&at, R * C * sizeof(float));
@@ -255,8 +255,8 @@ static size_t place_scratch(struct forward *f, uintptr_t at) {
         f->expert_in = take(&at, S * C * sizeof(float));
         f->expert_act = take(&at, S * c->expert_ffn * sizeof(float));
         f->expert_out = take(&at, S * C * sizeof(float));
-        f->expert_in_memory = take(&at, packed_input_size(S, C));
-        f->expert_act_memory = take(&at, packed_input_size(S, c->expert_ffn));
+        f->expert_in_memory = take(&at, packed_input_size(f->terms, S, C));
+        f->expert_act_memory = take(&at, packed_input_size(f->terms, S, c->expert_ffn));
         f->expert_picked = take(&at, S * sizeof(uint32_t));
         f->slot_row = take(&at, S * sizeof(uint32_t));
         f->row_slot = take(&at, S * sizeof(uint32_t));
@@ -286,8 +286,8 @@ static int make_scratch(struct forward *f, struct error *err) {
     return 0;
 }
 
-int forward_new(struct forward **out, const struct model_weights *weights, enum packed_kind kind, uint32_t rows_max, uint32_t context, struct pool *pool,
-                const struct packed_cache *cache, struct error *err) {
+int forward_new(struct forward **out, const struct model_weights *weights, enum packed_kind kind, enum packed_activations activations, uint32_t rows_max, uint32_t context,
+                struct pool *pool, const struct packed_cache *cache, struct error *err) {
     const struct model_config *c = &weights->config;
     ASSERT(rows_max > 0 && rows_max <= FORWARD_ROWS_MAX && context > 0 && context <= c->context);
     if (c->arch->kind == MODEL_ENCODER)
@@ -308,7 +308,9 @@ int forward_new(struct forward **out, const struct model_weights *weights, enum 
         goto out;
     }
     if ((r = load_matrices(f, weights, err)) != 0) goto out; /* sizes only */
-    if ((r = matrix_memory_take(&f->memory, cache, err)) != 0 || (r = load_matrices(f, weights, err)) != 0 || (r = load_small(f, weights, err)) != 0 || (r = make_scratch(f, err)) != 0) goto out;
+    if ((r = matrix_memory_take(&f->memory, cache, err)) != 0 || (r = load_matrices(f, weights, err)) != 0 || (r = load_small(f, weights, err)) != 0) goto out;
+    f->terms = f->blocks ? packed_terms(activations) : 0;
+    if ((r = make_scratch(f, err)) != 0) goto out;
     matrix_memory_keep(&f->memory, cache);
     *out = f;
     f = NULL;

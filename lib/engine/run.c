@@ -7,7 +7,7 @@
 enum { OUT_MAX = 256 << 20, MAX_TOKENS_DEFAULT = 256 };
 
 void engine_run_options_init(struct engine_run_options *o) {
-    *o = (struct engine_run_options){.max_tokens = MAX_TOKENS_DEFAULT, .temperature = -1};
+    *o = (struct engine_run_options){.max_tokens = MAX_TOKENS_DEFAULT, .temperature = -1, .activations = PACKED_INT16};
 }
 
 int engine_parse_tokens(struct span text, uint32_t **tokens, size_t *count, struct error *err) {
@@ -95,7 +95,7 @@ int engine_run(const struct engine_run_options *o, FILE *out, struct error *err)
     struct tokens target = {0};
     struct buf text;
     buf_init(&text, OUT_MAX);
-    struct engine_options options = {.threads = o->threads, .sequences_max = 1, .weights = o->weights, .kv_type = o->kv_type, .adapter = o->adapter, .packed = o->packed, .draft = o->draft, .draft_tokens = o->draft_tokens};
+    struct engine_options options = {.threads = o->threads, .sequences_max = 1, .weights = o->weights, .activations = o->activations, .kv_type = o->kv_type, .adapter = o->adapter, .packed = o->packed, .draft = o->draft, .draft_tokens = o->draft_tokens};
     struct engine_stats stats;
     int r = engine_new(&e, o->model, &options, err);
     if (r == 0 && o->target.data && !engine_tokenizer(e)) r = error_set_param(err, E_UNSUPPORTED, "target", "the model has no tokenizer: a target needs one");

@@ -65,7 +65,7 @@ double peak_multiply_adds(struct pool *pool, enum packed_kind kind) {
     size_t n = (size_t)pool_threads(pool), width = packed_panel_rows(kind), rows_of_x = packed_tile_rows(kind), size;
     struct arithmetic a = {.y_size = rows_of_x * width};
     float *x = mem_calloc(rows_of_x * COLUMNS, sizeof *x);
-    uint8_t *input = mem_alloc_aligned(packed_input_size(rows_of_x, COLUMNS));
+    uint8_t *input = mem_alloc_aligned(packed_input_size(1, rows_of_x, COLUMNS));
     double best = 0;
     uint8_t *memory = NULL;
     a.y = mem_calloc(n * a.y_size, sizeof *a.y);

@@ -166,19 +166,30 @@ void packed_get_row(const struct packed *w, size_t row, float *out) {
     }
 }
 
+int packed_activations_find(const char *name, enum packed_activations *activations, struct error *err) {
+    static const char *const names[PACKED_ACTIVATIONS] = {[PACKED_INT8] = "int8", [PACKED_INT16] = "int16"};
+    for (enum packed_activations a = 0; a < PACKED_ACTIVATIONS; a++)
+        if (strcmp(names[a], name) == 0) {
+            *activations = a;
+            return 0;
+        }
+    return error_set(err, E_INVALID, "\"%.20s\" is no kind of activations: int8 or int16", name);
+}
+
 /* --- the product --- */
 
 static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
-size_t packed_input_size(size_t n, size_t cols) {
-    size_t blocks = n * quant_block_count(cols);
+size_t packed_input_size(uint32_t terms, size_t n, size_t cols) {
+    size_t blocks = n * terms * quant_block_count(cols);
     return align64(blocks * QUANT_BLOCK) + align64(blocks * QUANT_BLOCK * sizeof(int16_t)) + 3 * align64(blocks * sizeof(float));
 }
 
-void packed_input_init(struct packed_input *in, bool blocks, size_t n, size_t cols, const float *x, void *memory) {
-    *in = (struct packed_input){.blocks = blocks, .n = n, .cols = cols, .x = x};
-    if (!blocks) return;
-    size_t count = n * quant_block_count(cols);
+void packed_input_init(struct packed_input *in, uint32_t terms, size_t n, size_t cols, const float *x, void *memory) {
+    ASSERT(terms <= PACKED_TERMS_MAX);
+    *in = (struct packed_input){.terms = terms, .n = n, .cols = cols, .x = x};
+    if (!terms) return;
+    size_t count = n * terms * quant_block_count(cols);
     uint8_t *at = memory;
     in->q = (int8_t *)at;
     at += align64(count * QUANT_BLOCK);
@@ -191,14 +202,27 @@ void packed_input_init(struct packed_input *in, bool blocks, size_t n, size_t co
     in->total = (float *)(void *)at;
 }
 
+/* x [cols] into the blocks from `first` on. */
+static void quantize(struct packed_input *in, const float *x, size_t cols, size_t first) {
+    const struct quant_kernels *kernels = quant_kernels();
+    size_t blocks = quant_block_count(cols);
+    kernels->quantize(x, cols, in->q + first * QUANT_BLOCK, in->scale + first, in->correction + first);
+    for (size_t b = first; b < first + blocks; b++) in->total[b] = in->scale[b] * (float)(in->correction[b] / -128);
+    if (in->wide) kernels->widen(in->q + first * QUANT_BLOCK, blocks, in->wide + first * QUANT_BLOCK);
+}
+
 void packed_input_blocks(struct packed_input *in, size_t i, size_t from, size_t to) {
     ASSERT(i < in->n && to <= quant_block_count(in->cols));
-    if (!in->blocks || from >= to) return;
-    const struct quant_kernels *kernels = quant_kernels();
-    size_t first = i * quant_block_count(in->cols) + from, end = to * QUANT_BLOCK < in->cols ? to * QUANT_BLOCK : in->cols;
-    kernels->quantize(in->x + i * in->cols + from * QUANT_BLOCK, end - from * QUANT_BLOCK, in->q + first * QUANT_BLOCK, in->scale + first, in->correction + first);
-    for (size_t b = first; b < first + (to - from); b++) in->total[b] = in->scale[b] * (float)(in->correction[b] / -128);
-    if (in->wide) kernels->widen(in->q + first * QUANT_BLOCK, to - from, in->wide + first * QUANT_BLOCK);
+    if (!in->terms || from >= to) return;
+    size_t blocks = quant_block_count(in->cols), first = i * in->terms * blocks + from, end = to * QUANT_BLOCK < in->cols ? to * QUANT_BLOCK : in->cols;
+    const float *x = in->x + i * in->cols;
+    quantize(in, x + from * QUANT_BLOCK, end - from * QUANT_BLOCK, first);
+    for (size_t k = from * QUANT_BLOCK; in->terms > 1 && k < end; k += QUANT_BLOCK, first++) {
+        float rest[QUANT_BLOCK];
+        size_t n = end - k < QUANT_BLOCK ? end - k : QUANT_BLOCK;
+        for (size_t j = 0; j < n; j++) rest[j] = x[k + j] - (float)in->q[first * QUANT_BLOCK + j] * in->scale[first];
+        quantize(in, rest, n, first + blocks);
+    }
 }
 
 void packed_input_row(struct packed_input *in, size_t i) { packed_input_blocks(in, i, 0, quant_block_count(in->cols)); }
@@ -216,9 +240,36 @@ static void multiply_tile(const struct packed *w, const struct packed_input *in,
     fn(panel, blocks, &x, n, tile);
 }
 
+/* packed_multiply_rows where a row of x is two: apart, since the loop of the one is what decoding waits for. */
+static __attribute__((noinline)) void multiply_terms(const struct packed *w, const struct packed_input *in, size_t first_row, size_t rows, size_t from, size_t to,
+                                                     const struct packed_output *out) {
+    size_t width = packed_panel_rows(w->kind), terms = in->terms, step = packed_tile_rows(w->kind) / terms;
+    _Alignas(64) float tile[QUANT_TILE_ROWS_MAX * PACKED_PANEL_MAX];
+    for (size_t p = from; p < to; p++) {
+        size_t first = p * width, count = w->rows - first < width ? w->rows - first : width, at = first - from * width;
+        for (size_t i = 0; i < rows; i += step) {
+            size_t n = rows - i < step ? rows - i : step;
+            multiply_tile(w, in, w->data + p * w->panel_size, (first_row + i) * terms, n * terms, tile);
+            for (size_t j = 0; j < n; j++) {
+                float *y = out->y + (i + j) * out->stride + at, *t = tile + j * terms * width;
+                for (size_t r = 0; r < count; r++) {
+                    float v = t[r] + t[width + r];
+                    if (out->bias) v += out->bias[at + r];
+                    y[r] = out->add ? y[r] + v : v;
+                }
+            }
+        }
+    }
+    if (quant_kernels()->done) quant_kernels()->done();
+}
+
 void packed_multiply_rows(const struct packed *w, const struct packed_input *in, size_t first_row, size_t rows, size_t from, size_t to,
                           const struct packed_output *out) {
-    ASSERT(w->cols == in->cols && to <= w->panels && first_row + rows <= in->n && (in->blocks || !QUANT_KINDS[w->kind].blocks));
+    ASSERT(w->cols == in->cols && to <= w->panels && first_row + rows <= in->n && (in->terms || !QUANT_KINDS[w->kind].blocks));
+    if (QUANT_KINDS[w->kind].blocks && in->terms > 1) {
+        multiply_terms(w, in, first_row, rows, from, to, out);
+        return;
+    }
     size_t width = packed_panel_rows(w->kind), tile_rows = QUANT_KINDS[w->kind].blocks ? packed_tile_rows(w->kind) : QUANT_TILE_ROWS;
     quant_rows_kernel many = rows >= QUANT_MANY_ROWS ? rows_kernel(w->kind) : NULL;
     _Alignas(64) float tile[QUANT_TILE_ROWS_MAX * PACKED_PANEL_MAX];

@@ -5,13 +5,16 @@
  *     q8:  blocks of 32 along cols, int8 with one f16 scale, as GGUF's Q8_0 has it
  *     q4:  blocks of 32, 4 bits less 8 with one f16 scale, as Q4_0 has it
  *     q4m: blocks of 32, 4 bits with one f16 scale and one f16 minimum, as Q4_1 has it
- * With q8, q4 and q4m x is quantized to int8 in blocks of 32 too, once for all the matrices that take it.
+ * With q8, q4 and q4m x is quantized to int8 in blocks of 32 too, once for all the matrices that take it. In two terms what that rounding lost is quantized the same way,
+ * as a row of its own behind the first, and the product is the sum of both rows': about 16 bits of x (steps of absmax / 32,000) by the same kernels. Twice the
+ * multiply-adds for the same bytes of W: little where few rows of x wait for W, twice the time where many do.
  *
  * The promise that the engine is built on: an element y[i][r] is the same, bit for bit, for any number of rows of x, any split
  * over threads, and any of the kernels (C, AVX2, AVX-512, AMX). It holds because each element is one chain of operations in one order:
  *     f32, bf16, f16: fma(x[0], w[0], 0), then fma(x[k], w[k], acc) for k = 1, 2, …
  *     q8, q4: an exact integer dot product per block b, then fma(dot[b], scale_w[b] · scale_x[b], acc) for b = 0, 1, …
  *     q4m:    the same, each followed by fma(minimum_w[b], scale_x[b] · sum of q_x[b], acc)
+ *     two terms: such a chain for each, then first + second
  * so that vectors run across rows of W and tiles across rows of x, never along k.
  *
  * Layout. W's rows are taken in panels, zero rows fill the last one up; a panel is one run of memory that is read front to back.
@@ -74,23 +77,30 @@ int packed_fill(struct packed *w, size_t panel, enum tensor_type type, const voi
 /* Row r as floats, for embeddings tied to the output matrix: out[cols]. */
 void packed_get_row(const struct packed *w, size_t r, float *out);
 
+/* What x is rounded to for matrices in blocks: one term or two. */
+enum packed_activations { PACKED_INT8, PACKED_INT16, PACKED_ACTIVATIONS };
+/* By name: "int8", "int16". E_INVALID names those that there are. */
+int packed_activations_find(const char *name, enum packed_activations *activations, struct error *err);
+enum { PACKED_TERMS_MAX = 2 };
+static inline uint32_t packed_terms(enum packed_activations a) { return a == PACKED_INT16 ? 2 : 1; }
+
 /* Rows of x [n, cols] made ready once for all the matrices that take them. */
 struct packed_input {
-    bool blocks; /* quantized: for q8, q4 and q4m; else x is taken as it is */
+    uint32_t terms; /* quantized, for q8, q4 and q4m; 0: x is taken as it is */
     size_t n, cols;
     const float *x;      /* [n, cols], borrowed */
     /* blocks: in the caller's memory */
-    int8_t *q;           /* [n, blocks · 32] */
+    int8_t *q;           /* [n, blocks · 32]; these five, in two terms, [n, 2, …]: a row, then what it lost */
     int16_t *wide;       /* the same as the q8 kernel of this CPU wants it; NULL where that reads q */
     float *scale;        /* [n, blocks] */
     int32_t *correction; /* [n, blocks], −128 · sum of q: takes the offset of the weights out again */
     float *total;        /* [n, blocks], scale · sum of q: what a minimum is multiplied by */
 };
-/* Bytes of the caller's memory for up to n rows of x as blocks, 64-byte aligned. */
-size_t packed_input_size(size_t n, size_t cols);
-/* blocks: whether a matrix of q8, q4 or q4m takes it (others may, too). memory: NULL where not. */
-void packed_input_init(struct packed_input *in, bool blocks, size_t n, size_t cols, const float *x, void *memory);
-/* Quantizes row i (nothing to do where not blocks); rows may be done by several threads. */
+/* Bytes of the caller's memory for up to n rows of x in so many terms, 64-byte aligned. */
+size_t packed_input_size(uint32_t terms, size_t n, size_t cols);
+/* terms: 1 or 2 where a matrix of q8, q4 or q4m takes it (others may, too), else 0, and memory NULL. */
+void packed_input_init(struct packed_input *in, uint32_t terms, size_t n, size_t cols, const float *x, void *memory);
+/* Quantizes row i (nothing to do without terms); rows may be done by several threads. */
 void packed_input_row(struct packed_input *in, size_t i);
 /* The same for the blocks [from, to) of row i: a phase that makes x piece by piece quantizes what it made. */
 void packed_input_blocks(struct packed_input *in, size_t i, size_t from, size_t to);

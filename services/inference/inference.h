@@ -25,7 +25,7 @@
 struct inference_settings {
     struct service_settings shared;
     int64_t threads, sequences, queue, kv_cache, context, step_tokens, step_tokens_mixed, packed_cache, memory_budget, draft_tokens;
-    char *weights, *kv_type, *speculation, *draft;
+    char *weights, *activations, *kv_type, *speculation, *draft;
 };
 
 struct model;

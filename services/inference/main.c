@@ -19,6 +19,7 @@ static const struct config_row ROWS[] = {
     ROW(step_tokens, CONFIG_INT, "256", 1, 4096, "Prompt tokens of a step while nothing streams."),
     ROW(step_tokens_mixed, CONFIG_INT, "64", 1, 4096, "Prompt tokens of a step beside running streams: what they wait for at most."),
     ROW(weights, CONFIG_STRING, "stored", 0, 0, "stored: as the model has them; f32, bf16, f16, q8, q4 or q4m: turned into that when loaded."),
+    ROW(activations, CONFIG_STRING, "int8", 0, 0, "What the inputs of products with weights in 8 or 4 bits are rounded to: int8, or int16 (the answers of unrounded inputs; prompts take up to twice the CPU, a few streams hardly more). Encoders have int8."),
     ROW(memory_budget, CONFIG_BYTES, "0", 0, 1e15, "Memory that all models of the replica may take with their caches: what is asked for is loaded in the place of what was not used for longest, and calls wait for it. 0: eight tenths of the machine's memory, or of the container's limit, divided by the replicas of this machine."),
     ROW(packed_cache, CONFIG_BYTES, "16GiB", 0, 1e15, "Disk that copies of packed weights may take in work/packed: a model that has one is loaded by reading it; least recently used go first. 0: none are kept."),
     ROW(kv_type, CONFIG_STRING, "f32", 0, 0, "What keys and values are kept as: f32, f16 (half the memory of f32), or int8 with a scale for 32 values (half of f16, and nearly its answers)."),
@@ -88,6 +89,7 @@ static int start(struct service *s, void **arg, struct error *err) {
     const struct inference_settings *set = inf->settings;
     struct error why;
     if (packed_kind_find(set->weights, &(enum packed_kind){0}, &why) != 0) return error_set(err, E_INVALID, "inference.weights: %s", why.message);
+    if (packed_activations_find(set->activations, &(enum packed_activations){0}, &why) != 0) return error_set(err, E_INVALID, "inference.activations: %s", why.message);
     if (kv_type_find(set->kv_type, &(enum kv_type){0}, &why) != 0) return error_set(err, E_INVALID, "inference.kv_type: %s", why.message);
     if (strcmp(set->speculation, "off") != 0 && strcmp(set->speculation, "lookup") != 0)
         return error_set(err, E_INVALID, "inference.speculation: \"%s\" is neither off nor lookup", set->speculation);

@@ -105,6 +105,7 @@ static void load_model(void *arg) {
                                .draft_tokens = (uint32_t)s->draft_tokens};
     if (s->packed_cache > 0) o.packed.dir = packed_directory(m->inference, packed, sizeof packed);
     if (r == 0) r = packed_kind_find(s->weights, &o.weights, &m->error);
+    if (r == 0) r = packed_activations_find(s->activations, &o.activations, &m->error);
     if (r == 0) r = kv_type_find(s->kv_type, &o.kv_type, &m->error);
     if (r == 0 && is_encoder(dir)) {
         struct embedder_options e = {.threads = m->threads, .queue_max = (uint32_t)s->queue, .weights = o.weights, .packed = o.packed};

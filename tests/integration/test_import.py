@@ -98,7 +98,7 @@ class Import:
         expect("weights.gguf" in files and "model.safetensors" not in files and files["tokenizer.json"], f"{list(files)}")
         self.p.release("packed@1")
         mine = self.c.post("/v1/completions", {"model": "packed", "prompt": "The quiet river", "max_tokens": 8, "temperature": 0})
-        wanted = json.loads(self.p.run("run", "--model", where, "--prompt", "The quiet river", "--max-tokens", "8", "--temperature", "0", "--json"))
+        wanted = json.loads(self.p.run("run", "--model", where, "--activations", "int8", "--prompt", "The quiet river", "--max-tokens", "8", "--temperature", "0", "--json"))
         equal(mine["choices"][0]["text"], wanted["text"], "what the same files answer without a platform")
         equal(self.p.run("import", self.dir, "--name", "packed", "--quantize", "q3", check=False).returncode, 2, "a type that there is not")
         return said.splitlines()[0]
@@ -126,6 +126,12 @@ class Import:
         for kv in ("f16", "int8"):
             off = [abs(logits[kv][t] - logits["f32"][t]) for t in logits["f32"] if t in logits[kv]]
             expect(len(off) > 15 and 0 < max(off) < 0.2, f"logits with keys and values in {kv}: {off}")
+        rounded = {name: {t["id"]: t["logit"] for t in json.loads(self.p.run("run", "--model", gguf + "-packed", *more, *ask))["top_logits"]}
+                   for name, more in (("exact", ("--weights", "f32")), ("int8", ("--activations", "int8")), ("int16", ("--activations", "int16")), ("default", ()))}
+        off = {name: max(abs(rounded[name][t] - rounded["exact"][t]) for t in rounded["exact"] if t in rounded[name]) for name in ("int8", "int16")}
+        expect(off["int16"] < off["int8"] / 20 and rounded["default"] == rounded["int16"], f"logits of 8 bits, inputs rounded: {off}")
+        said = self.p.run("run", "--model", gguf + "-packed", "--activations", "int4", *ask, check=False)
+        expect(said.returncode == 2 and "int8|int16" in said.stderr, f"--activations int4: {said.returncode} {said.stderr}")
         said = self.p.run("run", "--model", gguf, "--kv", "q8_0", *ask, check=False)
         expect(said.returncode == 2 and "f32|f16|int8" in said.stderr, f"--kv q8_0: {said.returncode} {said.stderr}")
         for words, says in ((["guest@1", "--out", plain], "exists already"), (["guest@9", "--out", plain + "9"], "guest@9"), (["guest@1", "--out", plain + "9", "--format", "pickle"], "safetensors|gguf")):
@@ -266,7 +272,7 @@ class Fresh:
         self.p.release("reader@2")
         packed = os.path.join(self.folder, "t5-packed")
         self.p.model_files("reader@2", packed)
-        wanted = json.loads(self.p.run("run", "--model", packed, "--prompt", ask["prompt"], "--max-tokens", "12", "--temperature", "0", "--json"))
+        wanted = json.loads(self.p.run("run", "--model", packed, "--activations", "int8", "--prompt", ask["prompt"], "--max-tokens", "12", "--temperature", "0", "--json"))
         wait_for("a replica serves the blocks", lambda: self.c.post("/v1/completions", {"model": "reader@2", **ask})["choices"][0]["text"] == wanted["text"], 60)
         return repr(mine["choices"][0]["text"])
 
@@ -279,7 +285,7 @@ class Fresh:
             equal(self.p.json("import", os.path.join(out, "model.gguf"), "--name", name)["version"], f"{name}@1", "the version")
             expect("source" in self.evidence(f"{name}@1"), "its gates")
             self.p.release(f"{name}@1")
-            wanted = json.loads(self.p.run("run", "--model", os.path.join(self.folder, "t5" if version == "reader@1" else "t5-packed"), "--prompt", ask["prompt"], "--max-tokens", "12", "--temperature", "0", "--json"))
+            wanted = json.loads(self.p.run("run", "--model", os.path.join(self.folder, "t5" if version == "reader@1" else "t5-packed"), "--activations", "int8", "--prompt", ask["prompt"], "--max-tokens", "12", "--temperature", "0", "--json"))
             wait_for(f"a replica serves {name}", lambda: self.c.raw("POST", "/v1/completions", {"model": name, **ask})[0] == 200, 60)
             mine = self.c.post("/v1/completions", {"model": name, **ask})
             equal((mine["choices"][0]["text"], mine["usage"]["prompt_tokens"]), (wanted["text"], wanted["usage"]["prompt_tokens"]), f"what {name} answers, and {version}")

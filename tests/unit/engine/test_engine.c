@@ -198,7 +198,7 @@ static void test_invariance(void **state) {
     };
     static uint32_t prompts[REQUESTS][LONGEST];
     for (size_t m = 0; m < FAMILIES; m++)
-        for (int kind = 0; kind < (m < 2 ? 4 : 2); kind++) { /* the cache is the same for all families: two of them meet it in each way */
+        for (int kind = 0; kind < (m < 2 ? 5 : 2); kind++) { /* cache and activations are the same for all families: two of them meet them in each way */
             size_t count = m < 2 ? REQUESTS : REQUESTS / 2;
             struct engine_request requests[REQUESTS];
             for (size_t i = 0; i < count; i++) {
@@ -212,16 +212,18 @@ static void test_invariance(void **state) {
                 requests[i].logprobs = true;
                 requests[i].prompt_logprobs = i % 2 == 0;
             }
-            enum packed_kind weights = kind == 1 ? PACKED_Q8 : PACKED_F32;
+            enum packed_kind weights = kind == 1 ? PACKED_Q8 : kind == 4 ? PACKED_Q4M : PACKED_F32;
+            enum packed_activations activations = kind == 4 ? PACKED_INT16 : PACKED_INT8;
             enum kv_type kv_type = kind == 2 ? KV_F16 : kind == 3 ? KV_INT8 : KV_F32;
             struct engine_result alone[REQUESTS], got[REQUESTS];
-            struct engine *e = start(&families[m], (struct engine_options){.threads = 1, .weights = weights, .kv_type = kv_type});
+            struct engine *e = start(&families[m], (struct engine_options){.threads = 1, .weights = weights, .activations = activations, .kv_type = kv_type});
             for (size_t i = 0; i < count; i++) alone[i] = one(e, &requests[i]);
             engine_free(e);
             for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
                 if (m >= 2 && w % 3 == 0) continue;
                 struct engine_options o = ways[w].options;
                 o.weights = weights;
+                o.activations = activations;
                 o.kv_type = kv_type;
                 e = start(&families[m], o);
                 if (ways[w].together) assert_int_equal(engine_generate_batch(e, requests, count, got, NULL), 0);

@@ -44,11 +44,13 @@ static void pack(struct matrix *m, enum packed_kind kind, size_t rows, size_t co
     }
 }
 
+static uint32_t terms = 1; /* of x for products of blocks from here on */
 static void product(const struct matrix *m, size_t n, const float *x, float *y) {
-    size_t size = packed_input_size(n, m->w.cols);
+    uint32_t of_x = packed_kind_is_blocks(m->w.kind) ? terms : 0;
+    size_t size = packed_input_size(of_x, n, m->w.cols);
     void *memory = mem_alloc_aligned(size + 64);
     struct packed_input in;
-    packed_input_init(&in, packed_kind_is_blocks(m->w.kind), n, m->w.cols, x, memory);
+    packed_input_init(&in, of_x, n, m->w.cols, x, memory);
     for (size_t i = 0; i < n; i++) packed_input_row(&in, i);
     packed_multiply(&m->w, &in, 0, m->w.panels, &(struct packed_output){.y = y, .stride = m->w.rows});
     mem_free(memory);
@@ -59,11 +61,10 @@ static const struct {
 } SHAPES[] = {{1, 1, 1}, {64, 64, 1}, {65, 33, 2}, {31, 7, 5}, {96, 160, 6}, {130, 100, 7}, {200, 257, 13}, {33, 1024, 3}, {128, 32, 30}, {320, 64, 4}, {40, 900, 37}, {70, 96, 82},
              {70, 50, 97}, {81, 801, 25}, {128, 385, 29}};
 
-static void test_kernels_equal_reference(void **state) {
-    (void)state;
+static void kernels_equal_reference(enum packed_kind from) {
     const struct quant_kernels *c = QUANT_KERNELS[QUANT_KERNELS_COUNT - 1];
     assert_string_equal(c->name, "c");
-    for (enum packed_kind kind = PACKED_F32; kind < PACKED_KINDS; kind++)
+    for (enum packed_kind kind = from; kind < PACKED_KINDS; kind++)
         for (size_t s = 0; s < sizeof SHAPES / sizeof *SHAPES; s++)
             for (enum values v = NORMAL; v <= EQUAL; v++) {
                 size_t rows = SHAPES[s].rows, cols = SHAPES[s].cols, n = SHAPES[s].n;
@@ -97,6 +98,68 @@ static void test_kernels_equal_reference(void **state) {
                 mem_free(got);
                 mem_free(alone);
             }
+}
+
+static void test_kernels_equal_reference(void **state) {
+    (void)state;
+    kernels_equal_reference(PACKED_F32);
+    terms = 2;
+    kernels_equal_reference(PACKED_Q8);
+    terms = 1;
+}
+
+/* What is lost of x alone, W taken as its blocks have it: half a step of absmax / 127 a value, and with the rest half a step of the 254th part of that. Piece by piece gives the same. */
+static void test_what_is_lost_of_x(void **state) {
+    (void)state;
+    enum { ROWS = 40, COLS = 208, N = 17 };
+    float w[ROWS * COLS], x[N * COLS], y[N * ROWS], pieces[N * ROWS], row[COLS];
+    struct random r;
+    random_seed(&r, 6);
+    fill(w, ROWS * COLS, NORMAL, &r);
+    fill(x, N * COLS, NORMAL, &r);
+    for (enum packed_kind kind = PACKED_Q8; kind <= PACKED_Q4M; kind++) {
+        struct matrix m;
+        double worst[2] = {0};
+        pack(&m, kind, ROWS, COLS, w);
+        for (uint32_t with = 0; with < 2; with++) {
+            terms = with + 1;
+            product(&m, N, x, y);
+            for (size_t o = 0; o < ROWS; o++) {
+                packed_get_row(&m.w, o, row);
+                for (size_t i = 0; i < N; i++) {
+                    double want = 0, bound = 1e-5;
+                    for (size_t b = 0; b < COLS; b += QUANT_BLOCK) {
+                        float most = 0;
+                        for (size_t k = b; k < COLS && k < b + QUANT_BLOCK; k++) most = fmaxf(most, fabsf(x[i * COLS + k]));
+                        for (size_t k = b; k < COLS && k < b + QUANT_BLOCK; k++) {
+                            want += (double)row[k] * (double)x[i * COLS + k];
+                            bound += fabs((double)row[k]) * (double)most / 127 * 0.51 / (with ? 254 : 1);
+                        }
+                    }
+                    double off = fabs((double)y[i * ROWS + o] - want);
+                    worst[with] = fmax(worst[with], off);
+                    if (off > bound) fail_msg("kind %d, rest %u: row %zu of x, %zu of W: off by %g, %g at most", kind, with, i, o, off, bound);
+                }
+            }
+        }
+        assert_true(worst[0] > 100 * worst[1]);
+        struct packed_input in;
+        void *memory = mem_alloc_aligned(packed_input_size(2, N, COLS));
+        packed_input_init(&in, 2, N, COLS, x, memory);
+        for (size_t b = 0; b < (COLS + QUANT_BLOCK - 1) / QUANT_BLOCK; b++)
+            for (size_t i = 0; i < N; i++) packed_input_blocks(&in, i, b, b + 1);
+        packed_multiply(&m.w, &in, 0, m.w.panels, &(struct packed_output){.y = pieces, .stride = ROWS});
+        assert_memory_equal(pieces, y, sizeof y);
+        mem_free(memory);
+        quant_unmap(m.memory, m.size);
+    }
+    terms = 1;
+    enum packed_activations a;
+    struct error err;
+    assert_int_equal(packed_activations_find("int16", &a, &err), 0);
+    assert_int_equal(a, PACKED_INT16);
+    assert_int_equal(packed_activations_find("f32", &a, &err), E_INVALID);
+    assert_non_null(strstr(err.message, "int8 or int16"));
 }
 
 /* Against f64: each kind within what its rounding loses, of W and, where x is quantized too, of x. */
@@ -254,7 +317,7 @@ static void test_f16(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kernels_equal_reference), cmocka_unit_test(test_products_are_right), cmocka_unit_test(test_rows_come_back),
+        cmocka_unit_test(test_kernels_equal_reference), cmocka_unit_test(test_what_is_lost_of_x), cmocka_unit_test(test_products_are_right), cmocka_unit_test(test_rows_come_back),
         cmocka_unit_test(test_bias_add_and_panels), cmocka_unit_test(test_many_rows_are_each_alone), cmocka_unit_test(test_bad_values_and_sizes), cmocka_unit_test(test_f16),
     };
     return cmocka_run_group_tests_name("quant", tests, NULL, NULL);

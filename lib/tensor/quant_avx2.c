@@ -41,6 +41,19 @@ INLINE void load_two(const void *panel, const enum format format, size_t k, cons
     }
 }
 
+/* Column k for pair p of vectors; `next` is asked for on the way. */
+INLINE void floats_column(const void *panel, const enum format format, size_t k, const bool odd, const float *x, size_t stride, const int n, const int pairs, const int p,
+                          size_t c, const char *next, __m256 acc[12]) {
+    __m256 a, b;
+    load_two(panel, format, k, odd, c + 16 * (size_t)p, &a, &b);
+    if (format == F32 || p % 2 == 0) _mm_prefetch(next + (size_t)p * 16 * (format == F32 ? sizeof(float) : sizeof(uint16_t)), _MM_HINT_T0);
+    for (int i = 0; i < n; i++) {
+        __m256 xk = _mm256_set1_ps(x[(size_t)i * stride + k]);
+        acc[2 * (i * pairs + p)] = _mm256_fmadd_ps(xk, a, acc[2 * (i * pairs + p)]);
+        acc[2 * (i * pairs + p) + 1] = _mm256_fmadd_ps(xk, b, acc[2 * (i * pairs + p) + 1]);
+    }
+}
+
 /*
  * n rows of x times `pairs` · 16 rows of the panel, for the columns [from, to): n · pairs is at most 6, so that the sums stay in 16 registers. Between two such
  * stretches of columns they lie in the tile.
@@ -48,7 +61,8 @@ INLINE void load_two(const void *panel, const enum format format, size_t k, cons
 INLINE void floats_part(const void *panel, const enum format format, size_t from, size_t to, const float *x, size_t stride, const int n, const int pairs, size_t c,
                         float *tile) {
     /* what this turn's share is of the columns that follow */
-    const char *next = (const char *)panel + (to * PACKED_FLOAT_PANEL + (to - from) * c) * (format == F32 ? 4 : 2);
+    const size_t size = format == F32 ? sizeof(float) : sizeof(uint16_t);
+    const char *next = (const char *)panel + (to * PACKED_FLOAT_PANEL + (to - from) * c) * size;
     __m256 acc[12];
     for (int p = 0; p < pairs; p++) {
         size_t a = c + 16 * (size_t)p, b = a + 8;
@@ -57,19 +71,13 @@ INLINE void floats_part(const void *panel, const enum format format, size_t from
             acc[2 * (i * pairs + p) + 1] = from ? _mm256_loadu_ps(tile + i * PACKED_FLOAT_PANEL + b) : _mm256_setzero_ps();
         }
     }
-    for (size_t k2 = from; k2 < to; k2 += 2) /* STRETCH is even: a stretch begins with a pair */
-        for (size_t odd = 0; odd < 2 && k2 + odd < to; odd++)
-            for (int p = 0; p < pairs; p++) {
-                size_t k = k2 + odd;
-                __m256 a, b;
-                load_two(panel, format, k, odd, c + 16 * (size_t)p, &a, &b);
-                if (format == F32 || p % 2 == 0) _mm_prefetch(next + ((k - from) * (size_t)pairs + (size_t)p) * 16 * (format == F32 ? 4 : 2), _MM_HINT_T0);
-                for (int i = 0; i < n; i++) {
-                    __m256 xk = _mm256_set1_ps(x[(size_t)i * stride + k]);
-                    acc[2 * (i * pairs + p)] = _mm256_fmadd_ps(xk, a, acc[2 * (i * pairs + p)]);
-                    acc[2 * (i * pairs + p) + 1] = _mm256_fmadd_ps(xk, b, acc[2 * (i * pairs + p) + 1]);
-                }
-            }
+    size_t k = from;
+    for (; k + 2 <= to; k += 2) /* STRETCH is even: a stretch begins with a pair, which is loaded once */
+        for (int p = 0; p < pairs; p++) {
+            floats_column(panel, format, k, false, x, stride, n, pairs, p, c, next + (k - from) * (size_t)pairs * 16 * size, acc);
+            floats_column(panel, format, k + 1, true, x, stride, n, pairs, p, c, next + (k + 1 - from) * (size_t)pairs * 16 * size, acc);
+        }
+    for (int p = 0; k < to && p < pairs; p++) floats_column(panel, format, k, false, x, stride, n, pairs, p, c, next + (k - from) * (size_t)pairs * 16 * size, acc);
     for (int p = 0; p < pairs; p++) {
         size_t a = c + 16 * (size_t)p, b = a + 8;
         for (int i = 0; i < n; i++) {

@@ -60,7 +60,7 @@ endfunction()
 # genloop_isa(FILE FLAGS...): compile FILE, where it exists, for one instruction set; the dispatch table decides whether it runs.
 function(genloop_isa file)
   if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${file})
-    # Kernels take no bytes from outside, and clang needs minutes to instrument them.
-    set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "${ARGN};$<$<BOOL:${GENLOOP_FUZZ}>:-fno-sanitize=all>")
+    # Kernels take no bytes from outside, and clang needs minutes to instrument them. Where so much is inlined, lines for a debugger are larger than the code.
+    set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "${ARGN};$<$<CONFIG:Release>:-g0>;$<$<BOOL:${GENLOOP_FUZZ}>:-fno-sanitize=all>")
   endif()
 endfunction()

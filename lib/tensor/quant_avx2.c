@@ -117,7 +117,7 @@ static void f16_avx2(const void *panel, size_t cols, const float *x, size_t x_st
 enum { STRIP = 16, DEPTH_MAX = 128, ROWS_MAX = 96 };
 
 /* y = sum + bias (+ y) */
-INLINE void put(__m256 a, __m256 b, float *y, const float *bias, const bool add) {
+INLINE void put(__m256 a, __m256 b, float *y, const float *bias, bool add) {
     if (bias) {
         a = _mm256_add_ps(a, _mm256_loadu_ps(bias));
         b = _mm256_add_ps(b, _mm256_loadu_ps(bias + 8));
@@ -137,7 +137,7 @@ struct ahead {
 };
 
 /* n rows of x times the strip: sums go on from where they stood, and to where they belong once they are whole. */
-INLINE void strip_tile(const float *strip, size_t depth, const float *x, size_t stride, const int n, const bool first, const bool last, float *sums,
+INLINE void strip_tile(const float *strip, size_t depth, const float *x, size_t stride, const int n, bool first, bool last, float *sums,
                        const struct packed_output *out, float *y, const float *bias, struct ahead *ahead) {
     __m256 acc[QUANT_TILE_ROWS][2];
     const float *base[2] = {x, x + 3 * stride}; /* three rows to a register */
@@ -175,7 +175,7 @@ INLINE void strip_tile(const float *strip, size_t depth, const float *x, size_t 
     }
 }
 
-INLINE void strip_tiles(const float *strip, size_t depth, const float *x, size_t stride, size_t n, const bool first, const bool last, float *sums,
+static void strip_tiles(const float *strip, size_t depth, const float *x, size_t stride, size_t n, bool first, bool last, float *sums,
                         const struct packed_output *out, float *y, const float *bias, struct ahead ahead) {
     for (; n >= 6; n -= 6, x += 6 * stride, sums += 6 * STRIP, y += 6 * out->stride) strip_tile(strip, depth, x, stride, 6, first, last, sums, out, y, bias, &ahead);
     switch (n) {
@@ -215,10 +215,7 @@ INLINE void float_rows_some(const void *panel, const enum format format, size_t 
             struct ahead ahead = {(const char *)panel + (k_next / together * PACKED_FLOAT_PANEL + c_next) * size, PACKED_FLOAT_PANEL * size,
                                   (n < QUANT_TILE_ROWS ? 1 : n / QUANT_TILE_ROWS) * together};
             widen_strip(panel, format, c, from, to, strip);
-            if (from == 0 && last) strip_tiles(strip, to - from, x + from, cols, n, true, true, part, out, y + c, bias, ahead);
-            else if (from == 0) strip_tiles(strip, to - from, x + from, cols, n, true, false, part, out, y + c, bias, ahead);
-            else if (last) strip_tiles(strip, to - from, x + from, cols, n, false, true, part, out, y + c, bias, ahead);
-            else strip_tiles(strip, to - from, x + from, cols, n, false, false, part, out, y + c, bias, ahead);
+            strip_tiles(strip, to - from, x + from, cols, n, from == 0, last, part, out, y + c, bias, ahead);
         }
     }
     size_t whole = count / STRIP * STRIP;

@@ -2,15 +2,13 @@
  * Encoders out of a GGUF file, written here tensor by tensor as llama.cpp's converter does: which family it is told by what is there (token types, a head), q, k and v in one tensor or apart, what pooling
  * and labels the file names; what is refused, by name; and thousands of files with bytes changed.
  */
-#include "tests/unit/support/check.h"
+#include "tests/unit/support/model_file.h"
 
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/file.h"
-#include "base/random.h"
 #include "model/gguf_write.h"
-#include "model/model_dir.h"
 
 enum { WIDTH = 32, FFN = 64, VOCAB = 40, HEADS = 2, CONTEXT = 24, TYPES = 2, CHANGES = 3000, HEAD_BYTES = 2600 };
 static char path[256];
@@ -237,53 +235,16 @@ static void test_without_memory(void **state) {
     struct file f = with(plain, a_classifier);
     (void)state;
     write_file(&f);
-    for (uint64_t n = 1;; n++) {
-        struct model_dir m = {0};
-        struct error err = {0};
-        alloc_fail_at(n);
-        int r = model_dir_load(&m, path, MODEL_WEIGHTS_MAP, 0, &err);
-        uint64_t asked = alloc_count();
-        alloc_fail_at(0);
-        model_dir_fini(&m);
-        if (asked < n) {
-            assert_int_equal(r, 0);
-            break;
-        }
-        CHECK(r == E_NOMEM && err.code == E_NOMEM, "allocation %llu: %d %s", (unsigned long long)n, r, err.message);
-    }
+    load_without_memory(path);
 }
 
-/* Whatever is changed: refused with a word, or a model whose every value can be read. */
 static void test_changed(void **state) {
     static void (*const changes[])(struct file *f) = {a_classifier, a_modern_classifier};
     (void)state;
     for (size_t k = 0; k < COUNT(changes); k++) {
-        struct buf file;
-        struct random random;
         struct file f = with(plain, changes[k]);
-        buf_init(&file, 1 << 20);
         write_file(&f);
-        assert_int_equal(file_read(path, &file, NULL), 0);
-        random_seed(&random, 4 + k);
-        for (int i = 0; i < CHANGES; i++) {
-            struct model_dir m = {0};
-            struct error err = {0};
-            char *bytes = span_dup(buf_span(&file));
-            assert_non_null(bytes);
-            for (uint64_t n = random_below(&random, 3) + 1; n; n--) bytes[random_below(&random, HEAD_BYTES)] = (char)random_u64(&random);
-            assert_int_equal(file_write(path, span_of(bytes, file.len), 0644, NULL), 0);
-            int r = model_dir_load(&m, path, i % 2 ? MODEL_WEIGHTS_FLAT : MODEL_WEIGHTS_MAP, 0, &err);
-            if (r) assert_true(err.message[0]);
-            for (size_t p = 0; !r && p < m.weights.param_count; p++) {
-                float *x = mem_calloc(model_param_size(&m.weights.params[p]), sizeof *x);
-                assert_non_null(x);
-                model_view_to_f32(&m.weights.views[p], x);
-                mem_free(x);
-            }
-            model_dir_fini(&m);
-            mem_free(bytes);
-        }
-        buf_fini(&file);
+        load_changed(path, HEAD_BYTES, CHANGES, 4 + k);
     }
 }
 

@@ -15,7 +15,7 @@
 
 enum { UNPACK_FACTOR = 64, UNPACK_BASE = 64 * 1024, UNPACK_MAX = 256 * 1024 * 1024 };
 
-/* Returns owned, NULL where the bytes are no such message, where it passes the budget, or without memory. Freed by message_free, or by the type's own free_unpacked(m, NULL). */
+/* Returns owned, NULL where the bytes are no such message (a field of the number 0 is none's), where it passes the budget, or without memory. Freed by message_free, or by the type's own free_unpacked(m, NULL). */
 ProtobufCMessage *message_unpack(const ProtobufCMessageDescriptor *type, struct span bytes);
 void message_free(ProtobufCMessage *message); /* NULL is accepted */
 /* The same, typed: MESSAGE_UNPACK(Job, job, bytes). */

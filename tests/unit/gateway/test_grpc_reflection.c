@@ -144,6 +144,7 @@ static void test_answers(void **state) {
     buf_init(&out, 4096);
     assert_int_equal(reflection_answer(r, SPAN(""), &out, &err), E_INVALID);
     assert_int_equal(reflection_answer(r, SPAN("\xff\xff"), &out, &err), E_INVALID);
+    assert_int_equal(reflection_answer(r, SPAN("\x80\x00\xb2\x02\x2a\x00"), &out, &err), E_INVALID); /* field 0: its answer, which repeats it, could not be read */
     buf_fini(&out);
     reflection_free(r);
 }

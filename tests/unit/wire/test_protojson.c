@@ -198,6 +198,29 @@ static void bombs(void **state) {
     message_free(NULL);
 }
 
+/* Protobuf has no field 0, however long its number is written: protobuf-c would read the longer ones, and write what it does not read. */
+static void number_zero(void **state) {
+    (void)state;
+    static const struct {
+        const char *bytes;
+        size_t len;
+        bool good;
+    } cases[] = {
+        {"\x00\x01", 2, false}, {"\x80\x00\x01", 3, false}, {"\x80\x80\x80\x80\x00\x01", 6, false}, {"\x82\x00\x00", 3, false}, /* a number, a text */
+        {"\xf8\xff\x00\x01", 4, true},                      /* 2047 so written */
+        {"\x12\x03\x80\x00\x01", 5, false},                /* in a message of a list */
+        {"\x12\x00\x12\x03\x80\x00\x01", 7, false},         /* in its second */
+        {"\x12\x05\x22\x03\x80\x00\x01", 7, false},         /* in a call of such a message */
+        {"\x12\x05\x22\x03\xf8\x00\x01", 7, true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        alloc_fail_at(0);
+        ProtobufCMessage *m = message_unpack(&genloop__v1__generate_request__descriptor, span_of(cases[i].bytes, cases[i].len));
+        if (!m == cases[i].good) fail_msg("case %zu was %s", i, m ? "unpacked" : "refused");
+        message_free(m);
+    }
+}
+
 static void base64(void **state) {
     (void)state;
     static const char *const pairs[][2] = {{"", ""}, {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"}, {"foobar", "Zm9vYmFy"}, {"\xfb\xff", "+/8="}}; /* RFC 4648, 10 */
@@ -241,6 +264,6 @@ static void allocation_failures(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(round_trips), cmocka_unit_test(with_defaults), cmocka_unit_test(refused), cmocka_unit_test(packed_bytes), cmocka_unit_test(keys_twice), cmocka_unit_test(bombs), cmocka_unit_test(base64), cmocka_unit_test(allocation_failures)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(round_trips), cmocka_unit_test(with_defaults), cmocka_unit_test(refused), cmocka_unit_test(packed_bytes), cmocka_unit_test(keys_twice), cmocka_unit_test(bombs), cmocka_unit_test(number_zero), cmocka_unit_test(base64), cmocka_unit_test(allocation_failures)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

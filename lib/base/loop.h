@@ -24,7 +24,8 @@ void loop_stop(struct loop *l);           /* from any thread */
 int64_t loop_now_ms(struct loop *l);      /* monotonic, of this turn */
 /* Runs fn(arg) on the loop's thread soon; from any thread; in order per caller. E_NOMEM. */
 int loop_post(struct loop *l, void (*fn)(void *arg), void *arg);
-/* Runs work(arg) on a pool thread, then done(arg) on the loop's thread. At most LOOP_WORK_MAX wait: E_FULL. */
+/* Runs work(arg) on a pool thread, then done(arg) on the loop's thread. At most LOOP_WORK_MAX wait: E_FULL. With 0 what arg points to is the worker's until done: it may have written
+ * there before this returns, so that no result of the call belongs there. */
 enum { LOOP_WORK_MAX = 1024 };
 int loop_work(struct loop *l, void (*work)(void *arg), void (*done)(void *arg), void *arg);
 

@@ -159,11 +159,12 @@ bool response_keep(struct response *p, struct exchange *x, void *arg, void (*on_
         name_record(x, span_str(p->answer.id), &k->key, k->name);
         k->r = write_record(p, &k->record);
         if (k->r == 0 && p->subjects.n) { /* keys are files */
-            k->r = loop_work(service_loop(x->gateway->service), seal_on_worker, on_sealed, k);
-            if (k->r == 0) {
+            int r = loop_work(service_loop(x->gateway->service), seal_on_worker, on_sealed, k);
+            if (r == 0) { /* k is the worker's now, its r too: a quick one has written it already */
                 p->sealing = k;
                 return true;
             }
+            k->r = r;
         } else if (k->r == 0) k->r = seal(k);
         follows = ask_redis(p, k);
     } else {

@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -37,7 +38,7 @@ union any_stream {
 struct listener {
     struct loop_handle handle;
     union any_stream uv;
-    bool is_unix, inherited, paused, waiting; /* waiting: a connection was announced while paused */
+    bool is_unix, inherited, shared, paused, waiting; /* waiting: a connection was announced while paused */
     char path[sizeof((struct sockaddr_un *)0)->sun_path];
     ino_t inode; /* of the socket file that is ours to remove */
     void *arg;
@@ -375,6 +376,30 @@ void listener_take_waiting(struct listener *li) {
     }
 }
 
+static bool kernel_migrates(void) {
+    char value = '0';
+    int fd = open("/proc/sys/net/ipv4/tcp_migrate_req", O_RDONLY | O_CLOEXEC); /* Linux 5.14 */
+    if (fd < 0) return false;
+    bool read_it = read(fd, &value, 1) == 1;
+    close(fd);
+    return read_it && value != '0';
+}
+
+/* A socket's filter sees TCP's header first. What is accepted from here on inherits it, and never gets a SYN. */
+bool listener_step_aside(struct listener *li) {
+    enum { FLAGS_AT = 13, SYN = 2, ACK = 16 };
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, FLAGS_AT),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN | ACK),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, 0),          /* a new one: dropped */
+        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX), /* all of it is taken */
+    };
+    struct sock_fprog program = {sizeof code / sizeof *code, code};
+    uv_os_fd_t fd;
+    return li->shared && !kernel_migrates() && uv_fileno(&li->uv.handle, &fd) == 0 && setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
+}
+
 static void connection_came(uv_stream_t *u, int status) {
     struct listener *li = u->data;
     if (status < 0) return; /* out of descriptors, or gone again: libuv has closed it */
@@ -499,6 +524,7 @@ static int listen_tcp(struct listener *li, const char *address, bool reuse_port,
     struct sockaddr_storage a = {0};
     int r = resolve(address, &a, err);
     if (r) return r;
+    li->shared = reuse_port;
     r = reuse_port ? open_shared(li, a.ss_family) : 0;
     if (!r) r = uv_tcp_bind(&li->uv.tcp, (const struct sockaddr *)&a, 0);
     if (!r) r = uv_listen(&li->uv.stream, BACKLOG, connection_came);

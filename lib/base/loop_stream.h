@@ -23,6 +23,14 @@ struct stream_events {
 struct listener *listener_open(struct loop *l, const char *address, void *arg, void (*on_accept)(void *arg, struct stream *s), struct error *err);
 /* With reuse_port several processes may listen on one TCP address, and the kernel spreads connections over them (SO_REUSEPORT); a Unix socket and systemd's are refused. */
 struct listener *listener_open_shared(struct loop *l, const char *address, bool reuse_port, void *arg, void (*on_accept)(void *arg, struct stream *s), struct error *err);
+/*
+ * The first step of closing one of several listeners of an address so that nobody is lost. The kernel ties a connection to a listener by its SYN, and a listener that closes resets those that wait for
+ * accept and those whose handshake is on its way. True: new ones come no more from now on, since their SYN is dropped, which the client's kernel sends again after a second: to another listener, when this one
+ * is closed; the caller goes on accepting for LISTENER_ASIDE_MS, in which the handshakes that had begun end, then takes what waits, and closes. False: there is nothing to wait for. The listener is no shared
+ * one, or the kernel gives what it has to the others by itself (net.ipv4.tcp_migrate_req), or it knows no filter.
+ */
+enum { LISTENER_ASIDE_MS = 300 }; /* a round trip around the earth, which a handshake takes after its SYN; of the second that a client waits anyway */
+bool listener_step_aside(struct listener *li);
 /* Accepts what waits in the backlog, paused or not: before a close that must lose nobody (a socket of systemd's keeps them). */
 void listener_take_waiting(struct listener *li);
 int listener_port(const struct listener *li); /* what port 0 became; 0 for Unix */

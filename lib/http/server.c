@@ -56,6 +56,14 @@ void http_server_replace(struct http_server *s, struct http_connection *old, str
     if (s->walking == old) s->walking = c;
 }
 
+/* The server may be closed behind this. */
+static void tell_if_drained(struct http_server *s) {
+    void (*done)(void *) = s->on_drained;
+    if (!done || s->aside || s->connection_count) return;
+    s->on_drained = NULL;
+    done(s->drained_arg);
+}
+
 void http_server_forget(struct http_server *s, struct http_connection *c) {
     if (s->walking == c) s->walking = c->next;
     if (c->previous) c->previous->next = c->next;
@@ -64,11 +72,7 @@ void http_server_forget(struct http_server *s, struct http_connection *c) {
     s->connection_count--;
     if (s->connection_count == 0 && s->timer) loop_timer_stop(s->timer);
     if (s->listener && s->connection_count == s->limits.connections_max - 1) listener_pause(s->listener, false);
-    if (s->connection_count == 0 && s->on_drained) {
-        void (*done)(void *) = s->on_drained;
-        s->on_drained = NULL;
-        done(s->drained_arg);
-    }
+    tell_if_drained(s);
 }
 
 /* The slow path: by name, as it is rare. */
@@ -142,24 +146,37 @@ static void stop_listening(struct http_server *s) {
     s->listener = NULL;
 }
 
-void http_server_drain(struct http_server *s, void *arg, void (*on_done)(void *arg)) {
+static void stop_standing_aside(struct http_server *s) {
+    loop_timer_close(s->aside);
+    s->aside = NULL;
+}
+
+static void begin_drain(void *arg) {
+    struct http_server *s = arg;
+    void (*done)(void *) = s->on_drained;
+    stop_standing_aside(s);
     s->draining = true;
     if (s->listener) listener_take_waiting(s->listener);
     stop_listening(s);
-    s->on_drained = NULL;
+    s->on_drained = NULL; /* not in the middle of the walk */
     s->tick_ms = TICK_MIN_MS; /* what is flushed now is noticed by looking */
     if (s->connection_count) loop_timer_start(s->timer, s->tick_ms, s->tick_ms);
     for_each(s, drain_one);
-    if (s->connection_count == 0) {
-        if (on_done) on_done(arg);
-        return;
-    }
+    s->on_drained = done;
+    tell_if_drained(s);
+}
+
+/* Beside other listeners clients are told to go only when this one is closed: their next connection would come here, and be turned away. */
+void http_server_drain(struct http_server *s, void *arg, void (*on_done)(void *arg)) {
     s->drained_arg = arg;
     s->on_drained = on_done;
+    if (!s->aside && s->listener && listener_step_aside(s->listener) && (s->aside = loop_timer_new(s->loop, s, begin_drain))) loop_timer_start(s->aside, LISTENER_ASIDE_MS, 0);
+    else begin_drain(s);
 }
 
 void http_server_close(struct http_server *s) {
     if (!s) return;
+    stop_standing_aside(s);
     stop_listening(s);
     s->on_drained = NULL;
     s->draining = true;

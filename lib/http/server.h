@@ -58,7 +58,8 @@ struct http_server *http_server_open(struct loop *l, const char *address, const 
 int http_server_port(const struct http_server *s); /* 0 for NULL, a Unix socket, or one that drains */
 size_t http_server_connections(const struct http_server *s);
 /* Stops accepting (what waits in the backlog is taken first) and closes what is idle for drain_idle_ms; what is open is answered and then closed: HTTP/1.1
- * clients are told by "Connection: close", those of HTTP/2 by GOAWAY. on_done when the last connection is gone; at once where there is none. */
+ * clients are told by "Connection: close", those of HTTP/2 by GOAWAY. on_done when the last connection is gone; at once where there is none. With reuse_port
+ * all of that begins LISTENER_ASIDE_MS later, in which new connections are left to the others (base/loop_stream.h); a second call begins it at once. */
 void http_server_drain(struct http_server *s, void *arg, void (*on_done)(void *arg));
 /* At once: open exchanges hear on_close, and stay valid until their handlers end them. NULL is accepted. */
 void http_server_close(struct http_server *s);

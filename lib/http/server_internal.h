@@ -33,6 +33,7 @@ struct http_server {
     char door[32];             /* label of the metrics */
     struct http_tls *tls;      /* NULL: plain */
     struct http2_setup *http2; /* what all HTTP/2 connections share */
+    struct loop_timer *aside;  /* the listener has stepped aside, and draining begins when it fires */
     bool draining;
     void *drained_arg;
     void (*on_drained)(void *arg);

@@ -233,14 +233,18 @@ static void without_date(struct buf *b) {
     *b = out;
 }
 
-static void start(const struct http_limits *limits) {
+static void start_with(const struct http_options *options) {
     struct error err = {0};
-    struct http_options options = {.limits = limits ? *limits : (struct http_limits){.pipeline_max = 0}};
     loop = loop_new(&err);
-    server = http_server_open(loop, "127.0.0.1:0", &options, NULL, on_request, &err);
+    server = http_server_open(loop, "127.0.0.1:0", options, NULL, on_request, &err);
     CHECK(server != NULL, "%s", err.message);
     port = http_server_port(server);
     open_exchanges = closed_told = drains_told = body_errors = last_body_error = 0;
+}
+
+static void start(const struct http_limits *limits) {
+    struct http_options options = {.limits = limits ? *limits : (struct http_limits){.pipeline_max = 0}};
+    start_with(&options);
 }
 
 static void finish(void) {
@@ -690,6 +694,64 @@ static void draining(void **state) {
     finish();
 }
 
+/* One listener of two goes: a connection of before is served, and what comes while it goes reaches the other one, a second later where its SYN was turned away. */
+enum { NEWCOMERS = 40 };
+
+static int listen_beside(void) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0 && bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && listen(fd, NEWCOMERS) == 0) return fd;
+    close(fd);
+    return -1;
+}
+
+static void *beside_script(void *arg) {
+    struct talk *t = arg;
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int before = dial(), other = listen_beside(), newcomers[NEWCOMERS], came = 0;
+    loop_post(loop, begin_drain, NULL);
+    usleep(20000);
+    for (int i = 0; i < NEWCOMERS; i++) {
+        newcomers[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        (void)connect(newcomers[i], (struct sockaddr *)&a, sizeof a);
+    }
+    t->half_close = drain_done == 0 && http_server_connections(server) == 1; /* no newcomer came here */
+    send_all(before, SPAN(LAST));
+    receive(before, &t->got, 5000);
+    for (struct pollfd p = {other, POLLIN, 0}; came < NEWCOMERS && poll(&p, 1, 5000) == 1; came++) close(accept4(other, NULL, NULL, SOCK_CLOEXEC));
+    t->was = came;
+    while (!drain_done) usleep(1000);
+    for (int i = 0; i < NEWCOMERS; i++) close(newcomers[i]);
+    close(before);
+    close(other);
+    return NULL;
+}
+
+static void draining_beside_another(void **state) {
+    (void)state;
+    struct talk t = {0};
+    struct http_options options = {.reuse_port = true};
+    buf_init(&t.got, 1 << 20);
+    drain_done = 0;
+    start_with(&options);
+    run(beside_script, &t);
+    finish();
+    without_date(&t.got);
+    assert_string_equal(buf_cstr(&t.got), LAST_OK);
+    assert_int_equal(t.was, NEWCOMERS);
+    assert_true(t.half_close && drain_done == 1);
+    buf_clear(&t.got);
+    start_with(&options); /* in a hurry: a second call does not wait, nor does a close */
+    http_server_drain(server, NULL, drained_all);
+    http_server_drain(server, NULL, drained_all);
+    assert_int_equal(drain_done, 2);
+    finish();
+    start_with(&options);
+    http_server_drain(server, NULL, drained_all);
+    finish();
+    buf_fini(&t.got);
+}
+
 /* ---- Memory ---------------------------------------------------------------------------------------------------------------- */
 
 static void *three_tries(void *arg) {
@@ -729,6 +791,6 @@ static void without_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(conversations), cmocka_unit_test(client_goes),   cmocka_unit_test(closing_the_server),      cmocka_unit_test(large_answers),
                                        cmocka_unit_test(large_upload),  cmocka_unit_test(in_bytes),      cmocka_unit_test(timeouts),                cmocka_unit_test(client_that_never_reads), cmocka_unit_test(first_look_finds_something_unsent),
-                                       cmocka_unit_test(pipeline_limit), cmocka_unit_test(connection_limit), cmocka_unit_test(draining), cmocka_unit_test(without_memory)};
+                                       cmocka_unit_test(pipeline_limit), cmocka_unit_test(connection_limit), cmocka_unit_test(draining), cmocka_unit_test(draining_beside_another), cmocka_unit_test(without_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -356,7 +356,8 @@ int service_main(int argc, char **argv, const struct service_spec *spec) {
         code = print(render_reference, &s);
         goto out;
     }
-    if ((r = config_load(config, s.rows, s.n_rows, SERVICE_SECTIONS, s.settings, &err)) < 0 || (r = settings_resolve(s.settings, spec->name, &err)) < 0 || (r = log_settings(&s, &err)) < 0) {
+    if ((r = config_load(config, s.rows, s.n_rows, SERVICE_SECTIONS, s.settings, &err)) < 0 || (r = settings_resolve(s.settings, spec->name, &err)) < 0 || (r = log_settings(&s, &err)) < 0 ||
+        (spec->check && (r = spec->check(s.settings, &err)) < 0)) {
         (void)fprintf(stderr, "genloop-%s: %s\n", spec->name, err.message);
         goto out;
     }

@@ -45,6 +45,8 @@ struct service_spec {
     bool wants_log, wants_store, wants_keyring, wants_bus_server;
     const char *const *peers;          /* services whose instances it calls ("ingest", "inference", …), NULL-terminated; NULL: none */
     const struct bus_server_events *bus; /* where wants_bus_server; arg is the service's */
+    /* Whether it could start with these settings, as far as their text says: of --check too, and before anything is opened. E_INVALID names setting, value and what there is. NULL: the rows say all. */
+    int (*check)(const void *settings, struct error *err);
     /* Everything is open; set up and call service_ready when requests can be answered. */
     int (*start)(struct service *s, void **arg, struct error *err);
     void (*drain)(struct service *s, void *arg);     /* stop taking work; call service_drained when the last is done. NULL: at once */

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "feedback.h"
+#include "registry/trait.h"
 
 #define AT(field) offsetof(struct settings, field)
 static const struct config_row ROWS[] = {
@@ -83,8 +84,20 @@ static void on_facts(void *facts) { (void)loop_post(service_loop(the_service.ser
 
 static void on_fatal(void *arg, const struct error *err) { service_fail(((struct feedback_service *)arg)->service, err); }
 
-static int check_settings(const struct settings *c, struct error *err) {
-    if (strcmp(c->evaluate, "auto") != 0 && strcmp(c->evaluate, "manual") != 0) return error_set(err, E_INVALID, "feedback.evaluate must be auto or manual, not %s", c->evaluate);
+/* The seed of the registry's key that the configuration gives; false: it is none. */
+static bool registry_seed(const struct settings *c, uint8_t seed[32]) {
+    struct span hex = span_trim(span_str(c->registry_key));
+    return hex.len == 64 && hex_decode(hex, seed) == 0;
+}
+
+static int check(const void *settings, struct error *err) {
+    const struct settings *c = settings;
+    uint8_t seed[32];
+    bool keyed = span_empty(span_trim(span_str(c->registry_key))) || registry_seed(c, seed);
+    explicit_bzero(seed, sizeof seed);
+    if (strcmp(c->evaluate, "auto") != 0 && strcmp(c->evaluate, "manual") != 0) return error_set(err, E_INVALID, "feedback.evaluate: \"%s\" is neither auto nor manual", c->evaluate);
+    if (c->trait[0] && !trait_known(span_str(c->trait))) return error_set(err, E_INVALID, "feedback.trait: \"%s\" is none of short, lists, numbers, or one of them with ! before it", c->trait);
+    if (!keyed) return error_set(err, E_INVALID, "feedback.registry_key: it must be 64 hex digits");
     if (c->prompts < c->gates.samples_min)
         return error_set(err, E_INVALID, "gates.prompts (%lld) is below gates.samples_min (%lld): nothing could ever pass", (long long)c->prompts, (long long)c->gates.samples_min);
     if (c->documents < c->gates.documents_min)
@@ -95,13 +108,12 @@ static int check_settings(const struct settings *c, struct error *err) {
 
 /* The registry's key: the home's, or the one that the configuration gives, whose public half the others then find in the home. */
 static int get_key(struct feedback_service *s, const char *dir, struct error *err) {
-    struct span hex = span_trim(span_str(s->settings->registry_key));
     uint8_t seed[32];
-    if (span_empty(hex)) {
+    if (span_empty(span_trim(span_str(s->settings->registry_key)))) {
         int r = registry_key_make(dir, err);
         return r == 0 ? registry_key_load(dir, true, &s->key, err) : r;
     }
-    if (hex.len != 2 * sizeof seed || hex_decode(hex, seed) < 0) return error_set(err, E_INVALID, "feedback.registry_key: it must be 64 hex digits");
+    if (!registry_seed(s->settings, seed)) return error_set(err, E_INVALID, "feedback.registry_key: it must be 64 hex digits");
     registry_key_from_seed(seed, &s->key);
     explicit_bzero(seed, sizeof seed);
     return registry_key_publish(dir, &s->key, err);
@@ -115,10 +127,8 @@ static int start(struct service *service, void **arg, struct error *err) {
     *arg = s;
     m_open = metric_gauge("genloop_feedback_open_work", "", "Calls and workers under way.");
     m_folded = metric_gauge("genloop_feedback_view_events", "", "Events folded into the view since start.");
-    int r = check_settings(s->settings, err);
-    if (r != 0) return r;
     service_path(service, "keys", path, sizeof path);
-    r = get_key(s, path, err);
+    int r = get_key(s, path, err);
     if (r != 0) return r;
     service_secret(service, "api-keys", s->api_key_secret);
     s->facts.store = service_store(service);
@@ -176,6 +186,7 @@ int main(int argc, char **argv) {
         .wants_bus_server = true,
         .peers = peers,
         .bus = &COMMANDS_EVENTS,
+        .check = check,
         .start = start,
         .drain = drain,
         .stop = stop,

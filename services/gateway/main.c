@@ -165,6 +165,13 @@ static void drain(struct service *s, void *arg) {
 
 static struct http_budget bodies; /* outlives every exchange */
 
+static int check(const void *settings, struct error *err) {
+    const struct gateway_settings *set = settings;
+    if (!capture_from_name(set->capture, &(enum capture){0}))
+        return error_set(err, E_INVALID, "gateway.capture: \"%s\" must be none, hashed or full%s", set->capture, strcmp(set->capture, "redacted") == 0 ? " (redacted is not built yet)" : "");
+    return cors_check(set->cors_origins, err);
+}
+
 static int start(struct service *s, void **arg, struct error *err) {
     int r;
     struct shell *shell = mem_zalloc(sizeof *shell);
@@ -183,10 +190,7 @@ static int start(struct service *s, void **arg, struct error *err) {
         r = error_set(err, E_NOMEM, "no memory to start");
         goto fail;
     }
-    if (!capture_from_name(g->settings->capture, &g->capture)) {
-        r = error_set(err, E_INVALID, "gateway.capture: \"%s\" must be none, hashed or full%s", g->settings->capture, strcmp(g->settings->capture, "redacted") == 0 ? " (redacted is not built yet)" : "");
-        goto fail;
-    }
+    (void)capture_from_name(g->settings->capture, &g->capture);
     g->beyond_loopback = !listener_is_local(g->settings->listen);
     service_secret(s, "api-keys", g->api_key_secret);
     service_secret(s, "answers", g->answer_secret);
@@ -194,7 +198,6 @@ static int start(struct service *s, void **arg, struct error *err) {
     g->bodies = &bodies;
     if ((r = link_open(g->settings->shared.redis, service_loop(s), &g->cache, err)) < 0 || (r = quota_open(g, &g->quota, err)) < 0) goto fail;
     if (g->settings->access_log && (r = access_open(g, &g->access, err)) < 0) goto fail;
-    if ((r = cors_check(g->settings->cors_origins, err)) < 0) goto fail;
     if ((r = interactions_open(g, &g->interactions, err)) < 0) goto fail;
     if ((r = idempotency_open(g, &g->idempotency, err)) < 0) goto fail;
     /* One that shares its address takes no share of the connections before it knows the models; one that is alone lets its first clients wait. */
@@ -214,7 +217,7 @@ int main(int argc, char **argv) {
     static const char *const peers[] = {"inference", "ingest", "trainer", "feedback", NULL};
     static const struct service_spec spec = {
         .name = "gateway", .rows = ROWS, .n_rows = sizeof ROWS / sizeof *ROWS, .settings_size = sizeof(struct gateway_settings), .wants_log = true, .wants_store = true, .wants_keyring = true,
-        .peers = peers, .start = start, .drain = drain, .stop = stop, .on_peer = on_peer,
+        .peers = peers, .check = check, .start = start, .drain = drain, .stop = stop, .on_peer = on_peer,
     };
     return service_main(argc, argv, &spec);
 }

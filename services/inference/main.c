@@ -81,12 +81,8 @@ static void on_tick(void *arg) {
     models_report(inf, false);
 }
 
-static int start(struct service *s, void **arg, struct error *err) {
-    struct inference *inf = &self;
-    *arg = inf;
-    inf->service = s;
-    inf->settings = service_settings(s);
-    const struct inference_settings *set = inf->settings;
+static int check(const void *settings, struct error *err) {
+    const struct inference_settings *set = settings;
     struct error why;
     if (packed_kind_find(set->weights, &(enum packed_kind){0}, &why) != 0) return error_set(err, E_INVALID, "inference.weights: %s", why.message);
     if (packed_activations_find(set->activations, &(enum packed_activations){0}, &why) != 0) return error_set(err, E_INVALID, "inference.activations: %s", why.message);
@@ -94,6 +90,14 @@ static int start(struct service *s, void **arg, struct error *err) {
     if (strcmp(set->speculation, "off") != 0 && strcmp(set->speculation, "lookup") != 0)
         return error_set(err, E_INVALID, "inference.speculation: \"%s\" is neither off nor lookup", set->speculation);
     if (draft_setting_check(span_str(set->draft), &why) != 0) return error_set(err, E_INVALID, "inference.draft: %s", why.message);
+    return 0;
+}
+
+static int start(struct service *s, void **arg, struct error *err) {
+    struct inference *inf = &self;
+    *arg = inf;
+    inf->service = s;
+    inf->settings = service_settings(s);
     pthread_mutex_init(&inf->dirty_lock, NULL);
     arena_init(&inf->arena, ARENA_MAX);
     calls_init_metrics();
@@ -131,7 +135,7 @@ int main(int argc, char **argv) {
     static const char *const neighbours[] = {"inference", NULL}; /* who shares the cores */
     static const struct service_spec spec = {
         .peers = neighbours, .name = "inference", .rows = ROWS, .n_rows = sizeof ROWS / sizeof *ROWS, .settings_size = sizeof(struct inference_settings),
-        .wants_log = true, .wants_store = true, .wants_bus_server = true, .bus = &bus, .start = start, .drain = drain, .stop = stop,
+        .wants_log = true, .wants_store = true, .wants_bus_server = true, .bus = &bus, .check = check, .start = start, .drain = drain, .stop = stop,
     };
     return service_main(argc, argv, &spec);
 }

@@ -97,6 +97,26 @@ class Up:
             p.close()
         return "the service's own words, exit code 1, nothing left running"
 
+    def wrong_words(self):
+        """A word that is none of a setting's: each service's own --check refuses it, and so does `config check`, naming the setting, the value and what there is."""
+        cases = [("inference", "weights", "q5", "stored"), ("inference", "activations", "int7", "int16"), ("inference", "kv_type", "f13", "int8"), ("inference", "speculation", "on", "lookup"),
+                 ("inference", "draft", "=", "draft"), ("gateway", "capture", "everything", "hashed"), ("gateway", "cors_origins", "example.org", "https://"), ("feedback", "evaluate", "always", "manual"),
+                 ("feedback", "trait", "shrill", "numbers"), ("feedback", "registry_key", "secret", "64 hex digits")]
+        p = Platform(config={}, port=free_port())
+        try:
+            for service, key, value, there_is in cases:
+                with open(os.path.join(p.home, "genloop.yaml"), "w", encoding="utf-8") as f:
+                    f.write(f'{service}: {{{key}: "{value}"}}\n')
+                alone = subprocess.run([os.path.join(BIN, f"genloop-{service}"), "--config", os.path.join(p.home, "genloop.yaml"), "--check"], capture_output=True, text=True, timeout=60)
+                done = p.run("config", "check", check=False)
+                for code, wanted, said in ((alone.returncode, 2, alone.stderr), (done.returncode, 1, done.stderr)):
+                    expect(code == wanted and f"{service}.{key}" in said and there_is in said, f"{service}.{key}: {value}: {code} {said}")
+                    expect((value in said) == (key != "registry_key"), f"{service}.{key}: {said}")
+                expect(not alone.stdout, f"{service}.{key} is shown as in force: {alone.stdout}")
+        finally:
+            p.close()
+        return f"{len(cases)} settings, by each service and by config check"
+
     def elsewhere(self):
         """For what GENLOOP_REDIS names no server is started."""
         with Platform() as other:
@@ -371,6 +391,7 @@ def main():
         suite.run("up: a second time", up.twice)
         suite.run("up: a port in use", up.port_in_use)
         suite.run("up: a wrong configuration", up.wrong_configuration)
+        suite.run("config check: wrong words", up.wrong_words)
         suite.run("up: servers elsewhere", up.elsewhere)
         suite.run("kill -9: each child", kills.each)
         suite.run("kill -9: again and again", kills.many)

@@ -246,6 +246,38 @@ static int run_main(const char *const *arguments, const char *home_value) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+/* What the rows do not say of a setting, the service's own check does: before --check says what is in force, and before a home is made. */
+static int refuse_tenant(const void *settings, struct error *err) {
+    const struct service_settings *s = settings;
+    return strcmp(s->tenant, "nobody") == 0 ? error_set(err, E_INVALID, "tenant: \"%s\" is none", s->tenant) : 0;
+}
+
+static int run_checked(const char *tenant, bool check) {
+    pid_t pid = fork();
+    int status;
+    if (pid == 0) {
+        struct service_spec spec = echo_spec;
+        char *argv[] = {"x", check ? "--check" : NULL, NULL};
+        int null = open("/dev/null", O_RDWR);
+        spec.check = refuse_tenant;
+        (void)dup2(null, 1);
+        (void)dup2(null, 2);
+        (void)setenv("GENLOOP_HOME", "/proc/none", 1); /* cannot be made: who comes so far ends with 1 */
+        (void)setenv("GENLOOP_TENANT", tenant, 1);
+        exit(service_main(check ? 2 : 1, argv, &spec));
+    }
+    (void)waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void own_check(void **state) {
+    (void)state;
+    assert_int_equal(run_checked("somebody", true), 0);
+    assert_int_equal(run_checked("nobody", true), 2);
+    assert_int_equal(run_checked("somebody", false), 1);
+    assert_int_equal(run_checked("nobody", false), 2);
+}
+
 static void command_line(void **state) {
     (void)state;
     static const struct {
@@ -263,6 +295,6 @@ static void command_line(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(command_line), cmocka_unit_test(whole_life)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(command_line), cmocka_unit_test(own_check), cmocka_unit_test(whole_life)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

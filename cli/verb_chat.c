@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/random.h"
+#include "loop_option.h"
 #include "remote.h"
 
 enum { TURNS_MAX = 4096, TEXT_MAX = 4 << 20, TOKENS_MAX = 1 << 20 };
@@ -73,6 +74,16 @@ static void put_sampling(struct cli *c, struct json_out *w) {
     json_object_end(w);
 }
 
+static void put_loop(double multiplier, struct json_out *w) {
+    if (multiplier == 0) return;
+    json_flt(w, "dry_multiplier", multiplier);
+    json_num(w, "dry_allowed_length", LOOP_LENGTH);
+    json_key(w, "dry_sequence_breakers");
+    json_array(w);
+    json_array_end(w);
+    json_flag(w, "dry_answer_only", true);
+}
+
 static int ask(struct talk *k) {
     struct client_request q = {.method = "POST", .path = buf_cstr(&k->x.path), .body = buf_span(&k->x.body)};
     buf_clear(&k->text);
@@ -127,6 +138,7 @@ static int answer_turn(struct talk *k) {
     }
     json_array_end(&w);
     put_sampling(k->x.cli, &w);
+    put_loop(cli_real(k->x.cli, "--dry-multiplier", LOOP_MULTIPLIER), &w);
     json_object_end(&w);
     return ask(k);
 }
@@ -302,6 +314,7 @@ static const struct cli_option CHAT_OPTIONS[] = {
     {.name = "--prompt", .kind = CLI_TEXT, .value = "TEXT", .doc = "One question, one answer, no conversation", .letter = 'p'},
     {.name = "--system", .kind = CLI_TEXT, .value = "TEXT", .doc = "What the model is told before all else"},
     SAMPLING,
+    {.name = "--dry-multiplier", .kind = CLI_REAL, .value = "M", .doc = "How hard an answer is kept from saying the same six tokens again and again; 0: not at all. 0.8", .min = 0, .max = 100},
     {0},
 };
 static const struct cli_option COMPLETE_OPTIONS[] = {{.name = "--model", .kind = CLI_TEXT, .value = "MODEL", .doc = "The same as the operand"},
@@ -309,7 +322,9 @@ static const struct cli_option COMPLETE_OPTIONS[] = {{.name = "--model", .kind =
 
 const struct verb VERBS_CHAT[] = {
     {.name = "chat", .operands = "[MODEL]", .operands_max = 1, .summary = "Talk to a model", .options = CHAT_OPTIONS, .json = true, .run = run_chat,
-     .help = "MODEL is a name, NAME@VERSION or an alias; without it production. On a terminal a conversation, with /help; from a pipe each line is a turn. The answers come as they are made.\n\n"
+     .help = "MODEL is a name, NAME@VERSION or an alias; without it production. On a terminal a conversation, with /help; from a pipe each line is a turn. The answers come as they are made.\n"
+             "A small model easily ends in a loop: what an answer would repeat becomes the less likely the longer it is (DRY, of the answer alone: what the conversation says may be quoted). --dry-multiplier 0\n"
+             "asks for the model's own words, as the API has them.\n\n"
              "examples:\n"
              "  genloop chat\n"
              "  genloop chat guide@2 --prompt \"What does ls do?\" --temperature 0"},

@@ -81,6 +81,7 @@ static void write_logprobs(struct json_out *w, const struct engine_result *r) {
 }
 
 int engine_run(const struct engine_run_options *o, FILE *out, struct error *err) {
+    static const struct span NO_BREAKERS[1]; /* a list of none, which is not NULL: the usual ones */
     static const char *const later[] = {"forward", "sample", "mel"};
     const char *task = o->task ? o->task : "generate";
     bool logprobs = strcmp(task, "logprobs") == 0;
@@ -127,6 +128,12 @@ int engine_run(const struct engine_run_options *o, FILE *out, struct error *err)
         request.sampling.top_k = g->top_k > 0 && g->top_k <= UINT32_MAX ? (uint32_t)g->top_k : 0;
         request.sampling.min_p = g->min_p;
         request.sampling.repetition_penalty = g->repetition_penalty;
+    }
+    if (o->dry_multiplier != 0) {
+        request.sampling.dry_multiplier = o->dry_multiplier;
+        request.sampling.dry_allowed_length = o->dry_allowed_length;
+        request.sampling.dry_answer_only = true;
+        request.dry_breakers = NO_BREAKERS;
     }
     request.sampling.seed = o->seed;
     request.seed_set = o->seed_set;

@@ -20,6 +20,8 @@ struct engine_run_options {
     bool chat;              /* prompt is the user's turn of a chat */
     int64_t max_tokens;     /* −1: what the context leaves */
     double temperature;     /* below 0: as generation_config.json says, greedy where it does not */
+    double dry_multiplier;  /* 0: none. Above: a run of at least dry_allowed_length tokens of the answer is kept from coming again (sampler.h), whatever characters it has */
+    uint32_t dry_allowed_length;
     uint64_t seed;
     bool seed_set, ignore_eos;
     uint32_t top_logits;

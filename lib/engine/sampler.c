@@ -347,8 +347,8 @@ static double weights_of(const struct sampler_candidate *c, size_t n, float max,
 static void apply_dry(const struct sampler_params *p, uint64_t n, float *logits, struct sampler_scratch *s) {
     const struct sampler_memory *m = p->memory;
     if (!m || !m->tokens || p->dry_multiplier == 0) return;
-    size_t len = m->prompt + n, most = 0, left = 0, right = 0;
-    const uint32_t *end = m->tokens + len; /* end[-1 - i] is the i-th from behind */
+    size_t len = (p->dry_answer_only ? 0 : m->prompt) + n, most = 0, left = 0, right = 0;
+    const uint32_t *end = m->tokens + m->prompt + n; /* end[-1 - i] is the i-th from behind */
     while (most < len && !(end[-1 - (ptrdiff_t)most] < s->vocab && m->breakers[end[-1 - (ptrdiff_t)most] / 64] >> (end[-1 - (ptrdiff_t)most] % 64) & 1)) most++;
     if (len < 2 || most == 0) return;
     for (size_t i = 1; i < len; i++) {

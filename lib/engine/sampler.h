@@ -53,6 +53,7 @@ struct sampler_params {
     double top_n_sigma;        /* 0 and below: all */
     double dry_multiplier, dry_base; /* multiplier 0: none */
     uint32_t dry_allowed_length;
+    bool dry_answer_only;      /* what the prompt says may come again: quoting it, or an answer before, is no loop */
     double xtc_probability, xtc_threshold; /* probability 0: none */
     uint32_t mirostat;         /* 0: none, 1, 2 */
     double mirostat_tau, mirostat_eta;

@@ -273,6 +273,13 @@ static int take_dry_allowed_length(struct generate_request *r, const char *name,
     return 0;
 }
 
+static int take_dry_answer_only(struct generate_request *r, const char *name, const struct json *v, struct error *err) {
+    bool flag = false;
+    int code = take_flag(name, v, &flag, err);
+    if (code == 0) r->message.dry_answer_only = flag;
+    return code;
+}
+
 static int take_texts(struct generate_request *r, const char *name, const struct json *v, size_t count_max, size_t size_max, Genloop__V1__Texts **out, struct error *err) {
     if (json_type(v) != JSON_TYPE_ARRAY) return wrong_type(name, "a list of strings", v, err);
     size_t n = json_size(v);
@@ -403,6 +410,7 @@ const struct parameter SHARED_PARAMETERS[] = {
     {"dry_base", take_dry_base},
     {"dry_allowed_length", take_dry_allowed_length},
     {"dry_sequence_breakers", take_dry_sequence_breakers},
+    {"dry_answer_only", take_dry_answer_only},
     {"xtc_probability", take_xtc_probability},
     {"xtc_threshold", take_xtc_threshold},
     {"mirostat", take_mirostat},

@@ -45,7 +45,7 @@ const size_t OPENAPI_DOORS_COUNT = sizeof OPENAPI_DOORS / sizeof *OPENAPI_DOORS;
 #define GENERATION                                                                                                                                                            \
     "model:string! max_tokens:integer temperature:number top_p:number top_k:integer min_p:number frequency_penalty:number presence_penalty:number repetition_penalty:number " \
     "seed:integer n:integer stop:any stop_token_ids:[integer] ignore_eos:boolean logit_bias:object typical_p:number top_n_sigma:number dry_multiplier:number dry_base:number " \
-    "dry_allowed_length:integer dry_sequence_breakers:[string] xtc_probability:number xtc_threshold:number mirostat:integer mirostat_tau:number mirostat_eta:number " \
+    "dry_allowed_length:integer dry_sequence_breakers:[string] dry_answer_only:boolean xtc_probability:number xtc_threshold:number mirostat:integer mirostat_tau:number mirostat_eta:number " \
     "response_format:@ResponseFormat guided_json:object guided_regex:string guided_grammar:string guided_choice:[string] structured_outputs:@StructuredOutputs stream:boolean stream_options:@StreamOptions user:string"
 
 const struct openapi_schema OPENAPI_SCHEMAS[] = {

@@ -298,6 +298,7 @@ int request_from_message(const Genloop__V1__GenerateRequest *m, struct arena *ar
     if (m->dry_multiplier_set_case) s->dry_multiplier = m->dry_multiplier;
     if (m->dry_base_set_case) s->dry_base = m->dry_base;
     if (m->dry_allowed_length_set_case) s->dry_allowed_length = m->dry_allowed_length;
+    s->dry_answer_only = m->dry_answer_only;
     if (m->xtc_probability_set_case) s->xtc_probability = m->xtc_probability;
     if (m->xtc_threshold_set_case) s->xtc_threshold = m->xtc_threshold;
     s->mirostat = m->mirostat;

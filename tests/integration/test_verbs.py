@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 from testbed import EASY_GATES, Platform, Suite, binary, clean_environment, corpus, equal, expect, finish, free_port, short, wait_for  # noqa: E402
@@ -338,6 +339,7 @@ class Loop:
         one = self.p.json("chat", "--prompt", "What is story 3?", "--seed", "5", "--max-tokens", "12")
         two = self.p.json("chat", "--prompt", "What is story 3?", "--seed", "5", "--max-tokens", "12")
         equal((one["text"], one["model"]), (two["text"], "teller@1"), "the same seed")
+        self.talk_without_loop()
         turns = self.p.run("chat", "--max-tokens", "8", "--temperature", "0", stdin="Hello\n/good\n/system Be short\nAnd now?\n/bad\n/exit\n")
         expect(turns.count("\n") >= 2, f"two answers: {turns!r}")
         expect(self.p.run("complete", "--max-tokens", "4", "--temperature", "0", stdin="The quiet river").strip(), "complete from standard input")
@@ -346,6 +348,23 @@ class Loop:
         again = self.p.json("feedback", "send", "--kind", "rating", "--value", "0.5", "--request", one["id"], "--id", "mine")
         equal((sent["id"], again["existed"]), ("mine", True), "the same id again")
         says(self.p.run("feedback", "send", "--kind", "thumb", "--request", one["id"], check=False), 1, "value")
+
+    def talk_without_loop(self):
+        """A model this small loops. `chat` keeps it from that, by what it asks of the API; --dry-multiplier 0 asks for nothing, as the API does by itself."""
+        def api(**more):
+            body = {"model": "teller@1", "messages": [{"role": "user", "content": "What is story 3?"}], "temperature": 0, "max_tokens": 120, **more}
+            request = urllib.request.Request(self.p.url + "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)["choices"][0]["message"]["content"]
+
+        def chat(*more):
+            return self.p.json("chat", "teller@1", "--prompt", "What is story 3?", "--temperature", "0", "--max-tokens", "120", *more)["text"]
+
+        kept = api(dry_multiplier=0.8, dry_allowed_length=6, dry_sequence_breakers=[], dry_answer_only=True)
+        equal(chat(), kept, "the default of chat")
+        equal(chat("--dry-multiplier", "0"), api(), "chat without it")
+        expect(kept != api(), f"this model was to loop: {kept!r}")
+        says(self.p.run("chat", "--prompt", "x", "--dry-multiplier", "-1", check=False), 2, "--dry-multiplier")
 
     def rate_and_improve(self):
         shares = {}

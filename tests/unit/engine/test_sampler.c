@@ -517,24 +517,26 @@ static void test_dry(void **state) {
     for (int round = 0; round < 300; round++) {
         uint32_t tokens[24], runs[24], len = (uint32_t)random_below(&r, 24);
         for (uint32_t i = 0; i < len; i++) tokens[i] = (uint32_t)random_below(&r, round % 2 ? 3 : V);
-        struct sampler_memory m = {.tokens = tokens, .prompt = len, .breakers = breakers, .runs = runs};
+        uint32_t prompt = len ? (uint32_t)random_below(&r, len + 1) : 0, from = round % 3 == 0 ? prompt : 0; /* of the answer alone, what stood before it counts nowhere */
+        struct sampler_memory m = {.tokens = tokens, .prompt = prompt, .breakers = breakers, .runs = runs};
         struct sampler_params p;
         sampler_params_default(&p);
         p.temperature = 0;
         p.memory = &m;
         p.dry_multiplier = 0.8;
+        p.dry_answer_only = round % 3 == 0;
         double want[V];
         uint32_t longest[V] = {0};
-        for (uint32_t at = 0; at + 1 < len; at++) { /* a run that ends at `at`, and the end of the text */
+        for (uint32_t at = from; at + 1 < len; at++) { /* a run that ends at `at`, and the end of the text */
             uint32_t run = 0;
-            while (run <= at && tokens[at - run] == tokens[len - 1 - run] && tokens[at - run] != 5) run++;
+            while (run <= at - from && tokens[at - run] == tokens[len - 1 - run] && tokens[at - run] != 5) run++;
             if (run > longest[tokens[at + 1]]) longest[tokens[at + 1]] = run;
         }
         for (int i = 0; i < V; i++) want[i] = (double)LOGITS[i] - (longest[i] >= 2 ? 0.8 * pow(1.75, longest[i] - 2.0) : 0);
         float logits[V];
         uint32_t token;
         memcpy(logits, LOGITS, sizeof logits);
-        assert_int_equal(sampler_draw(&p, NULL, 0, logits, &scratch, &token), 0);
+        assert_int_equal(sampler_draw(&p, NULL, len - prompt, logits, &scratch, &token), 0);
         for (int i = 0; i < V; i++)
             if (fabs((double)logits[i] - want[i]) > 1e-4) fail_msg("round %d: token %d has %.4f, wanted %.4f", round, i, (double)logits[i], want[i]);
     }

@@ -35,6 +35,7 @@ static void test_ranges(void **state) {
         {"'typical_p':0.5", 0, ""}, {"'typical_p':0", E_INVALID, "typical_p"}, {"'top_n_sigma':-1", 0, ""}, {"'top_n_sigma':'x'", E_INVALID, "top_n_sigma"},
         {"'dry_multiplier':0.8", 0, ""}, {"'dry_multiplier':-1", E_INVALID, "dry_multiplier"}, {"'dry_base':1.75", 0, ""}, {"'dry_base':0.5", E_INVALID, "dry_base"},
         {"'dry_allowed_length':0", 0, ""}, {"'dry_allowed_length':-1", E_INVALID, "dry_allowed_length"}, {"'dry_sequence_breakers':[]", 0, ""}, {"'dry_sequence_breakers':['']", E_INVALID, "dry_sequence_breakers"},
+        {"'dry_answer_only':true", 0, ""}, {"'dry_answer_only':1", E_INVALID, "dry_answer_only"},
         {"'xtc_probability':1.1", E_INVALID, "xtc_probability"}, {"'xtc_threshold':0.2", 0, ""}, {"'xtc_threshold':2", E_INVALID, "xtc_threshold"}, {"'mirostat':2", 0, ""}, {"'mirostat':3", E_INVALID, "mirostat"},
         {"'mirostat_tau':5", 0, ""}, {"'mirostat_tau':-5", E_INVALID, "mirostat_tau"}, {"'mirostat_eta':0.1", 0, ""}, {"'mirostat_eta':2", E_INVALID, "mirostat_eta"},
         {"'min_p':0", 0, ""}, {"'min_p':1", 0, ""}, {"'min_p':1.01", E_INVALID, "min_p"}, {"'min_p':'x'", E_INVALID, "min_p"},

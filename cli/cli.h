@@ -102,6 +102,7 @@ extern const struct verb VERBS_DATASET[];
 extern const struct verb VERBS_TRAIN[];  /* train, jobs */
 extern const struct verb VERBS_MODELS[]; /* models, evaluate, improve */
 extern const struct verb VERBS_KEYS[];   /* keys */
+extern const struct verb VERBS_SUBJECT[]; /* subject erase */
 extern const struct verb VERBS_GOVERN[]; /* approve, reject, canary, promote, rollback, retire */
 extern const struct verb VERBS_CHAT[];   /* chat, complete */
 extern const struct verb VERBS_IMPORT[]; /* import */

@@ -205,6 +205,11 @@ out:
     return r;
 }
 
+bool keyring_has(struct keyring *k, const char *id) {
+    char path[KEYRING_PATH_MAX];
+    return check_id(id, NULL) == 0 && path_of(k, id, ".key", path, NULL) == 0 && file_exists(path) && tombstone_check(k, id, NULL) == 0;
+}
+
 int keyring_erase(struct keyring *k, const char *id, struct error *err) {
     char path[KEYRING_PATH_MAX];
     int r = check_id(id, err);

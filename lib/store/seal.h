@@ -20,6 +20,7 @@ void keyring_subject_id(struct keyring *k, struct span tenant, struct span subje
 int keyring_seal(struct keyring *k, const char *id, struct span plain, struct buf *sealed, struct error *err);
 /* E_NOT_FOUND where the key has been erased; E_DATA_LOSS where it does not open. */
 int keyring_open_sealed(struct keyring *k, const char *id, struct span sealed, struct buf *plain, struct error *err);
+bool keyring_has(struct keyring *k, const char *id); /* whether there is a key: something has been sealed with it, and it is not erased */
 int keyring_erase(struct keyring *k, const char *id, struct error *err); /* durable; fine where absent. The id gets a tombstone: it is never made again */
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * The services Feedback, Models, Keys and Audit on the bus. A call is read and answered on the loop's thread; what blocks runs on a worker in between. A
+ * The services Feedback, Models, Keys, Subjects and Audit on the bus. A call is read and answered on the loop's thread; what blocks runs on a worker in between. A
  * transition goes to the holder's thread and back.
  */
 #include <string.h>
@@ -11,7 +11,7 @@
 #include "base/random.h"
 #include "feedback.h"
 
-enum { PAGE_DEFAULT = 100, PAGE_MAX = 1000, STREAM_CREDIT = 16, CALL_ARENA = 32 * 1024 * 1024, TRANSITION_ID_MAX = 100, PAGE_BYTES_MAX = 8 * 1024 * 1024, RECORD_PIECE_MAX = 2 * 1024 * 1024, CARD_BYTES_MAX = 1024 * 1024 };
+enum { PAGE_DEFAULT = 100, PAGE_MAX = 1000, STREAM_CREDIT = 16, CALL_ARENA = 32 * 1024 * 1024, TRANSITION_ID_MAX = 100, PAGE_BYTES_MAX = 8 * 1024 * 1024, RECORD_PIECE_MAX = 2 * 1024 * 1024, CARD_BYTES_MAX = 1024 * 1024, ERASE_SUBJECT_MAX = 512 /* the longest `user` that the gateway takes */ };
 
 struct call;
 struct method {
@@ -583,6 +583,83 @@ static void work_list_keys(struct call *c) {
     else holder_read(c->service->holder, &p, read_keys);
 }
 
+/* ---- Subjects ---- */
+
+/* Audited first, then done: a command that a crash cut off in between is asked again, finds its record and does the rest. Of whom it is about, log and topic have the keyed hash alone: a name would outlive what
+ * it names. */
+static int erase_and_tell(struct call *c) {
+    struct feedback_service *s = c->service;
+    const char *key = c->holder.entry.object;
+    Genloop__V1__Erasure done = GENLOOP__V1__ERASURE__INIT;
+    Genloop__V1__Actor actor = GENLOOP__V1__ACTOR__INIT;
+    struct buf packed;
+    char *id = arena_printf(&c->arena, "erase-%s", key);
+    if (!id) return error_set(&c->err, E_NOMEM, "no memory for an erasure");
+    actor.id = (char *)(uintptr_t)c->actor_id.data; /* in the arena, and so ended by a NUL */
+    actor.scope = (char *)(uintptr_t)c->actor_scope.data;
+    actor.claim = (char *)(uintptr_t)c->actor_claim.data;
+    done.id = id;
+    done.tenant = (char *)(uintptr_t)c->holder.key.tenant.data;
+    done.subject = (char *)(uintptr_t)key;
+    done.event_time_ms = clock_wall_ms();
+    done.actor = &actor;
+    done.state = (char *)(uintptr_t)"done";
+    done.existed = keyring_has(s->facts.keyring, key);
+    int r = keyring_erase(s->facts.keyring, key, &c->err);
+    if (r != 0) return r;
+    buf_init(&packed, EVENT_VALUE_MAX);
+    r = record_pack(&done.base, &packed);
+    struct event event = {.topic = TOPIC_ERASURES, .key = span_str(key), .value = buf_span(&packed), .id = span_str(id), .time_ms = done.event_time_ms};
+    if (r == 0) r = eventlog_publish(service_log(s->service), &event, &c->err);
+    else (void)error_set(&c->err, r, "an erasure is too large");
+    buf_fini(&packed);
+    if (r == 0) answer(c, &done.base);
+    return r ? r : c->r;
+}
+
+static void erase_work(void *arg) {
+    struct call *c = arg;
+    c->r = erase_and_tell(c);
+}
+
+static void erase_noted(struct holder_request *q) {
+    struct call *c = q->arg;
+    c->r = q->result;
+    c->err = q->err;
+    if (c->r == 0 && loop_work(service_loop(c->service->service), erase_work, posted_end, c) == 0) return;
+    if (c->r == 0) c->r = error_set(&c->err, E_FULL, "too much waits for a worker: try again");
+    end_call(c);
+}
+
+static void start_erase(struct call *c) {
+    const Genloop__V1__EraseSubjectRequest *q = (const Genloop__V1__EraseSubjectRequest *)c->request;
+    struct span subject = span_str(q->subject), tenant = q->tenant[0] ? span_str(q->tenant) : c->tenant;
+    char *key = arena_alloc(&c->arena, SEAL_KEY_ID_MAX);
+    if (need_operator(c) != 0) goto refuse;
+    if (!subject.len) c->r = error_set_param(&c->err, E_INVALID, "subject", "subject is missing: whose key is to be erased?");
+    else if (subject.len > ERASE_SUBJECT_MAX) c->r = error_set_param(&c->err, E_INVALID, "subject", "a subject has at most %d bytes", ERASE_SUBJECT_MAX);
+    else if (!model_name_valid(tenant)) c->r = error_set_param(&c->err, E_INVALID, "tenant", "this is no tenant's name");
+    if (c->r != 0) goto refuse;
+    if (key) keyring_subject_id(c->service->facts.keyring, tenant, subject, key);
+    char *command = key ? arena_printf(&c->arena, "erase/%s", key) : NULL;
+    if (!command) {
+        c->r = error_set(&c->err, E_NOMEM, "no memory for an erasure");
+        goto refuse;
+    }
+    c->holder = (struct holder_request){
+        .kind = HOLDER_NOTE,
+        .key = {.tenant = tenant},
+        .entry = {.command = span_str(command), .actor_id = c->actor_id, .actor_scope = c->actor_scope, .actor_claim = c->actor_claim, .action = "subject.erase", .object = key, .from_state = "", .to_state = "erased",
+                  .reason = text_of(q->reason)},
+        .arg = c,
+        .on_done = erase_noted,
+    };
+    c->r = holder_ask(c->service->holder, &c->holder, &c->err);
+    if (c->r == 0) return;
+refuse:
+    end_call(c);
+}
+
 /* ---- Models/Watch ---- */
 
 static int want_name(struct call *c, const char *full) {
@@ -789,6 +866,7 @@ static const struct method METHODS[] = {
     {"Keys/Create", &genloop__v1__create_key_request__descriptor, NULL, start_create_key},
     {"Keys/List", &genloop__v1__page_request__descriptor, work_list_keys, NULL},
     {"Keys/Revoke", &genloop__v1__revoke_key_request__descriptor, NULL, start_revoke_key},
+    {"Subjects/Erase", &genloop__v1__erase_subject_request__descriptor, NULL, start_erase},
     {"Audit/List", &genloop__v1__page_request__descriptor, work_list_audit, NULL},
     {"Audit/Head", &genloop__v1__page_request__descriptor, work_head, NULL},
     {"Audit/Prove", &genloop__v1__audit_proof_request__descriptor, work_prove, NULL},

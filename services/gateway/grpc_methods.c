@@ -83,6 +83,8 @@ const struct grpc_method GRPC_METHODS[] = {
     METHOD("Keys/List", SCOPE_OPERATOR, grpc_relay, "feedback", page_request, list_keys_reply, UNARY),
     METHOD("Keys/Revoke", SCOPE_OPERATOR, grpc_relay, "feedback", revoke_key_request, api_key, UNARY),
 
+    METHOD("Subjects/Erase", SCOPE_OPERATOR, grpc_relay, "feedback", erase_subject_request, erasure, UNARY),
+
     METHOD("Operations/Replicas", SCOPE_OPERATOR, operations_replicas, NULL, replicas_request, replicas_reply, UNARY),
     METHOD("Operations/Scale", SCOPE_OPERATOR, operations_scale, NULL, scale_request, scale_reply, UNARY),
     METHOD("Operations/Drain", SCOPE_OPERATOR, operations_drain, NULL, drain_request, drain_reply, UNARY),

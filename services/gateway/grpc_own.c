@@ -33,7 +33,7 @@ typedef Grpc__Health__V1__HealthCheckResponse__ServingStatus Health;
 static Health health_of(const struct gateway *g, struct span name) {
     static const struct {
         const char *name, *peer;
-    } asked[] = {{"genloop.v1.Ingest", "ingest"}, {"genloop.v1.Training", "trainer"}, {"genloop.v1.Feedback", "feedback"}, {"genloop.v1.Models", "feedback"}, {"genloop.v1.Audit", "feedback"}, {"genloop.v1.Keys", "feedback"}};
+    } asked[] = {{"genloop.v1.Ingest", "ingest"}, {"genloop.v1.Training", "trainer"}, {"genloop.v1.Feedback", "feedback"}, {"genloop.v1.Models", "feedback"}, {"genloop.v1.Audit", "feedback"}, {"genloop.v1.Keys", "feedback"}, {"genloop.v1.Subjects", "feedback"}};
     if (name.len && !reflection_has_service(g->reflection, name)) return HEALTH(SERVICE_UNKNOWN);
     bool serves = service_is_ready(g->service) && !service_draining(g->service);
     for (size_t i = 0; i < sizeof asked / sizeof *asked; i++)

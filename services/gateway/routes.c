@@ -52,6 +52,7 @@ static const struct relay IMPROVE = {"feedback", "Models/ImproveNow", REQUEST(im
 static const struct relay CREATE_KEY = {"feedback", "Keys/Create", REQUEST(create_key_request), REQUEST(create_key_reply), .stream = RELAY_UNARY};
 static const struct relay LIST_KEYS = {"feedback", "Keys/List", REQUEST(page_request), REQUEST(list_keys_reply), .query = PAGE};
 static const struct relay REVOKE_KEY = {"feedback", "Keys/Revoke", REQUEST(revoke_key_request), REQUEST(api_key), .path_field = "id"};
+static const struct relay ERASE_SUBJECT = {"feedback", "Subjects/Erase", REQUEST(erase_subject_request), REQUEST(erasure), .stream = RELAY_UNARY};
 static const struct relay LIST_AUDIT = {"feedback", "Audit/List", REQUEST(page_request), REQUEST(list_audit_reply), .query = PAGE};
 static const struct relay AUDIT_HEAD = {"feedback", "Audit/Head", REQUEST(page_request), REQUEST(audit_head), .stream = RELAY_UNARY};
 static const struct relay AUDIT_PROOF = {"feedback", "Audit/Prove", REQUEST(audit_proof_request), REQUEST(audit_proof), .query = proof_fields};
@@ -134,6 +135,7 @@ const struct route ROUTES[] = {
     {"POST", "/v1/admin/keys", SCOPE_OPERATOR, BODY_JSON_OR_EMPTY, relay_call, "Make a key of the API: it is shown in this answer and never again.", &CREATE_KEY},
     {"GET", "/v1/admin/keys", SCOPE_OPERATOR, BODY_NONE, relay_call, "The keys of the API, those that were revoked among them.", &LIST_KEYS},
     {"DELETE", "/v1/admin/keys/{id}", SCOPE_OPERATOR, BODY_NONE, relay_call, "Revoke a key, for good and at once.", &REVOKE_KEY},
+    {"POST", "/v1/admin/subjects/erase", SCOPE_OPERATOR, BODY_JSON, relay_call, "Erase the key of a subject, for good: nothing that was sealed with it can be read again.", &ERASE_SUBJECT},
     {"GET", "/v1/audit", SCOPE_OPERATOR, BODY_NONE, relay_call, "The audit log, in order.", &LIST_AUDIT},
     {"GET", "/v1/audit/head", SCOPE_OPERATOR, BODY_NONE, relay_call, "The signed head of the audit tree.", &AUDIT_HEAD},
     {"GET", "/v1/audit/proof", SCOPE_OPERATOR, BODY_NONE, relay_call, "A proof of inclusion (?index=) or of consistency (?from_size=).", &AUDIT_PROOF},

@@ -219,9 +219,14 @@ class Responses:
         equal((len(made), set(os.listdir(keys)) - before), (2, made), "a key for each, and for nobody none")
         equal([self.o.responses.retrieve(r.id).output_text for r in (his, other, nobody, then, both)], [r.output_text for r in (his, other, nobody, then, both)], "all are kept")
         first = next(f for f in made if self.seals(f, his))
-        with open(os.path.join(keys, first.replace(".key", ".erased")), "w", encoding="utf-8") as f:  # as keyring_erase does
-            f.write("erased\n")
-        os.unlink(os.path.join(keys, first))
+        done = self.p.json("subject", "erase", "reader-7", "--reason", "he asked for it")
+        equal((done["state"], done["existed"], done["tenant"], done["subject"] + ".key"), ("done", True, "default", first), "subject erase")
+        equal((os.path.exists(os.path.join(keys, first)), first.replace(".key", ".erased") in os.listdir(keys)), (False, True), "its key, and the tombstone")
+        expect("reader-9" in self.p.run("subject", "erase", "reader-9") and "is that whom you meant" in self.p.run("subject", "erase", "reader-7"), "who has nothing, or nothing any more")
+        told = [x for x in self.p.json("audit", "list", "--all")["records"] if x["action"] == "subject.erase"]
+        equal([(x["object"] + ".key", x["reason"], "reader" in json.dumps(x)) for x in told if x["object"] == done["subject"]], [(first, "he asked for it", False)], "the audit log: once, without his name")
+        for words in (["subject", "erase"], ["subject", "erase", ""], ["subject", "erase", "x" * 513], ["subject", "erase", "x", "--tenant", "../etc"]):
+            expect(self.p.run(*words, check=False).returncode != 0, f"refused: {words[:3]}")
         for r in (his, then, both):
             for act, kind in ((lambda: self.o.responses.retrieve(r.id), openai.NotFoundError), (lambda: self.o.responses.input_items.list(r.id), openai.NotFoundError),
                               (lambda: self.ask(previous_response_id=r.id), openai.BadRequestError)):

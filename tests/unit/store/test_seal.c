@@ -110,7 +110,11 @@ static void erased_for_ever(void **state) {
     assert_int_equal(st.st_mode & 0777, 0600);
     assert_int_equal(stat(f->dir, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0700);
+    assert_true(keyring_has(f->keyring, id));
     assert_int_equal(keyring_erase(f->keyring, id, NULL), 0);
+    assert_false(keyring_has(f->keyring, id));
+    assert_false(keyring_has(f->keyring, never));
+    assert_false(keyring_has(f->keyring, "../secret"));
     assert_int_equal(keyring_erase(f->keyring, id, NULL), 0);
     assert_int_equal(keyring_erase(f->keyring, never, NULL), 0);
     assert_false(file_exists(path));

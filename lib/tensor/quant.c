@@ -181,8 +181,8 @@ int packed_activations_find(const char *name, enum packed_activations *activatio
 static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
 size_t packed_input_size(uint32_t terms, size_t n, size_t cols) {
-    size_t blocks = n * terms * quant_block_count(cols);
-    return align64(blocks * QUANT_BLOCK) + align64(blocks * QUANT_BLOCK * sizeof(int16_t)) + 3 * align64(blocks * sizeof(float));
+    size_t blocks = n * terms * quant_block_count(cols), behind = QUANT_ROWS_BEHIND * quant_block_count(cols);
+    return align64((blocks + behind) * QUANT_BLOCK) + align64(blocks * QUANT_BLOCK * sizeof(int16_t)) + 3 * align64(blocks * sizeof(float));
 }
 
 void packed_input_init(struct packed_input *in, uint32_t terms, size_t n, size_t cols, const float *x, void *memory) {
@@ -192,7 +192,7 @@ void packed_input_init(struct packed_input *in, uint32_t terms, size_t n, size_t
     size_t count = n * terms * quant_block_count(cols);
     uint8_t *at = memory;
     in->q = (int8_t *)at;
-    at += align64(count * QUANT_BLOCK);
+    at += align64((count + QUANT_ROWS_BEHIND * quant_block_count(cols)) * QUANT_BLOCK);
     if (quant_kernels()->widen) in->wide = (int16_t *)(void *)at;
     at += align64(count * QUANT_BLOCK * sizeof(int16_t));
     in->scale = (float *)(void *)at;

@@ -47,6 +47,7 @@ enum {
     PACKED_PANEL_MAX = 64,
     QUANT_TILE_ROWS = 6,    /* rows of x that a kernel takes at once: 6 × 4 sums + 4 weights stay in 32 registers, 6 × 2 + 4 in 16 */
     QUANT_TILE_ROWS_MAX = 64, /* the same with AMX: four tiles of 16, for which W is unpacked once */
+    QUANT_ROWS_BEHIND = 15, /* a tile is read whole */
     QUANT_MANY_ROWS = 24,    /* so many rows of x are worth the widening of W once for all of them */
 };
 
@@ -117,7 +118,7 @@ void packed_multiply(const struct packed *w, const struct packed_input *in, size
 /* The same for the input's rows [first, first + n) only, where y and bias begin with row `first` and with panel `from`. */
 void packed_multiply_rows(const struct packed *w, const struct packed_input *in, size_t first, size_t n, size_t from, size_t to, const struct packed_output *out);
 
-/* What a kernel sees of quantized rows: block b of row i is at [i · blocks + b] of each. */
+/* What a kernel sees of quantized rows: block b of row i is at [i · blocks + b] of each. Behind the last row QUANT_ROWS_BEHIND more of q may be read, and count as nothing. */
 struct quant_rows {
     const int8_t *q;
     const int16_t *wide;

@@ -1,7 +1,8 @@
 /*
  * quant.h's block kernels for AMX (Sapphire Rapids and later): a tile instruction multiplies 16 rows of x by 16 rows of W over a whole block, exactly, so
  * that the bits are those of every other kernel. What a block's product still needs, its scales, is done by AVX-512 and is most of the work, together with
- * the way there: sums leave the tiles through memory. They are begun LAG blocks before they are scaled, so that neither waits.
+ * the way there: sums leave the tiles through memory. While tiles are at work one of the two units that add floats is not to be had (measured on Granite
+ * Rapids), so that a few products are made first and then scaled. All is done a few blocks at a time, for all rows of x: W is asked for in advance, evenly.
  * Few rows of x do not fill a tile: they take the AVX-512 kernels, and so do floats (AMX has bf16, but adds in another order than one chain).
  */
 #ifdef __x86_64__
@@ -17,9 +18,8 @@ enum {
     LINE = 64,        /* bytes of its row */
     FEWEST = 8,       /* rows of x that are worth unpacking W for */
     FEWEST_LEFT = 3,  /* and that a last tile is worth beginning for, once W is unpacked */
-    STRETCH = 24,     /* blocks unpacked at a time: 30 KiB, which stay in the first level of the cache (48) beside what is taken of x */
-    LAG = 4,
-    AHEAD = 4096,
+    GROUP = 4,        /* blocks that are multiplied, and then scaled: the two share what adds floats, and get in each other's way when mixed */
+    AHEAD = 6 * 1024, /* bytes: what is asked for before it is unpacked */
 };
 
 static bool usable(void) {
@@ -35,7 +35,7 @@ static bool usable(void) {
 
 /* --- what the tiles are; kept from panel to panel, since telling the CPU takes as long as a few products --- */
 
-static _Thread_local size_t configured; /* rows of x; 0: the tiles are not in use */
+static _Thread_local bool configured;
 
 struct config {
     uint8_t palette, start_row, reserved[14];
@@ -43,88 +43,132 @@ struct config {
     uint8_t rows[16];
 };
 
-/* Tiles 0 and 1 are sums, 2 and 3 rows of x, 4 and 5 rows of W. Two of each, so that a product is begun while the one before it leaves. */
-static void configure(size_t n) {
-    if (configured == n) return;
-    uint8_t rows = (uint8_t)n;
-    _Alignas(64) struct config c = {.palette = 1, .bytes = {LINE, LINE, QUANT_BLOCK, QUANT_BLOCK, LINE, LINE}, .rows = {rows, rows, rows, rows, QUANT_BLOCK / 4, QUANT_BLOCK / 4}};
+/* Tiles 0 to 3 are sums, 4 and 5 rows of x, 6 and 7 rows of W: products are begun while those before them leave. */
+static void configure(void) {
+    if (configured) return;
+    enum { GROUPS = QUANT_BLOCK / 4 };
+    _Alignas(64) struct config c = {.palette = 1, .bytes = {LINE, LINE, LINE, LINE, QUANT_BLOCK, QUANT_BLOCK, LINE, LINE}, .rows = {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, GROUPS, GROUPS}};
     __asm__ volatile("" : : "r"(&c) : "memory");
     _tile_loadconfig(&c);
-    configured = n;
+    configured = true;
 }
 
 static void done(void) {
-    if (configured == 0) return;
+    if (!configured) return;
     _tile_release(); /* a thread that the system takes away has its tiles saved while they hold anything */
-    configured = 0;
+    configured = false;
 }
 
 /* --- blocks --- */
 
-/* Some blocks of a panel as tiles read them: signed bytes, and scales as floats. */
-struct stretch {
-    _Alignas(64) int8_t w[STRETCH][QUANT_BLOCK / 4][PACKED_BLOCK_PANEL][4];
-    float scale[STRETCH][PACKED_BLOCK_PANEL], minimum[STRETCH][PACKED_BLOCK_PANEL];
+/* GROUP blocks of a panel as tiles read them: signed bytes, and scales as floats. */
+struct group {
+    _Alignas(64) int8_t w[GROUP][QUANT_BLOCK / 4][PACKED_BLOCK_PANEL][4];
+    float scale[GROUP][PACKED_BLOCK_PANEL], minimum[GROUP][PACKED_BLOCK_PANEL];
+};
+
+/* SIDE rows of x over these blocks. Where x has fewer, a tile reads what lies behind them, and its scales, copied here, are 0. */
+struct some_rows {
+    const int8_t *q;
+    const float *scale, *total;
+    size_t q_stride, stride;
+    _Alignas(64) float own[2][SIDE][GROUP];
+};
+
+/* What is asked for on the way: so many lines with each product. */
+struct ahead {
+    const uint8_t *at;
+    size_t lines;
 };
 
 INLINE __m512 load_halves(const uint8_t *at) { return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)at)); }
 
-INLINE void unpack(const uint8_t *block, const enum packed_kind kind, size_t size, size_t count, struct stretch *s) {
+INLINE void unpack(const uint8_t *block, const enum packed_kind kind, size_t size, size_t count, struct group *g) {
     const __m512i low = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(kind == PACKED_Q4 ? 8 : 0), flip = _mm512_set1_epi8(-128);
     for (size_t b = 0; b < count; b++, block += size) {
-        int8_t *to = &s->w[b][0][0][0];
-        for (size_t line = 0; line < size; line += LINE) _mm_prefetch((const char *)block + AHEAD + line, _MM_HINT_T0);
+        int8_t *to = &g->w[b][0][0][0];
+#pragma GCC unroll 16
         for (size_t line = 0; kind == PACKED_Q8 && line < 16; line++) _mm512_store_si512(to + LINE * line, _mm512_xor_si512(_mm512_load_si512(block + LINE * line), flip));
+#pragma GCC unroll 8
         for (size_t line = 0; kind != PACKED_Q8 && line < 8; line++) {
             __m512i both = _mm512_load_si512(block + LINE * line);
             _mm512_store_si512(to + LINE * line, _mm512_sub_epi8(_mm512_and_si512(both, low), eight));
             _mm512_store_si512(to + LINE * (line + 8), _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(both, 4), low), eight));
         }
         for (size_t v = 0; v < 2; v++) {
-            _mm512_store_ps(s->scale[b] + SIDE * v, load_halves(block + (kind == PACKED_Q8 ? QUANT_Q8_SCALES : QUANT_Q4_SCALES) + 32 * v));
-            if (kind == PACKED_Q4M) _mm512_store_ps(s->minimum[b] + SIDE * v, load_halves(block + QUANT_Q4_MINIMA + 32 * v));
+            _mm512_store_ps(g->scale[b] + SIDE * v, load_halves(block + (kind == PACKED_Q8 ? QUANT_Q8_SCALES : QUANT_Q4_SCALES) + 32 * v));
+            if (kind == PACKED_Q4M) _mm512_store_ps(g->minimum[b] + SIDE * v, load_halves(block + QUANT_Q4_MINIMA + 32 * v));
         }
     }
-    WRITTEN();
+}
+
+/* n rows of x from row i on, at the blocks [b, b + count). */
+INLINE void take_rows(const struct quant_rows *x, size_t i, size_t n, size_t b, size_t count, size_t blocks, const enum packed_kind kind, struct some_rows *rows) {
+    size_t at = i * blocks + b;
+    rows->q = x->q + at * QUANT_BLOCK;
+    rows->q_stride = blocks * QUANT_BLOCK;
+    rows->scale = x->scale + at;
+    rows->total = x->total + at;
+    rows->stride = blocks;
+    if (n == SIDE) return;
+    memset(rows->own, 0, sizeof rows->own);
+    for (size_t r = 0; r < n; r++) {
+        memcpy(rows->own[0][r], rows->scale + r * blocks, count * sizeof(float));
+        if (kind == PACKED_Q4M) memcpy(rows->own[1][r], rows->total + r * blocks, count * sizeof(float));
+    }
+    rows->scale = rows->own[0][0];
+    rows->total = rows->own[1][0];
+    rows->stride = GROUP;
 }
 
 /* The instructions want their tiles as written numbers. */
-#define PRODUCT(t, tx, tw, b)                                                        \
-    do {                                                                             \
-        _tile_zero(t);                                                               \
-        _tile_loadd(tx, q + (b) * QUANT_BLOCK, q_stride);                            \
-        _tile_loadd(tw, &s->w[b][0][SIDE * v][0], sizeof s->w[0][0]);                \
-        _tile_dpbssd(t, tx, tw);                                                     \
-        _tile_stored(t, sums[(b) % (2 * LAG)], LINE);                                \
-    } while (0)
-#define PRODUCT_OF(b)                         \
-    do {                                      \
-        if ((b) % 2) PRODUCT(1, 3, 5, b);     \
-        else PRODUCT(0, 2, 4, b);             \
+#define PRODUCT(t, tx, tw)                                                                                                  \
+    do {                                                                                                                    \
+        _tile_zero(t);                                                                                                      \
+        _tile_loadd(tx, rows->q + (t) * QUANT_BLOCK, rows->q_stride);                                                         \
+        _tile_loadd(tw, &g->w[t][0][SIDE * v][0], sizeof g->w[0][0]);                                                       \
+        _tile_dpbssd(t, tx, tw);                                                                                            \
+        _tile_stored(t, sums[t], LINE);                                                                                     \
+        for (size_t line = 0; line < ahead->lines; line++, ahead->at += LINE) _mm_prefetch((const char *)ahead->at, _MM_HINT_T0); \
     } while (0)
 
-/* Rows [i, i + n) of x, n at most SIDE, times half v of a stretch that begins at block `from`. */
-INLINE void tile_rows(const struct stretch *s, size_t count, const enum packed_kind kind, size_t from, size_t blocks, const struct quant_rows *x, size_t i, const size_t n,
-                      size_t v, float *tile) {
-    _Alignas(64) int32_t sums[2 * LAG][SIDE * SIDE];
-    const int8_t *q = x->q + (i * blocks + from) * QUANT_BLOCK;
-    const float *scale = x->scale + i * blocks + from, *total = x->total + i * blocks + from;
-    const size_t q_stride = blocks * QUANT_BLOCK;
-    float *out = tile + i * PACKED_BLOCK_PANEL + SIDE * v;
-    __m512 acc[SIDE];
-    for (size_t r = 0; r < n; r++) acc[r] = from ? _mm512_loadu_ps(out + r * PACKED_BLOCK_PANEL) : _mm512_setzero_ps();
-    for (size_t b = 0; b < LAG && b < count; b++) PRODUCT_OF(b);
+INLINE void products(const struct group *g, const struct some_rows *rows, const size_t count, size_t v, int32_t sums[GROUP][SIDE * SIDE], struct ahead *ahead) {
+    WRITTEN();
+    PRODUCT(0, 4, 6);
+    if (count > 1) PRODUCT(1, 5, 7);
+    if (count > 2) PRODUCT(2, 4, 6);
+    if (count > 3) PRODUCT(3, 5, 7);
+}
+
+/* What the products of n rows with half v of the panel amount to; sums go on from where `acc` has them. */
+INLINE void scale(const struct group *g, const struct some_rows *rows, const enum packed_kind kind, const size_t n, const size_t count, size_t v, int32_t sums[GROUP][SIDE * SIDE], float (*acc)[PACKED_BLOCK_PANEL]) {
+    __m512 a[SIDE];
+    const size_t stride = rows->stride;
+    const float *const scales[2] = {rows->scale, rows->scale + 8 * stride}, *const totals[2] = {rows->total, rows->total + 8 * stride};
+#pragma GCC unroll 16
+    for (size_t r = 0; r < n; r++) a[r] = _mm512_load_ps(&acc[r][SIDE * v]);
+#pragma GCC unroll 4
     for (size_t b = 0; b < count; b++) {
-        if (b + LAG < count) PRODUCT_OF(b + LAG);
-        __m512 scale_w = _mm512_load_ps(s->scale[b] + SIDE * v), minimum_w = kind == PACKED_Q4M ? _mm512_load_ps(s->minimum[b] + SIDE * v) : _mm512_setzero_ps();
-        const int32_t *sum = sums[b % (2 * LAG)];
+        __m512 scale_w = _mm512_load_ps(g->scale[b] + SIDE * v), minimum_w = kind == PACKED_Q4M ? _mm512_load_ps(g->minimum[b] + SIDE * v) : _mm512_setzero_ps();
+#pragma GCC unroll 16
         for (size_t r = 0; r < n; r++) {
-            __m512 scaled = _mm512_mul_ps(scale_w, _mm512_set1_ps(scale[r * blocks + b]));
-            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sum + SIDE * r)), scaled, acc[r]);
-            if (kind == PACKED_Q4M) acc[r] = _mm512_fmadd_ps(minimum_w, _mm512_set1_ps(total[r * blocks + b]), acc[r]);
+            __m512 scaled = _mm512_mul_ps(scale_w, _mm512_set1_ps(scales[r / 8][r % 8 * stride + b]));
+            a[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums[b] + SIDE * r)), scaled, a[r]);
+            if (kind == PACKED_Q4M) a[r] = _mm512_fmadd_ps(minimum_w, _mm512_set1_ps(totals[r / 8][r % 8 * stride + b]), a[r]);
         }
     }
-    for (size_t r = 0; r < n; r++) _mm512_storeu_ps(out + r * PACKED_BLOCK_PANEL, acc[r]);
+#pragma GCC unroll 16
+    for (size_t r = 0; r < n; r++) _mm512_store_ps(&acc[r][SIDE * v], a[r]);
+}
+
+/* A group times rows of x; n: the rows of acc that are needed, or more. */
+INLINE void tile_rows(const struct group *g, const struct some_rows *rows, const enum packed_kind kind, const size_t n, const size_t count, float (*acc)[PACKED_BLOCK_PANEL],
+                      struct ahead *ahead) {
+    _Alignas(64) int32_t sums[GROUP][SIDE * SIDE];
+    for (size_t v = 0; v < 2; v++) {
+        products(g, rows, count, v, sums, ahead);
+        scale(g, rows, kind, n, count, v, sums, acc);
+    }
 }
 
 INLINE struct quant_rows rows_from(const struct quant_rows *x, size_t i, size_t blocks) {
@@ -140,17 +184,28 @@ INLINE void blocks_any(const uint8_t *panel, const enum packed_kind kind, quant_
         few(panel, blocks, &rows, n - i < QUANT_TILE_ROWS ? n - i : QUANT_TILE_ROWS, tile + i * PACKED_BLOCK_PANEL);
     }
     if (!tiled) return;
-    struct stretch s;
-    for (size_t from = 0; from < blocks; from += STRETCH) {
-        size_t count = blocks - from < STRETCH ? blocks - from : STRETCH, i = 0;
-        unpack(panel + from * size, kind, size, count, &s);
-        if (tiled >= SIDE) configure(SIDE);
-        for (; i + SIDE <= tiled; i += SIDE)
-            for (size_t v = 0; v < 2; v++) tile_rows(&s, count, kind, from, blocks, x, i, SIDE, v, tile);
-        if (i == tiled) continue;
-        configure(tiled - i);
-        for (size_t v = 0; v < 2; v++) tile_rows(&s, count, kind, from, blocks, x, i, tiled - i, v, tile);
+    struct group groups[2];
+    struct some_rows rows;
+    _Alignas(64) float acc[QUANT_TILE_ROWS_MAX][PACKED_BLOCK_PANEL];
+    size_t tiles = (tiled + SIDE - 1) / SIDE;
+    struct ahead ahead = {panel, (size / LINE + 2 * tiles - 1) / (2 * tiles)};
+    memset(acc, 0, tiles * SIDE * sizeof acc[0]);
+    configure();
+    unpack(panel, kind, size, blocks < GROUP ? blocks : GROUP, &groups[0]);
+    for (size_t b = 0, turn = 0; b < blocks; b += GROUP, turn ^= 1) {
+        size_t behind = blocks - b, count = behind < GROUP ? behind : GROUP;
+        ahead.at = panel + b * size + AHEAD;
+        for (size_t i = 0; i < tiled; i += SIDE) {
+            size_t some = tiled - i < SIDE ? tiled - i : SIDE;
+            take_rows(x, i, some, b, count, blocks, kind, &rows);
+            if (count < GROUP) tile_rows(&groups[turn], &rows, kind, SIDE, count, acc + i, &ahead);
+            else if (some <= SIDE / 2) tile_rows(&groups[turn], &rows, kind, SIDE / 2, GROUP, acc + i, &ahead);
+            else tile_rows(&groups[turn], &rows, kind, SIDE, GROUP, acc + i, &ahead);
+            /* the next group early, so that it has left for the cache when the tiles want it */
+            if (i == 0 && behind > GROUP) unpack(panel + (b + GROUP) * size, kind, size, behind < 2 * GROUP ? behind - GROUP : GROUP, &groups[turn ^ 1]);
+        }
     }
+    memcpy(tile, acc, tiled * sizeof acc[0]);
 }
 
 static void q8_amx(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { blocks_any(panel, PACKED_Q8, quant_q8_avx512, blocks, x, n, tile); }

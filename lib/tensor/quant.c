@@ -271,7 +271,7 @@ void packed_multiply_rows(const struct packed *w, const struct packed_input *in,
         return;
     }
     size_t width = packed_panel_rows(w->kind), tile_rows = QUANT_KINDS[w->kind].blocks ? packed_tile_rows(w->kind) : QUANT_TILE_ROWS;
-    quant_rows_kernel many = rows >= QUANT_MANY_ROWS ? rows_kernel(w->kind) : NULL;
+    quant_rows_kernel many = rows >= quant_kernels()->many_rows ? rows_kernel(w->kind) : NULL;
     _Alignas(64) float tile[QUANT_TILE_ROWS_MAX * PACKED_PANEL_MAX];
     for (size_t p = from; p < to; p++) {
         const uint8_t *panel = w->data + p * w->panel_size;

@@ -48,7 +48,6 @@ enum {
     QUANT_TILE_ROWS = 6,    /* rows of x that a kernel takes at once: 6 × 4 sums + 4 weights stay in 32 registers, 6 × 2 + 4 in 16 */
     QUANT_TILE_ROWS_MAX = 64, /* the same with AMX: four tiles of 16, for which W is unpacked once */
     QUANT_ROWS_BEHIND = 15, /* a tile is read whole */
-    QUANT_MANY_ROWS = 24,    /* so many rows of x are worth the widening of W once for all of them */
 };
 
 struct packed {
@@ -137,7 +136,8 @@ struct quant_kernels {
     const char *vectors;  /* name of the variant of kernels.h and attention.h that goes with it, where that is not `name` (else NULL) */
     bool (*usable)(void); /* on this CPU, under this system */
     quant_float_kernel f32, bf16, f16;
-    quant_rows_kernel f32_rows, bf16_rows, f16_rows; /* taken for QUANT_MANY_ROWS and more; NULL: tile by tile */
+    quant_rows_kernel f32_rows, bf16_rows, f16_rows; /* NULL: tile by tile */
+    size_t many_rows; /* so many rows of x are worth those */
     quant_block_kernel q8, q4, q4m;
     size_t block_rows; /* rows of x that these take at once: QUANT_TILE_ROWS … QUANT_TILE_ROWS_MAX */
     /* One row of x into blocks: scale = absmax / 127, q = round to nearest even of x / scale. */

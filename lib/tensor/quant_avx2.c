@@ -110,127 +110,21 @@ static void f32_avx2(const void *panel, size_t cols, const float *x, size_t x_st
 static void bf16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, BF16, cols, x, x_stride, n, tile); }
 static void f16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F16, cols, x, x_stride, n, tile); }
 
-/*
- * Many rows of x: 16 rows of the panel are widened once, for as many columns as the first level of the cache has room for, and all rows of x pass over them, 6 at a
- * time. Between two such stretches of columns the sums lie in `sums`, exactly, so that each remains the one chain that it is in a tile.
- */
-enum { STRIP = 16, DEPTH_MAX = 128, ROWS_MAX = 96 };
+/* --- many rows of x --- */
 
-/* y = sum + bias (+ y) */
-INLINE void put(__m256 a, __m256 b, float *y, const float *bias, bool add) {
-    if (bias) {
-        a = _mm256_add_ps(a, _mm256_loadu_ps(bias));
-        b = _mm256_add_ps(b, _mm256_loadu_ps(bias + 8));
-    }
-    if (add) {
-        a = _mm256_add_ps(_mm256_loadu_ps(y), a);
-        b = _mm256_add_ps(_mm256_loadu_ps(y + 8), b);
-    }
-    _mm256_storeu_ps(y, a);
-    _mm256_storeu_ps(y + 8, b);
-}
+enum { LANES = 8, DEPTH_MAX = 128 };
+#define STRIP_ROWS 6
+typedef __m256 vf;
+INLINE vf v_zero(void) { return _mm256_setzero_ps(); }
+INLINE vf v_load(const float *p) { return _mm256_load_ps(p); }
+INLINE void v_store(float *p, vf v) { _mm256_store_ps(p, v); }
+INLINE vf v_loadu(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void v_storeu(float *p, vf v) { _mm256_storeu_ps(p, v); }
+INLINE vf v_all(const float *p) { return _mm256_broadcast_ss(p); }
+INLINE vf v_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+INLINE vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+#include "tensor/quant_strips.h"
 
-/* What is asked for while rows of x pass over a strip: the next strip's lines, one for each `every` columns of a tile. */
-struct ahead {
-    const char *at;
-    size_t step, every;
-};
-
-/* n rows of x times the strip: sums go on from where they stood, and to where they belong once they are whole. */
-INLINE void strip_tile(const float *strip, size_t depth, const float *x, size_t stride, const int n, bool first, bool last, float *sums,
-                       const struct packed_output *out, float *y, const float *bias, struct ahead *ahead) {
-    __m256 acc[QUANT_TILE_ROWS][2];
-    const float *base[2] = {x, x + 3 * stride}; /* three rows to a register */
-#pragma GCC unroll 6
-    for (int i = 0; i < n; i++) {
-        acc[i][0] = first ? _mm256_setzero_ps() : _mm256_load_ps(sums + i * STRIP);
-        acc[i][1] = first ? _mm256_setzero_ps() : _mm256_load_ps(sums + i * STRIP + 8);
-    }
-    if (last)
-#pragma GCC unroll 6
-        for (int i = 0; i < n; i++) _mm_prefetch((const char *)(y + (size_t)i * out->stride), _MM_HINT_T0);
-    for (const float *end = strip + depth * STRIP; strip < end;) {
-        const float *pause = (size_t)(end - strip) < ahead->every * STRIP ? end : strip + ahead->every * STRIP;
-        _mm_prefetch(ahead->at, _MM_HINT_T1);
-        ahead->at += ahead->step;
-        for (; strip < pause; strip += STRIP) {
-            __m256 a = _mm256_load_ps(strip), b = _mm256_load_ps(strip + 8);
-#pragma GCC unroll 6
-            for (int i = 0; i < n; i++) {
-                __m256 xk = _mm256_broadcast_ss(base[i / 3] + (size_t)(i % 3) * stride);
-                acc[i][0] = _mm256_fmadd_ps(xk, a, acc[i][0]);
-                acc[i][1] = _mm256_fmadd_ps(xk, b, acc[i][1]);
-            }
-            base[0]++;
-            base[1]++;
-        }
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < n; i++) {
-        if (last) put(acc[i][0], acc[i][1], y + (size_t)i * out->stride, bias, out->add);
-        else {
-            _mm256_store_ps(sums + i * STRIP, acc[i][0]);
-            _mm256_store_ps(sums + i * STRIP + 8, acc[i][1]);
-        }
-    }
-}
-
-static void strip_tiles(const float *strip, size_t depth, const float *x, size_t stride, size_t n, bool first, bool last, float *sums,
-                        const struct packed_output *out, float *y, const float *bias, struct ahead ahead) {
-    for (; n >= 6; n -= 6, x += 6 * stride, sums += 6 * STRIP, y += 6 * out->stride) strip_tile(strip, depth, x, stride, 6, first, last, sums, out, y, bias, &ahead);
-    switch (n) {
-    case 1: strip_tile(strip, depth, x, stride, 1, first, last, sums, out, y, bias, &ahead); break;
-    case 2: strip_tile(strip, depth, x, stride, 2, first, last, sums, out, y, bias, &ahead); break;
-    case 3: strip_tile(strip, depth, x, stride, 3, first, last, sums, out, y, bias, &ahead); break;
-    case 4: strip_tile(strip, depth, x, stride, 4, first, last, sums, out, y, bias, &ahead); break;
-    case 5: strip_tile(strip, depth, x, stride, 5, first, last, sums, out, y, bias, &ahead); break;
-    default: break;
-    }
-}
-
-/* Rows c … c + 15 of the panel at the columns [from, to). */
-INLINE void widen_strip(const void *panel, const enum format format, size_t c, size_t from, size_t to, float *strip) {
-    for (size_t k2 = from; k2 < to; k2 += 2) /* a stretch begins with a pair */
-        for (size_t odd = 0; odd < 2 && k2 + odd < to; odd++, strip += STRIP) {
-            __m256 a, b;
-            load_two(panel, format, k2 + odd, odd, c, &a, &b);
-            _mm256_store_ps(strip, a);
-            _mm256_store_ps(strip + 8, b);
-        }
-}
-
-/* At most ROWS_MAX rows. */
-INLINE void float_rows_some(const void *panel, const enum format format, size_t cols, const float *x, size_t n, const struct packed_output *out, float *y, size_t count) {
-    _Alignas(64) float strip[STRIP * DEPTH_MAX], sums[PACKED_FLOAT_PANEL / STRIP][STRIP * ROWS_MAX];
-    const size_t together = format == BF16 ? 2 : 1, size = format == F16 ? sizeof(uint16_t) : sizeof(uint32_t); /* columns that lie in one word, and its bytes */
-    size_t pieces = (cols + DEPTH_MAX - 1) / DEPTH_MAX, depth = ((cols + pieces - 1) / pieces + 1) & ~(size_t)1;
-    for (size_t from = 0; from < cols; from += depth) {
-        size_t to = cols - from < depth ? cols : from + depth;
-        for (size_t c = 0; c < count; c += STRIP) {
-            bool last = to == cols && c + STRIP <= count;
-            float *part = sums[c / STRIP];
-            const float *bias = out->bias ? out->bias + c : NULL;
-            /* the next strip, or the first one of the next columns, which in the last stretch are the next panel's */
-            size_t c_next = c + STRIP < count ? c + STRIP : 0, k_next = c_next ? from : to;
-            struct ahead ahead = {(const char *)panel + (k_next / together * PACKED_FLOAT_PANEL + c_next) * size, PACKED_FLOAT_PANEL * size,
-                                  (n < QUANT_TILE_ROWS ? 1 : n / QUANT_TILE_ROWS) * together};
-            widen_strip(panel, format, c, from, to, strip);
-            strip_tiles(strip, to - from, x + from, cols, n, from == 0, last, part, out, y + c, bias, ahead);
-        }
-    }
-    size_t whole = count / STRIP * STRIP;
-    for (size_t i = 0; i < n && whole < count; i++)
-        for (size_t r = whole; r < count; r++) {
-            float sum = sums[whole / STRIP][i * STRIP + r - whole];
-            if (out->bias) sum += out->bias[r];
-            y[i * out->stride + r] = out->add ? y[i * out->stride + r] + sum : sum;
-        }
-}
-
-INLINE void float_rows(const void *panel, const enum format format, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) {
-    for (size_t i = 0; i < n; i += ROWS_MAX)
-        float_rows_some(panel, format, cols, x + i * cols, n - i < ROWS_MAX ? n - i : ROWS_MAX, out, out->y + i * out->stride, count);
-}
 static void f32_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, F32, cols, x, n, out, count); }
 static void bf16_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, BF16, cols, x, n, out, count); }
 static void f16_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, F16, cols, x, n, out, count); }
@@ -404,6 +298,6 @@ static void widen_avx2(const int8_t *q, size_t blocks, int16_t *wide) {
 }
 
 const struct quant_kernels QUANT_KERNELS_AVX2 = {.name = "avx2", .usable = usable, .f32 = f32_avx2, .bf16 = bf16_avx2, .f16 = f16_avx2, .f32_rows = f32_rows_avx2,
-                                                 .bf16_rows = bf16_rows_avx2, .f16_rows = f16_rows_avx2,
+                                                 .bf16_rows = bf16_rows_avx2, .f16_rows = f16_rows_avx2, .many_rows = 24,
                                                  .q8 = q8_avx2, .q4 = q4_avx2, .q4m = q4m_avx2, .block_rows = QUANT_TILE_ROWS, .quantize = quantize_avx2, .widen = widen_avx2};
 #endif

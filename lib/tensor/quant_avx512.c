@@ -18,29 +18,25 @@ bool quant_usable_avx512(void) {
 enum format { F32, BF16, F16 };
 enum { VECTORS = PACKED_FLOAT_PANEL / 16, AHEAD = 4096 /* bytes: the hardware's prefetcher stops at page borders */ };
 
-/* All rows of a panel at column k; bf16 comes in pairs of k: `odd` says which. */
-INLINE void load_column(const void *panel, const enum format format, size_t k, const bool odd, __m512 w[VECTORS]) {
-    for (size_t v = 0; v < VECTORS; v++) {
-        if (format == F32) w[v] = _mm512_load_ps((const float *)panel + k * PACKED_FLOAT_PANEL + 16 * v);
-        else if (format == F16) w[v] = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)((const uint16_t *)panel + k * PACKED_FLOAT_PANEL + 16 * v)));
-        else {
-            __m512i pairs = _mm512_load_si512((const uint32_t *)panel + k / 2 * PACKED_FLOAT_PANEL + 16 * v);
-            w[v] = _mm512_castsi512_ps(odd ? _mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(pairs, 16));
-        }
-    }
+/* 16 rows of a panel from row c on, at column k; bf16 comes in pairs of k: `odd` says which. */
+INLINE __m512 load_one(const void *panel, const enum format format, size_t k, const bool odd, size_t c) {
+    if (format == F32) return _mm512_load_ps((const float *)panel + k * PACKED_FLOAT_PANEL + c);
+    if (format == F16) return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)((const uint16_t *)panel + k * PACKED_FLOAT_PANEL + c)));
+    __m512i pairs = _mm512_load_si512((const uint32_t *)panel + k / 2 * PACKED_FLOAT_PANEL + c);
+    return _mm512_castsi512_ps(odd ? _mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(pairs, 16));
 }
 
-INLINE void floats_n(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, const int n, float *tile) {
-    const size_t size = PACKED_FLOAT_PANEL * (format == F32 ? sizeof(float) : sizeof(uint16_t));
+/* n rows of x at the columns [from, to), sums going on from where the tile has them. `ahead` bytes further `lines` lines are asked for with each column. */
+INLINE void floats_part(const void *panel, const enum format format, size_t from, size_t to, const float *x, size_t stride, const int n, float *tile, const char *next, size_t lines) {
     __m512 acc[QUANT_TILE_ROWS][VECTORS];
     for (int i = 0; i < n; i++)
-        for (int v = 0; v < VECTORS; v++) acc[i][v] = _mm512_setzero_ps();
-    for (size_t k2 = 0; k2 < cols; k2 += 2)
-        for (size_t odd = 0; odd < 2 && k2 + odd < cols; odd++) {
+        for (int v = 0; v < VECTORS; v++) acc[i][v] = from ? _mm512_loadu_ps(tile + i * PACKED_FLOAT_PANEL + 16 * v) : _mm512_setzero_ps();
+    for (size_t k2 = from; k2 < to; k2 += 2)
+        for (size_t odd = 0; odd < 2 && k2 + odd < to; odd++) {
             size_t k = k2 + odd;
             __m512 w[VECTORS];
-            load_column(panel, format, k, odd, w);
-            for (size_t line = 0; line < size; line += 64) _mm_prefetch((const char *)panel + k * size + AHEAD + line, _MM_HINT_T0);
+            for (size_t v = 0; v < VECTORS; v++) w[v] = load_one(panel, format, k, odd, 16 * v);
+            for (size_t line = 0; line < lines; line++, next += 64) _mm_prefetch(next, _MM_HINT_T0);
             for (int i = 0; i < n; i++) {
                 __m512 xk = _mm512_set1_ps(x[(size_t)i * stride + k]);
                 for (int v = 0; v < VECTORS; v++) acc[i][v] = _mm512_fmadd_ps(xk, w[v], acc[i][v]);
@@ -50,19 +46,73 @@ INLINE void floats_n(const void *panel, const enum format format, size_t cols, c
         for (int v = 0; v < VECTORS; v++) _mm512_storeu_ps(tile + i * PACKED_FLOAT_PANEL + 16 * v, acc[i][v]);
 }
 
-INLINE void floats(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, size_t n, float *tile) {
+INLINE size_t column_lines(const enum format format) { return PACKED_FLOAT_PANEL * (format == F32 ? sizeof(float) : sizeof(uint16_t)) / 64; }
+
+INLINE void floats_some(const void *panel, const enum format format, size_t from, size_t to, const float *x, size_t stride, size_t n, float *tile, const char *next, size_t lines) {
     switch (n) {
-    case 1: floats_n(panel, format, cols, x, stride, 1, tile); break;
-    case 2: floats_n(panel, format, cols, x, stride, 2, tile); break;
-    case 3: floats_n(panel, format, cols, x, stride, 3, tile); break;
-    case 4: floats_n(panel, format, cols, x, stride, 4, tile); break;
-    case 5: floats_n(panel, format, cols, x, stride, 5, tile); break;
-    default: floats_n(panel, format, cols, x, stride, 6, tile); break;
+    case 1: floats_part(panel, format, from, to, x, stride, 1, tile, next, lines); break;
+    case 2: floats_part(panel, format, from, to, x, stride, 2, tile, next, lines); break;
+    case 3: floats_part(panel, format, from, to, x, stride, 3, tile, next, lines); break;
+    case 4: floats_part(panel, format, from, to, x, stride, 4, tile, next, lines); break;
+    case 5: floats_part(panel, format, from, to, x, stride, 5, tile, next, lines); break;
+    default: floats_part(panel, format, from, to, x, stride, 6, tile, next, lines); break;
     }
+}
+INLINE void floats(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, size_t n, float *tile) {
+    floats_some(panel, format, 0, cols, x, stride, n, tile, (const char *)panel + AHEAD, column_lines(format));
 }
 void quant_f32_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F32, cols, x, x_stride, n, tile); }
 void quant_bf16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, BF16, cols, x, x_stride, n, tile); }
 void quant_f16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F16, cols, x, x_stride, n, tile); }
+
+/* --- many rows of x --- */
+
+enum { LANES = 16, DEPTH_MAX = 128 };
+#define STRIP_ROWS 12
+typedef __m512 vf;
+INLINE vf v_zero(void) { return _mm512_setzero_ps(); }
+INLINE vf v_load(const float *p) { return _mm512_load_ps(p); }
+INLINE void v_store(float *p, vf v) { _mm512_store_ps(p, v); }
+INLINE vf v_loadu(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void v_storeu(float *p, vf v) { _mm512_storeu_ps(p, v); }
+INLINE vf v_all(const float *p) { return _mm512_set1_ps(*p); }
+INLINE vf v_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+INLINE vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE void load_two(const void *panel, const enum format format, size_t k, const bool odd, size_t c, vf *a, vf *b) {
+    *a = load_one(panel, format, k, odd, c);
+    *b = load_one(panel, format, k, odd, c + LANES);
+}
+#include "tensor/quant_strips.h"
+
+/* --- some rows of x: more than a tile, too few for strips --- */
+
+enum { MANY = 24, STRETCH = 32 }; /* columns: 4 KiB of halves, 8 of floats */
+
+/* All rows of x pass over a stretch of the panel as it is, and what follows is asked for on the way, evenly. */
+INLINE void some_rows(const void *panel, const enum format format, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) {
+    _Alignas(64) float sums[MANY][PACKED_FLOAT_PANEL];
+    size_t tiles = (n + QUANT_TILE_ROWS - 1) / QUANT_TILE_ROWS, step = (n + tiles - 1) / tiles, lines = (column_lines(format) + tiles - 1) / tiles;
+    for (size_t from = 0; from < cols; from += STRETCH) {
+        size_t to = cols - from < STRETCH ? cols : from + STRETCH;
+        const char *next = (const char *)panel + from * column_lines(format) * 64 + AHEAD;
+        for (size_t i = 0; i < n; i += step, next += STRETCH * lines * 64)
+            floats_some(panel, format, from, to, x + i * cols, cols, n - i < step ? n - i : step, sums[i], next, lines);
+    }
+    for (size_t i = 0; i < n; i++)
+        for (size_t r = 0; r < count; r++) {
+            float *y = out->y + i * out->stride + r, sum = sums[i][r];
+            if (out->bias) sum += out->bias[r];
+            *y = out->add ? *y + sum : sum;
+        }
+}
+
+INLINE void rows_any(const void *panel, const enum format format, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) {
+    if (n < MANY) some_rows(panel, format, cols, x, n, out, count);
+    else float_rows(panel, format, cols, x, n, out, count);
+}
+void quant_f32_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { rows_any(panel, F32, cols, x, n, out, count); }
+void quant_bf16_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { rows_any(panel, BF16, cols, x, n, out, count); }
+void quant_f16_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { rows_any(panel, F16, cols, x, n, out, count); }
 
 /* --- blocks --- */
 
@@ -153,5 +203,6 @@ void quant_quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale,
 }
 
 const struct quant_kernels QUANT_KERNELS_AVX512 = {.name = "avx512", .usable = quant_usable_avx512, .f32 = quant_f32_avx512, .bf16 = quant_bf16_avx512, .f16 = quant_f16_avx512,
+                                                   .f32_rows = quant_f32_rows_avx512, .bf16_rows = quant_bf16_rows_avx512, .f16_rows = quant_f16_rows_avx512, .many_rows = QUANT_TILE_ROWS + 1,
                                                    .q8 = quant_q8_avx512, .q4 = quant_q4_avx512, .q4m = quant_q4m_avx512, .block_rows = QUANT_TILE_ROWS, .quantize = quant_quantize_avx512};
 #endif

@@ -75,11 +75,16 @@ struct some_rows {
     _Alignas(64) float own[2][SIDE][GROUP];
 };
 
-/* What is asked for on the way: so many lines with each product. */
+/* What is asked for on the way: so many lines with each product, and with its scaling. */
 struct ahead {
     const uint8_t *at;
-    size_t lines;
+    size_t product_lines, scale_lines;
 };
+
+INLINE void ask(struct ahead *ahead) {
+    _mm_prefetch((const char *)ahead->at, _MM_HINT_T0);
+    ahead->at += LINE;
+}
 
 INLINE __m512 load_halves(const uint8_t *at) { return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)at)); }
 
@@ -129,7 +134,7 @@ INLINE void take_rows(const struct quant_rows *x, size_t i, size_t n, size_t b, 
         _tile_loadd(tw, &g->w[t][0][SIDE * v][0], sizeof g->w[0][0]);                                                       \
         _tile_dpbssd(t, tx, tw);                                                                                            \
         _tile_stored(t, sums[t], LINE);                                                                                     \
-        for (size_t line = 0; line < ahead->lines; line++, ahead->at += LINE) _mm_prefetch((const char *)ahead->at, _MM_HINT_T0); \
+        for (size_t line = 0; line < ahead->product_lines; line++) ask(ahead);                                                              \
     } while (0)
 
 INLINE void products(const struct group *g, const struct some_rows *rows, const size_t count, size_t v, int32_t sums[GROUP][SIDE * SIDE], struct ahead *ahead) {
@@ -141,7 +146,8 @@ INLINE void products(const struct group *g, const struct some_rows *rows, const 
 }
 
 /* What the products of n rows with half v of the panel amount to; sums go on from where `acc` has them. */
-INLINE void scale(const struct group *g, const struct some_rows *rows, const enum packed_kind kind, const size_t n, const size_t count, size_t v, int32_t sums[GROUP][SIDE * SIDE], float (*acc)[PACKED_BLOCK_PANEL]) {
+INLINE void scale(const struct group *g, const struct some_rows *rows, const enum packed_kind kind, const size_t n, const size_t count, size_t v, int32_t sums[GROUP][SIDE * SIDE], float (*acc)[PACKED_BLOCK_PANEL],
+                  struct ahead *ahead) {
     __m512 a[SIDE];
     const size_t stride = rows->stride;
     const float *const scales[2] = {rows->scale, rows->scale + 8 * stride}, *const totals[2] = {rows->total, rows->total + 8 * stride};
@@ -154,6 +160,7 @@ INLINE void scale(const struct group *g, const struct some_rows *rows, const enu
         for (size_t r = 0; r < n; r++) {
             __m512 scaled = _mm512_mul_ps(scale_w, _mm512_set1_ps(scales[r / 8][r % 8 * stride + b]));
             a[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums[b] + SIDE * r)), scaled, a[r]);
+            if (r % 2 && r / 2 < ahead->scale_lines) ask(ahead);
             if (kind == PACKED_Q4M) a[r] = _mm512_fmadd_ps(minimum_w, _mm512_set1_ps(totals[r / 8][r % 8 * stride + b]), a[r]);
         }
     }
@@ -167,7 +174,7 @@ INLINE void tile_rows(const struct group *g, const struct some_rows *rows, const
     _Alignas(64) int32_t sums[GROUP][SIDE * SIDE];
     for (size_t v = 0; v < 2; v++) {
         products(g, rows, count, v, sums, ahead);
-        scale(g, rows, kind, n, count, v, sums, acc);
+        scale(g, rows, kind, n, count, v, sums, acc, ahead);
     }
 }
 
@@ -188,7 +195,8 @@ INLINE void blocks_any(const uint8_t *panel, const enum packed_kind kind, quant_
     struct some_rows rows;
     _Alignas(64) float acc[QUANT_TILE_ROWS_MAX][PACKED_BLOCK_PANEL];
     size_t tiles = (tiled + SIDE - 1) / SIDE;
-    struct ahead ahead = {panel, (size / LINE + 2 * tiles - 1) / (2 * tiles)};
+    size_t lines = (size / LINE + 2 * tiles - 1) / (2 * tiles);
+    struct ahead ahead = {panel, lines / 2, lines - lines / 2};
     memset(acc, 0, tiles * SIDE * sizeof acc[0]);
     configure();
     unpack(panel, kind, size, blocks < GROUP ? blocks : GROUP, &groups[0]);

@@ -432,12 +432,13 @@ static int make_tables(struct engine *e, struct error *err) {
     if (blocks / parts * KV_BLOCK_TOKENS < e->context) e->context = (uint32_t)(blocks / parts * KV_BLOCK_TOKENS);
 
     struct scheduler_config config = {.sequences_max = o->sequences_max, .queue_max = o->queue_max + o->sequences_max, .step_rows = o->step_rows,
-                                      .step_rows_mixed = o->step_rows_mixed, .tile_rows = QUANT_TILE_ROWS, .blocks = (uint32_t)blocks, .context = e->context,
+                                      .step_rows_mixed = o->step_rows_mixed, .blocks = (uint32_t)blocks, .context = e->context,
                                       .source_max = c->encoder_layers ? e->context : 0};
     random_bytes(&config.seed, sizeof config.seed);
     int r = scheduler_init(&e->scheduler, &config, err);
     if (r == 0) r = kv_cache_init(&e->kv, &shape, (uint32_t)blocks, err);
     if (r == 0) r = forward_new(&e->forward, &e->dir.weights, o->weights, o->activations, o->step_rows, e->context, e->pool, &o->packed, err);
+    if (r == 0) e->scheduler.config.tile_rows = (uint32_t)packed_step_rows(forward_weights_kind(e->forward)) / packed_terms(o->activations);
     if (r == 0) r = source_init(e, err);
     o->packed = (struct packed_cache){.dir = NULL}; /* it was borrowed */
     if (r == 0 && e->draft && (r = draft_model_start(e->draft, o->weights, o->activations, o->kv_type, (uint32_t)blocks, e->context, e->pool, err)) != 0) error_prefix(err, "draft model");

@@ -204,5 +204,5 @@ void quant_quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale,
 
 const struct quant_kernels QUANT_KERNELS_AVX512 = {.name = "avx512", .usable = quant_usable_avx512, .f32 = quant_f32_avx512, .bf16 = quant_bf16_avx512, .f16 = quant_f16_avx512,
                                                    .f32_rows = quant_f32_rows_avx512, .bf16_rows = quant_bf16_rows_avx512, .f16_rows = quant_f16_rows_avx512, .many_rows = QUANT_TILE_ROWS + 1,
-                                                   .q8 = quant_q8_avx512, .q4 = quant_q4_avx512, .q4m = quant_q4m_avx512, .block_rows = QUANT_TILE_ROWS, .quantize = quant_quantize_avx512};
+                                                   .q8 = quant_q8_avx512, .q4 = quant_q4_avx512, .q4m = quant_q4m_avx512, .block_rows = QUANT_TILE_ROWS, .block_step = QUANT_TILE_ROWS, .quantize = quant_quantize_avx512};
 #endif

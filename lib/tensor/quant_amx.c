@@ -19,7 +19,8 @@ enum {
     FEWEST = 8,       /* rows of x that are worth unpacking W for */
     FEWEST_LEFT = 3,  /* and that a last tile is worth beginning for, once W is unpacked */
     GROUP = 4,        /* blocks that are multiplied, and then scaled: the two share what adds floats, and get in each other's way when mixed */
-    AHEAD = 6 * 1024, /* bytes: what is asked for before it is unpacked */
+    NEAR = 6 * 1024, /* bytes: what is asked for before it is unpacked, */
+    FAR = 16 * 1024, /* and, before that, into the second level of the cache, which has room for many lines that are on their way */
 };
 
 static bool usable(void) {
@@ -75,14 +76,15 @@ struct some_rows {
     _Alignas(64) float own[2][SIDE][GROUP];
 };
 
-/* What is asked for on the way: so many lines with each product, and with its scaling. */
+/* The lines whose like is asked for on the way: so many with each product, and with its scaling. */
 struct ahead {
     const uint8_t *at;
     size_t product_lines, scale_lines;
 };
 
 INLINE void ask(struct ahead *ahead) {
-    _mm_prefetch((const char *)ahead->at, _MM_HINT_T0);
+    _mm_prefetch((const char *)ahead->at + FAR, _MM_HINT_T1);
+    _mm_prefetch((const char *)ahead->at + NEAR, _MM_HINT_T0);
     ahead->at += LINE;
 }
 
@@ -127,14 +129,14 @@ INLINE void take_rows(const struct quant_rows *x, size_t i, size_t n, size_t b, 
 }
 
 /* The instructions want their tiles as written numbers. */
-#define PRODUCT(t, tx, tw)                                                                                                  \
-    do {                                                                                                                    \
-        _tile_zero(t);                                                                                                      \
-        _tile_loadd(tx, rows->q + (t) * QUANT_BLOCK, rows->q_stride);                                                         \
-        _tile_loadd(tw, &g->w[t][0][SIDE * v][0], sizeof g->w[0][0]);                                                       \
-        _tile_dpbssd(t, tx, tw);                                                                                            \
-        _tile_stored(t, sums[t], LINE);                                                                                     \
-        for (size_t line = 0; line < ahead->product_lines; line++) ask(ahead);                                                              \
+#define PRODUCT(t, tx, tw)                                                     \
+    do {                                                                       \
+        _tile_zero(t);                                                         \
+        _tile_loadd(tx, rows->q + (t) * QUANT_BLOCK, rows->q_stride);          \
+        _tile_loadd(tw, &g->w[t][0][SIDE * v][0], sizeof g->w[0][0]);          \
+        _tile_dpbssd(t, tx, tw);                                               \
+        _tile_stored(t, sums[t], LINE);                                        \
+        for (size_t line = 0; line < ahead->product_lines; line++) ask(ahead); \
     } while (0)
 
 INLINE void products(const struct group *g, const struct some_rows *rows, const size_t count, size_t v, int32_t sums[GROUP][SIDE * SIDE], struct ahead *ahead) {
@@ -146,8 +148,8 @@ INLINE void products(const struct group *g, const struct some_rows *rows, const 
 }
 
 /* What the products of n rows with half v of the panel amount to; sums go on from where `acc` has them. */
-INLINE void scale(const struct group *g, const struct some_rows *rows, const enum packed_kind kind, const size_t n, const size_t count, size_t v, int32_t sums[GROUP][SIDE * SIDE], float (*acc)[PACKED_BLOCK_PANEL],
-                  struct ahead *ahead) {
+INLINE void scale(const struct group *g, const struct some_rows *rows, const enum packed_kind kind, const size_t n, const size_t count, size_t v,
+                  int32_t sums[GROUP][SIDE * SIDE], float (*acc)[PACKED_BLOCK_PANEL], struct ahead *ahead) {
     __m512 a[SIDE];
     const size_t stride = rows->stride;
     const float *const scales[2] = {rows->scale, rows->scale + 8 * stride}, *const totals[2] = {rows->total, rows->total + 8 * stride};
@@ -202,7 +204,7 @@ INLINE void blocks_any(const uint8_t *panel, const enum packed_kind kind, quant_
     unpack(panel, kind, size, blocks < GROUP ? blocks : GROUP, &groups[0]);
     for (size_t b = 0, turn = 0; b < blocks; b += GROUP, turn ^= 1) {
         size_t behind = blocks - b, count = behind < GROUP ? behind : GROUP;
-        ahead.at = panel + b * size + AHEAD;
+        ahead.at = panel + b * size;
         for (size_t i = 0; i < tiled; i += SIDE) {
             size_t some = tiled - i < SIDE ? tiled - i : SIDE;
             take_rows(x, i, some, b, count, blocks, kind, &rows);

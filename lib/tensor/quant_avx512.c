@@ -13,10 +13,17 @@ bool quant_usable_avx512(void) {
 /* What is inlined takes its counts as constants, so that the sums live in registers. */
 #define INLINE static inline __attribute__((always_inline))
 
+/* W streams by once: a line is asked for twice, into the second level of the cache, which has room for many that are on their way, and then into the first. */
+enum { FAR = 8192, NEAR = 1024 }; /* bytes */
+INLINE void ask(const char *at) {
+    _mm_prefetch(at + FAR, _MM_HINT_T1);
+    _mm_prefetch(at + NEAR, _MM_HINT_T0);
+}
+
 /* --- floats: f32, bf16, f16 --- */
 
 enum format { F32, BF16, F16 };
-enum { VECTORS = PACKED_FLOAT_PANEL / 16, AHEAD = 4096 /* bytes: the hardware's prefetcher stops at page borders */ };
+enum { VECTORS = PACKED_FLOAT_PANEL / 16 };
 
 /* 16 rows of a panel from row c on, at column k; bf16 comes in pairs of k: `odd` says which. */
 INLINE __m512 load_one(const void *panel, const enum format format, size_t k, const bool odd, size_t c) {
@@ -26,7 +33,7 @@ INLINE __m512 load_one(const void *panel, const enum format format, size_t k, co
     return _mm512_castsi512_ps(odd ? _mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(pairs, 16));
 }
 
-/* n rows of x at the columns [from, to), sums going on from where the tile has them. `ahead` bytes further `lines` lines are asked for with each column. */
+/* n rows of x at the columns [from, to), sums going on from where the tile has them. With each column `lines` lines are asked for, in the place of those from `next` on. */
 INLINE void floats_part(const void *panel, const enum format format, size_t from, size_t to, const float *x, size_t stride, const int n, float *tile, const char *next, size_t lines) {
     __m512 acc[QUANT_TILE_ROWS][VECTORS];
     for (int i = 0; i < n; i++)
@@ -36,7 +43,7 @@ INLINE void floats_part(const void *panel, const enum format format, size_t from
             size_t k = k2 + odd;
             __m512 w[VECTORS];
             for (size_t v = 0; v < VECTORS; v++) w[v] = load_one(panel, format, k, odd, 16 * v);
-            for (size_t line = 0; line < lines; line++, next += 64) _mm_prefetch(next, _MM_HINT_T0);
+            for (size_t line = 0; line < lines; line++, next += 64) ask(next);
             for (int i = 0; i < n; i++) {
                 __m512 xk = _mm512_set1_ps(x[(size_t)i * stride + k]);
                 for (int v = 0; v < VECTORS; v++) acc[i][v] = _mm512_fmadd_ps(xk, w[v], acc[i][v]);
@@ -59,7 +66,7 @@ INLINE void floats_some(const void *panel, const enum format format, size_t from
     }
 }
 INLINE void floats(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, size_t n, float *tile) {
-    floats_some(panel, format, 0, cols, x, stride, n, tile, (const char *)panel + AHEAD, column_lines(format));
+    floats_some(panel, format, 0, cols, x, stride, n, tile, panel, column_lines(format));
 }
 void quant_f32_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F32, cols, x, x_stride, n, tile); }
 void quant_bf16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, BF16, cols, x, x_stride, n, tile); }
@@ -94,7 +101,7 @@ INLINE void some_rows(const void *panel, const enum format format, size_t cols, 
     size_t tiles = (n + QUANT_TILE_ROWS - 1) / QUANT_TILE_ROWS, step = (n + tiles - 1) / tiles, lines = (column_lines(format) + tiles - 1) / tiles;
     for (size_t from = 0; from < cols; from += STRETCH) {
         size_t to = cols - from < STRETCH ? cols : from + STRETCH;
-        const char *next = (const char *)panel + from * column_lines(format) * 64 + AHEAD;
+        const char *next = (const char *)panel + from * column_lines(format) * 64;
         for (size_t i = 0; i < n; i += step, next += STRETCH * lines * 64)
             floats_some(panel, format, from, to, x + i * cols, cols, n - i < step ? n - i : step, sums[i], next, lines);
     }
@@ -145,7 +152,7 @@ INLINE void blocks_n(const uint8_t *block, const enum packed_kind kind, size_t b
             int32_t correction = x->correction[(size_t)i * blocks + b];
             dot[i][0] = dot[i][1] = _mm512_set1_epi32(kind == PACKED_Q8 ? correction : kind == PACKED_Q4 ? correction / 16 : 0);
         }
-        for (size_t line = 0; line < size; line += 64) _mm_prefetch((const char *)block + AHEAD + line, _MM_HINT_T0);
+        for (size_t line = 0; line < size; line += 64) ask((const char *)block + line);
         for (size_t g = 0; g < QUANT_BLOCK / 4; g++) {
             __m512i w[2];
             load_group(block, nibbles, g, w);

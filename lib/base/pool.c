@@ -24,7 +24,7 @@ struct pool {
     _Alignas(64) _Atomic uint64_t ticket; /* number of the call << 32 | next chunk, or CLOSED */
     _Alignas(64) _Atomic(void *) arg;
     void (*_Atomic fn)(void *arg, size_t item, int thread);
-    _Atomic size_t count, chunk;
+    _Atomic size_t count, chunk, stretches;
     atomic_int active; /* threads [0, active) take chunks */
     atomic_bool stop;
     int threads, started;
@@ -49,6 +49,13 @@ static void pause_cpu(void) {
 #endif
 }
 
+/* Which chunk is whose turn: threads that take turns go each through a stretch of their own, so that what a thread works on next mostly lies behind what it
+ * has just read, where its processor has already looked ahead. */
+static size_t chunk_of(size_t turn, size_t chunks, size_t stretches) {
+    size_t stretch = turn % stretches, longer = chunks % stretches;
+    return stretch * (chunks / stretches) + (stretch < longer ? stretch : longer) + turn / stretches;
+}
+
 /* Takes chunks of the current call until there are none. */
 static void take_chunks(struct pool *p, int thread) {
     for (;;) {
@@ -57,8 +64,9 @@ static void take_chunks(struct pool *p, int thread) {
         if (next == CLOSED || thread >= atomic_load(&p->active)) return; /* looked at after the ticket: a call is published behind its number of threads */
         void *arg = atomic_load(&p->arg);
         void (*fn)(void *, size_t, int) = atomic_load(&p->fn);
-        size_t count = atomic_load(&p->count), chunk = atomic_load(&p->chunk), first = next * chunk;
-        if (first >= count) return;
+        size_t count = atomic_load(&p->count), chunk = atomic_load(&p->chunk), chunks = (count + chunk - 1) / chunk;
+        if (next >= chunks) return;
+        size_t first = chunk_of(next, chunks, atomic_load(&p->stretches)) * chunk;
         if (!atomic_compare_exchange_strong(&p->ticket, &seen, seen + 1)) continue;
         size_t end = count - first < chunk ? count : first + chunk;
         for (size_t i = first; i < end; i++) fn(arg, i, thread);
@@ -166,6 +174,7 @@ void pool_run(struct pool *p, size_t count, void *arg, void (*fn)(void *arg, siz
     atomic_store(&p->arg, arg);
     atomic_store(&p->count, count);
     atomic_store(&p->chunk, chunk);
+    atomic_store(&p->stretches, (size_t)active);
     atomic_store(&p->done, 0);
     call++;
     atomic_store(&p->ticket, (uint64_t)call << 32);

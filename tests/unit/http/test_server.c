@@ -705,6 +705,19 @@ static int listen_beside(void) {
     return -1;
 }
 
+/* Asked where the server's loop runs. */
+static atomic_int connections_seen;
+static void see_connections(void *arg) {
+    (void)arg;
+    atomic_store(&connections_seen, (int)http_server_connections(server));
+}
+static int connections_now(void) {
+    atomic_store(&connections_seen, -1);
+    loop_post(loop, see_connections, NULL);
+    while (atomic_load(&connections_seen) < 0) usleep(1000);
+    return atomic_load(&connections_seen);
+}
+
 static void *beside_script(void *arg) {
     struct talk *t = arg;
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
@@ -715,7 +728,7 @@ static void *beside_script(void *arg) {
         newcomers[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         (void)connect(newcomers[i], (struct sockaddr *)&a, sizeof a);
     }
-    t->half_close = drain_done == 0 && http_server_connections(server) == 1; /* no newcomer came here */
+    t->half_close = drain_done == 0 && connections_now() == 1; /* no newcomer came here */
     send_all(before, SPAN(LAST));
     receive(before, &t->got, 5000);
     for (struct pollfd p = {other, POLLIN, 0}; came < NEWCOMERS && poll(&p, 1, 5000) == 1; came++) close(accept4(other, NULL, NULL, SOCK_CLOEXEC));

@@ -8,7 +8,9 @@ import { can_verify, from_base64, hex, sha256 } from "./merkle.js";
 
 export const full_name = (v) => `${v.name}@${v.version}`;
 export const model_link = (full) => (full ? h("a", { href: `#/models/${encodeURIComponent(full)}` }, full) : "–");
-export const actor = (a) => (a?.id ? h("span", {}, h("span", { class: "nowrap" }, a.id), a.claim && h("span", { class: "muted" }, ` (says: ${a.claim})`)) : "–");
+// A long name may break behind what kind it is.
+const actor_id = (id) => id.split(/(?<=:)/).flatMap((part) => [h("wbr", {}), h("span", { class: "nowrap" }, part)]);
+export const actor = (a) => (a?.id ? h("span", {}, actor_id(a.id), a.claim && h("span", { class: "muted" }, ` (says: ${a.claim})`)) : "–");
 
 // ---- the list ----
 

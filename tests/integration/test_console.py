@@ -54,9 +54,9 @@ def slow(pid):
     def hold():
         while not over.is_set():
             os.kill(pid, signal.SIGSTOP)
-            time.sleep(0.06)
+            time.sleep(0.04)
             os.kill(pid, signal.SIGCONT)
-            time.sleep(0.003)
+            time.sleep(0.0012)
     holder = threading.Thread(target=hold)
     holder.start()
     try:

@@ -54,9 +54,9 @@ def slow(pid):
     def hold():
         while not over.is_set():
             os.kill(pid, signal.SIGSTOP)
-            time.sleep(0.04)
+            time.sleep(0.02)
             os.kill(pid, signal.SIGCONT)
-            time.sleep(0.0012)
+            time.sleep(0.0004)
     holder = threading.Thread(target=hold)
     holder.start()
     try:

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "tensor/quant_internal.h"
+#include "tensor/vectors_avx2.h"
 
 enum { AHEAD = 4096 };  /* bytes: few rows of x stream through W, and the hardware's prefetcher stops at page borders */
 enum { STRETCH = 64 }; /* columns: 8 KiB of halves, 16 of floats */
@@ -112,17 +113,8 @@ static void f16_avx2(const void *panel, size_t cols, const float *x, size_t x_st
 
 /* --- many rows of x --- */
 
-enum { LANES = 8, DEPTH_MAX = 128 };
+enum { DEPTH_MAX = 128 };
 #define STRIP_ROWS 6
-typedef __m256 vf;
-INLINE vf v_zero(void) { return _mm256_setzero_ps(); }
-INLINE vf v_load(const float *p) { return _mm256_load_ps(p); }
-INLINE void v_store(float *p, vf v) { _mm256_store_ps(p, v); }
-INLINE vf v_loadu(const float *p) { return _mm256_loadu_ps(p); }
-INLINE void v_storeu(float *p, vf v) { _mm256_storeu_ps(p, v); }
-INLINE vf v_all(const float *p) { return _mm256_broadcast_ss(p); }
-INLINE vf v_add(vf a, vf b) { return _mm256_add_ps(a, b); }
-INLINE vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 #include "tensor/quant_strips.h"
 
 static void f32_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, F32, cols, x, n, out, count); }

@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include "tensor/quant_internal.h"
+#include "tensor/vectors_avx512.h"
 
 bool quant_usable_avx512(void) {
     __builtin_cpu_init();
@@ -74,20 +75,11 @@ void quant_f16_avx512(const void *panel, size_t cols, const float *x, size_t x_s
 
 /* --- many rows of x --- */
 
-enum { LANES = 16, DEPTH_MAX = 128 };
+enum { DEPTH_MAX = 128 };
 #define STRIP_ROWS 12
-typedef __m512 vf;
-INLINE vf v_zero(void) { return _mm512_setzero_ps(); }
-INLINE vf v_load(const float *p) { return _mm512_load_ps(p); }
-INLINE void v_store(float *p, vf v) { _mm512_store_ps(p, v); }
-INLINE vf v_loadu(const float *p) { return _mm512_loadu_ps(p); }
-INLINE void v_storeu(float *p, vf v) { _mm512_storeu_ps(p, v); }
-INLINE vf v_all(const float *p) { return _mm512_set1_ps(*p); }
-INLINE vf v_add(vf a, vf b) { return _mm512_add_ps(a, b); }
-INLINE vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE void load_two(const void *panel, const enum format format, size_t k, const bool odd, size_t c, vf *a, vf *b) {
     *a = load_one(panel, format, k, odd, c);
-    *b = load_one(panel, format, k, odd, c + LANES);
+    *b = load_one(panel, format, k, odd, c + W);
 }
 #include "tensor/quant_strips.h"
 

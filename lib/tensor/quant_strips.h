@@ -1,27 +1,25 @@
 /*
- * quant.h's products of floats with many rows of x, for vectors of any width. The file that includes this has defined
- *     vf, LANES        a vector of floats, and how many it holds
- *     v_zero, v_load, v_store (aligned), v_loadu, v_storeu, v_all (one float in each lane), v_add, v_fma (a · b + c)
- *     load_two         2 · LANES rows of W at one k
+ * quant.h's products of floats with many rows of x, for vectors of any width. The file that includes this has included vectors_*.h and defined
+ *     load_two         2 · W rows of the panel at one k (W is how many floats a vector holds)
  *     DEPTH_MAX        columns of a strip that the first level of the cache has room for
- *     STRIP_ROWS       (a macro) rows of x at once, 6 or 12: with two vectors of W each they fill the registers
- * A strip, 2 · LANES rows of the panel, is widened once, for DEPTH_MAX columns at most, and all rows of x pass over it.
+ *     STRIP_ROWS       (a macro) rows of x at once, 6 or 12: with two vectors of the panel each they fill the registers
+ * A strip, 2 · W rows of the panel, is widened once, for DEPTH_MAX columns at most, and all rows of x pass over it.
  * Between two such stretches of columns the sums lie in `sums`, exactly, so that each remains the one chain that it is in a tile.
  */
-enum { STRIP = 2 * LANES, ROWS_MAX = 96 };
+enum { STRIP = 2 * W, ROWS_MAX = 96 };
 
 /* y = sum + bias (+ y) */
 INLINE void put(vf a, vf b, float *y, const float *bias, bool add) {
     if (bias) {
-        a = v_add(a, v_loadu(bias));
-        b = v_add(b, v_loadu(bias + LANES));
+        a = v_add(a, v_load_all(bias));
+        b = v_add(b, v_load_all(bias + W));
     }
     if (add) {
-        a = v_add(v_loadu(y), a);
-        b = v_add(v_loadu(y + LANES), b);
+        a = v_add(v_load_all(y), a);
+        b = v_add(v_load_all(y + W), b);
     }
-    v_storeu(y, a);
-    v_storeu(y + LANES, b);
+    v_store_all(y, a);
+    v_store_all(y + W, b);
 }
 
 /* What is asked for while rows of x pass over a strip: the next strip, a column's `size` bytes for each `every` columns of a tile. */
@@ -38,8 +36,8 @@ INLINE void strip_tile(const float *strip, size_t step, size_t depth, const floa
     for (int j = 0; j < STRIP_ROWS / 3; j++) base[j] = x + 3 * (size_t)j * stride;
 #pragma GCC unroll 12
     for (int i = 0; i < n; i++) {
-        acc[i][0] = first ? v_zero() : v_load(sums + i * STRIP);
-        acc[i][1] = first ? v_zero() : v_load(sums + i * STRIP + LANES);
+        acc[i][0] = first ? v_set(0) : v_load_all(sums + i * STRIP);
+        acc[i][1] = first ? v_set(0) : v_load_all(sums + i * STRIP + W);
     }
     if (last)
 #pragma GCC unroll 12
@@ -49,10 +47,10 @@ INLINE void strip_tile(const float *strip, size_t step, size_t depth, const floa
         for (size_t line = 0; line < ahead->size; line += 64) _mm_prefetch(ahead->at + line, _MM_HINT_T1);
         ahead->at += ahead->step;
         for (; strip < pause; strip += step) {
-            vf a = v_load(strip), b = v_load(strip + LANES);
+            vf a = v_load_all(strip), b = v_load_all(strip + W);
 #pragma GCC unroll 12
             for (int i = 0; i < n; i++) {
-                vf xk = v_all(base[i / 3] + (size_t)(i % 3) * stride);
+                vf xk = v_set(base[i / 3][(size_t)(i % 3) * stride]);
                 acc[i][0] = v_fma(xk, a, acc[i][0]);
                 acc[i][1] = v_fma(xk, b, acc[i][1]);
             }
@@ -64,8 +62,8 @@ INLINE void strip_tile(const float *strip, size_t step, size_t depth, const floa
     for (int i = 0; i < n; i++) {
         if (last) put(acc[i][0], acc[i][1], y + (size_t)i * out->stride, bias, out->add);
         else {
-            v_store(sums + i * STRIP, acc[i][0]);
-            v_store(sums + i * STRIP + LANES, acc[i][1]);
+            v_store_all(sums + i * STRIP, acc[i][0]);
+            v_store_all(sums + i * STRIP + W, acc[i][1]);
         }
     }
 }
@@ -100,8 +98,8 @@ INLINE void widen_strip(const void *panel, const enum format format, size_t c, s
         for (size_t odd = 0; odd < 2 && k2 + odd < to; odd++, strip += STRIP) {
             vf a, b;
             load_two(panel, format, k2 + odd, odd, c, &a, &b);
-            v_store(strip, a);
-            v_store(strip + LANES, b);
+            v_store_all(strip, a);
+            v_store_all(strip + W, b);
         }
 }
 

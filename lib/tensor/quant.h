@@ -65,7 +65,7 @@ size_t packed_panel_rows(enum packed_kind kind);
 /* Rows of x that are best given to the kernel in use at once, at most QUANT_TILE_ROWS_MAX: work is best cut at its multiples. */
 size_t packed_tile_rows(enum packed_kind kind);
 /* Rows of x that the kernel in use multiplies together, so that what does not fill a multiple costs nearly what a whole one does. */
-size_t packed_step_rows(enum packed_kind kind);
+size_t packed_unit_rows(enum packed_kind kind);
 /* Bytes that W [rows, cols] takes, a multiple of 64. E_RANGE on overflow or an empty matrix. */
 int packed_size(enum packed_kind kind, size_t rows, size_t cols, size_t *size);
 /* memory: packed_size bytes, 64-byte aligned, borrowed. Then every panel is to be filled. */
@@ -142,7 +142,7 @@ struct quant_kernels {
     size_t many_rows; /* so many rows of x are worth those */
     quant_block_kernel q8, q4, q4m;
     size_t block_rows; /* rows of x that these take at once: QUANT_TILE_ROWS … QUANT_TILE_ROWS_MAX */
-    size_t block_step; /* and those that they multiply together */
+    size_t block_unit; /* and those that they multiply together */
     /* One row of x into blocks: scale = absmax / 127, q = round to nearest even of x / scale. */
     void (*quantize)(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction);
     void (*done)(void); /* after the last product of a call of packed_multiply: what a kernel keeps of the CPU's state between its panels is given back; NULL */

@@ -291,5 +291,5 @@ static void widen_avx2(const int8_t *q, size_t blocks, int16_t *wide) {
 
 const struct quant_kernels QUANT_KERNELS_AVX2 = {.name = "avx2", .usable = usable, .f32 = f32_avx2, .bf16 = bf16_avx2, .f16 = f16_avx2, .f32_rows = f32_rows_avx2,
                                                  .bf16_rows = bf16_rows_avx2, .f16_rows = f16_rows_avx2, .many_rows = 24,
-                                                 .q8 = q8_avx2, .q4 = q4_avx2, .q4m = q4m_avx2, .block_rows = QUANT_TILE_ROWS, .block_step = QUANT_TILE_ROWS, .quantize = quantize_avx2, .widen = widen_avx2};
+                                                 .q8 = q8_avx2, .q4 = q4_avx2, .q4m = q4m_avx2, .block_rows = QUANT_TILE_ROWS, .block_unit = QUANT_TILE_ROWS, .quantize = quantize_avx2, .widen = widen_avx2};
 #endif

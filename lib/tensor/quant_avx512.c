@@ -1,4 +1,4 @@
-/* quant.h's kernels for AVX-512 with VNNI: 16 rows of W per vector, QUANT_TILE_ROWS rows of x per pass over a panel. */
+/* quant.h's kernels for AVX-512 with VNNI: 16 rows of W per vector. Few rows of x pass over a panel at once, some over stretches of it in turns, many floats over widened strips. */
 #ifdef __x86_64__
 #include <immintrin.h>
 
@@ -85,7 +85,10 @@ INLINE void load_two(const void *panel, const enum format format, size_t k, cons
 
 /* --- some rows of x: more than a tile, too few for strips --- */
 
-enum { MANY = 24, STRETCH = 32 }; /* columns: 4 KiB of halves, 8 of floats */
+enum {
+    MANY = 24,    /* rows of x that are worth strips */
+    STRETCH = 32, /* columns: 4 KiB of halves, 8 of floats */
+};
 
 /* All rows of x pass over a stretch of the panel as it is, and what follows is asked for on the way, evenly. */
 INLINE void some_rows(const void *panel, const enum format format, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) {
@@ -203,5 +206,5 @@ void quant_quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale,
 
 const struct quant_kernels QUANT_KERNELS_AVX512 = {.name = "avx512", .usable = quant_usable_avx512, .f32 = quant_f32_avx512, .bf16 = quant_bf16_avx512, .f16 = quant_f16_avx512,
                                                    .f32_rows = quant_f32_rows_avx512, .bf16_rows = quant_bf16_rows_avx512, .f16_rows = quant_f16_rows_avx512, .many_rows = QUANT_TILE_ROWS + 1,
-                                                   .q8 = quant_q8_avx512, .q4 = quant_q4_avx512, .q4m = quant_q4m_avx512, .block_rows = QUANT_TILE_ROWS, .block_step = QUANT_TILE_ROWS, .quantize = quant_quantize_avx512};
+                                                   .q8 = quant_q8_avx512, .q4 = quant_q4_avx512, .q4m = quant_q4m_avx512, .block_rows = QUANT_TILE_ROWS, .block_unit = QUANT_TILE_ROWS, .quantize = quant_quantize_avx512};
 #endif

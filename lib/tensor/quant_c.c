@@ -91,4 +91,4 @@ static void quantize_c(const float *x, size_t cols, int8_t *q, float *scale, int
     }
 }
 
-const struct quant_kernels QUANT_KERNELS_C = {.name = "c", .usable = always, .f32 = f32_c, .bf16 = bf16_c, .f16 = f16_c, .q8 = q8_c, .q4 = q4_c, .q4m = q4m_c, .block_rows = QUANT_TILE_ROWS, .block_step = QUANT_TILE_ROWS, .quantize = quantize_c};
+const struct quant_kernels QUANT_KERNELS_C = {.name = "c", .usable = always, .f32 = f32_c, .bf16 = bf16_c, .f16 = f16_c, .q8 = q8_c, .q4 = q4_c, .q4m = q4m_c, .block_rows = QUANT_TILE_ROWS, .block_unit = QUANT_TILE_ROWS, .quantize = quantize_c};

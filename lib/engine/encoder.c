@@ -50,7 +50,7 @@ static void product(const struct encoder_step *s, size_t row, size_t rows, size_
 static void run_rows(void *arg, size_t item, int thread) {
     struct encoder *e = arg;
     (void)thread;
-    size_t tiles = (e->rows + QUANT_TILE_ROWS - 1) / QUANT_TILE_ROWS, from = item * tiles / e->step_pieces * QUANT_TILE_ROWS, to = (item + 1) * tiles / e->step_pieces * QUANT_TILE_ROWS;
+    size_t unit = e->step_unit, tiles = (e->rows + unit - 1) / unit, from = item * tiles / e->step_pieces * unit, to = (item + 1) * tiles / e->step_pieces * unit;
     size_t rows = (to < e->rows ? to : e->rows) - from;
     for (const struct encoder_step *s = e->steps; s < e->steps + e->step_count; s++) {
         if (s->w) product(s, from, rows, 0, s->w->panels);
@@ -72,7 +72,7 @@ static void run_steps(struct encoder *e, const struct encoder_step *steps, size_
     e->step_count = n;
     if (threads == 1 || e->rows >= threads * ROWS_PER_THREAD_MIN) {
         /* whole tiles, and as many pieces for one thread as for the others: all are done at the same time */
-        size_t tiles = (e->rows + QUANT_TILE_ROWS - 1) / QUANT_TILE_ROWS, most = ROWS_PER_STEP_MAX / QUANT_TILE_ROWS;
+        size_t unit = e->step_unit, tiles = (e->rows + unit - 1) / unit, most = ROWS_PER_STEP_MAX / unit;
         while (tiles > pieces * most) pieces += threads;
         e->step_pieces = tiles < pieces ? tiles : pieces;
         pool_run(e->pool, e->step_pieces, e, run_rows);
@@ -272,7 +272,7 @@ static void run_layers(struct encoder *e, uint32_t count) {
         size_t n = 0;
         e->layer_index = e->layers_done;
         attention(e);
-        if (e->blocks) s[n++] = (struct encoder_step){.row = attended_row, .ready = &e->in_att};
+        if (e->prepared) s[n++] = (struct encoder_step){.row = attended_row, .ready = &e->in_att};
         s[n++] = times(&l->o, &e->in_att, e->x, l->o_bias, true);
         s[n++] = (struct encoder_step){.row = ready_row, .norm = e->post ? &l->attn_norm : &l->mlp_norm, .ready = &e->in_h};
         s[n++] = times(&l->up, &e->in_h, e->up, l->up_bias, false);
@@ -306,7 +306,7 @@ static void to_length_1(float *x, size_t n) {
 /* y = W x of all texts; few rows, small matrices. */
 static void head_product(struct encoder *e, const struct packed *w, const float *x, const float *bias, float *y) {
     struct packed_input in;
-    packed_input_init(&in, e->blocks, e->text_count, w->cols, x, e->input_memory[0]);
+    packed_input_init(&in, e->form, e->text_count, w->cols, x, e->input_memory[0]);
     for (size_t i = 0; i < e->text_count; i++) packed_input_row(&in, i);
     packed_multiply(w, &in, 0, w->panels, &(struct packed_output){.y = y, .stride = w->rows, .bias = bias});
 }
@@ -348,11 +348,14 @@ void encoder_begin(struct encoder *e, const struct encoder_text *texts, size_t n
     e->texts = texts;
     e->text_count = n;
     e->rows = rows;
+    e->step_unit = e->prepared && quant_kernels()->tiles ? QUANT_ROWS_BEHIND + 1 : QUANT_TILE_ROWS;
     e->blocks_used = blocks;
     e->parts = (longest + QUERIES_PER_ITEM - 1) / QUERIES_PER_ITEM;
-    packed_input_init(&e->in_h, e->blocks, rows, c->width, e->h, e->input_memory[0]);
-    packed_input_init(&e->in_att, e->blocks, rows, c->heads * (size_t)c->head_dim, e->att, e->input_memory[1]);
-    packed_input_init(&e->in_act, e->blocks, rows, c->ffn, e->act, e->input_memory[2]);
+    struct packed_form form = e->form;
+    form.read = rows;
+    packed_input_init(&e->in_h, form, rows, c->width, e->h, e->input_memory[0]);
+    packed_input_init(&e->in_att, form, rows, c->heads * (size_t)c->head_dim, e->att, e->input_memory[1]);
+    packed_input_init(&e->in_act, form, rows, c->ffn, e->act, e->input_memory[2]);
     enter_layers(e);
 }
 

@@ -25,7 +25,8 @@ struct encoder {
     struct encoder_settings settings;
     struct pool *pool;
     enum packed_kind kind;
-    bool blocks; /* x is quantized for the matrices, or for some of them */
+    struct packed_form form; /* what x is made into for the matrices, or for some of them; */
+    bool prepared;           /* anything */
     bool post;   /* norms lie behind their branches */
     uint32_t tokens_max, rows_max, texts_max, pass_rows;
     struct encoder_layer *layers;
@@ -62,6 +63,7 @@ struct encoder {
     size_t parts; /* pieces of a text's queries */
     const struct encoder_step *steps;
     size_t step_count, step_pieces; /* of the rows: a thread takes one through all steps */
+    size_t step_unit;               /* rows that are multiplied together */
     size_t step_panels;
 };
 

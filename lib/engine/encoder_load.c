@@ -12,13 +12,17 @@
 #define PASS_PRODUCTS 4e9
 enum { PASS_ROWS_MIN = 128 };
 
-/* What is stored in blocks stays in blocks; bf16 and f16 are widened, exactly: many rows make reading cheap. Blocks of several types (files of 4 bits have some values in 6)
+/* What is stored in blocks stays in blocks; bf16 and f16 are widened, exactly: many rows make reading cheap. But for bf16 where it has instructions of its own. Blocks of several types (files of 4 bits have some values in 6)
  * become the one that loses least of all of them. */
 static enum packed_kind kind_of(const struct encoder *e, const struct matrix_source *from) {
     enum packed_kind kind = e->kind;
     for (size_t i = 0; e->kind == PACKED_STORED && i < MATRIX_PARTS_MAX && from->part[i]; i++) {
         enum packed_kind own = packed_kind_for(from->part[i]->type);
-        if (!packed_kind_is_blocks(own)) return PACKED_F32;
+        if (own == PACKED_BF16 && quant_kernels()->tiles && (i == 0 || kind == PACKED_BF16)) {
+            kind = own;
+            continue;
+        }
+        if (!packed_kind_is_blocks(own) || (i > 0 && kind == PACKED_BF16)) return PACKED_F32;
         kind = i == 0 || own == kind ? own : PACKED_Q8;
     }
     return kind;
@@ -37,7 +41,9 @@ static int load_matrix(struct encoder *e, const enum model_role *roles, size_t n
         from.cols = weights->params[at].cols;
     }
     enum packed_kind kind = kind_of(e, &from);
-    e->blocks |= packed_kind_is_blocks(kind);
+    if (packed_kind_is_blocks(kind)) e->form.terms = 1;
+    e->form.halves |= kind == PACKED_BF16;
+    e->prepared = packed_form_any(e->form);
     return matrix_pack(&e->memory, &from, kind, w, err);
 }
 
@@ -160,7 +166,7 @@ static int make_scratch(struct encoder *e, struct error *err) {
     size_t inputs[3] = {0}, attention = attention_scratch_size(e->tokens_max);
     int threads = pool_threads(e->pool);
     size_t size = (R * (C * 2 + Q * 4 + F * (1 + 2 * gated)) + tiles + N * (2 * C + L)) * sizeof(float) + 2 * (R + N) * sizeof(uint32_t) + (size_t)threads * (attention + 64 + sizeof(float *)) + 64 * 32;
-    for (size_t i = 0; e->blocks && i < 3; i++) size += inputs[i] = packed_input_size(1, R, i == 2 ? F : C > Q ? C : Q);
+    for (size_t i = 0; e->prepared && i < 3; i++) size += inputs[i] = packed_input_size(e->form, R, i == 2 ? F : C > Q ? C : Q);
     e->scratch_size = size;
     e->scratch = quant_map(size);
     if (!e->scratch) return error_set(err, E_NOMEM, "no memory for activations (%zu MiB)", size >> 20);
@@ -175,7 +181,7 @@ static int make_scratch(struct encoder *e, struct error *err) {
     e->pooled = take(&at, N * C * sizeof(float));
     e->dense = take(&at, N * C * sizeof(float));
     e->scores = take(&at, N * L * sizeof(float));
-    for (size_t i = 0; e->blocks && i < 3; i++) e->input_memory[i] = take(&at, inputs[i]);
+    for (size_t i = 0; e->prepared && i < 3; i++) e->input_memory[i] = take(&at, inputs[i]);
     e->row_text = take(&at, R * sizeof(uint32_t));
     e->row_position = take(&at, R * sizeof(uint32_t));
     e->text_row = take(&at, N * sizeof(uint32_t));

@@ -470,7 +470,7 @@ static int make_tables(struct engine *e, struct error *err) {
 static int warm_up(struct engine *e, struct error *err) {
     uint32_t tokens[WARM_ROWS] = {0}, block = 0, rows = e->options.step_rows < WARM_ROWS ? e->options.step_rows : WARM_ROWS;
     if (rows > e->context) rows = e->context;
-    struct forward_item item = {.tokens = tokens, .count = rows, .outputs = 1, .blocks = &block, .adapter = e->adapter};
+    struct forward_item item = {.tokens = tokens, .count = rows, .read = true, .outputs = 1, .blocks = &block, .adapter = e->adapter};
     source_warm_up(e, &item);
     if (!forward_step(e->forward, &e->kv, &item, 1)) return error_set(err, E_INTERNAL, "the first step was given up");
     forward_logits(e->forward, 0, 1, e->logits);

@@ -135,6 +135,13 @@ static struct prefix_salt salt_of(const struct engine *e, const struct request *
     return salt;
 }
 
+/* Tokens that are computed as read: a prompt. Of one that is scored none is: its figures are those of what would be written. Where it makes no difference all count as read, so that
+ * an answer's blocks serve the next turn, too. */
+static uint32_t read_of(const struct engine *e, const struct request *q) {
+    if (!forward_reads_apart(e->forward)) return UINT32_MAX;
+    return q->given.prompt_logprobs ? 0 : q->prompt_len;
+}
+
 static void receive(struct engine *e, struct request *in) {
     while (in) {
         struct request *q = in;
@@ -142,7 +149,7 @@ static void receive(struct engine *e, struct request *in) {
         q->next = NULL;
         struct scheduler_request r = {.id = q->id, .priority = q->given.priority, .prompt = q->prompt_len, .tokens_max = q->tokens_max,
                                       .deadline_ms = q->given.deadline_ms, .credit = q->given.credit, .tokens = q->source ? NULL : q->tokens, .source = q->source_len, .salt = salt_of(e, q),
-                                      .whole = q->given.prompt_logprobs};
+                                      .whole = q->given.prompt_logprobs, .read = read_of(e, q)};
         if (q->failed.code == 0 && q->given.tokens_only) {
             finish(e, q, &(struct engine_event){.prompt_tokens = q->tokens}, ENGINE_STOP, NULL);
             continue;
@@ -498,13 +505,17 @@ static void guess(struct engine *e) {
     if (e->draft && e->options.guessing != ENGINE_GUESS_ALWAYS) guess_by_model(e, sequences, rows, each);
 }
 
-/* Items with one adapter behind each other, so that their rows go through it together (forward_adapter.c). What is computed does not depend on the order. */
-static void gather_adapters(struct engine *e, const struct scheduler_plan *plan) {
+/* What is read first, as forward_step wants it; of those and of the others what has one adapter behind each other, so that their rows go through it together (forward_adapter.c).
+ * What is computed does not depend on the order. */
+static bool goes_behind(const struct engine *e, const struct scheduler_item *a, const struct scheduler_item *b) {
+    if (a->read != b->read) return b->read;
+    return (uintptr_t)e->slots[a->slot]->given.adapter > (uintptr_t)e->slots[b->slot]->given.adapter;
+}
+static void gather(struct engine *e, const struct scheduler_plan *plan) {
     for (uint32_t i = 1; i < plan->count; i++) {
         struct scheduler_item item = plan->items[i];
-        uintptr_t adapter = (uintptr_t)e->slots[item.slot]->given.adapter;
         uint32_t k = i;
-        for (; k > 0 && (uintptr_t)e->slots[plan->items[k - 1].slot]->given.adapter > adapter; k--) plan->items[k] = plan->items[k - 1];
+        for (; k > 0 && goes_behind(e, &plan->items[k - 1], &item); k--) plan->items[k] = plan->items[k - 1];
         plan->items[k] = item;
     }
 }
@@ -513,7 +524,7 @@ static void compute(struct engine *e, const struct scheduler_plan *plan) {
     size_t outputs = 0;
     uint32_t sampled = 0, prompt = 0;
     e->step_guesses = e->step_right = 0;
-    gather_adapters(e, plan);
+    gather(e, plan);
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct scheduler_item *item = &plan->items[i];
         struct request *q = e->slots[item->slot];
@@ -524,7 +535,7 @@ static void compute(struct engine *e, const struct scheduler_plan *plan) {
             uint32_t unscored = q->scored > item->start ? q->scored : item->start;
             if (unscored + 1 < q->prompt_len && unscored < from) from = unscored;
         }
-        *f = (struct forward_item){.tokens = q->tokens + item->start, .start = item->start, .count = item->count, .outputs = end - from, .long_context = long_context(e, q), .adapter = q->given.adapter,
+        *f = (struct forward_item){.tokens = q->tokens + item->start, .start = item->start, .count = item->count, .read = item->read, .outputs = end - from, .long_context = long_context(e, q), .adapter = q->given.adapter,
                                    .blocks = e->scheduler.slots[item->slot].blocks};
         source_item(e, item->slot, f);
         for (uint32_t p = from; p < end; p++)

@@ -68,8 +68,15 @@ static void multiply(struct forward *f, const struct matrix *w, const struct pac
         return;
     }
     f->w_panels = (panels + pieces - 1) / pieces;
+    if (packed_input_is_long(&w->part[0], in)) {
+        size_t together = PACKED_PANEL_MAX / packed_panel_rows(w->part[0].kind), all = (panels + together - 1) / together, threads = (size_t)pool_threads(f->pool);
+        f->w_panels = (all + threads - 1) / threads * together; /* x is read once by each thread */
+    }
     pool_run(f->pool, (panels + f->w_panels - 1) / f->w_panels, f, run_panels);
 }
+
+/* Of rows whose order is not that of the step, and of those of the head: as what is written, whatever they are. */
+static struct packed_form written(const struct forward *f) { return (struct packed_form){.terms = f->form.terms, .halves = f->form.halves}; }
 
 static void norm_row(const struct forward *f, const struct norm *n, const float *x, float *y) {
     size_t C = f->config.width;
@@ -126,7 +133,7 @@ static void embed(struct forward *f) {
         each_row(f, f->rows, embed_whole_row);
         return;
     }
-    packed_input_init(&f->input, f->terms, f->rows, f->config.embed_width, f->h, f->input_memory);
+    packed_input_init(&f->input, f->form, f->rows, f->config.embed_width, f->h, f->input_memory);
     each_row(f, f->rows, embed_row);
     multiply(f, &f->embed_in, &f->input, f->x, f->config.width, NULL, false);
     each_row(f, f->rows, position_row);
@@ -234,7 +241,7 @@ static void attention_item(void *arg, size_t work, int thread) {
             tile.position[tile.n++] = f->cross ? it->source_count - 1 : it->start + r; /* of a source everything is seen */
         }
     attention_run(&tile, f->attention_scratch[thread]);
-    if (f->blocks && D % QUANT_BLOCK == 0) /* the heads' blocks of the next product's input */
+    if (f->prepared && D % QUANT_BLOCK == 0) /* the heads' blocks of the next product's input */
         for (uint32_t i = 0; i < tile.n; i++) {
             size_t at = (size_t)(tile.out[i] - f->att), row = at / (c->heads * D), block = at % (c->heads * D) / QUANT_BLOCK;
             packed_input_blocks(&f->input, row, block, block + D / QUANT_BLOCK);
@@ -274,17 +281,18 @@ _Static_assert(INNER % PACKED_FLOAT_PANEL == 0 && INNER % PACKED_BLOCK_PANEL == 
 
 static void inner_product(const struct packed *w, const struct packed_input *in, size_t row, size_t rows, size_t first, const float *bias, float *tile) {
     size_t width = packed_panel_rows(w->kind), to = (first + INNER) / width < w->panels ? (first + INNER) / width : w->panels;
-    packed_multiply_rows(w, in, row, rows, first / width, to, &(struct packed_output){.y = tile, .stride = INNER, .bias = bias ? bias + first : NULL});
+    packed_multiply_rows(w, in, row, rows, first / width, to, &(struct packed_output){.y = tile, .stride = INNER, .bias = bias ? bias + first : NULL, .whole = !bias});
 }
 
 /* Columns [first, first + INNER) of the inner width for `count` rows from `row` on, into act [·, F] and act_input. */
-static void inner_rows(const struct forward *f, const struct matrix *w, const struct packed_input *in, size_t row, size_t count, size_t F, size_t first,
+static void inner_rows(const struct forward *f, const struct matrix *w, const struct packed *down, const struct packed_input *in, size_t row, size_t count, size_t F, size_t first,
                        const float *bias, float *act, struct packed_input *act_input) {
     size_t width = F - first < INNER ? F - first : INNER;
-    _Alignas(64) float gate[QUANT_TILE_ROWS_MAX * INNER], up[QUANT_TILE_ROWS_MAX * INNER];
-    size_t tile_rows = packed_tile_rows(w->part[0].kind);
-    for (size_t end = row + count; row < end; row += tile_rows) {
-        size_t rows = end - row < tile_rows ? end - row : tile_rows;
+    _Alignas(64) float gate[PACKED_ROWS_AT_ONCE * INNER], up[PACKED_ROWS_AT_ONCE * INNER];
+    for (size_t end = row + count, rows; row < end; row += rows) {
+        rows = packed_rows_at_once(&w->part[0], in, row);
+        if (rows > end - row) rows = end - row;
+        bool values = f->adapter_group_count > 0 || packed_needs_values(down, act_input, row + rows - 1); /* else they need not leave the cache */
         inner_product(&w->part[0], in, row, rows, first, bias, gate);
         if (w->parts > 1) inner_product(&w->part[1], in, row, rows, first, bias ? bias + F : NULL, up);
         if (f->adapter_group_count && !f->layer->expert_down) {
@@ -292,11 +300,11 @@ static void inner_rows(const struct forward *f, const struct matrix *w, const st
             if (w->parts > 1) adapter_add_inner(f, row, rows, ADAPTER_UP, first, width, up, INNER);
         }
         for (size_t i = 0; i < rows; i++) {
-            float *y = act + (row + i) * F + first, *g = gate + i * INNER, *u = up + i * INNER;
+            float *g = gate + i * INNER, *u = up + i * INNER, *y = values ? act + (row + i) * F + first : g;
             if (w->parts > 1 && f->config.activation == MODEL_ACT_SILU) kernels()->silu_mul(g, u, y, width);
             else activate(f->config.activation, g, y, width);
             for (size_t k = 0; w->parts > 1 && f->config.activation != MODEL_ACT_SILU && k < width; k++) y[k] *= u[k];
-            packed_input_blocks(act_input, row + i, first / QUANT_BLOCK, (first + width + QUANT_BLOCK - 1) / QUANT_BLOCK);
+            packed_input_values(act_input, row + i, first / QUANT_BLOCK, (first + width + QUANT_BLOCK - 1) / QUANT_BLOCK, y);
         }
     }
 }
@@ -304,7 +312,7 @@ static void inner_rows(const struct forward *f, const struct matrix *w, const st
 static void inner_item(void *arg, size_t item, int thread) {
     struct forward *f = arg;
     (void)thread;
-    inner_rows(f, f->w, f->w_input, 0, f->rows, f->config.ffn, item * INNER, f->layer->gate_up_bias, f->act, &f->act_input);
+    inner_rows(f, f->w, &f->layer->down.part[0], f->w_input, 0, f->rows, f->config.ffn, item * INNER, f->layer->gate_up_bias, f->act, &f->act_input);
 }
 
 /* [R, C] → down's input, [R, F] */
@@ -312,7 +320,7 @@ static void mlp_inner(struct forward *f, const struct packed_input *in) {
     size_t F = f->config.ffn, items = (F + INNER - 1) / INNER;
     f->w = &f->layer->gate_up;
     f->w_input = in;
-    packed_input_init(&f->act_input, f->terms, f->rows, F, f->act, f->act_memory);
+    packed_input_init(&f->act_input, f->form, f->rows, F, f->act, f->act_memory);
     if (f->adapter_group_count) adapter_inner(f, in);
     if (in->n * F * in->cols * 2 >= INLINE_PRODUCT) pool_run(f->pool, items, f, inner_item);
     else
@@ -372,7 +380,7 @@ static void expert_inner_item(void *arg, size_t item, int thread) {
     (void)thread;
     size_t F = f->config.expert_ffn, pieces = (F + INNER - 1) / INNER;
     uint32_t e = f->active[item / pieces], first = f->expert_first[e];
-    inner_rows(f, &f->layer->expert_gate_up[e], &f->expert_input, first, f->expert_first[e + 1] - first, F, item % pieces * INNER, NULL, f->expert_act,
+    inner_rows(f, &f->layer->expert_gate_up[e], &f->layer->expert_down[e].part[0], &f->expert_input, first, f->expert_first[e + 1] - first, F, item % pieces * INNER, NULL, f->expert_act,
                &f->expert_act_input);
 }
 
@@ -401,12 +409,12 @@ static void run_experts(struct forward *f) {
     const struct model_config *c = &f->config;
     const struct packed *down = &f->layer->expert_down[0].part[0];
     struct packed_input plain;
-    packed_input_init(&plain, 0, f->rows, c->width, f->h, NULL);
+    packed_input_init(&plain, (struct packed_form){0}, f->rows, c->width, f->h, NULL);
     multiply(f, &f->layer->router, &plain, f->router_logits, c->experts, NULL, false);
     each_row(f, f->rows, route_row);
     group_rows(f);
-    packed_input_init(&f->expert_input, f->terms, f->slots, c->width, f->expert_in, f->expert_in_memory);
-    packed_input_init(&f->expert_act_input, f->terms, f->slots, c->expert_ffn, f->expert_act, f->expert_act_memory);
+    packed_input_init(&f->expert_input, written(f), f->slots, c->width, f->expert_in, f->expert_in_memory);
+    packed_input_init(&f->expert_act_input, written(f), f->slots, c->expert_ffn, f->expert_act, f->expert_act_memory);
     each_row(f, f->slots, gather_row);
     pool_run(f->pool, f->active_count * ((c->expert_ffn + INNER - 1) / INNER), f, expert_inner_item);
     size_t wanted = ((size_t)pool_threads(f->pool) * ITEMS_PER_THREAD + f->active_count - 1) / f->active_count;
@@ -467,18 +475,18 @@ static void run_layer(struct forward *f, uint32_t index) {
     f->layer_index = index;
 
     /* attention: [R, C] → [R, (H + 2K) D] → [R, H D] → [R, C] */
-    packed_input_init(&f->input, f->terms, R, C, normed ? f->h : f->x, f->input_memory);
-    if (f->h2) packed_input_init(&f->input2, f->terms, R, C, f->h2, f->input2_memory);
+    packed_input_init(&f->input, f->form, R, C, normed ? f->h : f->x, f->input_memory);
+    if (f->h2) packed_input_init(&f->input2, f->form, R, C, f->h2, f->input2_memory);
     if (normed) each_row(f, R, attn_norm_row);
-    else if (f->blocks) each_row(f, R, input_row);
+    else if (f->prepared) each_row(f, R, input_row);
     multiply(f, &l->qkv, &f->input, f->qkv, wide, l->qkv_bias, false);
     if (f->adapter_group_count)
         adapter_add(f, (struct adapter_target[]){{ADAPTER_Q, f->qkv, wide}, {ADAPTER_K, f->qkv + c->heads * D, wide}, {ADAPTER_V, f->qkv + (c->heads + (size_t)c->kv_heads) * D, wide}}, 3, &f->input);
     if (parallel) mlp_inner(f, l->mlp_norm.weight ? &f->input2 : &f->input); /* one norm may feed both: before its memory is used again */
     each_row(f, R, cache_row);
-    packed_input_init(&f->input, f->terms, R, c->heads * D, f->att, f->input_memory);
+    packed_input_init(&f->input, f->form, R, c->heads * D, f->att, f->input_memory);
     pool_run(f->pool, f->work_before[f->item_count], f, attention_item);
-    if (f->blocks && D % QUANT_BLOCK != 0) each_row(f, R, input_row);
+    if (f->prepared && D % QUANT_BLOCK != 0) each_row(f, R, input_row);
     multiply(f, &l->o, &f->input, branch, C, l->o_bias, !f->branch_apart);
     if (f->adapter_group_count) adapter_add(f, &(struct adapter_target){ADAPTER_O, branch, C}, 1, &f->input);
     if (f->branch_apart) each_row(f, R, attn_post_row);
@@ -488,9 +496,9 @@ static void run_layer(struct forward *f, uint32_t index) {
     /* MLP: [R, C] → [R, F] → [R, C] */
     normed = l->mlp_norm.weight && !behind;
     if (!parallel) {
-        packed_input_init(&f->input, f->terms, R, C, normed ? f->h : f->x, f->input_memory);
+        packed_input_init(&f->input, f->form, R, C, normed ? f->h : f->x, f->input_memory);
         if (normed) each_row(f, R, mlp_norm_row);
-        else if (f->blocks) each_row(f, R, input_row);
+        else if (f->prepared) each_row(f, R, input_row);
         if (l->expert_down) run_experts(f);
         else mlp_inner(f, &f->input);
     }
@@ -507,7 +515,10 @@ void forward_on_layer(struct forward *f, void *arg, bool (*fn)(void *arg)) {
 
 bool forward_step(struct forward *f, struct kv_cache *kv, const struct forward_item *items, size_t n) {
     size_t C = f->config.width, rows = 0, tiles = 0;
+    f->form.read = 0;
     for (size_t i = 0; i < n; i++) {
+        ASSERT(!items[i].read || f->form.read == rows);
+        if (items[i].read) f->form.read += items[i].count;
         ASSERT(items[i].count > 0 && items[i].outputs <= items[i].count && (items[i].source_count > 0) == (f->config.encoder_layers > 0) && items[i].start + items[i].count <= f->context &&
                rows + items[i].count <= f->rows_max);
         struct tiling t = tiling_of(f, &items[i]);
@@ -562,16 +573,16 @@ static void scale_piece(void *arg, size_t item, int thread) {
 /* n rows [·, C] of `input` → logits, by way of the narrower width where the model has one */
 static void head(struct forward *f, const float *rows, size_t n, float *logits) {
     const struct matrix *w = f->embed_out.parts ? &f->embed_out : &f->head;
-    packed_input_init(&f->input, f->terms, n, f->config.width, rows, f->input_memory);
-    if (f->blocks)
+    packed_input_init(&f->input, written(f), n, f->config.width, rows, f->input_memory);
+    if (f->prepared)
         for (size_t r = 0; r < n; r++) packed_input_row(&f->input, r);
     if (w == &f->head) {
         multiply(f, w, &f->input, logits, f->config.vocab, f->head_bias, false);
         return;
     }
     multiply(f, w, &f->input, f->h, f->config.embed_width, NULL, false);
-    packed_input_init(&f->input, f->terms, n, f->config.embed_width, f->h, f->input_memory);
-    if (f->blocks)
+    packed_input_init(&f->input, written(f), n, f->config.embed_width, f->h, f->input_memory);
+    if (f->prepared)
         for (size_t r = 0; r < n; r++) packed_input_row(&f->input, r);
     multiply(f, &f->head, &f->input, logits, f->config.vocab, f->head_bias, false);
 }
@@ -594,7 +605,7 @@ size_t forward_read_size(const struct forward *f) { return f->memory.size - (f->
 
 static size_t multiply_adds(const struct forward *f, const struct matrix *m) {
     size_t n = 0;
-    for (uint32_t i = 0; i < m->parts; i++) n += m->part[i].rows * m->part[i].cols * (packed_kind_is_blocks(m->part[i].kind) ? f->terms : 1);
+    for (uint32_t i = 0; i < m->parts; i++) n += m->part[i].rows * m->part[i].cols * (packed_kind_is_blocks(m->part[i].kind) ? f->form.terms : 1);
     return n;
 }
 void forward_multiply_adds(const struct forward *f, size_t *layers, size_t *logits) {
@@ -605,6 +616,7 @@ void forward_multiply_adds(const struct forward *f, size_t *layers, size_t *logi
     }
     *logits = multiply_adds(f, &f->head);
 }
+bool forward_reads_apart(const struct forward *f) { return f->blocks && packed_form_reads_apart(f->form); }
 enum packed_kind forward_adapter_kind(const struct forward *f) { return f->blocks ? PACKED_Q8 : model_adapter_kind(f->layers[0].qkv.part[0].kind); }
 enum packed_kind forward_weights_kind(const struct forward *f) { return f->layers[0].down.part[0].kind; }
 

@@ -1,7 +1,7 @@
 /*
  * The forward pass of one step of the engine: rows of several sequences together, prompt chunks and single decode rows alike, through
  * the layers that lib/model/arch.h describes, keys and values into the paged cache. Weights are packed when loaded (tensor/quant.h).
- * A row's result does not depend on the rows beside it, on how its prompt was cut, or on the number of threads: every operation is
+ * A row's result does not depend on the rows beside it, on how its prompt was cut, or on the number of threads, but on whether it is read or written: every operation is
  * either on one row alone or one of quant.h's and attention.h's products. That is the engine's batch invariance. It holds for rows of different adapters
  * beside each other too: each has its own terms added to the products of the weights that all share (forward_adapter.c).
  *
@@ -23,6 +23,7 @@ enum { FORWARD_ROWS_MAX = 4096 }; /* rows of one step: bounds the activations */
 struct forward_item {
     const uint32_t *tokens; /* the sequence's tokens from position `start` on */
     uint32_t start, count;
+    bool read;              /* part of a text that is read, not written (tensor/quant.h): says how it is computed, and is the same whenever these tokens are. Such items come first */
     uint32_t outputs;       /* of the last so many rows the output is wanted: 0, 1, or up to count */
     bool long_context;      /* rotates as longrope does beyond the original context: the same in all steps of a sequence */
     const uint32_t *blocks; /* the sequence's block table, for start + count tokens at least */
@@ -56,6 +57,8 @@ size_t forward_weights_size(const struct forward *f); /* bytes of packed weights
 size_t forward_read_size(const struct forward *f);    /* of those, what a step reads for any number of rows: all but token embeddings of their own */
 /* Multiply-adds that a row takes: through the layers, and for its logits. */
 void forward_multiply_adds(const struct forward *f, size_t *layers, size_t *logits);
+/* Whether it makes a difference if an item is read. */
+bool forward_reads_apart(const struct forward *f);
 /* What the widest matrices are packed as. */
 enum packed_kind forward_weights_kind(const struct forward *f);
 enum packed_kind forward_adapter_kind(const struct forward *f); /* what adapters are to be packed as: floats go with any, blocks not */

@@ -89,7 +89,7 @@ static void lower(struct forward *f, enum adapter_input input, const struct pack
         for (enum adapter_place place = 0; place < ADAPTER_PLACES; place++) {
             const struct adapter_term *t = model_adapter_term(g->adapter, f->layer_index, place);
             if (ADAPTER_INPUT_OF[place] != input || !t->rank) continue;
-            packed_input_init(&g->mid[SLOT[place]], 0, g->rows, t->rank, t->rank == a->rows ? raw_of(f, g) : values_of(f, g, SLOT[place]), NULL);
+            packed_input_init(&g->mid[SLOT[place]], (struct packed_form){0}, g->rows, t->rank, t->rank == a->rows ? raw_of(f, g) : values_of(f, g, SLOT[place]), NULL);
         }
     }
     if (work >= INLINE_WORK) pool_run(f->pool, pieces, &phase, lower_piece);

@@ -23,14 +23,14 @@ void forward_cross_attention(struct forward *f) {
     const struct model_config *c = &f->config;
     const struct layer *l = f->layer;
     size_t C = c->width, R = f->rows, Q = (size_t)c->heads * c->head_dim;
-    packed_input_init(&f->input, f->terms, R, C, f->h, f->input_memory);
+    packed_input_init(&f->input, f->form, R, C, f->h, f->input_memory);
     forward_each_row(f, R, norm_row);
     forward_multiply(f, &l->cross_q, &f->input, f->qkv, Q, NULL, false);
-    packed_input_init(&f->input, f->terms, R, Q, f->att, f->input_memory);
+    packed_input_init(&f->input, f->form, R, Q, f->att, f->input_memory);
     f->cross = true;
     forward_attend(f);
     f->cross = false;
-    if (f->blocks && c->head_dim % QUANT_BLOCK != 0) forward_each_row(f, R, attended_row);
+    if (f->prepared && c->head_dim % QUANT_BLOCK != 0) forward_each_row(f, R, attended_row);
     forward_multiply(f, &l->cross_o, &f->input, f->x, C, NULL, true);
 }
 
@@ -48,8 +48,10 @@ void forward_source(struct forward *f, struct kv_cache *kv, uint32_t layer, cons
     f->source_blocks = blocks;
     for (uint32_t i = 0; i < count; i += f->rows_max) {
         uint32_t n = count - i < f->rows_max ? count - i : f->rows_max;
-        packed_input_init(&f->input, f->terms, n, C, rows + (size_t)i * C, f->input_memory);
-        if (f->blocks) forward_each_row(f, n, attended_row);
+        struct packed_form form = f->form;
+        form.read = n;
+        packed_input_init(&f->input, form, n, C, rows + (size_t)i * C, f->input_memory);
+        if (f->prepared) forward_each_row(f, n, attended_row);
         forward_multiply(f, &f->layers[layer].cross_kv, &f->input, f->qkv, 2 * K, NULL, false);
         f->source_start = i;
         forward_each_row(f, n, source_row);

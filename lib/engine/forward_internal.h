@@ -40,8 +40,9 @@ struct adapter_group {
 struct forward {
     struct model_config config;
     enum packed_kind kind;
-    bool blocks; /* x is quantized: some matrix is in blocks */
-    uint32_t terms; /* then, of packed_input; 0: it is not */
+    bool blocks;   /* some matrix is in blocks */
+    bool prepared; /* x is made into something for the matrices: packed_form_any(form) */
+    struct packed_form form; /* of the step in hand */
     uint32_t rows_max, context;
     struct pool *pool;
     struct layer *layers;

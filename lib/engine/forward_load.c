@@ -11,6 +11,7 @@
 /* Adds them to the matrix as a part. While f->memory has none only its size is counted. */
 static int load_part(struct forward *f, struct matrix *m, const struct matrix_source *from, enum packed_kind kind, struct error *err) {
     f->blocks |= packed_kind_is_blocks(kind);
+    f->form.halves |= kind == PACKED_BF16;
     return matrix_pack(&f->memory, from, kind, &m->part[f->memory.data ? m->parts++ : 0], err);
 }
 
@@ -237,7 +238,7 @@ static size_t place_scratch(struct forward *f, uintptr_t at) {
     size_t broad = C > c->embed_width ? C : c->embed_width, widest = broad > q ? broad : q, input, attention = attention_scratch_size(f->context);
     int threads = pool_threads(f->pool);
     widest = F > widest ? F : widest;
-    input = packed_input_size(f->terms, rows, widest);
+    input = packed_input_size(f->form, rows, widest);
     f->x = take(&at, R * C * sizeof(float));
     f->h = take(&at, (broad == C ? R * C : rows * broad) * sizeof(float));
     if (c->norm_place == MODEL_NORM_PARALLEL) f->h2 = take(&at, R * C * sizeof(float));
@@ -255,8 +256,8 @@ static size_t place_scratch(struct forward *f, uintptr_t at) {
         f->expert_in = take(&at, S * C * sizeof(float));
         f->expert_act = take(&at, S * c->expert_ffn * sizeof(float));
         f->expert_out = take(&at, S * C * sizeof(float));
-        f->expert_in_memory = take(&at, packed_input_size(f->terms, S, C));
-        f->expert_act_memory = take(&at, packed_input_size(f->terms, S, c->expert_ffn));
+        f->expert_in_memory = take(&at, packed_input_size(f->form, S, C));
+        f->expert_act_memory = take(&at, packed_input_size(f->form, S, c->expert_ffn));
         f->expert_picked = take(&at, S * sizeof(uint32_t));
         f->slot_row = take(&at, S * sizeof(uint32_t));
         f->row_slot = take(&at, S * sizeof(uint32_t));
@@ -309,7 +310,8 @@ int forward_new(struct forward **out, const struct model_weights *weights, enum 
     }
     if ((r = load_matrices(f, weights, err)) != 0) goto out; /* sizes only */
     if ((r = matrix_memory_take(&f->memory, cache, err)) != 0 || (r = load_matrices(f, weights, err)) != 0 || (r = load_small(f, weights, err)) != 0) goto out;
-    f->terms = f->blocks ? packed_terms(activations) : 0;
+    f->form.terms = f->blocks ? packed_terms(activations) : 0;
+    f->prepared = packed_form_any(f->form);
     if ((r = make_scratch(f, err)) != 0) goto out;
     matrix_memory_keep(&f->memory, cache);
     *out = f;

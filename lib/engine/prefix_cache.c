@@ -8,6 +8,7 @@ struct prefix_node {
     uint32_t children;
     bool known, idle;
     struct prefix_salt salt; /* of a first block; zero of the others, whose parent says it */
+    uint32_t read;
     uint32_t tokens[KV_BLOCK_TOKENS];
 };
 
@@ -43,8 +44,8 @@ static uint64_t mix(uint64_t h, uint64_t v) { /* splitmix64's, over the running 
     return h ^ (h >> 31);
 }
 
-static uint32_t *bucket_of(const struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens) {
-    uint64_t h = mix(c->seed, parent);
+static uint32_t *bucket_of(const struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t read) {
+    uint64_t h = mix(mix(c->seed, parent), read);
     h = mix(mix(h, salt.words[0]), salt.words[1]);
     for (uint32_t i = 0; i < KV_BLOCK_TOKENS; i += 2) h = mix(h, (uint64_t)tokens[i] << 32 | tokens[i + 1]);
     return &c->buckets[h & c->bucket_mask];
@@ -53,12 +54,12 @@ static uint32_t *bucket_of(const struct prefix_cache *c, uint32_t parent, struct
 static struct prefix_salt own_salt(uint32_t parent, struct prefix_salt salt) { return parent == PREFIX_NONE ? salt : (struct prefix_salt){{0, 0}}; }
 
 /* The place that holds its number, or the end of the bucket. */
-static uint32_t *lookup(const struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens) {
+static uint32_t *lookup(const struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t read) {
     salt = own_salt(parent, salt);
-    uint32_t *at = bucket_of(c, parent, salt, tokens);
+    uint32_t *at = bucket_of(c, parent, salt, tokens, read);
     for (; *at != PREFIX_NONE; at = &c->nodes[*at].next) {
         const struct prefix_node *n = &c->nodes[*at];
-        if (n->parent == parent && n->salt.words[0] == salt.words[0] && n->salt.words[1] == salt.words[1] && memcmp(n->tokens, tokens, sizeof n->tokens) == 0)
+        if (n->parent == parent && n->read == read && n->salt.words[0] == salt.words[0] && n->salt.words[1] == salt.words[1] && memcmp(n->tokens, tokens, sizeof n->tokens) == 0)
             break;
     }
     return at;
@@ -89,7 +90,7 @@ static void evict(struct prefix_cache *c, uint32_t block) {
     struct prefix_node *n = &c->nodes[block];
     ASSERT(n->idle && n->children == 0);
     leave_idle(c, block);
-    uint32_t *at = lookup(c, n->parent, n->salt, n->tokens);
+    uint32_t *at = lookup(c, n->parent, n->salt, n->tokens, n->read);
     ASSERT(*at == block);
     *at = n->next;
     if (n->parent != PREFIX_NONE) c->nodes[n->parent].children--;
@@ -111,13 +112,13 @@ static uint32_t hold(struct prefix_cache *c, uint32_t block) {
     return block;
 }
 
-uint32_t prefix_cache_find(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens) {
-    uint32_t block = *lookup(c, parent, salt, tokens);
+uint32_t prefix_cache_find(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t read) {
+    uint32_t block = *lookup(c, parent, salt, tokens, read);
     return block == PREFIX_NONE ? PREFIX_NONE : hold(c, block);
 }
 
-uint32_t prefix_cache_add(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t block) {
-    uint32_t *at = lookup(c, parent, salt, tokens);
+uint32_t prefix_cache_add(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t read, uint32_t block) {
+    uint32_t *at = lookup(c, parent, salt, tokens, read);
     ASSERT(parent == PREFIX_NONE || (c->nodes[parent].known && !c->nodes[parent].idle));
     ASSERT(!c->nodes[block].known);
     if (*at != PREFIX_NONE) {
@@ -126,7 +127,7 @@ uint32_t prefix_cache_add(struct prefix_cache *c, uint32_t parent, struct prefix
         return held;
     }
     struct prefix_node *n = &c->nodes[block];
-    *n = (struct prefix_node){.parent = parent, .next = PREFIX_NONE, .older = PREFIX_NONE, .newer = PREFIX_NONE, .known = true, .salt = own_salt(parent, salt)};
+    *n = (struct prefix_node){.parent = parent, .next = PREFIX_NONE, .older = PREFIX_NONE, .newer = PREFIX_NONE, .known = true, .read = read, .salt = own_salt(parent, salt)};
     memcpy(n->tokens, tokens, sizeof n->tokens);
     *at = block;
     if (parent != PREFIX_NONE) c->nodes[parent].children++;

@@ -4,7 +4,7 @@
  *
  * Its shape is a radix tree whose edges are whole blocks: a node is a block, found by its parent's block and its own KV_BLOCK_TOKENS tokens, which are
  * compared, not only hashed. A first block is found by its salt too: of the tenant and the adapter, so that a tenant can neither use nor time what
- * another has computed. Blocks hold the same bits whoever computed them (forward.h), so that a result never depends on a hit.
+ * another has computed. Such blocks hold the same bits whoever computed them (forward.h), so that a result never depends on a hit.
  *
  *     alloc ─► held by a sequence, unknown ─ add ─► known, held ⇄ known, idle (release, find) ─ evicted by alloc ─► held by another, unknown
  *
@@ -38,9 +38,9 @@ static inline uint32_t prefix_cache_available(const struct prefix_cache *c) { re
 /* All n or none: E_FULL. Each has one reference, the caller's. */
 int prefix_cache_alloc(struct prefix_cache *c, uint32_t n, uint32_t *out);
 /* The block of these KV_BLOCK_TOKENS tokens behind `parent`, with a reference for the caller, who holds the parent; PREFIX_NONE. */
-uint32_t prefix_cache_find(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens);
+uint32_t prefix_cache_find(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t read);
 /* The caller's block is full and holds these tokens. Returns the block to go on with: where the cache has them already that one, and the caller's is given back. */
-uint32_t prefix_cache_add(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t block);
+uint32_t prefix_cache_add(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t read, uint32_t block);
 /* Gives back the last n blocks of a table, `blocks` being the first of them. */
 void prefix_cache_release(struct prefix_cache *c, const uint32_t *blocks, uint32_t n);
 

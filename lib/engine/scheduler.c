@@ -145,8 +145,14 @@ static uint32_t head_of(const struct scheduler *s) {
 
 /* --- the prefix cache --- */
 
+/* Of the tokens of the block `known`, those that are read. */
+static uint32_t read_in_block(const struct scheduler_request *r, uint32_t known) {
+    uint32_t first = known * KV_BLOCK_TOKENS, read = r->read > first ? r->read - first : 0;
+    return read < KV_BLOCK_TOKENS ? read : KV_BLOCK_TOKENS;
+}
+
 static uint32_t find_next(struct scheduler *s, const struct scheduler_request *r, const uint32_t *blocks, uint32_t known) {
-    return prefix_cache_find(&s->cache, known ? blocks[known - 1] : PREFIX_NONE, r->salt, r->tokens + known * KV_BLOCK_TOKENS);
+    return prefix_cache_find(&s->cache, known ? blocks[known - 1] : PREFIX_NONE, r->salt, r->tokens + known * KV_BLOCK_TOKENS, read_in_block(r, known));
 }
 
 /* The last known token is always computed: its output is what is wanted. */
@@ -176,7 +182,7 @@ static void share_more(struct scheduler *s, struct scheduler_sequence *q) {
 static void make_known(struct scheduler *s, struct scheduler_sequence *q) {
     for (; q->request.tokens && (q->known + 1) * KV_BLOCK_TOKENS <= q->done; q->known++)
         q->blocks[q->known] = prefix_cache_add(&s->cache, q->known ? q->blocks[q->known - 1] : PREFIX_NONE, q->request.salt,
-                                               q->request.tokens + q->known * KV_BLOCK_TOKENS, q->blocks[q->known]);
+                                               q->request.tokens + q->known * KV_BLOCK_TOKENS, read_in_block(&q->request, q->known), q->blocks[q->known]);
 }
 
 /* --- admission --- */
@@ -319,7 +325,7 @@ void scheduler_plan(struct scheduler *s, struct scheduler_plan *plan) {
         if (q->held) continue;
         if (!decodes(q)) prompts++;
         else if (q->request.credit > 0) {
-            s->items[plan->count++] = (struct scheduler_item){s->by_age[i], q->request.id, q->done, 1 + draft, draft, true};
+            s->items[plan->count++] = (struct scheduler_item){s->by_age[i], q->request.id, q->done, 1 + draft, draft, false, true};
             plan->rows += 1 + draft;
             room -= draft;
         }
@@ -334,9 +340,11 @@ void scheduler_plan(struct scheduler *s, struct scheduler_plan *plan) {
         /* Without credit the last row waits: its token could not be given to anyone. A prompt that is only scored produces none. */
         bool may_sample = q->request.credit > 0 || q->request.tokens_max == 0;
         uint32_t count = left - !may_sample;
+        bool read = q->done < q->request.read;
+        if (read && count > q->request.read - q->done) count = q->request.read - q->done;
         if (count > budget) count = budget;
         if (count == 0) continue;
-        s->items[plan->count++] = (struct scheduler_item){s->by_age[i], q->request.id, q->done, count, 0, count == left};
+        s->items[plan->count++] = (struct scheduler_item){s->by_age[i], q->request.id, q->done, count, 0, read, count == left};
         plan->rows += count;
         budget -= count;
     }

@@ -17,6 +17,9 @@
  * priority (higher first), then by arrival. A head that does not fit takes the place of running sequences of lower priority (scheduler_preempt): the
  * lowest goes first, of equals the youngest; it is queued again where it was, and goes on at the token where it stood.
  *
+ * What is computed as read and what as written differs in its last bits where CPUs have a quicker way for the one (tensor/quant.h): a block is known by that too, so that what an answer's
+ * tokens were as they were written is never taken for what they are in the prompt of the next turn. An item is of one or the other.
+ *
  * Full blocks are known to the prefix cache from the step on that filled them: a request takes what is known of its prompt at admission, and
  * before each of its chunks, so that of two that came together with the same prefix one computes it and the other follows.
  *
@@ -64,6 +67,7 @@ struct scheduler_request {
     const uint32_t *tokens;  /* prompt and answer, as far as known, borrowed until it leaves; NULL: nothing is shared with others */
     struct prefix_salt salt; /* who may share */
     bool whole;              /* every row of the prompt is wanted: none is taken from the prefix cache */
+    uint32_t read;           /* tokens, from the first on, that are computed as read (forward.h); what comes behind them is written */
 };
 struct scheduler_waiting {
     struct scheduler_request request;
@@ -93,6 +97,7 @@ struct scheduler_item {
     uint64_t id;
     uint32_t start, count;
     uint32_t draft; /* the last so many rows are guesses */
+    bool read;   /* these rows are computed as read: no item has such rows and others */
     bool sample; /* the last of the other rows is the last known token: its output gives the next one */
 };
 struct scheduler_plan {

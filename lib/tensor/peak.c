@@ -6,7 +6,8 @@
 enum {
     RUNS = 8,          /* the best counts: what else ran on the machine is no limit of it */
     AHEAD_WORDS = 512, /* 4 KiB: the hardware's own prefetcher stops at page borders */
-    COLUMNS = 256,     /* of a panel that stays in the first-level cache: 8 to 64 KiB */
+    COLUMNS = 256,     /* of W, which stays in the first-level cache: 16 to 64 KiB */
+    READ_ROWS = 256,   /* of x, where they are multiplied in tiles of bf16: W is widened once for them */
     PRODUCTS = 200,    /* per thread and run: about a millisecond */
 };
 
@@ -58,14 +59,16 @@ struct arithmetic {
 static void multiply_part(void *arg, size_t item, int thread) {
     struct arithmetic *a = arg;
     (void)thread;
-    for (int i = 0; i < PRODUCTS; i++) packed_multiply(&a->w, &a->x, 0, 1, &(struct packed_output){.y = a->y + item * a->y_size, .stride = a->w.rows});
+    for (int i = 0; i < PRODUCTS; i++) packed_multiply(&a->w, &a->x, 0, a->w.panels, &(struct packed_output){.y = a->y + item * a->y_size, .stride = a->w.rows});
 }
 
 double peak_multiply_adds(struct pool *pool, enum packed_kind kind) {
-    size_t n = (size_t)pool_threads(pool), width = packed_panel_rows(kind), rows_of_x = packed_tile_rows(kind), size;
+    size_t n = (size_t)pool_threads(pool), width = PACKED_PANEL_MAX, rows_of_x = packed_tile_rows(kind), size;
+    struct packed_form form = {.terms = packed_kind_is_blocks(kind), .halves = kind == PACKED_BF16};
+    if (quant_kernels()->tiles && (form.terms || form.halves)) form.read = rows_of_x = READ_ROWS;
     struct arithmetic a = {.y_size = rows_of_x * width};
     float *x = mem_calloc(rows_of_x * COLUMNS, sizeof *x);
-    uint8_t *input = mem_alloc_aligned(packed_input_size(1, rows_of_x, COLUMNS));
+    uint8_t *input = mem_alloc_aligned(packed_input_size(form, rows_of_x, COLUMNS) + 64);
     double best = 0;
     uint8_t *memory = NULL;
     a.y = mem_calloc(n * a.y_size, sizeof *a.y);
@@ -73,9 +76,10 @@ double peak_multiply_adds(struct pool *pool, enum packed_kind kind) {
     if (!x || !input || !a.y || !memory || packed_init(&a.w, kind, width, COLUMNS, memory) != 0) goto out;
     const void *rows[PACKED_PANEL_MAX] = {0};
     for (size_t i = 0; i < rows_of_x * COLUMNS; i++) x[i] = (float)(i % 17) - 8;
-    for (size_t i = 0; i < width; i++) rows[i] = x;
-    if (packed_fill(&a.w, 0, TENSOR_F32, rows) != 0) goto out;
-    packed_input_init(&a.x, packed_kind_is_blocks(kind), rows_of_x, COLUMNS, x, input);
+    for (size_t i = 0; i < packed_panel_rows(kind); i++) rows[i] = x;
+    for (size_t p = 0; p < a.w.panels; p++)
+        if (packed_fill(&a.w, p, TENSOR_F32, rows) != 0) goto out;
+    packed_input_init(&a.x, form, rows_of_x, COLUMNS, x, input);
     for (size_t i = 0; i < rows_of_x; i++) packed_input_row(&a.x, i);
     for (int i = 0; i < 4 * RUNS; i++) {
         int64_t from = clock_mono_us();

@@ -182,26 +182,48 @@ int packed_activations_find(const char *name, enum packed_activations *activatio
 
 static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
-size_t packed_input_size(uint32_t terms, size_t n, size_t cols) {
-    size_t blocks = n * terms * quant_block_count(cols), behind = QUANT_ROWS_BEHIND * quant_block_count(cols);
-    return align64((blocks + behind) * QUANT_BLOCK) + align64(blocks * QUANT_BLOCK * sizeof(int16_t)) + 3 * align64(blocks * sizeof(float));
+/* What this CPU makes of it. */
+static struct packed_form form_here(struct packed_form form) {
+    if (!quant_kernels()->tiles) return (struct packed_form){.terms = form.terms};
+    if (form.terms != 1) form.read = 0;
+    return form;
 }
 
-void packed_input_init(struct packed_input *in, uint32_t terms, size_t n, size_t cols, const float *x, void *memory) {
-    ASSERT(terms <= PACKED_TERMS_MAX);
-    *in = (struct packed_input){.terms = terms, .n = n, .cols = cols, .x = x};
-    if (!terms) return;
-    size_t count = n * terms * quant_block_count(cols);
+bool packed_form_any(struct packed_form form) { return form.terms || form_here(form).halves; }
+
+bool packed_form_reads_apart(struct packed_form form) { return form.terms == 1 && quant_kernels()->tiles; }
+
+/* Of one part of x in tiles of bf16. */
+static size_t halves_size(size_t n, size_t cols) { return (n + QUANT_ROWS_BEHIND) / (QUANT_ROWS_BEHIND + 1) * (QUANT_ROWS_BEHIND + 1) * quant_block_count(cols) * QUANT_BLOCK * sizeof(uint16_t); }
+
+size_t packed_input_size(struct packed_form form, size_t n, size_t cols) {
+    size_t blocks = n * form.terms * quant_block_count(cols), behind = QUANT_ROWS_BEHIND * quant_block_count(cols), size = 0;
+    form.read = n;
+    form = form_here(form);
+    if (form.terms) size = align64((blocks + behind) * QUANT_BLOCK) + align64(blocks * QUANT_BLOCK * sizeof(int16_t)) + 3 * align64(blocks * sizeof(float));
+    return size + (form.halves ? 2 : form.read > 0) * halves_size(n, cols);
+}
+
+void packed_input_init(struct packed_input *in, struct packed_form form, size_t n, size_t cols, const float *x, void *memory) {
+    ASSERT(form.terms <= PACKED_TERMS_MAX && form.read <= n);
+    form = form_here(form);
+    *in = (struct packed_input){.terms = form.terms, .halves = form.halves, .read = form.read, .n = n, .cols = cols, .x = x};
     uint8_t *at = memory;
-    in->q = (int8_t *)at;
-    at += align64((count + QUANT_ROWS_BEHIND * quant_block_count(cols)) * QUANT_BLOCK);
-    if (quant_kernels()->widen) in->wide = (int16_t *)(void *)at;
-    at += align64(count * QUANT_BLOCK * sizeof(int16_t));
-    in->scale = (float *)(void *)at;
-    at += align64(count * sizeof(float));
-    in->correction = (int32_t *)(void *)at;
-    at += align64(count * sizeof(int32_t));
-    in->total = (float *)(void *)at;
+    if (form.terms) {
+        size_t count = n * form.terms * quant_block_count(cols);
+        in->q = (int8_t *)at;
+        at += align64((count + QUANT_ROWS_BEHIND * quant_block_count(cols)) * QUANT_BLOCK);
+        if (quant_kernels()->widen) in->wide = (int16_t *)(void *)at;
+        at += align64(count * QUANT_BLOCK * sizeof(int16_t));
+        in->scale = (float *)(void *)at;
+        at += align64(count * sizeof(float));
+        in->correction = (int32_t *)(void *)at;
+        at += align64(count * sizeof(int32_t));
+        in->total = (float *)(void *)at;
+        at += align64(count * sizeof(float));
+    }
+    if (form.halves || form.read > 0) in->high = (uint16_t *)(void *)at;
+    if (form.halves) in->low = (uint16_t *)(void *)(at + halves_size(n, cols));
 }
 
 /* x [cols] into the blocks from `first` on. */
@@ -213,19 +235,30 @@ static void quantize(struct packed_input *in, const float *x, size_t cols, size_
     if (in->wide) kernels->widen(in->q + first * QUANT_BLOCK, blocks, in->wide + first * QUANT_BLOCK);
 }
 
-void packed_input_blocks(struct packed_input *in, size_t i, size_t from, size_t to) {
+/* n columns from block `from` on of row i into its lines of tiles. */
+static void halve(struct packed_input *in, const float *x, size_t i, size_t from, size_t n) {
+    const size_t side = QUANT_ROWS_BEHIND + 1;
+    size_t line = (i / side * quant_block_count(in->cols) + from) * side + i % side;
+    for (size_t k = 0; k < n; k += QUANT_BLOCK, line += side)
+        quant_kernels()->halve(x + k, n - k < QUANT_BLOCK ? n - k : QUANT_BLOCK, in->high + line * QUANT_BLOCK, in->halves ? in->low + line * QUANT_BLOCK : NULL);
+}
+
+void packed_input_values(struct packed_input *in, size_t i, size_t from, size_t to, const float *x) {
     ASSERT(i < in->n && to <= quant_block_count(in->cols));
-    if (!in->terms || from >= to) return;
-    size_t blocks = quant_block_count(in->cols), first = i * in->terms * blocks + from, end = to * QUANT_BLOCK < in->cols ? to * QUANT_BLOCK : in->cols;
-    const float *x = in->x + i * in->cols;
-    quantize(in, x + from * QUANT_BLOCK, end - from * QUANT_BLOCK, first);
-    for (size_t k = from * QUANT_BLOCK; in->terms > 1 && k < end; k += QUANT_BLOCK, first++) {
+    if (from >= to) return;
+    size_t blocks = quant_block_count(in->cols), first = i * in->terms * blocks + from, end = to * QUANT_BLOCK < in->cols ? to * QUANT_BLOCK : in->cols, count = end - from * QUANT_BLOCK;
+    if (in->halves || i < in->read) halve(in, x, i, from, count);
+    if (!in->terms || i < in->read) return;
+    quantize(in, x, count, first);
+    for (size_t k = 0; in->terms > 1 && k < count; k += QUANT_BLOCK, first++) {
         float rest[QUANT_BLOCK];
-        size_t n = end - k < QUANT_BLOCK ? end - k : QUANT_BLOCK;
+        size_t n = count - k < QUANT_BLOCK ? count - k : QUANT_BLOCK;
         for (size_t j = 0; j < n; j++) rest[j] = x[k + j] - (float)in->q[first * QUANT_BLOCK + j] * in->scale[first];
         quantize(in, rest, n, first + blocks);
     }
 }
+
+void packed_input_blocks(struct packed_input *in, size_t i, size_t from, size_t to) { packed_input_values(in, i, from, to, in->x + i * in->cols + from * QUANT_BLOCK); }
 
 void packed_input_row(struct packed_input *in, size_t i) { packed_input_blocks(in, i, 0, quant_block_count(in->cols)); }
 
@@ -265,9 +298,35 @@ static __attribute__((noinline)) void multiply_terms(const struct packed *w, con
     if (quant_kernels()->done) quant_kernels()->done();
 }
 
+/* How many of these rows, the first ones, are multiplied in tiles of bf16. */
+static size_t rows_in_tiles(const struct packed *w, const struct packed_input *in, size_t first, size_t rows) {
+    if (w->kind == PACKED_BF16) return in->halves ? rows : 0;
+    if (!QUANT_KINDS[w->kind].blocks || first >= in->read) return 0;
+    return rows < in->read - first ? rows : in->read - first;
+}
+
+bool packed_needs_values(const struct packed *w, const struct packed_input *in, size_t i) { return !QUANT_KINDS[w->kind].blocks && rows_in_tiles(w, in, i, 1) == 0; }
+
+size_t packed_rows_at_once(const struct packed *w, const struct packed_input *in, size_t row) {
+    size_t tiled = rows_in_tiles(w, in, row, in->n - row);
+    return tiled == 0 ? packed_tile_rows(w->kind) : tiled < PACKED_ROWS_AT_ONCE ? tiled : PACKED_ROWS_AT_ONCE;
+}
+
+bool packed_input_is_long(const struct packed *w, const struct packed_input *in) { return rows_in_tiles(w, in, 0, in->n) >= QUANT_TILE_ROWS_MAX; }
+
 void packed_multiply_rows(const struct packed *w, const struct packed_input *in, size_t first_row, size_t rows, size_t from, size_t to,
                           const struct packed_output *out) {
     ASSERT(w->cols == in->cols && to <= w->panels && first_row + rows <= in->n && (in->terms || !QUANT_KINDS[w->kind].blocks));
+    struct packed_output behind;
+    size_t tiled = rows_in_tiles(w, in, first_row, rows);
+    if (tiled > 0) {
+        quant_kernels()->tiles(w, &(struct quant_halves){in->high, in->low, quant_block_count(in->cols)}, first_row, tiled, from, to, out);
+        if (tiled == rows) return;
+        first_row += tiled;
+        rows -= tiled;
+        behind = (struct packed_output){.y = out->y + tiled * out->stride, .stride = out->stride, .bias = out->bias, .add = out->add};
+        out = &behind;
+    }
     if (QUANT_KINDS[w->kind].blocks && in->terms > 1) {
         multiply_terms(w, in, first_row, rows, from, to, out);
         return;
@@ -279,7 +338,7 @@ void packed_multiply_rows(const struct packed *w, const struct packed_input *in,
         const uint8_t *panel = w->data + p * w->panel_size;
         size_t first = p * width, count = w->rows - first < width ? w->rows - first : width, at = first - from * width;
         if (many) {
-            many(panel, w->cols, in->x + first_row * w->cols, rows, &(struct packed_output){out->y + at, out->stride, out->bias ? out->bias + at : NULL, out->add}, count);
+            many(panel, w->cols, in->x + first_row * w->cols, rows, &(struct packed_output){.y = out->y + at, .stride = out->stride, .bias = out->bias ? out->bias + at : NULL, .add = out->add}, count);
             continue;
         }
         for (size_t i = 0; i < rows; i += tile_rows) {
@@ -301,7 +360,7 @@ void packed_multiply_rows(const struct packed *w, const struct packed_input *in,
 
 void packed_multiply(const struct packed *w, const struct packed_input *in, size_t from, size_t to, const struct packed_output *out) {
     size_t first = from * packed_panel_rows(w->kind);
-    packed_multiply_rows(w, in, 0, in->n, from, to, &(struct packed_output){out->y + first, out->stride, out->bias ? out->bias + first : NULL, out->add});
+    packed_multiply_rows(w, in, 0, in->n, from, to, &(struct packed_output){.y = out->y + first, .stride = out->stride, .bias = out->bias ? out->bias + first : NULL, .add = out->add});
 }
 
 /* --- memory --- */

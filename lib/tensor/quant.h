@@ -9,13 +9,19 @@
  * as a row of its own behind the first, and the product is the sum of both rows': about 16 bits of x (steps of absmax / 32,000) by the same kernels. Twice the
  * multiply-adds for the same bytes of W: little where few rows of x wait for W, twice the time where many do.
  *
- * The promise that the engine is built on: an element y[i][r] is the same, bit for bit, for any number of rows of x, any split
- * over threads, and any of the kernels (C, AVX2, AVX-512, AMX). It holds because each element is one chain of operations in one order:
+ * The promise that the engine is built on: an element y[i][r] is the same, bit for bit, for any number of rows of x and any split
+ * over threads. But for tiles of bf16 (below) it is the same for any of the kernels, too (C, AVX2, AVX-512, AMX). It holds because each element is one chain of operations in one order:
  *     f32, bf16, f16: fma(x[0], w[0], 0), then fma(x[k], w[k], acc) for k = 1, 2, …
  *     q8, q4: an exact integer dot product per block b, then fma(dot[b], scale_w[b] · scale_x[b], acc) for b = 0, 1, …
  *     q4m:    the same, each followed by fma(minimum_w[b], scale_x[b] · sum of q_x[b], acc)
  *     two terms: such a chain for each, then first + second
  * so that vectors run across rows of W and tiles across rows of x, never along k.
+ *
+ * Tiles of bf16, where the CPU has them (AMX), multiply five times as fast as blocks of int8 with their scales, which is what a text that is read is bound by; but W must be
+ * widened first, which few rows that wait for W's bytes have no time for. Which of the two a row takes may not depend on how many there are: it is for what the row is. Rows of a text that
+ * is read (packed_form.read) are rounded to bf16 and multiplied by W's blocks, their values rounded to bf16; rows of a text that is written go by int8. The former lose less: half a
+ * step of 2^-8 of each value against absmax / 127 of each block. Matrices of bf16 take tiles for all rows whose form asks for halves: x is split into two of bf16, 16 bits of it.
+ * An element's sum is in f32, in the order of quant_amx_bf16.c, from y on where it is added to. Of two terms no row is read: who asks for them wants them everywhere.
  *
  * Layout. W's rows are taken in panels, zero rows fill the last one up; a panel is one run of memory that is read front to back.
  *     f32,  panel of 64 rows: for k: float[64]
@@ -48,6 +54,7 @@ enum {
     QUANT_TILE_ROWS = 6,    /* rows of x that a kernel takes at once: 6 × 4 sums + 4 weights stay in 32 registers, 6 × 2 + 4 in 16 */
     QUANT_TILE_ROWS_MAX = 64, /* the same with AMX: four tiles of 16, for which W is unpacked once */
     QUANT_ROWS_BEHIND = 15, /* a tile is read whole */
+    PACKED_ROWS_AT_ONCE = 256, /* of x, in tiles of bf16: sums of them stay in the second-level cache */
 };
 
 struct packed {
@@ -86,9 +93,22 @@ int packed_activations_find(const char *name, enum packed_activations *activatio
 enum { PACKED_TERMS_MAX = 2 };
 static inline uint32_t packed_terms(enum packed_activations a) { return a == PACKED_INT16 ? 2 : 1; }
 
+/* What rows of x are made into. */
+struct packed_form {
+    uint32_t terms; /* of int8: 1 or 2 where a matrix of q8, q4 or q4m takes them, else 0 */
+    bool halves;    /* a matrix of bf16 takes them */
+    size_t read;    /* the first so many rows are a text's that is read, not written: what they are says how their products with blocks are made, see above */
+};
+/* Whether rows are made into anything: else packed_input_row has nothing to do, and packed_input_init takes no memory. */
+bool packed_form_any(struct packed_form form);
+/* Whether products of what is read are other ones than of what is written, on this CPU. */
+bool packed_form_reads_apart(struct packed_form form);
+
 /* Rows of x [n, cols] made ready once for all the matrices that take them. */
 struct packed_input {
     uint32_t terms; /* quantized, for q8, q4 and q4m; 0: x is taken as it is */
+    bool halves;    /* all rows are split into two of bf16 */
+    size_t read;    /* these are multiplied by blocks in tiles of bf16 */
     size_t n, cols;
     const float *x;      /* [n, cols], borrowed */
     /* blocks: in the caller's memory */
@@ -97,15 +117,21 @@ struct packed_input {
     float *scale;        /* [n, blocks] */
     int32_t *correction; /* [n, blocks], −128 · sum of q: takes the offset of the weights out again */
     float *total;        /* [n, blocks], scale · sum of q: what a minimum is multiplied by */
+    /* tiles of bf16: [n / 16, blocks, 16, 32], of x and of what rounding lost of it; NULL where nobody takes them */
+    uint16_t *high, *low;
 };
-/* Bytes of the caller's memory for up to n rows of x in so many terms, 64-byte aligned. */
-size_t packed_input_size(uint32_t terms, size_t n, size_t cols);
-/* terms: 1 or 2 where a matrix of q8, q4 or q4m takes it (others may, too), else 0, and memory NULL. */
-void packed_input_init(struct packed_input *in, uint32_t terms, size_t n, size_t cols, const float *x, void *memory);
-/* Quantizes row i (nothing to do without terms); rows may be done by several threads. */
+/* Bytes of the caller's memory for up to n rows of x, any of them read, 64-byte aligned. */
+size_t packed_input_size(struct packed_form form, size_t n, size_t cols);
+/* memory: NULL where the form is none. */
+void packed_input_init(struct packed_input *in, struct packed_form form, size_t n, size_t cols, const float *x, void *memory);
+/* Quantizes row i (nothing to do where the form is none); rows may be done by several threads. */
 void packed_input_row(struct packed_input *in, size_t i);
 /* The same for the blocks [from, to) of row i: a phase that makes x piece by piece quantizes what it made. */
 void packed_input_blocks(struct packed_input *in, size_t i, size_t from, size_t to);
+/* The same of values that lie elsewhere, x [cols from block `from` on], where the row's own are not wanted: packed_needs_values. */
+void packed_input_values(struct packed_input *in, size_t i, size_t from, size_t to, const float *x);
+/* Whether a product of row i takes x as it is, not what it was made into. */
+bool packed_needs_values(const struct packed *w, const struct packed_input *in, size_t i);
 
 /* Where a product goes: y[i · stride + r] = product + bias[r] (+ what was there, where add). */
 struct packed_output {
@@ -113,11 +139,18 @@ struct packed_output {
     size_t stride;
     const float *bias; /* [rows] or NULL */
     bool add;
+    bool whole; /* a hint: no bias, no addition, the stride is PACKED_PANEL_MAX, y aligned and nobody else's; up to QUANT_ROWS_BEHIND rows more, and whole panels, may be written */
 };
+
 /* Panels [from, to) of W times all rows of the input. */
 void packed_multiply(const struct packed *w, const struct packed_input *in, size_t from, size_t to, const struct packed_output *out);
 /* The same for the input's rows [first, first + n) only, where y and bias begin with row `first` and with panel `from`. */
 void packed_multiply_rows(const struct packed *w, const struct packed_input *in, size_t first, size_t n, size_t from, size_t to, const struct packed_output *out);
+
+/* Rows of the input from `row` on, at most PACKED_ROWS_AT_ONCE, that are best given to packed_multiply_rows at once. */
+size_t packed_rows_at_once(const struct packed *w, const struct packed_input *in, size_t row);
+/* Whether so many of the input's rows are multiplied in tiles of bf16 that panels are best given many at once, PACKED_PANEL_MAX rows of W together. */
+bool packed_input_is_long(const struct packed *w, const struct packed_input *in);
 
 /* What a kernel sees of quantized rows: block b of row i is at [i · blocks + b] of each. Behind the last row QUANT_ROWS_BEHIND more of q may be read, and count as nothing. */
 struct quant_rows {
@@ -126,6 +159,12 @@ struct quant_rows {
     const float *scale;
     const int32_t *correction;
     const float *total;
+};
+
+/* And of rows in tiles of bf16: row i's block b is line i % 16 of tile i / 16 · blocks + b. */
+struct quant_halves {
+    const uint16_t *high, *low;
+    size_t blocks;
 };
 
 /* The kernels behind it; tests hold each to the first. n is 1 … QUANT_TILE_ROWS, of blocks 1 … block_rows; tile is [n][panel rows]. */
@@ -148,6 +187,10 @@ struct quant_kernels {
     void (*done)(void); /* after the last product of a call of packed_multiply: what a kernel keeps of the CPU's state between its panels is given back; NULL */
     /* Blocks of q as q8 reads them, where that is not q itself (else NULL). */
     void (*widen)(const int8_t *q, size_t blocks, int16_t *wide);
+    /* Products in tiles of bf16, of bf16 and blocks; rows [first, first + rows), with which y begins. NULL: this CPU has none, and rows that are read go the way of all others. */
+    void (*tiles)(const struct packed *w, const struct quant_halves *x, size_t first, size_t rows, size_t from, size_t to, const struct packed_output *out);
+    /* n ≤ 32 columns of a row as a line of a tile; low NULL: is not wanted */
+    void (*halve)(const float *x, size_t n, uint16_t *high, uint16_t *low);
 };
 /* Best first, the C reference last. */
 extern const struct quant_kernels *const QUANT_KERNELS[];

@@ -3,7 +3,7 @@
  * that the bits are those of every other kernel. What a block's product still needs, its scales, is done by AVX-512 and is most of the work, together with
  * the way there: sums leave the tiles through memory. While tiles are at work one of the two units that add floats is not to be had (measured on Granite
  * Rapids), so that a few products are made first and then scaled. All is done a few blocks at a time, for all rows of x: W is asked for in advance, evenly.
- * Few rows of x do not fill a tile: they take the AVX-512 kernels, and so do floats (AMX has bf16, but adds in another order than one chain).
+ * Few rows of x do not fill a tile: they take the AVX-512 kernels, and so do floats but those of quant_amx_bf16.c.
  */
 #ifdef __x86_64__
 #include <cpuid.h>
@@ -24,9 +24,10 @@ enum {
 };
 
 static bool usable(void) {
-    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18, TILE_AND_INT8 = 3 << 24 };
-    unsigned a, b, c, d = 0;
-    if (!quant_usable_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & TILE_AND_INT8) != TILE_AND_INT8) return false;
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18, BF16_TILE_INT8 = 1 << 22 | 1 << 24 | 1 << 25, VBMI = 1 << 1, AVX512_BF16 = 1 << 5 };
+    unsigned a = 0, b, c = 0, d = 0;
+    if (!quant_usable_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & BF16_TILE_INT8) != BF16_TILE_INT8 || !(c & VBMI)) return false;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & AVX512_BF16)) return false;
     return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0; /* the state of tiles is large: Linux wants to be asked, once a process */
 }
 
@@ -225,5 +226,6 @@ static void q4m_amx(const uint8_t *panel, size_t blocks, const struct quant_rows
 const struct quant_kernels QUANT_KERNELS_AMX = {.name = "amx", .vectors = "avx512", .usable = usable, .f32 = quant_f32_avx512, .bf16 = quant_bf16_avx512,
                                                 .f16 = quant_f16_avx512, .f32_rows = quant_f32_rows_avx512, .bf16_rows = quant_bf16_rows_avx512,
                                                 .f16_rows = quant_f16_rows_avx512, .many_rows = QUANT_TILE_ROWS + 1, .q8 = q8_amx, .q4 = q4_amx, .q4m = q4m_amx,
-                                                .block_rows = QUANT_TILE_ROWS_MAX, .block_unit = SIDE, .quantize = quant_quantize_avx512, .done = done};
+                                                .block_rows = QUANT_TILE_ROWS_MAX, .block_unit = SIDE, .quantize = quant_quantize_avx512, .done = done,
+                                                .tiles = quant_tiles_amx, .halve = quant_halves_amx};
 #endif

@@ -19,7 +19,7 @@ static const struct config_row ROWS[] = {
     ROW(step_tokens, CONFIG_INT, "256", 1, 4096, "Prompt tokens of a step while nothing streams."),
     ROW(step_tokens_mixed, CONFIG_INT, "64", 1, 4096, "Prompt tokens of a step beside running streams: what they wait for at most."),
     ROW(weights, CONFIG_STRING, "stored", 0, 0, "stored: as the model has them; f32, bf16, f16, q8, q4 or q4m: turned into that when loaded."),
-    ROW(activations, CONFIG_STRING, "int8", 0, 0, "What the inputs of products with weights in 8 or 4 bits are rounded to: int8, or int16 (the answers of unrounded inputs; prompts take up to twice the CPU, a few streams hardly more). Encoders have int8."),
+    ROW(activations, CONFIG_STRING, "int8", 0, 0, "What the inputs of products with weights in 8 or 4 bits are rounded to: int8, or int16 (the answers of unrounded inputs; prompts take up to twice the CPU, with AMX more, a few streams hardly more). With int8 and AMX prompts are read in bf16, which loses less. Encoders have int8."),
     ROW(memory_budget, CONFIG_BYTES, "0", 0, 1e15, "Memory that all models of the replica may take with their caches: what is asked for is loaded in the place of what was not used for longest, and calls wait for it. 0: eight tenths of the machine's memory, or of the container's limit, divided by the replicas of this machine."),
     ROW(packed_cache, CONFIG_BYTES, "16GiB", 0, 1e15, "Disk that copies of packed weights may take in work/packed: a model that has one is loaded by reading it; least recently used go first. 0: none are kept."),
     ROW(kv_type, CONFIG_STRING, "f32", 0, 0, "What keys and values are kept as: f32, f16 (half the memory of f32), or int8 with a scale for 32 values (half of f16, and nearly its answers)."),

@@ -286,6 +286,39 @@ static void test_grows_long(void **state) {
     engine_free(e);
 }
 
+/* An answer in the prompt of the next turn: what comes then is what would have come had nobody written that answer here, whatever the CPU makes of what is read and what is written. */
+static void test_next_turn(void **state) {
+    (void)state;
+    enum { PROMPT = 40, NEW = 40, MORE = 6, TURNS = 3, ALL = PROMPT + TURNS * (NEW + MORE) };
+    const enum packed_kind kinds[] = {PACKED_F32, PACKED_BF16, PACKED_Q8, PACKED_Q4M};
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        struct engine_options o = {.threads = 2, .weights = kinds[k], .step_rows = 50};
+        struct engine *e = start(&llama, o);
+        uint32_t ids[ALL];
+        size_t n = PROMPT;
+        random_tokens(ids, PROMPT, 5);
+        for (int turn = 0; turn < TURNS; turn++) {
+            struct engine *fresh = start(&llama, o);
+            struct engine_request r = request(ids, n, NEW);
+            r.logprobs = true;
+            r.sampling.temperature = 0;
+            struct engine_result got = one(e, &r), want = one(fresh, &r);
+            char name[64];
+            snprintf(name, sizeof name, "kind %d, turn %d", (int)kinds[k], turn);
+            same(name, &want, &got);
+            if (turn > 0 && got.usage.cached_tokens < PROMPT / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS) fail_msg("%s: %u tokens are cached", name, got.usage.cached_tokens);
+            if (turn > 1 && got.usage.cached_tokens < PROMPT + NEW) fail_msg("%s: of the turn before %u tokens are cached", name, got.usage.cached_tokens);
+            memcpy(ids + n, got.tokens, NEW * sizeof *ids);
+            random_tokens(ids + n + NEW, MORE, (uint64_t)turn + 50);
+            n += NEW + MORE;
+            engine_result_fini(&got);
+            engine_result_fini(&want);
+            engine_free(fresh);
+        }
+        engine_free(e);
+    }
+}
+
 static void test_q8_is_close(void **state) {
     (void)state;
     uint32_t ids[64];
@@ -871,7 +904,7 @@ static void test_run(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equals_trainer), cmocka_unit_test(test_trainer_refuses), cmocka_unit_test(test_int8), cmocka_unit_test(test_invariance), cmocka_unit_test(test_q8_is_close), cmocka_unit_test(test_grows_long),
+        cmocka_unit_test(test_equals_trainer), cmocka_unit_test(test_trainer_refuses), cmocka_unit_test(test_int8), cmocka_unit_test(test_invariance), cmocka_unit_test(test_next_turn), cmocka_unit_test(test_q8_is_close), cmocka_unit_test(test_grows_long),
         cmocka_unit_test(test_text),           cmocka_unit_test(test_seeds),      cmocka_unit_test(test_stops),
         cmocka_unit_test(test_penalties_and_logprobs), cmocka_unit_test(test_chat), cmocka_unit_test(test_credit),
         cmocka_unit_test(test_cancel_and_deadline), cmocka_unit_test(test_cancel_at_once), cmocka_unit_test(test_full_and_free), cmocka_unit_test(test_large_batch), cmocka_unit_test(test_watched),

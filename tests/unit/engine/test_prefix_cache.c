@@ -77,7 +77,7 @@ static void simulate(uint64_t seed) {
             fill(q->tokens, random_u64(&r), q->blocks);
             for (; q->known + 1 < q->blocks; q->known++) {
                 struct entry *want = naive_find(&n, q->salt, q->tokens, q->known + 1);
-                uint32_t got = prefix_cache_find(&c, q->known ? q->table[q->known - 1] : PREFIX_NONE, salt, q->tokens + q->known * B);
+                uint32_t got = prefix_cache_find(&c, q->known ? q->table[q->known - 1] : PREFIX_NONE, salt, q->tokens + q->known * B, B);
                 if (got != (want ? want->block : PREFIX_NONE)) fail_msg("seed %llu, turn %d: another block is found", (unsigned long long)seed, turn);
                 if (!want) break;
                 want->holders++;
@@ -101,7 +101,7 @@ static void simulate(uint64_t seed) {
         } else if (q->known < q->blocks && random_below(&r, 4) != 0) { /* a block is full */
             struct entry *old = naive_find(&n, q->salt, q->tokens, q->known + 1);
             uint32_t own = q->table[q->known];
-            uint32_t got = prefix_cache_add(&c, q->known ? q->table[q->known - 1] : PREFIX_NONE, (struct prefix_salt){{q->salt, 7}}, q->tokens + q->known * B, own);
+            uint32_t got = prefix_cache_add(&c, q->known ? q->table[q->known - 1] : PREFIX_NONE, (struct prefix_salt){{q->salt, 7}}, q->tokens + q->known * B, B, own);
             assert_int_equal(got, old ? old->block : own);
             held_unknown--;
             if (!old) {
@@ -152,10 +152,12 @@ static void test_salts(void **state) {
     fill(tokens, 0, 1);
     struct prefix_salt one = {{1, 0}}, other = {{0, 1}};
     assert_int_equal(prefix_cache_alloc(&c, 1, &block), 0);
-    assert_int_equal(prefix_cache_add(&c, PREFIX_NONE, one, tokens, block), block);
-    assert_int_equal(prefix_cache_find(&c, PREFIX_NONE, other, tokens), PREFIX_NONE);
-    assert_int_equal(prefix_cache_find(&c, block, one, tokens), PREFIX_NONE); /* the same tokens further on are another prefix */
-    assert_int_equal(prefix_cache_find(&c, PREFIX_NONE, one, tokens), block);
+    assert_int_equal(prefix_cache_add(&c, PREFIX_NONE, one, tokens, B, block), block);
+    assert_int_equal(prefix_cache_find(&c, PREFIX_NONE, other, tokens, B), PREFIX_NONE);
+    assert_int_equal(prefix_cache_find(&c, block, one, tokens, B), PREFIX_NONE); /* the same tokens further on are another prefix */
+    assert_int_equal(prefix_cache_find(&c, PREFIX_NONE, one, tokens, B - 1), PREFIX_NONE); /* the same tokens, the last of them written, not read */
+    assert_int_equal(prefix_cache_find(&c, PREFIX_NONE, one, tokens, 0), PREFIX_NONE);
+    assert_int_equal(prefix_cache_find(&c, PREFIX_NONE, one, tokens, B), block);
     prefix_cache_fini(&c);
 }
 

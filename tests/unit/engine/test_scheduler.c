@@ -262,7 +262,7 @@ static void simulate_sharing(uint64_t seed) {
     static struct job {
         uint32_t tokens[LONGEST];
         uint64_t digest[LONGEST]; /* of the right answer too: what comes after the prompt is known beforehand here */
-        uint32_t prompt, max, produced;
+        uint32_t prompt, max, produced, read;
         bool here, over;
     } jobs[JOBS + 1];
     memset(jobs, 0, sizeof jobs);
@@ -272,14 +272,15 @@ static void simulate_sharing(uint64_t seed) {
         while (submitted < JOBS && random_below(&r, 3) != 0) {
             struct job *j = &jobs[++submitted];
             uint64_t salt = random_below(&r, 2), base = random_below(&r, 3), differs = random_below(&r, LONGEST), h = salt;
-            for (uint32_t i = 0; i < LONGEST; i++) {
-                j->tokens[i] = (uint32_t)(base * 1000 + i + (i >= differs ? submitted * 7919 : 0));
-                j->digest[i] = h = h * 6364136223846793005u + j->tokens[i] + 1;
-            }
             j->prompt = 1 + (uint32_t)random_below(&r, 90);
             j->max = (uint32_t)random_below(&r, 30);
+            j->read = random_below(&r, 4) == 0 ? 0 : random_below(&r, 4) == 0 ? UINT32_MAX : j->prompt;
+            for (uint32_t i = 0; i < LONGEST; i++) {
+                j->tokens[i] = (uint32_t)(base * 1000 + i + (i >= differs ? submitted * 7919 : 0));
+                j->digest[i] = h = h * 6364136223846793005u + 2 * j->tokens[i] + 1 + (i < j->read); /* what is read is not the same as what is written */
+            }
             struct scheduler_request q = {.id = submitted, .priority = (int32_t)random_below(&r, 3), .prompt = j->prompt, .tokens_max = j->max, .credit = (uint32_t)random_below(&r, 4),
-                                          .tokens = j->tokens, .salt = {{salt, 0}}, .whole = random_below(&r, 5) == 0};
+                                          .tokens = j->tokens, .salt = {{salt, 0}}, .whole = random_below(&r, 5) == 0, .read = j->read};
             j->here = scheduler_submit(&s, &q, NULL) == 0;
             j->over = !j->here;
             over += j->over;
@@ -311,6 +312,8 @@ static void simulate_sharing(uint64_t seed) {
             struct scheduler_sequence *q = &s.slots[p.items[i].slot];
             for (uint32_t t = p.items[i].start; t < p.items[i].start + p.items[i].count; t++) {
                 assert_true(t / KV_BLOCK_TOKENS < q->block_count);
+                if (p.items[i].read) assert_true(t < jobs[p.items[i].id].read);
+                else assert_true(t >= jobs[p.items[i].id].read || t >= jobs[p.items[i].id].prompt);
                 assert_int_equal(s.cache.blocks.refs[q->blocks[t / KV_BLOCK_TOKENS]], 1);
                 bool wrong = p.items[i].draft && t > p.items[i].start && random_below(&r, 3) == 0;
                 cells[q->blocks[t / KV_BLOCK_TOKENS]][t % KV_BLOCK_TOKENS] = wrong ? 0 : jobs[p.items[i].id].digest[t];

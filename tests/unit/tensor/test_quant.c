@@ -46,7 +46,7 @@ static void pack(struct matrix *m, enum packed_kind kind, size_t rows, size_t co
 
 static uint32_t terms = 1; /* of x for products of blocks from here on */
 static void product(const struct matrix *m, size_t n, const float *x, float *y) {
-    uint32_t of_x = packed_kind_is_blocks(m->w.kind) ? terms : 0;
+    struct packed_form of_x = {.terms = packed_kind_is_blocks(m->w.kind) ? terms : 0};
     size_t size = packed_input_size(of_x, n, m->w.cols);
     void *memory = mem_alloc_aligned(size + 64);
     struct packed_input in;
@@ -144,8 +144,8 @@ static void test_what_is_lost_of_x(void **state) {
         }
         assert_true(worst[0] > 100 * worst[1]);
         struct packed_input in;
-        void *memory = mem_alloc_aligned(packed_input_size(2, N, COLS));
-        packed_input_init(&in, 2, N, COLS, x, memory);
+        void *memory = mem_alloc_aligned(packed_input_size((struct packed_form){.terms = 2}, N, COLS));
+        packed_input_init(&in, (struct packed_form){.terms = 2}, N, COLS, x, memory);
         for (size_t b = 0; b < (COLS + QUANT_BLOCK - 1) / QUANT_BLOCK; b++)
             for (size_t i = 0; i < N; i++) packed_input_blocks(&in, i, b, b + 1);
         packed_multiply(&m.w, &in, 0, m.w.panels, &(struct packed_output){.y = pieces, .stride = ROWS});
@@ -236,7 +236,7 @@ static void test_bias_add_and_panels(void **state) {
     product(&m, N, x, plain);
     for (size_t i = 0; i < N * ROWS; i++) y[i] = 10;
     struct packed_input in;
-    packed_input_init(&in, false, N, COLS, x, NULL);
+    packed_input_init(&in, (struct packed_form){0}, N, COLS, x, NULL);
     for (size_t p = 0; p < m.w.panels; p++) /* one panel after the other, as threads take them */
         packed_multiply(&m.w, &in, p, p + 1, &(struct packed_output){.y = y, .stride = ROWS, .bias = bias, .add = true});
     for (size_t i = 0; i < N * ROWS; i++) assert_true(y[i] == 10 + (plain[i] + bias[i % ROWS]));
@@ -258,7 +258,7 @@ static void test_many_rows_are_each_alone(void **state) {
             struct matrix m;
             struct packed_input in;
             pack(&m, kind, ROWS, COLS, w);
-            packed_input_init(&in, 0, N, COLS, x, NULL);
+            packed_input_init(&in, (struct packed_form){0}, N, COLS, x, NULL);
             struct packed_output out = {.y = y, .stride = STRIDE, .bias = form & 1 ? bias : NULL, .add = form & 2};
             for (size_t i = 0; i < N * STRIDE; i++) y[i] = (float)(i % 7);
             packed_multiply_rows(&m.w, &in, FIRST, N - FIRST, 0, m.w.panels, &out);
@@ -275,6 +275,94 @@ static void test_many_rows_are_each_alone(void **state) {
     mem_free(x);
     mem_free(y);
     mem_free(one);
+}
+
+/* --- tiles of bf16 --- */
+
+static float bf16(float x) { /* to nearest even; what is below the smallest normal number counts as nothing */
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (fabsf(x) < 1.17549435e-38f) return 0;
+    bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* What an element should be: in f64, of W and x as tiles have them; *size: of the sum of magnitudes. */
+static double tiled_element(const float *w, enum packed_kind kind, const float *x, size_t cols, double *size) {
+    double sum = 0;
+    *size = 0;
+    for (size_t k = 0; k < cols; k++) {
+        float high = bf16(x[k]), low = kind == PACKED_BF16 ? bf16(x[k] - high) : 0;
+        double product = (double)bf16(w[k]) * ((double)high + (double)low);
+        sum += product;
+        *size += fabs(product);
+    }
+    return sum;
+}
+
+/* Rows that are read, and all rows of bf16: within f32's rounding of what they should be, whatever rows, panels, bias and addition are around; rows that are not read are what they always were. */
+static void tiles_of(const struct quant_kernels *kernels, enum packed_kind kind, size_t s, enum values v) {
+    const size_t rows = SHAPES[s].rows, cols = SHAPES[s].cols, n = SHAPES[s].n, stride = rows + 3, read = (n + 1) / 2 + n / 3;
+    struct random r;
+    random_seed2(&r, s, v + 100);
+    float *w = mem_calloc(rows * cols, sizeof *w), *x = mem_calloc(n * cols, sizeof *x), *plain = mem_calloc(n * rows, sizeof *plain), *y = mem_calloc(n * stride, sizeof *y), *one = mem_calloc(stride, sizeof *one),
+          *row = mem_calloc(cols, sizeof *row), *bias = mem_calloc(rows, sizeof *bias);
+    fill(w, rows * cols, v == LARGE ? NORMAL : v, &r);
+    fill(x, n * cols, v, &r);
+    fill(bias, rows, NORMAL, &r);
+    struct matrix m;
+    struct packed_input in;
+    struct packed_form form = {.terms = packed_kind_is_blocks(kind), .halves = kind == PACKED_BF16};
+    pack(&m, kind, rows, cols, w);
+    quant_kernels_use(kernels);
+    product(&m, n, x, plain);
+    void *memory = mem_alloc_aligned(packed_input_size(form, n, cols) + 64);
+    form.read = read;
+    packed_input_init(&in, form, n, cols, x, memory);
+    for (size_t i = 0; i < n; i++)
+        for (size_t b = 0; b < (cols + QUANT_BLOCK - 1) / QUANT_BLOCK; b += 2) packed_input_blocks(&in, i, b, b + 2 < (cols + QUANT_BLOCK - 1) / QUANT_BLOCK ? b + 2 : (cols + QUANT_BLOCK - 1) / QUANT_BLOCK);
+    size_t first = n > 4 ? 3 : 0, tiled = kind == PACKED_BF16 ? n : read;
+    for (int how = 0; how < 4; how++) {
+        struct packed_output out = {.y = y, .stride = stride, .bias = how & 1 ? bias : NULL, .add = how & 2};
+        for (size_t i = 0; i < n * stride; i++) y[i] = (float)(i % 7);
+        packed_multiply_rows(&m.w, &in, first, n - first, 0, m.w.panels, &out);
+        for (size_t i = 0; i < n - first; i++) {
+            size_t of_x = first + i;
+            for (size_t k = 0; k < stride; k++) one[k] = (float)((i * stride + k) % 7);
+            for (size_t p = 0; p < m.w.panels; p++) { /* alone, and panel by panel */
+                struct packed_output alone = {.y = one + p * packed_panel_rows(kind), .stride = stride, .bias = how & 1 ? bias + p * packed_panel_rows(kind) : NULL, .add = how & 2};
+                packed_multiply_rows(&m.w, &in, of_x, 1, p, p + 1, &alone);
+            }
+            if (memcmp(one, y + i * stride, stride * sizeof *y) != 0) fail_msg("%s: kind %d, shape %zu, %s: row %zu differs from what it is alone", kernels->name, kind, s, VALUES[v], of_x);
+            for (size_t o = 0; o < rows; o++) {
+                double before = how & 2 ? (double)((i * stride + o) % 7) : 0, b = how & 1 ? (double)bias[o] : 0, size;
+                packed_get_row(&m.w, o, row);
+                double want = tiled_element(row, kind, x + of_x * cols, cols, &size), got = (double)y[i * stride + o];
+                if (of_x >= tiled) want = (double)plain[of_x * rows + o], size = fabs(want);
+                if (fabs(got - (want + before + b)) > 2e-6 * (size + before + fabs(b)) + 1e-30)
+                    fail_msg("%s: kind %d, shape %zu, %s: [%zu, %zu] is %g, should be %g", kernels->name, kind, s, VALUES[v], of_x, o, got, want + before + b);
+            }
+        }
+        for (size_t k = (n - first) * stride; k < n * stride; k++) assert_true(y[k] == (float)(k % 7));
+    }
+    quant_kernels_use(NULL);
+    quant_unmap(m.memory, m.size);
+    void *all[] = {w, x, plain, y, one, row, bias, memory};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) mem_free(all[i]);
+}
+
+static void test_tiles(void **state) {
+    (void)state;
+    bool any = false;
+    for (size_t k = 0; k < QUANT_KERNELS_COUNT; k++) {
+        if (!QUANT_KERNELS[k]->tiles || !QUANT_KERNELS[k]->usable()) continue;
+        any = true;
+        for (enum packed_kind kind = PACKED_BF16; kind < PACKED_KINDS; kind++)
+            for (size_t s = 0; kind != PACKED_F16 && s < sizeof SHAPES / sizeof *SHAPES; s++)
+                for (enum values v = NORMAL; v <= EQUAL; v++) tiles_of(QUANT_KERNELS[k], kind, s, v);
+    }
+    if (!any) skip();
 }
 
 static void test_bad_values_and_sizes(void **state) {
@@ -318,7 +406,8 @@ static void test_f16(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernels_equal_reference), cmocka_unit_test(test_what_is_lost_of_x), cmocka_unit_test(test_products_are_right), cmocka_unit_test(test_rows_come_back),
-        cmocka_unit_test(test_bias_add_and_panels), cmocka_unit_test(test_many_rows_are_each_alone), cmocka_unit_test(test_bad_values_and_sizes), cmocka_unit_test(test_f16),
+        cmocka_unit_test(test_bias_add_and_panels), cmocka_unit_test(test_many_rows_are_each_alone),
+        cmocka_unit_test(test_tiles), cmocka_unit_test(test_bad_values_and_sizes), cmocka_unit_test(test_f16),
     };
     return cmocka_run_group_tests_name("quant", tests, NULL, NULL);
 }

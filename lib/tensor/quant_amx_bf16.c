@@ -1,0 +1,328 @@
+/*
+ * quant.h's products in tiles of bf16 (Sapphire Rapids and later): a tile instruction multiplies 16 rows of x by 16 rows of W over 32 columns, in f32, and its sums
+ * stay in the tiles from block to block, so that scales cost nothing there: of W in blocks, each block is widened to bf16 once for all rows of x, scale and all.
+ * Measured on Granite Rapids: 18 cycles a tile instruction, loads included, where one block's integers with their scales take 100.
+ *
+ * The order of an element's sum: 32 columns after 32; of each, even and odd ones apart, in order, then together, then to what was there (Intel's manual, TDPBF16PS). It is that
+ * of the element alone, whatever rows and columns are beside it.
+ */
+#ifdef __x86_64__
+#include <immintrin.h>
+
+#include "tensor/quant_internal.h"
+
+enum {
+    SIDE = 16,              /* rows of x, and of W, of a tile */
+    LINE = 64,              /* bytes of a tile's row */
+    TILE = SIDE * LINE,
+    STRIP = PACKED_FLOAT_PANEL, /* rows of W that are multiplied by the same rows of x: four tiles */
+    STRIP_TILES = STRIP / SIDE,
+    DEPTH = 8,              /* blocks along the columns at a time: a strip's stay in the first-level cache while the rows of x go by */
+    TILES_AHEAD = 2,        /* of rows of x */
+    TILES_MAX = PACKED_ROWS_AT_ONCE / SIDE, /* of rows of x, and */
+    STRIPS_MAX = 8,         /* at a time: their sums stay in the second-level cache */
+    NEAR = 8 * 1024,        /* bytes: how W is asked for in advance where few rows of x wait for it, */
+    FAR = 32 * 1024,        /* and, before that, into the second level of the cache */
+};
+
+#define INLINE static inline __attribute__((always_inline))
+#define WRITTEN() __asm__ volatile("" : : : "memory")
+
+struct config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+};
+
+/* Tiles 0 to 3 are sums, 4 and 5 rows of x (what is high and what is low of them), 6 and 7 rows of W. */
+static void configure(void) {
+    _Alignas(64) struct config c = {.palette = 1};
+    for (int t = 0; t < 8; t++) {
+        c.bytes[t] = LINE;
+        c.rows[t] = SIDE;
+    }
+    __asm__ volatile("" : : "r"(&c) : "memory");
+    _tile_loadconfig(&c);
+}
+
+/* What comes later is asked for on the way, line by line: W of the next piece, and x of a later tile, which another core may have had last. */
+struct ahead {
+    const uint8_t *at, *end, *next, *next_end; /* to the second level: this, then that, */
+    size_t lines;                              /* so much with each block */
+    const uint16_t *x;                         /* a tile with each; NULL: none */
+};
+
+INLINE void ask(struct ahead *a, size_t b) {
+    for (size_t line = 0; a->x && line < SIDE; line++) _mm_prefetch((const char *)(a->x + b * (TILE / 2)) + line * LINE, _MM_HINT_T1);
+    for (size_t i = 0; i < a->lines; i++) {
+        if (a->at >= a->end) {
+            a->at = a->next;
+            a->end = a->next_end;
+            a->next = a->next_end = NULL;
+            if (!a->at) {
+                a->lines = 0;
+                return;
+            }
+        }
+        _mm_prefetch((const char *)a->at, _MM_HINT_T1);
+        a->at += LINE;
+    }
+}
+
+INLINE void ask_twice(const uint8_t *at) {
+    _mm_prefetch((const char *)at + FAR, _MM_HINT_T1);
+    _mm_prefetch((const char *)at + NEAR, _MM_HINT_T0);
+}
+
+/* --- blocks widened --- */
+
+/* Scale and what takes the offset out again, of 16 rows of W, each twice: for two columns. */
+struct scales {
+    __m512 scale[2], offset[2], minimum[2];
+};
+
+INLINE void load_scales(const uint8_t *scales, const uint8_t *minima, float offset, struct scales *s) {
+    const __m512i twice[2] = {_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), _mm512_setr_epi32(8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15)};
+    __m512 scale = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)scales)), minimum = scale;
+    if (minima) minimum = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)minima));
+    for (int i = 0; i < 2; i++) {
+        s->scale[i] = _mm512_permutexvar_ps(twice[i], scale);
+        s->offset[i] = _mm512_mul_ps(s->scale[i], _mm512_set1_ps(-offset));
+        s->minimum[i] = minima ? _mm512_permutexvar_ps(twice[i], minimum) : _mm512_setzero_ps();
+    }
+}
+
+/* Four columns of 16 rows of W, a byte each, to two rows of a tile. A byte behind the leading ones of 32,768 is a float without a conversion: 32,768 more than it is. */
+INLINE void widen_four(__m512i bytes, const struct scales *s, bool minima, uint8_t *to) {
+    const __m512i begin = _mm512_set1_epi32(0x47000000), first = _mm512_slli_epi32(_mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29), 8);
+    const __mmask64 second = UINT64_C(0x2222222222222222);
+    for (int pair = 0; pair < 2; pair++) {
+        __m512 value[2];
+        for (int half = 0; half < 2; half++) {
+            const __m512i from = _mm512_add_epi8(first, _mm512_set1_epi8((char)(pair * 2 + half * 32)));
+            __m512 x = _mm512_castsi512_ps(_mm512_mask_permutexvar_epi8(begin, second, from, bytes));
+            value[half] = _mm512_fmadd_ps(x, s->scale[half], s->offset[half]);
+            if (minima) value[half] = _mm512_add_ps(value[half], s->minimum[half]);
+        }
+        _mm512_store_si512(to + pair * LINE, (__m512i)_mm512_cvtne2ps_pbh(value[1], value[0]));
+    }
+}
+
+/* Blocks of one panel to two tiles each, which lie STRIP_TILES tiles apart from block to block. */
+INLINE void widen_panel(const uint8_t *block, const enum packed_kind kind, const size_t size, size_t count, bool alone, uint8_t *to) {
+    const __m512i low = _mm512_set1_epi8(15);
+    for (size_t b = 0; b < count; b++, block += size, to += STRIP_TILES * TILE)
+        for (size_t v = 0; v < 2; v++) {
+            const uint8_t *scales = block + (kind == PACKED_Q8 ? QUANT_Q8_SCALES : QUANT_Q4_SCALES) + 32 * v, *minima = kind == PACKED_Q4M ? block + QUANT_Q4_MINIMA + 32 * v : NULL;
+            uint8_t *tile = to + v * TILE;
+            struct scales s;
+            load_scales(scales, minima, kind == PACKED_Q8 ? 32768 + 128 : kind == PACKED_Q4 ? 32768 + 8 : 32768, &s);
+            if (alone)
+                for (size_t line = v * (size / LINE / 2); line < (v ? size / LINE : size / LINE / 2); line++) ask_twice(block + LINE * line);
+            if (kind == PACKED_Q8) {
+#pragma GCC unroll 8
+                for (size_t group = 0; group < 8; group++) widen_four(_mm512_load_si512(block + (group * 2 + v) * LINE), &s, false, tile + group * 2 * LINE);
+                continue;
+            }
+#pragma GCC unroll 4
+            for (size_t group = 0; group < 4; group++) {
+                __m512i both = _mm512_load_si512(block + (group * 2 + v) * LINE);
+                widen_four(_mm512_and_si512(both, low), &s, kind == PACKED_Q4M, tile + group * 2 * LINE);
+                widen_four(_mm512_and_si512(_mm512_srli_epi16(both, 4), low), &s, kind == PACKED_Q4M, tile + (8 + group * 2) * LINE);
+            }
+        }
+}
+
+/* --- the product --- */
+
+/* A strip of W over some blocks, as tiles read it. */
+struct strip {
+    const uint8_t *at;
+    size_t row, tile, block; /* bytes from a tile's row to the next, from tile to tile, from block to block */
+};
+
+/* The instructions want their tiles as written numbers. With each that a single tile of rows waits for, as much of W is asked for that comes later. */
+#define COLUMN(t, tw)                                                                                       \
+    do {                                                                                                    \
+        _tile_loadd(tw, at + (t) * s->tile, s->row);                                                        \
+        for (size_t line = 0; alone && split && line < SIDE; line++) ask_twice(at + TILE * (t) + LINE * line); \
+        _tile_dpbf16ps(t, 4, tw);                                                                           \
+        if (split) _tile_dpbf16ps(t, 5, tw);                                                                \
+    } while (0)
+
+INLINE void blocks_of(const struct strip *s, const uint16_t *high, const uint16_t *low, size_t count, const bool split, const bool wide, const bool alone, struct ahead *ahead) {
+    const uint8_t *at = s->at;
+    for (size_t b = 0; b < count; b++, at += s->block) {
+        _tile_loadd(4, high + b * (TILE / 2), LINE);
+        if (split) _tile_loadd(5, low + b * (TILE / 2), LINE);
+        COLUMN(0, 6);
+        COLUMN(1, 7);
+        if (wide) {
+            COLUMN(2, 6);
+            COLUMN(3, 7);
+        }
+        if (!alone) ask(ahead, b);
+    }
+}
+
+INLINE void open_sums(const float *sums, bool zero, const bool wide) {
+    if (zero) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        return;
+    }
+    WRITTEN();
+    _tile_loadd(0, sums, STRIP * sizeof(float));
+    _tile_loadd(1, sums + SIDE, STRIP * sizeof(float));
+    if (!wide) return;
+    _tile_loadd(2, sums + 2 * SIDE, STRIP * sizeof(float));
+    _tile_loadd(3, sums + 3 * SIDE, STRIP * sizeof(float));
+}
+
+INLINE void close_sums(float *sums, const bool wide) {
+    _tile_stored(0, sums, STRIP * sizeof(float));
+    _tile_stored(1, sums + SIDE, STRIP * sizeof(float));
+    if (!wide) return;
+    _tile_stored(2, sums + 2 * SIDE, STRIP * sizeof(float));
+    _tile_stored(3, sums + 3 * SIDE, STRIP * sizeof(float));
+}
+
+/* Some strips times some tiles of rows. Sums are this thread's own until they are whole: lines of y that lie beside another thread's would go to and fro with every piece. */
+struct product {
+    const struct packed *w;
+    const struct quant_halves *x;
+    size_t blocks, block_size, panels_of_strip;
+    size_t from, to;              /* panels */
+    size_t first_tile, tiles;
+    _Alignas(64) uint8_t wide[DEPTH * STRIP_TILES * TILE]; /* a strip widened */
+    float (*own)[STRIP];          /* where the one strip's sums are made, if that is not here */
+    float sums[STRIPS_MAX][TILES_MAX * SIDE][STRIP];
+};
+
+static float (*sums_of(struct product *p, size_t panel))[STRIP] { return p->own ? p->own : p->sums[(panel - p->from) / p->panels_of_strip]; }
+
+/* The strip at `panel` over the blocks [b, b + count), made ready. */
+INLINE struct strip ready(struct product *p, size_t panel, size_t panels, size_t b, size_t count, const enum packed_kind kind) {
+    const uint8_t *at = p->w->data + panel * p->w->panel_size + b * p->block_size;
+    if (kind == PACKED_BF16) return (struct strip){at, STRIP * sizeof(uint32_t), LINE, p->block_size};
+    for (size_t i = 0; i < panels; i++) widen_panel(at + i * p->w->panel_size, kind, p->block_size, count, p->tiles == 1, p->wide + i * 2 * TILE);
+    WRITTEN();
+    return (struct strip){p->wide, LINE, TILE, STRIP_TILES * TILE};
+}
+
+/* What is asked for while the strip at `panel` is multiplied: the next one over the same blocks, or the first one over the next blocks. */
+static struct ahead ahead_of(const struct product *p, size_t panel, size_t b) {
+    size_t next = panel + p->panels_of_strip < p->to ? panel + p->panels_of_strip : p->from, then = next > panel ? b : b + DEPTH;
+    if (then >= p->blocks || p->tiles == 1) return (struct ahead){.lines = 0};
+    size_t left = p->blocks - then, bytes = (left < DEPTH ? left : DEPTH) * p->block_size, panels = p->to - next < p->panels_of_strip ? p->to - next : p->panels_of_strip;
+    const uint8_t *at = p->w->data + next * p->w->panel_size + then * p->block_size;
+    struct ahead ahead = {.at = at, .end = at + bytes, .lines = bytes * panels / LINE / (p->tiles * DEPTH) + 1};
+    if (panels > 1) {
+        ahead.next = at + p->w->panel_size;
+        ahead.next_end = ahead.next + bytes;
+    }
+    return ahead;
+}
+
+INLINE void strip_piece(struct product *p, size_t panel, size_t panels, size_t b, size_t count, const enum packed_kind kind, const bool wide) {
+    float(*sums)[STRIP] = sums_of(p, panel);
+    struct strip strip = ready(p, panel, panels, b, count, kind);
+    struct ahead ahead = ahead_of(p, panel, b);
+    for (size_t t = 0; t < p->tiles; t++) {
+        size_t at = ((p->first_tile + t) * p->blocks + b) * (TILE / 2), later = TILES_AHEAD * p->blocks * (TILE / 2);
+        const uint16_t *high = p->x->high + at, *low = kind == PACKED_BF16 ? p->x->low + at : NULL;
+        ahead.x = panel == p->from && t + TILES_AHEAD < p->tiles ? high + later : NULL;
+        open_sums(sums[t * SIDE], b == 0, wide);
+        blocks_of(&strip, high, low, count, kind == PACKED_BF16, wide, false, &ahead);
+        close_sums(sums[t * SIDE], wide);
+    }
+}
+
+/* One tile of rows: its sums stay where they are while W goes by. */
+INLINE void strip_alone(struct product *p, size_t panel, size_t panels, const enum packed_kind kind, const bool wide) {
+    const size_t depth = kind == PACKED_BF16 ? p->blocks : DEPTH;
+    float(*sums)[STRIP] = sums_of(p, panel);
+    open_sums(NULL, true, wide);
+    for (size_t b = 0; b < p->blocks; b += depth) {
+        size_t count = p->blocks - b < depth ? p->blocks - b : depth, at = (p->first_tile * p->blocks + b) * (TILE / 2);
+        struct strip strip = ready(p, panel, panels, b, count, kind);
+        blocks_of(&strip, p->x->high + at, kind == PACKED_BF16 ? p->x->low + at : NULL, count, kind == PACKED_BF16, wide, true, NULL);
+    }
+    close_sums(sums[0], wide);
+}
+
+INLINE void strips(struct product *p, const enum packed_kind kind) {
+    for (size_t panel = p->from; p->tiles == 1 && panel < p->to; panel += p->panels_of_strip) {
+        if (p->to - panel >= p->panels_of_strip) strip_alone(p, panel, p->panels_of_strip, kind, true);
+        else strip_alone(p, panel, 1, kind, false);
+    }
+    for (size_t b = 0; p->tiles > 1 && b < p->blocks; b += DEPTH) {
+        size_t count = p->blocks - b < DEPTH ? p->blocks - b : DEPTH;
+        for (size_t panel = p->from; panel < p->to; panel += p->panels_of_strip) {
+            if (p->to - panel >= p->panels_of_strip) strip_piece(p, panel, p->panels_of_strip, b, count, kind, true);
+            else strip_piece(p, panel, 1, b, count, kind, false);
+        }
+    }
+}
+
+/* To y what the sums of rows [from, to) are, counted from the first tile. out begins with row `from`, and with the first strip. */
+static void put(const struct product *p, size_t from, size_t to, const struct packed_output *out) {
+    size_t width = packed_panel_rows(p->w->kind), first = p->from * width, end = p->to * width < p->w->rows ? p->to * width : p->w->rows;
+    for (size_t r = from; r < to; r++)
+        for (size_t row = first; row < end; row += STRIP) {
+            size_t count = end - row < STRIP ? end - row : STRIP;
+            const float *restrict sums = p->sums[(row - first) / STRIP][r], *restrict bias = out->bias ? out->bias + (row - first) : NULL;
+            float *restrict y = out->y + (r - from) * out->stride + (row - first);
+            if (out->add)
+                for (size_t c = 0; c < count; c++) y[c] += bias ? sums[c] + bias[c] : sums[c];
+            else if (bias)
+                for (size_t c = 0; c < count; c++) y[c] = sums[c] + bias[c];
+            else memcpy(y, sums, count * sizeof *y);
+        }
+}
+
+void quant_tiles_amx(const struct packed *w, const struct quant_halves *x, size_t first, size_t rows, size_t from, size_t to, const struct packed_output *out) {
+    struct product p;
+    size_t width = packed_panel_rows(w->kind), strips_in_all = ((to - from) * width + STRIP - 1) / STRIP, turns = (strips_in_all + STRIPS_MAX - 1) / STRIPS_MAX;
+    size_t step = (strips_in_all + turns - 1) / turns * (STRIP / width);
+    p.w = w;
+    p.x = x;
+    p.blocks = quant_block_count(w->cols);
+    p.block_size = w->kind == PACKED_BF16 ? (size_t)STRIP * sizeof(uint32_t) * SIDE : QUANT_KINDS[w->kind].unit;
+    p.panels_of_strip = STRIP / width;
+    configure();
+    for (size_t row = first, end; row < first + rows; row = end) {
+        p.first_tile = row / SIDE;
+        end = (p.first_tile + TILES_MAX) * SIDE < first + rows ? (p.first_tile + TILES_MAX) * SIDE : first + rows;
+        p.tiles = (end + SIDE - 1) / SIDE - p.first_tile;
+        for (p.from = from; p.from < to; p.from = p.to) {
+            struct packed_output part = {.y = out->y + (row - first) * out->stride + (p.from - from) * width, .stride = out->stride, .bias = out->bias ? out->bias + (p.from - from) * width : NULL, .add = out->add};
+            p.to = to - p.from < step ? to : p.from + step;
+            p.own = out->whole && p.to - p.from <= p.panels_of_strip && row % SIDE == 0 ? (float(*)[STRIP])part.y : NULL;
+            switch (w->kind) {
+            case PACKED_BF16: strips(&p, PACKED_BF16); break;
+            case PACKED_Q8: strips(&p, PACKED_Q8); break;
+            case PACKED_Q4: strips(&p, PACKED_Q4); break;
+            default: strips(&p, PACKED_Q4M); break;
+            }
+            WRITTEN();
+            if (!p.own) put(&p, row - p.first_tile * SIDE, end - p.first_tile * SIDE, &part);
+        }
+    }
+    _tile_release(); /* a thread that the system takes away has its tiles saved while they hold anything */
+}
+
+void quant_halves_amx(const float *x, size_t n, uint16_t *high, uint16_t *low) {
+    _Alignas(64) float whole[QUANT_BLOCK] = {0};
+    memcpy(whole, x, n * sizeof *x);
+    __m512 a = _mm512_load_ps(whole), b = _mm512_load_ps(whole + SIDE);
+    __m512i h = (__m512i)_mm512_cvtne2ps_pbh(b, a);
+    _mm512_store_si512(high, h);
+    if (!low) return;
+    __m512 ha = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(h)), 16));
+    __m512 hb = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(h, 1)), 16));
+    _mm512_store_si512(low, (__m512i)_mm512_cvtne2ps_pbh(_mm512_sub_ps(b, hb), _mm512_sub_ps(a, ha)));
+}
+#endif

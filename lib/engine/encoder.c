@@ -19,6 +19,7 @@
 
 enum {
     QUERIES_PER_ITEM = 64,   /* of attention */
+    ROWS_PER_TILED_STEP_MAX = 192, /* the same, for weights that are widened once for them */
     ROWS_PER_STEP_MAX = 96,  /* 16 tiles: a thread's rows of the MLP stay in its cache */
     ROWS_PER_THREAD_MIN = 2 * QUANT_TILE_ROWS, /* fewer: the matrices are split */
     PIECES_PER_THREAD = 2,   /* a thread that the system takes away delays half of its share */
@@ -72,7 +73,7 @@ static void run_steps(struct encoder *e, const struct encoder_step *steps, size_
     e->step_count = n;
     if (threads == 1 || e->rows >= threads * ROWS_PER_THREAD_MIN) {
         /* whole tiles, and as many pieces for one thread as for the others: all are done at the same time */
-        size_t unit = e->step_unit, tiles = (e->rows + unit - 1) / unit, most = ROWS_PER_STEP_MAX / unit;
+        size_t unit = e->step_unit, tiles = (e->rows + unit - 1) / unit, most = (unit > QUANT_TILE_ROWS ? ROWS_PER_TILED_STEP_MAX : ROWS_PER_STEP_MAX) / unit;
         while (tiles > pieces * most) pieces += threads;
         e->step_pieces = tiles < pieces ? tiles : pieces;
         pool_run(e->pool, e->step_pieces, e, run_rows);

@@ -12,18 +12,19 @@
 #define PASS_PRODUCTS 4e9
 enum { PASS_ROWS_MIN = 128 };
 
-/* What is stored in blocks stays in blocks; bf16 and f16 are widened, exactly: many rows make reading cheap. But for bf16 where it has instructions of its own. Blocks of several types (files of 4 bits have some values in 6)
- * become the one that loses least of all of them. */
+/* What is stored in blocks stays in blocks; f32 and f16 are multiplied in f32, bf16 too, which makes it wider: many rows make reading cheap. A CPU with tiles of bf16 has ways of its own.
+ * Blocks of several types (files of 4 bits have some values in 6) become the one that loses least of all of them. */
 static enum packed_kind kind_of(const struct encoder *e, const struct matrix_source *from) {
     enum packed_kind kind = e->kind;
+    bool tiles = quant_kernels()->tiles != NULL;
     for (size_t i = 0; e->kind == PACKED_STORED && i < MATRIX_PARTS_MAX && from->part[i]; i++) {
         enum packed_kind own = packed_kind_for(from->part[i]->type);
-        if (own == PACKED_BF16 && quant_kernels()->tiles && (i == 0 || kind == PACKED_BF16)) {
-            kind = own;
-            continue;
+        if (!packed_kind_is_blocks(own)) {
+            bool narrow = own == PACKED_BF16 && (i == 0 || kind == PACKED_BF16);
+            if (!narrow) return tiles ? PACKED_SPLIT : PACKED_F32;
+            if (!tiles) return PACKED_F32;
         }
-        if (!packed_kind_is_blocks(own) || (i > 0 && kind == PACKED_BF16)) return PACKED_F32;
-        kind = i == 0 || own == kind ? own : PACKED_Q8;
+        kind = i == 0 || own == kind ? own : packed_kind_is_blocks(own) && packed_kind_is_blocks(kind) ? PACKED_Q8 : PACKED_SPLIT;
     }
     return kind;
 }
@@ -42,7 +43,7 @@ static int load_matrix(struct encoder *e, const enum model_role *roles, size_t n
     }
     enum packed_kind kind = kind_of(e, &from);
     if (packed_kind_is_blocks(kind)) e->form.terms = 1;
-    e->form.halves |= kind == PACKED_BF16;
+    e->form.halves |= kind == PACKED_BF16 || kind == PACKED_SPLIT;
     e->prepared = packed_form_any(e->form);
     return matrix_pack(&e->memory, &from, kind, w, err);
 }

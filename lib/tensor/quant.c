@@ -11,7 +11,7 @@
 enum { HUGE_PAGE_SIZE = 2 << 20 };
 _Static_assert(QUANT_Q8_BLOCK_SIZE % 64 == 0 && QUANT_Q4_BLOCK_SIZE % 64 == 0 && QUANT_Q4M_BLOCK_SIZE % 64 == 0, "a block is whole cache lines");
 
-const struct quant_kind QUANT_KINDS[PACKED_KINDS] = {
+const struct quant_kind QUANT_KINDS[PACKED_ALL] = {
     [PACKED_STORED] = {"stored", 0, 0, false},
     [PACKED_F32] = {"f32", PACKED_FLOAT_PANEL, PACKED_FLOAT_PANEL * sizeof(float), false},
     [PACKED_Q8] = {"q8", PACKED_BLOCK_PANEL, QUANT_Q8_BLOCK_SIZE, true},
@@ -19,6 +19,7 @@ const struct quant_kind QUANT_KINDS[PACKED_KINDS] = {
     [PACKED_F16] = {"f16", PACKED_FLOAT_PANEL, PACKED_FLOAT_PANEL * sizeof(uint16_t), false},
     [PACKED_Q4] = {"q4", PACKED_BLOCK_PANEL, QUANT_Q4_BLOCK_SIZE, true},
     [PACKED_Q4M] = {"q4m", PACKED_BLOCK_PANEL, QUANT_Q4M_BLOCK_SIZE, true},
+    [PACKED_SPLIT] = {"split", PACKED_FLOAT_PANEL, PACKED_FLOAT_PANEL * sizeof(uint32_t), false},
 };
 
 float quant_f16_to_f32(uint16_t h) {
@@ -107,10 +108,10 @@ size_t packed_tile_rows(enum packed_kind kind) {
 size_t packed_unit_rows(enum packed_kind kind) { return QUANT_KINDS[kind].blocks ? quant_kernels()->block_unit : QUANT_TILE_ROWS; }
 
 static int panel_bytes(enum packed_kind kind, size_t rows, size_t cols, size_t *panels, size_t *size) {
-    ASSERT(kind > PACKED_STORED && kind < PACKED_KINDS);
+    ASSERT(kind > PACKED_STORED && kind < PACKED_ALL);
     if (rows == 0 || cols == 0 || rows > SIZE_MAX / 2 || cols > SIZE_MAX / 2) return E_RANGE;
     *panels = (rows + packed_panel_rows(kind) - 1) / packed_panel_rows(kind);
-    return size_mul(QUANT_KINDS[kind].blocks ? quant_block_count(cols) : kind == PACKED_BF16 ? quant_block_count(cols) * QUANT_BLOCK : cols, QUANT_KINDS[kind].unit, size) ? 0 : E_RANGE;
+    return size_mul(QUANT_KINDS[kind].blocks ? quant_block_count(cols) : kind == PACKED_BF16 || kind == PACKED_SPLIT ? quant_block_count(cols) * QUANT_BLOCK : cols, QUANT_KINDS[kind].unit, size) ? 0 : E_RANGE;
 }
 
 int packed_size(enum packed_kind kind, size_t rows, size_t cols, size_t *size) {
@@ -135,6 +136,15 @@ static float half_at(const uint8_t *at) {
     return quant_f16_to_f32(h);
 }
 
+static float bf16_at(const uint8_t *at) {
+    uint16_t h;
+    memcpy(&h, at, sizeof h);
+    uint32_t bits = (uint32_t)h << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 void packed_get_row(const struct packed *w, size_t row, float *out) {
     ASSERT(row < w->rows);
     size_t width = packed_panel_rows(w->kind), r = row % width, unit = QUANT_KINDS[w->kind].unit;
@@ -143,12 +153,7 @@ void packed_get_row(const struct packed *w, size_t row, float *out) {
         for (size_t k = 0; k < w->cols; k++) {
             if (w->kind == PACKED_F32) memcpy(&out[k], panel + k * unit + r * sizeof(float), sizeof(float));
             else if (w->kind == PACKED_F16) out[k] = half_at(panel + 2 * quant_half_place(PACKED_F16, r, k));
-            else {
-                uint16_t h;
-                memcpy(&h, panel + 2 * quant_half_place(PACKED_BF16, r, k), sizeof h);
-                uint32_t bits = (uint32_t)h << 16;
-                memcpy(&out[k], &bits, sizeof bits);
-            }
+            else out[k] = bf16_at(panel + 2 * quant_half_place(w->kind, r, k)) + (w->kind == PACKED_SPLIT ? bf16_at(panel + 2 * quant_half_place(w->kind, r, k) + QUANT_SPLIT_LOW) : 0);
         }
         return;
     }
@@ -185,13 +190,13 @@ static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 /* What this CPU makes of it. */
 static struct packed_form form_here(struct packed_form form) {
     if (!quant_kernels()->tiles) return (struct packed_form){.terms = form.terms};
-    if (form.terms != 1) form.read = 0;
+    if (!form.terms) form.read = 0;
     return form;
 }
 
 bool packed_form_any(struct packed_form form) { return form.terms || form_here(form).halves; }
 
-bool packed_form_reads_apart(struct packed_form form) { return form.terms == 1 && quant_kernels()->tiles; }
+bool packed_form_reads_apart(struct packed_form form) { return form.terms && quant_kernels()->tiles; }
 
 /* Of one part of x in tiles of bf16. */
 static size_t halves_size(size_t n, size_t cols) { return (n + QUANT_ROWS_BEHIND) / (QUANT_ROWS_BEHIND + 1) * (QUANT_ROWS_BEHIND + 1) * quant_block_count(cols) * QUANT_BLOCK * sizeof(uint16_t); }
@@ -201,7 +206,7 @@ size_t packed_input_size(struct packed_form form, size_t n, size_t cols) {
     form.read = n;
     form = form_here(form);
     if (form.terms) size = align64((blocks + behind) * QUANT_BLOCK) + align64(blocks * QUANT_BLOCK * sizeof(int16_t)) + 3 * align64(blocks * sizeof(float));
-    return size + (form.halves ? 2 : form.read > 0) * halves_size(n, cols);
+    return size + (form.halves || form.terms > 1 ? 2 : form.read > 0) * halves_size(n, cols);
 }
 
 void packed_input_init(struct packed_input *in, struct packed_form form, size_t n, size_t cols, const float *x, void *memory) {
@@ -223,7 +228,7 @@ void packed_input_init(struct packed_input *in, struct packed_form form, size_t 
         at += align64(count * sizeof(float));
     }
     if (form.halves || form.read > 0) in->high = (uint16_t *)(void *)at;
-    if (form.halves) in->low = (uint16_t *)(void *)(at + halves_size(n, cols));
+    if (form.halves || (form.read > 0 && form.terms > 1)) in->low = (uint16_t *)(void *)(at + halves_size(n, cols));
 }
 
 /* x [cols] into the blocks from `first` on. */
@@ -240,7 +245,7 @@ static void halve(struct packed_input *in, const float *x, size_t i, size_t from
     const size_t side = QUANT_ROWS_BEHIND + 1;
     size_t line = (i / side * quant_block_count(in->cols) + from) * side + i % side;
     for (size_t k = 0; k < n; k += QUANT_BLOCK, line += side)
-        quant_kernels()->halve(x + k, n - k < QUANT_BLOCK ? n - k : QUANT_BLOCK, in->high + line * QUANT_BLOCK, in->halves ? in->low + line * QUANT_BLOCK : NULL);
+        quant_kernels()->halve(x + k, n - k < QUANT_BLOCK ? n - k : QUANT_BLOCK, in->high + line * QUANT_BLOCK, in->low ? in->low + line * QUANT_BLOCK : NULL);
 }
 
 void packed_input_values(struct packed_input *in, size_t i, size_t from, size_t to, const float *x) {
@@ -300,7 +305,7 @@ static __attribute__((noinline)) void multiply_terms(const struct packed *w, con
 
 /* How many of these rows, the first ones, are multiplied in tiles of bf16. */
 static size_t rows_in_tiles(const struct packed *w, const struct packed_input *in, size_t first, size_t rows) {
-    if (w->kind == PACKED_BF16) return in->halves ? rows : 0;
+    if (w->kind == PACKED_BF16 || w->kind == PACKED_SPLIT) return in->halves ? rows : 0;
     if (!QUANT_KINDS[w->kind].blocks || first >= in->read) return 0;
     return rows < in->read - first ? rows : in->read - first;
 }
@@ -316,11 +321,11 @@ bool packed_input_is_long(const struct packed *w, const struct packed_input *in)
 
 void packed_multiply_rows(const struct packed *w, const struct packed_input *in, size_t first_row, size_t rows, size_t from, size_t to,
                           const struct packed_output *out) {
-    ASSERT(w->cols == in->cols && to <= w->panels && first_row + rows <= in->n && (in->terms || !QUANT_KINDS[w->kind].blocks));
+    ASSERT(w->cols == in->cols && to <= w->panels && first_row + rows <= in->n && (in->terms || !QUANT_KINDS[w->kind].blocks) && (in->halves || w->kind != PACKED_SPLIT));
     struct packed_output behind;
     size_t tiled = rows_in_tiles(w, in, first_row, rows);
     if (tiled > 0) {
-        quant_kernels()->tiles(w, &(struct quant_halves){in->high, in->low, quant_block_count(in->cols)}, first_row, tiled, from, to, out);
+        quant_kernels()->tiles(w, &(struct quant_halves){in->high, in->low, quant_block_count(in->cols), in->terms > 1}, first_row, tiled, from, to, out);
         if (tiled == rows) return;
         first_row += tiled;
         rows -= tiled;

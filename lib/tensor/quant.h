@@ -5,6 +5,7 @@
  *     q8:  blocks of 32 along cols, int8 with one f16 scale, as GGUF's Q8_0 has it
  *     q4:  blocks of 32, 4 bits less 8 with one f16 scale, as Q4_0 has it
  *     q4m: blocks of 32, 4 bits with one f16 scale and one f16 minimum, as Q4_1 has it
+ *     split: f32 as two of bf16, what is high and what is low of it, 16 bits in all
  * With q8, q4 and q4m x is quantized to int8 in blocks of 32 too, once for all the matrices that take it. In two terms what that rounding lost is quantized the same way,
  * as a row of its own behind the first, and the product is the sum of both rows': about 16 bits of x (steps of absmax / 32,000) by the same kernels. Twice the
  * multiply-adds for the same bytes of W: little where few rows of x wait for W, twice the time where many do.
@@ -21,12 +22,14 @@
  * widened first, which few rows that wait for W's bytes have no time for. Which of the two a row takes may not depend on how many there are: it is for what the row is. Rows of a text that
  * is read (packed_form.read) are rounded to bf16 and multiplied by W's blocks, their values rounded to bf16; rows of a text that is written go by int8. The former lose less: half a
  * step of 2^-8 of each value against absmax / 127 of each block. Matrices of bf16 take tiles for all rows whose form asks for halves: x is split into two of bf16, 16 bits of it.
- * An element's sum is in f32, in the order of quant_amx_bf16.c, from y on where it is added to. Of two terms no row is read: who asks for them wants them everywhere.
+ * Where blocks are asked for in two terms, what is read is two of bf16 as well, x and W: high by high, low by high, high by low. So it is with matrices of the kind split.
+ * An element's sum is in f32, in the order of quant_amx_bf16.c.
  *
  * Layout. W's rows are taken in panels, zero rows fill the last one up; a panel is one run of memory that is read front to back.
  *     f32,  panel of 64 rows: for k: float[64]
  *     bf16, panel of 64 rows: for k in pairs: uint32[64]; low half k, high half k + 1, as a row has them: a shift or a mask widens; zeros fill k up to 32 · n
  *     f16,  panel of 64 rows: for k: uint16[64]
+ *     split, panel of 64 rows: for 32 columns: as bf16 what is high, then what is low
  *     q8,   panel of 32 rows: for block: uint8[8][32][4] (k in groups of 4; q + 128, because VNNI multiplies unsigned by signed), f16[32] scales
  *     q4,   panel of 32 rows: for block: uint8[4][32][4] (low half k = 4 · group + i, high half 16 more), f16[32] scales
  *     q4m,  the same, then f16[32] minima
@@ -43,8 +46,8 @@
 #include "base/error.h"
 #include "tensor/dtype.h"
 
-/* PACKED_STORED is a wish, not a kind: each matrix as the kind that its stored type is nearest to. */
-enum packed_kind { PACKED_STORED, PACKED_F32, PACKED_BF16, PACKED_F16, PACKED_Q8, PACKED_Q4, PACKED_Q4M, PACKED_KINDS };
+/* PACKED_STORED is a wish, not a kind: each matrix as the kind that its stored type is nearest to. PACKED_SPLIT is nobody's wish: for CPUs with tiles of bf16 alone, and for inputs whose form asks for halves. */
+enum packed_kind { PACKED_STORED, PACKED_F32, PACKED_BF16, PACKED_F16, PACKED_Q8, PACKED_Q4, PACKED_Q4M, PACKED_KINDS, PACKED_SPLIT = PACKED_KINDS, PACKED_ALL };
 enum {
     PACKED_LAYOUT_VERSION = 2, /* to be raised with every change of what packed bytes mean: copies of them outlive a program (engine/packed_cache.h) */
     QUANT_BLOCK = 32,       /* values per scale, as in GGUF */
@@ -163,8 +166,9 @@ struct quant_rows {
 
 /* And of rows in tiles of bf16: row i's block b is line i % 16 of tile i / 16 · blocks + b. */
 struct quant_halves {
-    const uint16_t *high, *low;
+    const uint16_t *high, *low; /* low: for matrices of bf16, and where exact */
     size_t blocks;
+    bool exact; /* by blocks: two of bf16, x and W */
 };
 
 /* The kernels behind it; tests hold each to the first. n is 1 … QUANT_TILE_ROWS, of blocks 1 … block_rows; tile is [n][panel rows]. */

@@ -92,8 +92,15 @@ INLINE void load_scales(const uint8_t *scales, const uint8_t *minima, float offs
     }
 }
 
+/* Of 32 floats, a before b, what is lost where these bf16 stand for them: bf16 too. */
+INLINE __m512i what_is_lost(__m512 a, __m512 b, __m512i high) {
+    __m512 of_a = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(high)), 16));
+    __m512 of_b = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(high, 1)), 16));
+    return (__m512i)_mm512_cvtne2ps_pbh(_mm512_sub_ps(b, of_b), _mm512_sub_ps(a, of_a));
+}
+
 /* Four columns of 16 rows of W, a byte each, to two rows of a tile. A byte behind the leading ones of 32,768 is a float without a conversion: 32,768 more than it is. */
-INLINE void widen_four(__m512i bytes, const struct scales *s, bool minima, uint8_t *to) {
+INLINE void widen_four(__m512i bytes, const struct scales *s, bool minima, const bool exact, uint8_t *to) {
     const __m512i begin = _mm512_set1_epi32(0x47000000), first = _mm512_slli_epi32(_mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29), 8);
     const __mmask64 second = UINT64_C(0x2222222222222222);
     for (int pair = 0; pair < 2; pair++) {
@@ -104,14 +111,16 @@ INLINE void widen_four(__m512i bytes, const struct scales *s, bool minima, uint8
             value[half] = _mm512_fmadd_ps(x, s->scale[half], s->offset[half]);
             if (minima) value[half] = _mm512_add_ps(value[half], s->minimum[half]);
         }
-        _mm512_store_si512(to + pair * LINE, (__m512i)_mm512_cvtne2ps_pbh(value[1], value[0]));
+        __m512i high = (__m512i)_mm512_cvtne2ps_pbh(value[1], value[0]);
+        _mm512_store_si512(to + pair * LINE, high);
+        if (exact) _mm512_store_si512(to + STRIP_TILES * TILE + pair * LINE, what_is_lost(value[0], value[1], high));
     }
 }
 
-/* Blocks of one panel to two tiles each, which lie STRIP_TILES tiles apart from block to block. */
-INLINE void widen_panel(const uint8_t *block, const enum packed_kind kind, const size_t size, size_t count, bool alone, uint8_t *to) {
+/* Blocks of one panel to two tiles each, of a strip's; exact: what bf16 loses of them follows the strip's tiles. */
+INLINE void widen_panel(const uint8_t *block, const enum packed_kind kind, const bool exact, const size_t size, size_t count, bool alone, uint8_t *to) {
     const __m512i low = _mm512_set1_epi8(15);
-    for (size_t b = 0; b < count; b++, block += size, to += STRIP_TILES * TILE)
+    for (size_t b = 0; b < count; b++, block += size, to += (exact ? 2 : 1) * STRIP_TILES * TILE)
         for (size_t v = 0; v < 2; v++) {
             const uint8_t *scales = block + (kind == PACKED_Q8 ? QUANT_Q8_SCALES : QUANT_Q4_SCALES) + 32 * v, *minima = kind == PACKED_Q4M ? block + QUANT_Q4_MINIMA + 32 * v : NULL;
             uint8_t *tile = to + v * TILE;
@@ -121,14 +130,14 @@ INLINE void widen_panel(const uint8_t *block, const enum packed_kind kind, const
                 for (size_t line = v * (size / LINE / 2); line < (v ? size / LINE : size / LINE / 2); line++) ask_twice(block + LINE * line);
             if (kind == PACKED_Q8) {
 #pragma GCC unroll 8
-                for (size_t group = 0; group < 8; group++) widen_four(_mm512_load_si512(block + (group * 2 + v) * LINE), &s, false, tile + group * 2 * LINE);
+                for (size_t group = 0; group < 8; group++) widen_four(_mm512_load_si512(block + (group * 2 + v) * LINE), &s, false, exact, tile + group * 2 * LINE);
                 continue;
             }
 #pragma GCC unroll 4
             for (size_t group = 0; group < 4; group++) {
                 __m512i both = _mm512_load_si512(block + (group * 2 + v) * LINE);
-                widen_four(_mm512_and_si512(both, low), &s, kind == PACKED_Q4M, tile + group * 2 * LINE);
-                widen_four(_mm512_and_si512(_mm512_srli_epi16(both, 4), low), &s, kind == PACKED_Q4M, tile + (8 + group * 2) * LINE);
+                widen_four(_mm512_and_si512(both, low), &s, kind == PACKED_Q4M, exact, tile + group * 2 * LINE);
+                widen_four(_mm512_and_si512(_mm512_srli_epi16(both, 4), low), &s, kind == PACKED_Q4M, exact, tile + (8 + group * 2) * LINE);
             }
         }
 }
@@ -138,23 +147,34 @@ INLINE void widen_panel(const uint8_t *block, const enum packed_kind kind, const
 /* A strip of W over some blocks, as tiles read it. */
 struct strip {
     const uint8_t *at;
-    size_t row, tile, block; /* bytes from a tile's row to the next, from tile to tile, from block to block */
+    size_t row, tile, block; /* bytes from a tile's row to the next, from tile to tile, from block to block, */
+    size_t low;              /* and from what is high of W to what is low of it, where it is there */
+};
+
+/* What is multiplied by what: how the matrix is packed, whether x is two of bf16, and whether W is (each pair but low by low), and whether W's tiles are read where it is packed. */
+struct way {
+    enum packed_kind kind;
+    bool split, exact, direct;
 };
 
 /* The instructions want their tiles as written numbers. With each that a single tile of rows waits for, as much of W is asked for that comes later. */
 #define COLUMN(t, tw)                                                                                       \
     do {                                                                                                    \
         _tile_loadd(tw, at + (t) * s->tile, s->row);                                                        \
-        for (size_t line = 0; alone && split && line < SIDE; line++) ask_twice(at + TILE * (t) + LINE * line); \
+        for (size_t line = 0; alone && way.direct && line < SIDE; line++) ask_twice(at + TILE * (t) + LINE * line); \
         _tile_dpbf16ps(t, 4, tw);                                                                           \
-        if (split) _tile_dpbf16ps(t, 5, tw);                                                                \
+        if (way.split) _tile_dpbf16ps(t, 5, tw);                                                            \
+        if (!way.exact) break;                                                                              \
+        _tile_loadd(tw, at + s->low + (t) * s->tile, s->row);                                               \
+        for (size_t line = 0; alone && way.direct && line < SIDE; line++) ask_twice(at + s->low + TILE * (t) + LINE * line); \
+        _tile_dpbf16ps(t, 4, tw);                                                                           \
     } while (0)
 
-INLINE void blocks_of(const struct strip *s, const uint16_t *high, const uint16_t *low, size_t count, const bool split, const bool wide, const bool alone, struct ahead *ahead) {
+INLINE void blocks_of(const struct strip *s, const uint16_t *high, const uint16_t *low, size_t count, const struct way way, const bool wide, const bool alone, struct ahead *ahead) {
     const uint8_t *at = s->at;
     for (size_t b = 0; b < count; b++, at += s->block) {
         _tile_loadd(4, high + b * (TILE / 2), LINE);
-        if (split) _tile_loadd(5, low + b * (TILE / 2), LINE);
+        if (way.split) _tile_loadd(5, low + b * (TILE / 2), LINE);
         COLUMN(0, 6);
         COLUMN(1, 7);
         if (wide) {
@@ -204,21 +224,21 @@ struct product {
 static float (*sums_of(struct product *p, size_t panel))[STRIP] { return p->own ? p->own : p->sums[(panel - p->from) / p->panels_of_strip]; }
 
 /* The strip at `panel` over the blocks [b, b + count), made ready. */
-INLINE struct strip ready(struct product *p, size_t panel, size_t panels, size_t b, size_t count, const enum packed_kind kind) {
+INLINE struct strip ready(struct product *p, size_t panel, size_t panels, size_t b, size_t count, const struct way way) {
     const uint8_t *at = p->w->data + panel * p->w->panel_size + b * p->block_size;
-    if (kind == PACKED_BF16) return (struct strip){at, STRIP * sizeof(uint32_t), LINE, p->block_size};
-    for (size_t i = 0; i < panels; i++) widen_panel(at + i * p->w->panel_size, kind, p->block_size, count, p->tiles == 1, p->wide + i * 2 * TILE);
+    if (way.direct) return (struct strip){at, STRIP * sizeof(uint32_t), LINE, p->block_size, STRIP_TILES * TILE};
+    for (size_t i = 0; i < panels; i++) widen_panel(at + i * p->w->panel_size, way.kind, way.exact, p->block_size, count, p->tiles == 1, p->wide + i * 2 * TILE);
     WRITTEN();
-    return (struct strip){p->wide, LINE, TILE, STRIP_TILES * TILE};
+    return (struct strip){p->wide, LINE, TILE, (way.exact ? 2 : 1) * STRIP_TILES * TILE, STRIP_TILES * TILE};
 }
 
 /* What is asked for while the strip at `panel` is multiplied: the next one over the same blocks, or the first one over the next blocks. */
-static struct ahead ahead_of(const struct product *p, size_t panel, size_t b) {
-    size_t next = panel + p->panels_of_strip < p->to ? panel + p->panels_of_strip : p->from, then = next > panel ? b : b + DEPTH;
+static struct ahead ahead_of(const struct product *p, size_t panel, size_t b, size_t depth) {
+    size_t next = panel + p->panels_of_strip < p->to ? panel + p->panels_of_strip : p->from, then = next > panel ? b : b + depth;
     if (then >= p->blocks || p->tiles == 1) return (struct ahead){.lines = 0};
-    size_t left = p->blocks - then, bytes = (left < DEPTH ? left : DEPTH) * p->block_size, panels = p->to - next < p->panels_of_strip ? p->to - next : p->panels_of_strip;
+    size_t left = p->blocks - then, bytes = (left < depth ? left : depth) * p->block_size, panels = p->to - next < p->panels_of_strip ? p->to - next : p->panels_of_strip;
     const uint8_t *at = p->w->data + next * p->w->panel_size + then * p->block_size;
-    struct ahead ahead = {.at = at, .end = at + bytes, .lines = bytes * panels / LINE / (p->tiles * DEPTH) + 1};
+    struct ahead ahead = {.at = at, .end = at + bytes, .lines = bytes * panels / LINE / (p->tiles * depth) + 1};
     if (panels > 1) {
         ahead.next = at + p->w->panel_size;
         ahead.next_end = ahead.next + bytes;
@@ -226,43 +246,46 @@ static struct ahead ahead_of(const struct product *p, size_t panel, size_t b) {
     return ahead;
 }
 
-INLINE void strip_piece(struct product *p, size_t panel, size_t panels, size_t b, size_t count, const enum packed_kind kind, const bool wide) {
+/* Blocks along the columns at a time. */
+INLINE size_t depth_of(const struct way way) { return way.exact ? DEPTH / 2 : DEPTH; }
+
+INLINE void strip_piece(struct product *p, size_t panel, size_t panels, size_t b, size_t count, const struct way way, const bool wide) {
     float(*sums)[STRIP] = sums_of(p, panel);
-    struct strip strip = ready(p, panel, panels, b, count, kind);
-    struct ahead ahead = ahead_of(p, panel, b);
+    struct strip strip = ready(p, panel, panels, b, count, way);
+    struct ahead ahead = ahead_of(p, panel, b, depth_of(way));
     for (size_t t = 0; t < p->tiles; t++) {
         size_t at = ((p->first_tile + t) * p->blocks + b) * (TILE / 2), later = TILES_AHEAD * p->blocks * (TILE / 2);
-        const uint16_t *high = p->x->high + at, *low = kind == PACKED_BF16 ? p->x->low + at : NULL;
+        const uint16_t *high = p->x->high + at, *low = way.split ? p->x->low + at : NULL;
         ahead.x = panel == p->from && t + TILES_AHEAD < p->tiles ? high + later : NULL;
         open_sums(sums[t * SIDE], b == 0, wide);
-        blocks_of(&strip, high, low, count, kind == PACKED_BF16, wide, false, &ahead);
+        blocks_of(&strip, high, low, count, way, wide, false, &ahead);
         close_sums(sums[t * SIDE], wide);
     }
 }
 
 /* One tile of rows: its sums stay where they are while W goes by. */
-INLINE void strip_alone(struct product *p, size_t panel, size_t panels, const enum packed_kind kind, const bool wide) {
-    const size_t depth = kind == PACKED_BF16 ? p->blocks : DEPTH;
+INLINE void strip_alone(struct product *p, size_t panel, size_t panels, const struct way way, const bool wide) {
+    const size_t depth = way.direct ? p->blocks : depth_of(way);
     float(*sums)[STRIP] = sums_of(p, panel);
     open_sums(NULL, true, wide);
     for (size_t b = 0; b < p->blocks; b += depth) {
         size_t count = p->blocks - b < depth ? p->blocks - b : depth, at = (p->first_tile * p->blocks + b) * (TILE / 2);
-        struct strip strip = ready(p, panel, panels, b, count, kind);
-        blocks_of(&strip, p->x->high + at, kind == PACKED_BF16 ? p->x->low + at : NULL, count, kind == PACKED_BF16, wide, true, NULL);
+        struct strip strip = ready(p, panel, panels, b, count, way);
+        blocks_of(&strip, p->x->high + at, way.split ? p->x->low + at : NULL, count, way, wide, true, NULL);
     }
     close_sums(sums[0], wide);
 }
 
-INLINE void strips(struct product *p, const enum packed_kind kind) {
+INLINE void strips(struct product *p, const struct way way) {
     for (size_t panel = p->from; p->tiles == 1 && panel < p->to; panel += p->panels_of_strip) {
-        if (p->to - panel >= p->panels_of_strip) strip_alone(p, panel, p->panels_of_strip, kind, true);
-        else strip_alone(p, panel, 1, kind, false);
+        if (p->to - panel >= p->panels_of_strip) strip_alone(p, panel, p->panels_of_strip, way, true);
+        else strip_alone(p, panel, 1, way, false);
     }
-    for (size_t b = 0; p->tiles > 1 && b < p->blocks; b += DEPTH) {
-        size_t count = p->blocks - b < DEPTH ? p->blocks - b : DEPTH;
+    for (size_t b = 0; p->tiles > 1 && b < p->blocks; b += depth_of(way)) {
+        size_t count = p->blocks - b < depth_of(way) ? p->blocks - b : depth_of(way);
         for (size_t panel = p->from; panel < p->to; panel += p->panels_of_strip) {
-            if (p->to - panel >= p->panels_of_strip) strip_piece(p, panel, p->panels_of_strip, b, count, kind, true);
-            else strip_piece(p, panel, 1, b, count, kind, false);
+            if (p->to - panel >= p->panels_of_strip) strip_piece(p, panel, p->panels_of_strip, b, count, way, true);
+            else strip_piece(p, panel, 1, b, count, way, false);
         }
     }
 }
@@ -283,6 +306,12 @@ static void put(const struct product *p, size_t from, size_t to, const struct pa
         }
 }
 
+#define BLOCKS(kind)                                                             \
+    do {                                                                         \
+        if (x->exact) strips(&p, (struct way){kind, true, true, false});         \
+        else strips(&p, (struct way){kind, false, false, false});                \
+    } while (0)
+
 void quant_tiles_amx(const struct packed *w, const struct quant_halves *x, size_t first, size_t rows, size_t from, size_t to, const struct packed_output *out) {
     struct product p;
     size_t width = packed_panel_rows(w->kind), strips_in_all = ((to - from) * width + STRIP - 1) / STRIP, turns = (strips_in_all + STRIPS_MAX - 1) / STRIPS_MAX;
@@ -290,7 +319,7 @@ void quant_tiles_amx(const struct packed *w, const struct quant_halves *x, size_
     p.w = w;
     p.x = x;
     p.blocks = quant_block_count(w->cols);
-    p.block_size = w->kind == PACKED_BF16 ? (size_t)STRIP * sizeof(uint32_t) * SIDE : QUANT_KINDS[w->kind].unit;
+    p.block_size = QUANT_KINDS[w->kind].blocks ? QUANT_KINDS[w->kind].unit : QUANT_KINDS[w->kind].unit * QUANT_BLOCK;
     p.panels_of_strip = STRIP / width;
     configure();
     for (size_t row = first, end; row < first + rows; row = end) {
@@ -302,10 +331,11 @@ void quant_tiles_amx(const struct packed *w, const struct quant_halves *x, size_
             p.to = to - p.from < step ? to : p.from + step;
             p.own = out->whole && p.to - p.from <= p.panels_of_strip && row % SIDE == 0 ? (float(*)[STRIP])part.y : NULL;
             switch (w->kind) {
-            case PACKED_BF16: strips(&p, PACKED_BF16); break;
-            case PACKED_Q8: strips(&p, PACKED_Q8); break;
-            case PACKED_Q4: strips(&p, PACKED_Q4); break;
-            default: strips(&p, PACKED_Q4M); break;
+            case PACKED_BF16: strips(&p, (struct way){PACKED_BF16, true, false, true}); break;
+            case PACKED_SPLIT: strips(&p, (struct way){PACKED_SPLIT, true, true, true}); break;
+            case PACKED_Q8: BLOCKS(PACKED_Q8); break;
+            case PACKED_Q4: BLOCKS(PACKED_Q4); break;
+            default: BLOCKS(PACKED_Q4M); break;
             }
             WRITTEN();
             if (!p.own) put(&p, row - p.first_tile * SIDE, end - p.first_tile * SIDE, &part);
@@ -320,9 +350,6 @@ void quant_halves_amx(const float *x, size_t n, uint16_t *high, uint16_t *low) {
     __m512 a = _mm512_load_ps(whole), b = _mm512_load_ps(whole + SIDE);
     __m512i h = (__m512i)_mm512_cvtne2ps_pbh(b, a);
     _mm512_store_si512(high, h);
-    if (!low) return;
-    __m512 ha = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(h)), 16));
-    __m512 hb = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(h, 1)), 16));
-    _mm512_store_si512(low, (__m512i)_mm512_cvtne2ps_pbh(_mm512_sub_ps(b, hb), _mm512_sub_ps(a, ha)));
+    if (low) _mm512_store_si512(low, what_is_lost(a, b, h));
 }
 #endif

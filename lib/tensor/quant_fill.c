@@ -218,6 +218,13 @@ static uint16_t bf16_from_f32(float x) {
     return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
+static float bf16_to_f32(uint16_t h) {
+    uint32_t bits = (uint32_t)h << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 /* `count` values of row r from column k on, to a kind of floats. */
 static int put_floats(const struct packed *w, uint8_t *panel, size_t r, size_t k, const float *x, size_t count) {
     bool bad = false;
@@ -227,6 +234,7 @@ static int put_floats(const struct packed *w, uint8_t *panel, size_t r, size_t k
             uint16_t h = w->kind == PACKED_F16 ? quant_f16_from_f32(x[i]) : bf16_from_f32(x[i]), infinite = w->kind == PACKED_F16 ? F16_INFINITE : BF16_INFINITE;
             bad |= (h & infinite) == infinite;
             put_half(panel + 2 * quant_half_place(w->kind, r, k + i), h);
+            if (w->kind == PACKED_SPLIT) put_half(panel + 2 * quant_half_place(w->kind, r, k + i) + QUANT_SPLIT_LOW, bf16_from_f32(x[i] - bf16_to_f32(h)));
         }
         bad |= !isfinite(x[i]);
     }
@@ -257,7 +265,8 @@ int packed_fill(struct packed *w, size_t panel, enum tensor_type type, const voi
     ASSERT(panel < w->panels && type < TENSOR_TYPES && w->cols % tensor_block(type) == 0);
     uint8_t *at = w->data + panel * w->panel_size;
     size_t whole = w->cols / QUANT_BLOCK * QUANT_BLOCK;
-    if (w->kind == PACKED_BF16 && whole < w->cols) memset(at + whole * QUANT_KINDS[PACKED_BF16].unit, 0, QUANT_BLOCK * QUANT_KINDS[PACKED_BF16].unit); /* what follows the last column */
+    if ((w->kind == PACKED_BF16 || w->kind == PACKED_SPLIT) && whole < w->cols)
+        memset(at + whole * QUANT_KINDS[w->kind].unit, 0, QUANT_BLOCK * QUANT_KINDS[w->kind].unit); /* what follows the last column */
     if (type == TENSOR_F32 && w->kind == PACKED_F32) return fill_f32(w, (float *)(void *)at, rows);
     if (type == TENSOR_F16 && w->kind == PACKED_F16) return fill_f16(w, (uint32_t *)(void *)at, rows);
     if (type == TENSOR_BF16 && w->kind == PACKED_BF16) return fill_bf16(w, (uint32_t *)(void *)at, rows);

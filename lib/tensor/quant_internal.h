@@ -21,12 +21,14 @@ struct quant_kind {
     size_t panel_rows, unit;
     bool blocks;
 };
-extern const struct quant_kind QUANT_KINDS[PACKED_KINDS];
+extern const struct quant_kind QUANT_KINDS[PACKED_ALL];
 
 static inline size_t quant_block_count(size_t cols) { return (cols + QUANT_BLOCK - 1) / QUANT_BLOCK; }
-/* Which half of a panel is W[r][k], bf16 and f16. */
+enum { QUANT_SPLIT_LOW = QUANT_BLOCK * PACKED_FLOAT_PANEL * sizeof(uint16_t) }; /* bytes from what is high of W[r][k] to what is low of it */
+/* Which half of a panel is W[r][k], bf16 and f16, or its high one, split. */
 static inline size_t quant_half_place(enum packed_kind kind, size_t r, size_t k) {
-    return kind == PACKED_F16 ? k * PACKED_FLOAT_PANEL + r : (k / 2 * PACKED_FLOAT_PANEL + r) * 2 + k % 2;
+    size_t behind = kind == PACKED_SPLIT ? k / QUANT_BLOCK * QUANT_BLOCK * PACKED_FLOAT_PANEL : 0; /* the low ones before it */
+    return kind == PACKED_F16 ? k * PACKED_FLOAT_PANEL + r : behind + (k / 2 * PACKED_FLOAT_PANEL + r) * 2 + k % 2;
 }
 
 /* The scale of a block of x from its largest magnitude. So small that its inverse would be infinite: the block counts as 0. */

@@ -288,21 +288,21 @@ static float bf16(float x) { /* to nearest even; what is below the smallest norm
     return x;
 }
 
-/* What an element should be: in f64, of W and x as tiles have them; *size: of the sum of magnitudes. */
-static double tiled_element(const float *w, enum packed_kind kind, const float *x, size_t cols, double *size) {
+/* What an element should be: in f64, of W and x as tiles have them, one of bf16 or two; *size: of the sum of magnitudes. */
+static double tiled_element(const float *w, bool two_w, const float *x, bool two_x, size_t cols, double *size) {
     double sum = 0;
     *size = 0;
     for (size_t k = 0; k < cols; k++) {
-        float high = bf16(x[k]), low = kind == PACKED_BF16 ? bf16(x[k] - high) : 0;
-        double product = (double)bf16(w[k]) * ((double)high + (double)low);
+        float x_high = bf16(x[k]), x_low = two_x ? bf16(x[k] - x_high) : 0, w_high = bf16(w[k]), w_low = two_w ? bf16(w[k] - w_high) : 0;
+        double product = (double)w_high * ((double)x_high + (double)x_low) + (double)w_low * (double)x_high;
         sum += product;
-        *size += fabs(product);
+        *size += fabs((double)w_high * (double)x_high);
     }
     return sum;
 }
 
 /* Rows that are read, and all rows of bf16: within f32's rounding of what they should be, whatever rows, panels, bias and addition are around; rows that are not read are what they always were. */
-static void tiles_of(const struct quant_kernels *kernels, enum packed_kind kind, size_t s, enum values v) {
+static void tiles_of(const struct quant_kernels *kernels, enum packed_kind kind, uint32_t of_x, size_t s, enum values v) {
     const size_t rows = SHAPES[s].rows, cols = SHAPES[s].cols, n = SHAPES[s].n, stride = rows + 3, read = (n + 1) / 2 + n / 3;
     struct random r;
     random_seed2(&r, s, v + 100);
@@ -313,35 +313,38 @@ static void tiles_of(const struct quant_kernels *kernels, enum packed_kind kind,
     fill(bias, rows, NORMAL, &r);
     struct matrix m;
     struct packed_input in;
-    struct packed_form form = {.terms = packed_kind_is_blocks(kind), .halves = kind == PACKED_BF16};
+    bool blocks = packed_kind_is_blocks(kind);
+    struct packed_form form = {.terms = blocks ? of_x : 0, .halves = !blocks};
     pack(&m, kind, rows, cols, w);
     quant_kernels_use(kernels);
-    product(&m, n, x, plain);
+    terms = of_x;
+    if (blocks) product(&m, n, x, plain);
+    terms = 1;
     void *memory = mem_alloc_aligned(packed_input_size(form, n, cols) + 64);
     form.read = read;
     packed_input_init(&in, form, n, cols, x, memory);
     for (size_t i = 0; i < n; i++)
         for (size_t b = 0; b < (cols + QUANT_BLOCK - 1) / QUANT_BLOCK; b += 2) packed_input_blocks(&in, i, b, b + 2 < (cols + QUANT_BLOCK - 1) / QUANT_BLOCK ? b + 2 : (cols + QUANT_BLOCK - 1) / QUANT_BLOCK);
-    size_t first = n > 4 ? 3 : 0, tiled = kind == PACKED_BF16 ? n : read;
+    size_t first = n > 4 ? 3 : 0, tiled = blocks ? read : n;
     for (int how = 0; how < 4; how++) {
         struct packed_output out = {.y = y, .stride = stride, .bias = how & 1 ? bias : NULL, .add = how & 2};
         for (size_t i = 0; i < n * stride; i++) y[i] = (float)(i % 7);
         packed_multiply_rows(&m.w, &in, first, n - first, 0, m.w.panels, &out);
         for (size_t i = 0; i < n - first; i++) {
-            size_t of_x = first + i;
+            size_t row_of_x = first + i;
             for (size_t k = 0; k < stride; k++) one[k] = (float)((i * stride + k) % 7);
             for (size_t p = 0; p < m.w.panels; p++) { /* alone, and panel by panel */
                 struct packed_output alone = {.y = one + p * packed_panel_rows(kind), .stride = stride, .bias = how & 1 ? bias + p * packed_panel_rows(kind) : NULL, .add = how & 2};
-                packed_multiply_rows(&m.w, &in, of_x, 1, p, p + 1, &alone);
+                packed_multiply_rows(&m.w, &in, row_of_x, 1, p, p + 1, &alone);
             }
-            if (memcmp(one, y + i * stride, stride * sizeof *y) != 0) fail_msg("%s: kind %d, shape %zu, %s: row %zu differs from what it is alone", kernels->name, kind, s, VALUES[v], of_x);
+            if (memcmp(one, y + i * stride, stride * sizeof *y) != 0) fail_msg("%s: kind %d, shape %zu, %s: row %zu differs from what it is alone", kernels->name, kind, s, VALUES[v], row_of_x);
             for (size_t o = 0; o < rows; o++) {
                 double before = how & 2 ? (double)((i * stride + o) % 7) : 0, b = how & 1 ? (double)bias[o] : 0, size;
                 packed_get_row(&m.w, o, row);
-                double want = tiled_element(row, kind, x + of_x * cols, cols, &size), got = (double)y[i * stride + o];
-                if (of_x >= tiled) want = (double)plain[of_x * rows + o], size = fabs(want);
+                double want = tiled_element(kind == PACKED_SPLIT ? w + o * cols : row, kind == PACKED_SPLIT || (blocks && of_x > 1), x + row_of_x * cols, !blocks || of_x > 1, cols, &size), got = (double)y[i * stride + o];
+                if (row_of_x >= tiled) want = (double)plain[row_of_x * rows + o], size = fabs(want);
                 if (fabs(got - (want + before + b)) > 2e-6 * (size + before + fabs(b)) + 1e-30)
-                    fail_msg("%s: kind %d, shape %zu, %s: [%zu, %zu] is %g, should be %g", kernels->name, kind, s, VALUES[v], of_x, o, got, want + before + b);
+                    fail_msg("%s: kind %d, shape %zu, %s: [%zu, %zu] is %g, should be %g", kernels->name, kind, s, VALUES[v], row_of_x, o, got, want + before + b);
             }
         }
         for (size_t k = (n - first) * stride; k < n * stride; k++) assert_true(y[k] == (float)(k % 7));
@@ -358,9 +361,10 @@ static void test_tiles(void **state) {
     for (size_t k = 0; k < QUANT_KERNELS_COUNT; k++) {
         if (!QUANT_KERNELS[k]->tiles || !QUANT_KERNELS[k]->usable()) continue;
         any = true;
-        for (enum packed_kind kind = PACKED_BF16; kind < PACKED_KINDS; kind++)
+        for (enum packed_kind kind = PACKED_BF16; kind < PACKED_ALL; kind++)
             for (size_t s = 0; kind != PACKED_F16 && s < sizeof SHAPES / sizeof *SHAPES; s++)
-                for (enum values v = NORMAL; v <= EQUAL; v++) tiles_of(QUANT_KERNELS[k], kind, s, v);
+                for (enum values v = NORMAL; v <= EQUAL; v++)
+                    for (uint32_t of_x = 1; of_x <= (packed_kind_is_blocks(kind) ? 2 : 1); of_x++) tiles_of(QUANT_KERNELS[k], kind, of_x, s, v);
     }
     if (!any) skip();
 }

@@ -19,8 +19,8 @@
 
 enum {
     QUERIES_PER_ITEM = 64,   /* of attention */
-    ROWS_PER_TILED_STEP_MAX = 192, /* the same, for weights that are widened once for them */
     ROWS_PER_STEP_MAX = 96,  /* 16 tiles: a thread's rows of the MLP stay in its cache */
+    ROWS_PER_TILED_STEP_MAX = 192, /* where W is widened once for them */
     ROWS_PER_THREAD_MIN = 2 * QUANT_TILE_ROWS, /* fewer: the matrices are split */
     PIECES_PER_THREAD = 2,   /* a thread that the system takes away delays half of its share */
     HEADS_PER_THREAD_MIN = 8, /* of attention; fewer: a head is split, or threads would wait for the last one */

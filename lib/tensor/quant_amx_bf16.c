@@ -227,9 +227,10 @@ static float (*sums_of(struct product *p, size_t panel))[STRIP] { return p->own 
 INLINE struct strip ready(struct product *p, size_t panel, size_t panels, size_t b, size_t count, const struct way way) {
     const uint8_t *at = p->w->data + panel * p->w->panel_size + b * p->block_size;
     if (way.direct) return (struct strip){at, STRIP * sizeof(uint32_t), LINE, p->block_size, STRIP_TILES * TILE};
-    for (size_t i = 0; i < panels; i++) widen_panel(at + i * p->w->panel_size, way.kind, way.exact, p->block_size, count, p->tiles == 1, p->wide + i * 2 * TILE);
+    uint8_t *wide = p->wide + (p->tiles == 1 ? b % 2 * 2 * STRIP_TILES * TILE : 0);
+    for (size_t i = 0; i < panels; i++) widen_panel(at + i * p->w->panel_size, way.kind, way.exact, p->block_size, count, p->tiles == 1, wide + i * 2 * TILE);
     WRITTEN();
-    return (struct strip){p->wide, LINE, TILE, (way.exact ? 2 : 1) * STRIP_TILES * TILE, STRIP_TILES * TILE};
+    return (struct strip){wide, LINE, TILE, (way.exact ? 2 : 1) * STRIP_TILES * TILE, STRIP_TILES * TILE};
 }
 
 /* What is asked for while the strip at `panel` is multiplied: the next one over the same blocks, or the first one over the next blocks. */
@@ -263,9 +264,9 @@ INLINE void strip_piece(struct product *p, size_t panel, size_t panels, size_t b
     }
 }
 
-/* One tile of rows: its sums stay where they are while W goes by. */
+/* One tile of rows: its sums stay where they are while W goes by. A block is widened while the one before it is multiplied. */
 INLINE void strip_alone(struct product *p, size_t panel, size_t panels, const struct way way, const bool wide) {
-    const size_t depth = way.direct ? p->blocks : depth_of(way);
+    const size_t depth = way.direct ? p->blocks : 1;
     float(*sums)[STRIP] = sums_of(p, panel);
     open_sums(NULL, true, wide);
     for (size_t b = 0; b < p->blocks; b += depth) {

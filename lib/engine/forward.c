@@ -15,6 +15,8 @@
 enum {
     INLINE_ROWS = 4,             /* so few rows of element-wise work cost less than waking a thread (about 1 µs a row against 2–5) */
     INLINE_PRODUCT = 1 << 15,    /* multiply-adds: about 2 µs of one core */
+    LONG_PART_ROWS = 64,         /* of x, that a strip of W is worth widening for, */
+    LONG_WIDEN_ROWS = 48,        /* and those that take as long as widening it */
     ITEMS_PER_THREAD = 8,        /* pieces of a product per thread: a thread that the system takes away delays an eighth of its share */
 };
 
@@ -36,25 +38,51 @@ static void each_row(struct forward *f, size_t rows, row_fn fn) {
     else pool_run(f->pool, rows, &phase, run_row);
 }
 
-/* Panels [from, to) of the matrix, counted over its parts. */
+/*
+ * A long product is divided by the rows of W, a few strips of them (PACKED_PANEL_MAX) for an item, so that a thread reads x once; where there are fewer strips than threads have
+ * work for, by the rows of x too, for which W is widened once more. The division with the least work of the thread that has most.
+ */
+struct division {
+    size_t strips, parts; /* of an item; of x's rows */
+};
+static struct division divide(size_t strips, size_t strips_max, size_t rows, size_t threads) {
+    struct division best = {1, 1};
+    size_t least = SIZE_MAX, parts_max = rows / LONG_PART_ROWS;
+    for (size_t parts = 1; parts == 1 || parts <= parts_max; parts++)
+        for (size_t of_item = strips_max; of_item > 0; of_item--) {
+            size_t items = (strips + of_item - 1) / of_item * parts, work = (items + threads - 1) / threads * of_item * (rows / parts + LONG_WIDEN_ROWS);
+            if (work >= least) continue;
+            least = work;
+            best = (struct division){of_item, parts};
+        }
+    return best;
+}
+static size_t part_begin(const struct forward *f, size_t rows, size_t part) {
+    const size_t unit = QUANT_ROWS_BEHIND + 1;
+    size_t begin = part * ((rows + unit - 1) / unit) / f->w_parts * unit;
+    return begin < rows ? begin : rows;
+}
+
+/* Panels [from, to) of the matrix, counted over its parts, for a part of x's rows. */
 static void run_panels(void *arg, size_t item, int thread) {
     struct forward *f = arg;
     (void)thread;
-    size_t from = item * f->w_panels, to = from + f->w_panels, before = 0, row = 0;
+    size_t from = item / f->w_parts * f->w_panels, to = from + f->w_panels, before = 0, row = 0;
+    size_t first_row = part_begin(f, f->w_input->n, item % f->w_parts), rows = part_begin(f, f->w_input->n, item % f->w_parts + 1) - first_row;
     for (uint32_t i = 0; i < f->w->parts; i++) {
         const struct packed *w = &f->w->part[i];
-        size_t first = from > before ? from - before : 0, end = to < before + w->panels ? to - before : w->panels;
+        size_t first = from > before ? from - before : 0, end = to < before + w->panels ? to - before : w->panels, at = row + first * packed_panel_rows(w->kind);
         struct packed_output out = f->w_output;
-        out.y += row;
-        if (out.bias) out.bias += row;
-        if (to > before && first < end) packed_multiply(w, f->w_input, first, end, &out);
+        out.y += first_row * out.stride + at;
+        if (out.bias) out.bias += at;
+        if (to > before && first < end) packed_multiply_rows(w, f->w_input, first_row, rows, first, end, &out);
         before += w->panels;
         row += w->rows;
     }
 }
 /* y = W x (+ bias) (+ y) for all rows of the input. */
 static void multiply(struct forward *f, const struct matrix *w, const struct packed_input *in, float *y, size_t stride, const float *bias, bool add) {
-    size_t panels = 0, rows = 0, pieces = (size_t)pool_threads(f->pool) * ITEMS_PER_THREAD;
+    size_t panels = 0, rows = 0, threads = (size_t)pool_threads(f->pool), pieces = threads * ITEMS_PER_THREAD;
     for (uint32_t i = 0; i < w->parts; i++) {
         panels += w->part[i].panels;
         rows += w->part[i].rows;
@@ -62,6 +90,7 @@ static void multiply(struct forward *f, const struct matrix *w, const struct pac
     f->w = w;
     f->w_input = in;
     f->w_output = (struct packed_output){.y = y, .stride = stride, .bias = bias, .add = add};
+    f->w_parts = 1;
     if (in->n * rows * in->cols < INLINE_PRODUCT) {
         f->w_panels = panels;
         run_panels(f, 0, 0);
@@ -69,10 +98,12 @@ static void multiply(struct forward *f, const struct matrix *w, const struct pac
     }
     f->w_panels = (panels + pieces - 1) / pieces;
     if (packed_input_is_long(&w->part[0], in)) {
-        size_t together = PACKED_PANEL_MAX / packed_panel_rows(w->part[0].kind), all = (panels + together - 1) / together, threads = (size_t)pool_threads(f->pool);
-        f->w_panels = (all + threads - 1) / threads * together; /* x is read once by each thread */
+        size_t together = PACKED_PANEL_MAX / packed_panel_rows(w->part[0].kind), strips = (panels + together - 1) / together;
+        struct division d = divide(strips, (strips + threads - 1) / threads, in->n, threads);
+        f->w_panels = d.strips * together;
+        f->w_parts = d.parts;
     }
-    pool_run(f->pool, (panels + f->w_panels - 1) / f->w_panels, f, run_panels);
+    pool_run(f->pool, (panels + f->w_panels - 1) / f->w_panels * f->w_parts, f, run_panels);
 }
 
 /* Of rows whose order is not that of the step, and of those of the head: as what is written, whatever they are. */
@@ -312,7 +343,9 @@ static void inner_rows(const struct forward *f, const struct matrix *w, const st
 static void inner_item(void *arg, size_t item, int thread) {
     struct forward *f = arg;
     (void)thread;
-    inner_rows(f, f->w, &f->layer->down.part[0], f->w_input, 0, f->rows, f->config.ffn, item * INNER, f->layer->gate_up_bias, f->act, &f->act_input);
+    size_t first = part_begin(f, f->rows, item % f->w_parts);
+    inner_rows(f, f->w, &f->layer->down.part[0], f->w_input, first, part_begin(f, f->rows, item % f->w_parts + 1) - first, f->config.ffn, item / f->w_parts * INNER,
+               f->layer->gate_up_bias, f->act, &f->act_input);
 }
 
 /* [R, C] → down's input, [R, F] */
@@ -321,8 +354,9 @@ static void mlp_inner(struct forward *f, const struct packed_input *in) {
     f->w = &f->layer->gate_up;
     f->w_input = in;
     packed_input_init(&f->act_input, f->form, f->rows, F, f->act, f->act_memory);
+    f->w_parts = packed_input_is_long(&f->w->part[0], in) ? divide(items, 1, in->n, (size_t)pool_threads(f->pool)).parts : 1;
     if (f->adapter_group_count) adapter_inner(f, in);
-    if (in->n * F * in->cols * 2 >= INLINE_PRODUCT) pool_run(f->pool, items, f, inner_item);
+    if (in->n * F * in->cols * 2 >= INLINE_PRODUCT) pool_run(f->pool, items * f->w_parts, f, inner_item);
     else
         for (size_t i = 0; i < items; i++) inner_item(f, i, 0);
 }

@@ -96,7 +96,7 @@ struct forward {
     const struct matrix *w;
     const struct packed_input *w_input;
     struct packed_output w_output;
-    size_t w_panels; /* a piece */
+    size_t w_panels, w_parts; /* a piece; parts that x's rows are taken in */
 };
 
 /* forward_adapter.c: what the adapters of the step's rows add, where there are groups. */

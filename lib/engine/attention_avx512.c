@@ -34,29 +34,40 @@ static inline __attribute__((always_inline)) void scores_any(const float *const 
     }
 }
 
-/* n queries (1 or 2) times 4 blocks. */
-static inline __attribute__((always_inline)) void scores_4(const float *const *q, const int n, const void *const *keys, const bool half, size_t head_dim,
-                                                           float *scores, size_t stride) {
-    __m512 acc[2][4];
+/* n queries times some blocks at once, up to 16 sums: one chain of additions for each, and with fewer than 8 the two units that add would wait for one another. */
+static inline __attribute__((always_inline)) void scores_together(const float *const *q, const int n, const void *const *keys, const int blocks, const bool half,
+                                                                  size_t head_dim, float *scores, size_t stride) {
+    __m512 acc[8][4];
     for (int i = 0; i < n; i++)
-        for (int b = 0; b < 4; b++) acc[i][b] = _mm512_setzero_ps();
-    for (size_t d = 0; d < head_dim; d++)
-        for (int b = 0; b < 4; b++) {
-            __m512 key = load(keys[b], half, d * 16);
-            for (int i = 0; i < n; i++) acc[i][b] = _mm512_fmadd_ps(_mm512_set1_ps(q[i][d]), key, acc[i][b]);
+        for (int b = 0; b < blocks; b++) acc[i][b] = _mm512_setzero_ps();
+    for (size_t d = 0; d < head_dim; d++) {
+        __m512 key[4];
+        for (int b = 0; b < blocks; b++) key[b] = load(keys[b], half, d * 16);
+        for (int i = 0; i < n; i++) {
+            __m512 one = _mm512_set1_ps(q[i][d]);
+            for (int b = 0; b < blocks; b++) acc[i][b] = _mm512_fmadd_ps(one, key[b], acc[i][b]);
         }
+    }
     for (int i = 0; i < n; i++)
-        for (int b = 0; b < 4; b++) _mm512_storeu_ps(scores + (size_t)i * stride + 16 * b, acc[i][b]);
+        for (int b = 0; b < blocks; b++) _mm512_storeu_ps(scores + (size_t)i * stride + 16 * b, acc[i][b]);
 }
 
 static inline __attribute__((always_inline)) void scores_blocks(const float *const *q, size_t n, const void *const *keys, size_t blocks, const bool half,
                                                                 size_t head_dim, float *scores, size_t stride) {
-    size_t b = 0;
-    for (; n <= 2 && b + 4 <= blocks; b += 4) {
-        if (n == 1) scores_4(q, 1, keys + b, half, head_dim, scores + 16 * b, stride);
-        else scores_4(q, 2, keys + b, half, head_dim, scores + 16 * b, stride);
+    size_t b = 0, together = n <= 4 ? 4 : 2;
+    for (; b + together <= blocks; b += together, keys += together, scores += 16 * together) {
+        switch (n) {
+        case 1: scores_together(q, 1, keys, 4, half, head_dim, scores, stride); break;
+        case 2: scores_together(q, 2, keys, 4, half, head_dim, scores, stride); break;
+        case 3: scores_together(q, 3, keys, 4, half, head_dim, scores, stride); break;
+        case 4: scores_together(q, 4, keys, 4, half, head_dim, scores, stride); break;
+        case 5: scores_together(q, 5, keys, 2, half, head_dim, scores, stride); break;
+        case 6: scores_together(q, 6, keys, 2, half, head_dim, scores, stride); break;
+        case 7: scores_together(q, 7, keys, 2, half, head_dim, scores, stride); break;
+        default: scores_together(q, 8, keys, 2, half, head_dim, scores, stride); break;
+        }
     }
-    for (; b < blocks; b++) scores_any(q, n, keys[b], half, head_dim, scores + 16 * b, stride);
+    for (; b < blocks; b++, keys++, scores += 16) scores_any(q, n, keys[0], half, head_dim, scores, stride);
 }
 
 static void scores_avx512(const float *const *q, size_t n, const void *const *keys, size_t blocks, bool half, size_t head_dim, float *scores,
@@ -65,11 +76,12 @@ static void scores_avx512(const float *const *q, size_t n, const void *const *ke
     else scores_blocks(q, n, keys, blocks, false, head_dim, scores, stride);
 }
 
-/* n queries (at most 4) times `vectors` · 16 dimensions from d on; the last vector by `mask`. */
+enum { VALUES_QUERIES = 6 };
+/* n queries (at most 6: 24 sums, 4 vectors of values) times `vectors` · 16 dimensions from d on; the last vector by `mask`. */
 static inline __attribute__((always_inline)) void values_part(const float *p, const int n, size_t stride, const void *values, const bool half,
                                                               size_t count, size_t head_dim, float *const *out, size_t d, const int vectors,
                                                               __mmask16 mask) {
-    __m512 acc[4][4];
+    __m512 acc[VALUES_QUERIES][4];
     for (int i = 0; i < n; i++)
         for (int v = 0; v < vectors; v++) acc[i][v] = _mm512_maskz_loadu_ps((__mmask16)(v == vectors - 1 ? mask : 0xffff), out[i] + d + 16 * (size_t)v);
     for (size_t t = 0; t < count; t++) {
@@ -99,17 +111,24 @@ static inline __attribute__((always_inline)) void values_n(const float *p, const
     }
 }
 
-static void values_avx512(const float *p, size_t n, size_t stride, const void *values, bool half, size_t count, size_t head_dim, float *const *out) {
-    for (size_t i = 0; i < n; i += 4, p += 4 * stride, out += 4) switch (((n - i < 4 ? n - i : 4) << 1) | half) {
-        case 2: values_n(p, 1, stride, values, false, count, head_dim, out); break;
-        case 3: values_n(p, 1, stride, values, true, count, head_dim, out); break;
-        case 4: values_n(p, 2, stride, values, false, count, head_dim, out); break;
-        case 5: values_n(p, 2, stride, values, true, count, head_dim, out); break;
-        case 6: values_n(p, 3, stride, values, false, count, head_dim, out); break;
-        case 7: values_n(p, 3, stride, values, true, count, head_dim, out); break;
-        case 8: values_n(p, 4, stride, values, false, count, head_dim, out); break;
-        default: values_n(p, 4, stride, values, true, count, head_dim, out); break;
+static inline __attribute__((always_inline)) void values_any(const float *p, size_t n, size_t stride, const void *values, const bool half, size_t count,
+                                                             size_t head_dim, float *const *out) {
+    for (size_t now; n > 0; n -= now, p += now * stride, out += now) {
+        now = n > VALUES_QUERIES ? (n + 1) / 2 : n;
+        switch (now) {
+        case 1: values_n(p, 1, stride, values, half, count, head_dim, out); break;
+        case 2: values_n(p, 2, stride, values, half, count, head_dim, out); break;
+        case 3: values_n(p, 3, stride, values, half, count, head_dim, out); break;
+        case 4: values_n(p, 4, stride, values, half, count, head_dim, out); break;
+        case 5: values_n(p, 5, stride, values, half, count, head_dim, out); break;
+        default: values_n(p, 6, stride, values, half, count, head_dim, out); break;
         }
+    }
+}
+
+static void values_avx512(const float *p, size_t n, size_t stride, const void *values, bool half, size_t count, size_t head_dim, float *const *out) {
+    if (half) values_any(p, n, stride, values, true, count, head_dim, out);
+    else values_any(p, n, stride, values, false, count, head_dim, out);
 }
 
 /* --- int8 --- */

@@ -438,7 +438,10 @@ static int make_tables(struct engine *e, struct error *err) {
     int r = scheduler_init(&e->scheduler, &config, err);
     if (r == 0) r = kv_cache_init(&e->kv, &shape, (uint32_t)blocks, err);
     if (r == 0) r = forward_new(&e->forward, &e->dir.weights, o->weights, o->activations, o->step_rows, e->context, e->pool, &o->packed, err);
-    if (r == 0) e->scheduler.config.tile_rows = (uint32_t)packed_unit_rows(forward_weights_kind(e->forward)) / packed_terms(o->activations);
+    if (r == 0) {
+        e->scheduler.config.read_apart = forward_reads_apart(e->forward);
+        e->scheduler.config.tile_rows = e->scheduler.config.read_apart ? QUANT_ROWS_BEHIND + 1 : (uint32_t)packed_unit_rows(forward_weights_kind(e->forward)) / packed_terms(o->activations);
+    }
     if (r == 0) r = source_init(e, err);
     o->packed = (struct packed_cache){.dir = NULL}; /* it was borrowed */
     if (r == 0 && e->draft && (r = draft_model_start(e->draft, o->weights, o->activations, o->kv_type, (uint32_t)blocks, e->context, e->pool, err)) != 0) error_prefix(err, "draft model");

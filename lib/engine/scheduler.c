@@ -304,14 +304,14 @@ void scheduler_timed(struct scheduler *s, const struct scheduler_plan *plan, dou
 
 /* Prompt rows of a step in which `decoding` rows are streams', `prompts` waiting for theirs. What does not fill a tile costs nearly what a whole one does. */
 static uint32_t mixed_rows(const struct scheduler *s, uint32_t decoding, uint32_t prompts) {
-    uint32_t max = s->config.step_rows_mixed, tile = s->config.tile_rows;
+    uint32_t max = s->config.step_rows_mixed, tile = s->config.tile_rows, beside = s->config.read_apart ? 0 : decoding;
     double own = decode_us(s, decoding);
     if (own == 0 || s->prompt_row_us == 0) return max;
     double paced = (double)prompts * prompts * own / s->prompt_row_us;
     if (paced < SCHEDULER_PACED_ROWS_MIN) paced = SCHEDULER_PACED_ROWS_MIN;
     uint32_t rows = paced < max ? (uint32_t)paced : max;
-    if (tile > 1) rows += (tile - (decoding + rows) % tile) % tile;
-    if (rows > max) rows = max - (tile > 1 && max > tile ? (decoding + max) % tile : 0);
+    if (tile > 1) rows += (tile - (beside + rows) % tile) % tile;
+    if (rows > max) rows = max - (tile > 1 && max > tile ? (beside + max) % tile : 0);
     return rows;
 }
 

@@ -55,6 +55,7 @@ struct scheduler_config {
     uint64_t seed;            /* of the prefix cache's hash */
     uint32_t source_max;      /* of the longest source; 0: there are none */
     uint32_t tile_rows;       /* rows that the kernels take together: a step beside streams is filled up to a multiple; 0: one by one */
+    bool read_apart;          /* what is read makes tiles of its own */
 };
 
 struct scheduler_request {

@@ -105,7 +105,10 @@ size_t packed_tile_rows(enum packed_kind kind) {
     return rows_kernel(kind) ? QUANT_TILE_ROWS_MAX / QUANT_TILE_ROWS * QUANT_TILE_ROWS : QUANT_TILE_ROWS;
 }
 
-size_t packed_unit_rows(enum packed_kind kind) { return QUANT_KINDS[kind].blocks ? quant_kernels()->block_unit : QUANT_TILE_ROWS; }
+size_t packed_unit_rows(enum packed_kind kind) {
+    if (kind == PACKED_BF16 && quant_kernels()->tiles) return QUANT_ROWS_BEHIND + 1;
+    return QUANT_KINDS[kind].blocks ? quant_kernels()->block_unit : QUANT_TILE_ROWS;
+}
 
 static int panel_bytes(enum packed_kind kind, size_t rows, size_t cols, size_t *panels, size_t *size) {
     ASSERT(kind > PACKED_STORED && kind < PACKED_ALL);

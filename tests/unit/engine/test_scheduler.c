@@ -12,7 +12,7 @@
 
 static struct scheduler make(uint32_t sequences, uint32_t queue, uint32_t rows, uint32_t mixed, uint32_t blocks, uint32_t context) {
     struct scheduler s;
-    struct scheduler_config c = {sequences, queue, rows, mixed, blocks, context, 1, 0, 0};
+    struct scheduler_config c = {sequences, queue, rows, mixed, blocks, context, 1, 0, 0, false};
     assert_int_equal(scheduler_init(&s, &c, NULL), 0);
     return s;
 }
@@ -96,7 +96,7 @@ static void test_refusals(void **state) {
     assert_int_equal(admit(&s), 1);
     assert_int_equal(submit(&s, 4, 4, 4, 0, 1), 0);
     scheduler_fini(&s);
-    struct scheduler_config bad = {8, 8, 4, 4, 10, 100, 1, 0, 0}; /* a step smaller than its decodes */
+    struct scheduler_config bad = {8, 8, 4, 4, 10, 100, 1, 0, 0, false}; /* a step smaller than its decodes */
     assert_int_equal(scheduler_init(&s, &bad, &err), E_RANGE);
 }
 
@@ -446,16 +446,19 @@ static void test_pace(void **state) {
 /* Many streams take longer than the one that was timed; steps are whole tiles where the setting allows it. */
 static void test_pace_of_many(void **state) {
     (void)state;
-    static const struct { const char *name; uint32_t streams, tile, mixed, timed_us, chunk; } cases[] = {
-        {"as many rows of a prompt", 13, 0, 64, 0, 13},
-        {"up to a tile", 13, 6, 64, 0, 17},
-        {"down to a tile", 13, 6, 16, 0, 11},
-        {"less than a tile", 13, 6, 5, 0, 5},
-        {"as timed", 13, 0, 64, 20000, 20},
+    static const struct { const char *name; uint32_t streams, tile, mixed, timed_us, chunk; bool apart; } cases[] = {
+        {"as many rows of a prompt", 13, 0, 64, 0, 13, false},
+        {"up to a tile", 13, 6, 64, 0, 17, false},
+        {"down to a tile", 13, 6, 16, 0, 11, false},
+        {"less than a tile", 13, 6, 5, 0, 5, false},
+        {"as timed", 13, 0, 64, 20000, 20, false},
+        {"up to a tile of its own", 13, 6, 64, 0, 18, true},
+        {"down to a tile of its own", 13, 6, 16, 0, 12, true},
     };
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         struct scheduler s = make(16, 16, 256, cases[c].mixed, 1600, 800);
         s.config.tile_rows = cases[c].tile;
+        s.config.read_apart = cases[c].apart;
         for (uint64_t id = 1; id <= cases[c].streams; id++) {
             assert_int_equal(submit(&s, id, 4, 400, 0, SCHEDULER_CREDIT_UNLIMITED), 0);
             assert_int_equal(admit(&s), id);
@@ -478,7 +481,7 @@ static void test_pace_of_many(void **state) {
 
 static void test_no_memory(void **state) {
     (void)state;
-    struct scheduler_config c = {4, 8, 16, 4, 100, 200, 1, 0, 0};
+    struct scheduler_config c = {4, 8, 16, 4, 100, 200, 1, 0, 0, false};
     for (uint64_t n = 1;; n++) {
         struct scheduler s = {0};
         alloc_fail_at(n);

@@ -334,7 +334,7 @@ static void test_answers(void **state) {
     static struct answer stream, unary, echo;
     struct engine *e;
     struct error err;
-    struct engine_options o = {.threads = 1};
+    struct engine_options o = {.threads = 1, .kv_type = KV_F16};
     if (engine_new(&e, t.model.path, &o, &err) != 0) fail_msg("%s", err.message);
     struct engine_request r;
     engine_request_init(&r);
@@ -657,7 +657,7 @@ static void test_encoder_decoder(void **state) {
     struct error err;
     struct tiny model;
     struct engine *e;
-    struct engine_options o = {.threads = 1};
+    struct engine_options o = {.threads = 1, .kv_type = KV_F16};
     tiny_make(&model, "umt5", 7);
     if (store_put_dir(t.store, model.path, &t.manifest, &err) != 0 || engine_new(&e, model.path, &o, &err) != 0) fail_msg("%s", err.message);
     struct engine_request r;

@@ -85,7 +85,7 @@ class Adapters:
 
     def wanted(self, name):
         more = ["--adapter", self.dir(name)] if name != "base" else []
-        return json.loads(self.p.run("run", "--model", self.base, *more, "--prompt", PROMPT, "--max-tokens", "12", "--temperature", "0", "--json"))["text"]
+        return json.loads(self.p.run("run", "--model", self.base, "--kv", "f16", *more, "--prompt", PROMPT, "--max-tokens", "12", "--temperature", "0", "--json"))["text"]
 
     def metrics(self):
         """Of the one replica, those without labels."""

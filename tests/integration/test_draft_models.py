@@ -34,7 +34,7 @@ class Drafts:
         for name in ("big", "odd"):
             for i, prompt in enumerate(PROMPTS):
                 for temperature in (0, 0.8):
-                    want = json.loads(self.p.run("run", "--model", os.path.join(self.folder, name), "--prompt", prompt, "--max-tokens", "100", "--temperature", str(temperature), "--seed", str(i), "--ignore-eos", "--json"))
+                    want = json.loads(self.p.run("run", "--model", os.path.join(self.folder, name), "--kv", "f16", "--prompt", prompt, "--max-tokens", "100", "--temperature", str(temperature), "--seed", str(i), "--ignore-eos", "--json"))
                     got = self.p.client.until(lambda: self.p.client.post("/v1/completions", {"model": f"{name}@1", "prompt": prompt, "max_tokens": 100, "temperature": temperature, "seed": i, "ignore_eos": True}))
                     equal(got["choices"][0]["text"], want["text"].replace("\0", "\ufffd"), f"{name}: the answer to {prompt!r} at {temperature}")
 

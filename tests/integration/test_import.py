@@ -62,7 +62,7 @@ class Import:
         self.p.release("guest@1")
         body = {"model": "guest", "prompt": "The quiet river", "max_tokens": 8, "temperature": 0}
         mine = self.c.post("/v1/completions", body)
-        wanted = json.loads(self.p.run("run", "--model", self.dir, "--prompt", body["prompt"], "--max-tokens", "8", "--temperature", "0", "--json"))
+        wanted = json.loads(self.p.run("run", "--model", self.dir, "--kv", "f16", "--prompt", body["prompt"], "--max-tokens", "8", "--temperature", "0", "--json"))
         equal(mine["choices"][0]["text"], wanted["text"], "what the same files answer without a platform")
         return repr(mine["choices"][0]["text"])
 
@@ -98,7 +98,7 @@ class Import:
         expect("weights.gguf" in files and "model.safetensors" not in files and files["tokenizer.json"], f"{list(files)}")
         self.p.release("packed@1")
         mine = self.c.post("/v1/completions", {"model": "packed", "prompt": "The quiet river", "max_tokens": 8, "temperature": 0})
-        wanted = json.loads(self.p.run("run", "--model", where, "--activations", "int8", "--prompt", "The quiet river", "--max-tokens", "8", "--temperature", "0", "--json"))
+        wanted = json.loads(self.p.run("run", "--model", where, "--activations", "int8", "--kv", "f16", "--prompt", "The quiet river", "--max-tokens", "8", "--temperature", "0", "--json"))
         equal(mine["choices"][0]["text"], wanted["text"], "what the same files answer without a platform")
         equal(self.p.run("import", self.dir, "--name", "packed", "--quantize", "q3", check=False).returncode, 2, "a type that there is not")
         return said.splitlines()[0]
@@ -264,7 +264,7 @@ class Fresh:
         self.p.release("reader@1")
         ask = {"prompt": t5_models.TEXT, "max_tokens": 12, "temperature": 0}
         mine = self.c.post("/v1/completions", {"model": "reader", **ask})
-        wanted = json.loads(self.p.run("run", "--model", where, "--prompt", ask["prompt"], "--max-tokens", "12", "--temperature", "0", "--json"))
+        wanted = json.loads(self.p.run("run", "--model", where, "--prompt", ask["prompt"], "--kv", "f16", "--max-tokens", "12", "--temperature", "0", "--json"))
         equal((mine["choices"][0]["text"], mine["usage"]["prompt_tokens"]), (wanted["text"], wanted["usage"]["prompt_tokens"]), "what the same files answer without a platform")
         said = self.p.run("import", where, "--name", "reader", "--quantize", "q8_0")  # against reader@1, in production
         expect("The weights are q8_0" in said and "same first choice" in said, said)
@@ -272,7 +272,7 @@ class Fresh:
         self.p.release("reader@2")
         packed = os.path.join(self.folder, "t5-packed")
         self.p.model_files("reader@2", packed)
-        wanted = json.loads(self.p.run("run", "--model", packed, "--activations", "int8", "--prompt", ask["prompt"], "--max-tokens", "12", "--temperature", "0", "--json"))
+        wanted = json.loads(self.p.run("run", "--model", packed, "--activations", "int8", "--kv", "f16", "--prompt", ask["prompt"], "--max-tokens", "12", "--temperature", "0", "--json"))
         wait_for("a replica serves the blocks", lambda: self.c.post("/v1/completions", {"model": "reader@2", **ask})["choices"][0]["text"] == wanted["text"], 60)
         return repr(mine["choices"][0]["text"])
 

@@ -19,7 +19,7 @@ import t5_models
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LOGITS_TOLERANCE = 2e-4  # of logits of about 10: f32 sums in another order
 TARGET_TOLERANCE = 6e-4  # of log-probabilities down to -20, each of which has the error of all logits in it
-MEAN_TOLERANCE = 2e-5
+MEAN_TOLERANCE = 1e-4  # with AMX an encoder's f32 are two of bf16, 16 bits
 ROUNDED = {"F16": 0.06, "Q8_0": 0.7}  # what logits of about 10 are off where weights are rounded, and tokens are another model's
 
 

@@ -285,7 +285,7 @@ class Fresh:
             equal(self.p.json("import", os.path.join(out, "model.gguf"), "--name", name)["version"], f"{name}@1", "the version")
             expect("source" in self.evidence(f"{name}@1"), "its gates")
             self.p.release(f"{name}@1")
-            wanted = json.loads(self.p.run("run", "--model", os.path.join(self.folder, "t5" if version == "reader@1" else "t5-packed"), "--activations", "int8", "--prompt", ask["prompt"], "--max-tokens", "12", "--temperature", "0", "--json"))
+            wanted = json.loads(self.p.run("run", "--model", os.path.join(self.folder, "t5" if version == "reader@1" else "t5-packed"), "--activations", "int8", "--kv", "f16", "--prompt", ask["prompt"], "--max-tokens", "12", "--temperature", "0", "--json"))
             wait_for(f"a replica serves {name}", lambda: self.c.raw("POST", "/v1/completions", {"model": name, **ask})[0] == 200, 60)
             mine = self.c.post("/v1/completions", {"model": name, **ask})
             equal((mine["choices"][0]["text"], mine["usage"]["prompt_tokens"]), (wanted["text"], wanted["usage"]["prompt_tokens"]), f"what {name} answers, and {version}")

@@ -107,7 +107,7 @@ def main():
         finish(suite)
     torch.set_num_threads(1)
     try:
-        with Platform(config={"gates": EASY_GATES}) as p:
+        with Platform(config={"gates": EASY_GATES, "inference": {"kv_type": "f32"}}) as p:
             o = Opened(p, folder)
             trained = suite.run("trained_by_the_platform", o.trained)
             opens = suite.run("opens_in_transformers", o.opens, needs=[trained])

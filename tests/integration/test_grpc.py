@@ -223,18 +223,25 @@ class Grpc:
     def free(self):
         return wait_for("the replica's slots are free", lambda: self.busy() == 0, 60, 0.1)
 
+    def streams(self, options):
+        """Twelve, and more of them until a heartbeat has seen some: a quick machine is done with a tiny model's between two."""
+        calls = []
+
+        def seen():
+            for _ in range(1 if calls else 12):
+                calls.append(self.g.call("Generation.GenerateStream", options, prompt=f"Story {len(calls)}", **LONG))
+                next(calls[-1])
+            return self.busy() > 0
+
+        wait_for("they are being worked on", seen, 60, 0.05)
+        return calls
+
     def cancelled(self):
-        calls = [self.g.call("Generation.GenerateStream", prompt=f"Story {i}", **LONG) for i in range(12)]
-        for call in calls:
-            next(call)
-        wait_for("they are being worked on", lambda: self.busy() > 0, 60, 0.1)
-        for call in calls:
+        for call in self.streams({}):
             call.cancel()
         self.free()
         channel = self.g.connect()
-        for call in [self.g.call("Generation.GenerateStream", {"channel": channel}, prompt=f"Story {i}", **LONG) for i in range(12)]:
-            next(call)
-        wait_for("they are being worked on", lambda: self.busy() > 0, 60, 0.1)
+        self.streams({"channel": channel})
         channel.close()
         self.free()
         return "12 cancelled, 12 of a connection that went: their slots are free"

@@ -319,7 +319,7 @@ static void inner_product(const struct packed *w, const struct packed_input *in,
 static void inner_rows(const struct forward *f, const struct matrix *w, const struct packed *down, const struct packed_input *in, size_t row, size_t count, size_t F, size_t first,
                        const float *bias, float *act, struct packed_input *act_input) {
     size_t width = F - first < INNER ? F - first : INNER;
-    _Alignas(64) float gate[PACKED_ROWS_AT_ONCE * INNER], up[PACKED_ROWS_AT_ONCE * INNER];
+    _Alignas(64) float gate[(PACKED_ROWS_AT_ONCE + QUANT_ROWS_BEHIND) * INNER], up[(PACKED_ROWS_AT_ONCE + QUANT_ROWS_BEHIND) * INNER];
     for (size_t end = row + count, rows; row < end; row += rows) {
         rows = packed_rows_at_once(&w->part[0], in, row);
         if (rows > end - row) rows = end - row;

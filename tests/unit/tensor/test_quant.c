@@ -369,6 +369,47 @@ static void test_tiles(void **state) {
     if (!any) skip();
 }
 
+/* Sums made in place go no further than is said, where rows begin inside a tile and end inside another too. */
+static void test_whole(void **state) {
+    (void)state;
+    enum { COLS = 64, FIRST = 5, ROWS = PACKED_ROWS_AT_ONCE, N = FIRST + ROWS, WIDE = PACKED_PANEL_MAX, BEHIND = QUANT_ROWS_BEHIND, GUARD = 4 * WIDE };
+    bool any = false;
+    struct random r;
+    random_seed(&r, 8);
+    float *w = mem_calloc(WIDE * COLS, sizeof *w), *x = mem_calloc(N * COLS, sizeof *x), *want = mem_calloc(ROWS * WIDE, sizeof *want);
+    float *got = mem_alloc_aligned(((ROWS + BEHIND) * WIDE + GUARD) * sizeof *got);
+    fill(w, WIDE * COLS, NORMAL, &r);
+    fill(x, N * COLS, NORMAL, &r);
+    for (size_t k = 0; k < QUANT_KERNELS_COUNT; k++) {
+        if (!QUANT_KERNELS[k]->tiles || !QUANT_KERNELS[k]->usable()) continue;
+        any = true;
+        quant_kernels_use(QUANT_KERNELS[k]);
+        for (enum packed_kind kind = PACKED_BF16; kind < PACKED_ALL; kind++) {
+            if (kind == PACKED_F16) continue;
+            struct matrix m;
+            struct packed_input in;
+            struct packed_form form = {.terms = packed_kind_is_blocks(kind), .halves = !packed_kind_is_blocks(kind), .read = N};
+            pack(&m, kind, WIDE, COLS, w);
+            void *memory = mem_alloc_aligned(packed_input_size(form, N, COLS) + 64);
+            packed_input_init(&in, form, N, COLS, x, memory);
+            for (size_t i = 0; i < N; i++) packed_input_row(&in, i);
+            for (size_t i = 0; i < (ROWS + BEHIND) * WIDE + GUARD; i++) got[i] = 77;
+            packed_multiply_rows(&m.w, &in, FIRST, ROWS, 0, m.w.panels, &(struct packed_output){.y = want, .stride = WIDE});
+            packed_multiply_rows(&m.w, &in, FIRST, ROWS, 0, m.w.panels, &(struct packed_output){.y = got, .stride = WIDE, .whole = true});
+            assert_memory_equal(got, want, ROWS * WIDE * sizeof *got);
+            for (size_t i = (ROWS + BEHIND) * WIDE; i < (ROWS + BEHIND) * WIDE + GUARD; i++) assert_true(got[i] == 77);
+            mem_free(memory);
+            quant_unmap(m.memory, m.size);
+        }
+    }
+    quant_kernels_use(NULL);
+    mem_free(w);
+    mem_free(x);
+    mem_free(want);
+    mem_free(got);
+    if (!any) skip();
+}
+
 static void test_bad_values_and_sizes(void **state) {
     (void)state;
     const float bad[] = {INFINITY, NAN, -INFINITY, 1e30f};
@@ -411,7 +452,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernels_equal_reference), cmocka_unit_test(test_what_is_lost_of_x), cmocka_unit_test(test_products_are_right), cmocka_unit_test(test_rows_come_back),
         cmocka_unit_test(test_bias_add_and_panels), cmocka_unit_test(test_many_rows_are_each_alone),
-        cmocka_unit_test(test_tiles), cmocka_unit_test(test_bad_values_and_sizes), cmocka_unit_test(test_f16),
+        cmocka_unit_test(test_tiles),
+        cmocka_unit_test(test_whole), cmocka_unit_test(test_bad_values_and_sizes), cmocka_unit_test(test_f16),
     };
     return cmocka_run_group_tests_name("quant", tests, NULL, NULL);
 }

@@ -440,7 +440,7 @@ static int make_tables(struct engine *e, struct error *err) {
     if (r == 0) r = forward_new(&e->forward, &e->dir.weights, o->weights, o->activations, o->step_rows, e->context, e->pool, &o->packed, err);
     if (r == 0) {
         e->scheduler.config.read_apart = forward_reads_apart(e->forward);
-        e->scheduler.config.tile_rows = e->scheduler.config.read_apart ? QUANT_ROWS_BEHIND + 1 : (uint32_t)packed_unit_rows(forward_weights_kind(e->forward)) / packed_terms(o->activations);
+        e->scheduler.config.tile_rows = e->scheduler.config.read_apart ? QUANT_SIDE : (uint32_t)packed_unit_rows(forward_weights_kind(e->forward)) / packed_terms(o->activations);
     }
     if (r == 0) r = source_init(e, err);
     o->packed = (struct packed_cache){.dir = NULL}; /* it was borrowed */

@@ -58,7 +58,7 @@ static struct division divide(size_t strips, size_t strips_max, size_t rows, siz
     return best;
 }
 static size_t part_begin(const struct forward *f, size_t rows, size_t part) {
-    const size_t unit = QUANT_ROWS_BEHIND + 1;
+    const size_t unit = QUANT_SIDE;
     size_t begin = part * ((rows + unit - 1) / unit) / f->w_parts * unit;
     return begin < rows ? begin : rows;
 }

@@ -106,7 +106,7 @@ size_t packed_tile_rows(enum packed_kind kind) {
 }
 
 size_t packed_unit_rows(enum packed_kind kind) {
-    if (kind == PACKED_BF16 && quant_kernels()->tiles) return QUANT_ROWS_BEHIND + 1;
+    if (kind == PACKED_BF16 && quant_kernels()->tiles) return QUANT_SIDE;
     return QUANT_KINDS[kind].blocks ? quant_kernels()->block_unit : QUANT_TILE_ROWS;
 }
 
@@ -202,7 +202,7 @@ bool packed_form_any(struct packed_form form) { return form.terms || form_here(f
 bool packed_form_reads_apart(struct packed_form form) { return form.terms && quant_kernels()->tiles; }
 
 /* Of one part of x in tiles of bf16. */
-static size_t halves_size(size_t n, size_t cols) { return (n + QUANT_ROWS_BEHIND) / (QUANT_ROWS_BEHIND + 1) * (QUANT_ROWS_BEHIND + 1) * quant_block_count(cols) * QUANT_BLOCK * sizeof(uint16_t); }
+static size_t halves_size(size_t n, size_t cols) { return (n + QUANT_ROWS_BEHIND) / QUANT_SIDE * QUANT_SIDE * quant_block_count(cols) * QUANT_BLOCK * sizeof(uint16_t); }
 
 size_t packed_input_size(struct packed_form form, size_t n, size_t cols) {
     size_t blocks = n * form.terms * quant_block_count(cols), behind = QUANT_ROWS_BEHIND * quant_block_count(cols), size = 0;
@@ -245,7 +245,7 @@ static void quantize(struct packed_input *in, const float *x, size_t cols, size_
 
 /* n columns from block `from` on of row i into its lines of tiles. */
 static void halve(struct packed_input *in, const float *x, size_t i, size_t from, size_t n) {
-    const size_t side = QUANT_ROWS_BEHIND + 1;
+    const size_t side = QUANT_SIDE;
     size_t line = (i / side * quant_block_count(in->cols) + from) * side + i % side;
     for (size_t k = 0; k < n; k += QUANT_BLOCK, line += side)
         quant_kernels()->halve(x + k, n - k < QUANT_BLOCK ? n - k : QUANT_BLOCK, in->high + line * QUANT_BLOCK, in->low ? in->low + line * QUANT_BLOCK : NULL);

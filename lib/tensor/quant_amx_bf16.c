@@ -12,7 +12,7 @@
 #include "tensor/quant_internal.h"
 
 enum {
-    SIDE = 16,              /* rows of x, and of W, of a tile */
+    SIDE = QUANT_SIDE,      /* rows of x, and of W, of a tile */
     LINE = 64,              /* bytes of a tile's row */
     TILE = SIDE * LINE,
     STRIP = PACKED_FLOAT_PANEL, /* rows of W that are multiplied by the same rows of x: four tiles */

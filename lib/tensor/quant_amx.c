@@ -39,17 +39,11 @@ static bool usable(void) {
 
 static _Thread_local bool configured;
 
-struct config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t bytes[16];
-    uint8_t rows[16];
-};
-
 /* Tiles 0 to 3 are sums, 4 and 5 rows of x, 6 and 7 rows of W: products are begun while those before them leave. */
 static void configure(void) {
     if (configured) return;
     enum { GROUPS = QUANT_BLOCK / 4 };
-    _Alignas(64) struct config c = {.palette = 1, .bytes = {LINE, LINE, LINE, LINE, QUANT_BLOCK, QUANT_BLOCK, LINE, LINE}, .rows = {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, GROUPS, GROUPS}};
+    _Alignas(64) struct quant_tiles c = {.palette = 1, .bytes = {LINE, LINE, LINE, LINE, QUANT_BLOCK, QUANT_BLOCK, LINE, LINE}, .rows = {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, GROUPS, GROUPS}};
     __asm__ volatile("" : : "r"(&c) : "memory");
     _tile_loadconfig(&c);
     configured = true;

@@ -28,15 +28,9 @@ enum {
 #define INLINE static inline __attribute__((always_inline))
 #define WRITTEN() __asm__ volatile("" : : : "memory")
 
-struct config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t bytes[16];
-    uint8_t rows[16];
-};
-
 /* Tiles 0 to 3 are sums, 4 and 5 rows of x (what is high and what is low of them), 6 and 7 rows of W. */
 static void configure(void) {
-    _Alignas(64) struct config c = {.palette = 1};
+    _Alignas(64) struct quant_tiles c = {.palette = 1};
     for (int t = 0; t < 8; t++) {
         c.bytes[t] = LINE;
         c.rows[t] = SIDE;

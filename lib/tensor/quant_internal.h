@@ -49,6 +49,12 @@ void quant_q4_avx512(const uint8_t *panel, size_t blocks, const struct quant_row
 void quant_q4m_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 void quant_quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction);
 
+/* What tiles are, as the CPU is told. */
+struct quant_tiles {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+};
 /* quant_amx_bf16.c */
 void quant_tiles_amx(const struct packed *w, const struct quant_halves *x, size_t first, size_t rows, size_t from, size_t to, const struct packed_output *out);
 void quant_halves_amx(const float *x, size_t n, uint16_t *high, uint16_t *low);

@@ -1,7 +1,7 @@
 /*
- * Design notes. One 64-bit word, `ticket`, holds the number of the call and the next chunk to take; taking one is a compare-and-swap on
- * both, so that a thread that wakes late can only take work of the call whose fields it has read. A call closes the word before it
- * overwrites the fields (as in a seqlock), then publishes it. The caller never waits for a thread that has taken nothing.
+ * Design notes. What a thread has not begun of its stretch is one word, its number of the call and two ends; the thread takes from the front of it, others from the back, by compare-and-swap on
+ * the whole word. What a call is lies in fields that are written while all stretches are empty: whoever takes something has read them after a word that was still the same when he took it, so
+ * that a thread that wakes late can only take work of the call whose fields it has read. A number comes again after 2^28 calls. The caller never waits for a thread that has taken nothing.
  */
 #include "base/pool.h"
 
@@ -15,19 +15,26 @@
 #include "base/error.h"
 #include "base/machine.h"
 
-enum { SPIN_TURNS = 2000 };          /* about 20–50 µs: shorter than a park and wake, longer than the gap between two kernels */
-enum { CHUNKS_PER_THREAD = 8 };      /* enough to even out, few enough that taking one costs nothing */
-#define CLOSED UINT32_MAX
+enum { SPIN_TURNS = 2000 };      /* about 20–50 µs: shorter than a park and wake, longer than the gap between two kernels */
+enum { PIECES = 8 };             /* a thread takes so much of what is left of a stretch, at least a unit: one that the system takes away delays an eighth of its share */
+enum { END_BITS = 18, UNITS_MAX = (1 << END_BITS) - 1 };
 
-/* Three cache lines: what threads compete for, what they only read, what they report. A thread that spins reads the first two. */
+/* On a cache line of its own: [from, to) in units, and the number of the call that they are of. */
+struct stretch {
+    _Alignas(64) _Atomic uint64_t left;
+};
+
+/* Three cache lines: what threads wait for, what they only read, what they report. */
 struct pool {
-    _Alignas(64) _Atomic uint64_t ticket; /* number of the call << 32 | next chunk, or CLOSED */
-    _Alignas(64) _Atomic(void *) arg;
-    void (*_Atomic fn)(void *arg, size_t item, int thread);
-    _Atomic size_t count, chunk, stretches;
-    atomic_int active; /* threads [0, active) take chunks */
+    _Alignas(64) _Atomic uint64_t call; /* the number of the newest; a thread that spins looks at it */
+    atomic_int active;                  /* threads [0, active) work */
     atomic_bool stop;
     int threads, started;
+    _Alignas(64) _Atomic(void *) arg;
+    void (*_Atomic fn)(void *arg, size_t from, size_t to, int thread);
+    _Atomic size_t count, unit; /* items, and how many of them are cut together */
+    atomic_int stretches;
+    struct stretch *stretch; /* [threads] */
     _Alignas(64) _Atomic size_t done; /* items */
     atomic_int parked;
     atomic_bool waiting; /* the caller sleeps */
@@ -49,45 +56,52 @@ static void pause_cpu(void) {
 #endif
 }
 
-/* Which chunk is whose turn: threads that take turns go each through a stretch of their own, so that what a thread works on next mostly lies behind what it
- * has just read, where its processor has already looked ahead. */
-static size_t chunk_of(size_t turn, size_t chunks, size_t stretches) {
-    size_t stretch = turn % stretches, longer = chunks % stretches;
-    return stretch * (chunks / stretches) + (stretch < longer ? stretch : longer) + turn / stretches;
-}
+static uint64_t left_of(uint64_t call, size_t from, size_t to) { return call << 2 * END_BITS | (uint64_t)from << END_BITS | to; }
 
-/* Takes chunks of the current call until there are none. */
-static void take_chunks(struct pool *p, int thread) {
+/* Takes a piece of a stretch, from its front or from its back, and runs it; the items in it. 0: there was nothing. */
+static size_t take(struct pool *p, struct stretch *s, bool front, int thread) {
+    uint64_t left = atomic_load(&s->left);
     for (;;) {
-        uint64_t seen = atomic_load(&p->ticket);
-        uint32_t next = (uint32_t)seen;
-        if (next == CLOSED || thread >= atomic_load(&p->active)) return; /* looked at after the ticket: a call is published behind its number of threads */
-        void *arg = atomic_load(&p->arg);
-        void (*fn)(void *, size_t, int) = atomic_load(&p->fn);
-        size_t count = atomic_load(&p->count), chunk = atomic_load(&p->chunk), chunks = (count + chunk - 1) / chunk;
-        if (next >= chunks) return;
-        size_t first = chunk_of(next, chunks, atomic_load(&p->stretches)) * chunk;
-        if (!atomic_compare_exchange_strong(&p->ticket, &seen, seen + 1)) continue;
-        size_t end = count - first < chunk ? count : first + chunk;
-        for (size_t i = first; i < end; i++) fn(arg, i, thread);
-        if (atomic_fetch_add(&p->done, end - first) + (end - first) == count && atomic_load(&p->waiting)) {
-            pthread_mutex_lock(&p->lock);
-            pthread_cond_signal(&p->finished);
-            pthread_mutex_unlock(&p->lock);
-        }
+        size_t from = left >> END_BITS & UNITS_MAX, to = left & UNITS_MAX, n = (to - from) / PIECES;
+        if (from == to || thread >= atomic_load(&p->active)) return 0; /* looked at after the word: a call is published behind its number of threads */
+        if (n == 0) n = 1;
+        void *arg = atomic_load_explicit(&p->arg, memory_order_relaxed);
+        void (*fn)(void *, size_t, size_t, int) = atomic_load_explicit(&p->fn, memory_order_relaxed);
+        size_t count = atomic_load_explicit(&p->count, memory_order_relaxed), unit = atomic_load_explicit(&p->unit, memory_order_relaxed);
+        uint64_t call = left >> 2 * END_BITS, then = front ? left_of(call, from + n, to) : left_of(call, from, to - n);
+        if (!atomic_compare_exchange_strong(&s->left, &left, then)) continue;
+        size_t first = (front ? from : to - n) * unit, end = first + n * unit < count ? first + n * unit : count;
+        fn(arg, first, end, thread);
+        return end - first;
     }
 }
 
-static bool work_waits(struct pool *p, uint32_t seen_call, int thread) {
-    uint64_t t = atomic_load(&p->ticket);
-    return ((uint32_t)(t >> 32) != seen_call && (uint32_t)t != CLOSED && thread < atomic_load(&p->active)) || atomic_load(&p->stop);
+/* Works on the current call until nothing is left to be taken. */
+static void help(struct pool *p, int thread) {
+    size_t taken = 0, some;
+    int stretches = atomic_load(&p->stretches);
+    for (int i = 0; i < stretches; i++) { /* its own first */
+        int whose = (thread + i) % stretches;
+        while ((some = take(p, &p->stretch[whose], i == 0, thread)) > 0) taken += some;
+    }
+    if (taken == 0) return;
+    size_t count = atomic_load(&p->count); /* that of the call: it is not over before this is reported */
+    if (atomic_fetch_add(&p->done, taken) + taken == count && atomic_load(&p->waiting)) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_signal(&p->finished);
+        pthread_mutex_unlock(&p->lock);
+    }
+}
+
+static bool work_waits(struct pool *p, uint64_t seen_call, int thread) {
+    return (atomic_load(&p->call) != seen_call && thread < atomic_load(&p->active)) || atomic_load(&p->stop);
 }
 
 static void *worker(void *start) {
     struct pool *p = ((struct start *)start)->pool;
     int thread = ((struct start *)start)->thread;
     mem_free(start);
-    uint32_t call = 0;
+    uint64_t call = 0;
     while (!atomic_load(&p->stop)) {
         for (int i = 0; i < SPIN_TURNS && thread < atomic_load(&p->active) && !work_waits(p, call, thread); i++) pause_cpu();
         if (!work_waits(p, call, thread)) {
@@ -97,8 +111,8 @@ static void *worker(void *start) {
             atomic_fetch_sub(&p->parked, 1);
             pthread_mutex_unlock(&p->lock);
         }
-        call = (uint32_t)(atomic_load(&p->ticket) >> 32);
-        take_chunks(p, thread);
+        call = atomic_load(&p->call);
+        help(p, thread);
     }
     return NULL;
 }
@@ -123,12 +137,13 @@ struct pool *pool_new(int threads) {
     memset(p, 0, sizeof *p);
     p->threads = threads;
     atomic_store(&p->active, threads);
-    atomic_store(&p->ticket, (uint64_t)CLOSED);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->finished, NULL);
     p->ids = mem_calloc((size_t)threads, sizeof *p->ids);
-    bool good = p->ids != NULL;
+    p->stretch = mem_alloc_aligned((size_t)threads * sizeof *p->stretch);
+    bool good = p->ids && p->stretch;
+    for (int i = 0; good && i < threads; i++) atomic_init(&p->stretch[i].left, 0);
     for (int i = 1; good && i < threads; i++) good = start_thread(p, i);
     if (good) return p;
     pool_free(p);
@@ -146,6 +161,7 @@ void pool_free(struct pool *p) {
     pthread_cond_destroy(&p->finished);
     pthread_mutex_destroy(&p->lock);
     mem_free(p->ids);
+    mem_free(p->stretch);
     mem_free(p);
 }
 
@@ -161,29 +177,29 @@ void pool_set_active(struct pool *p, int threads) {
     pthread_mutex_unlock(&p->lock);
 }
 
-void pool_run(struct pool *p, size_t count, void *arg, void (*fn)(void *arg, size_t item, int thread)) {
+void pool_run_pieces(struct pool *p, size_t count, void *arg, void (*fn)(void *arg, size_t from, size_t to, int thread)) {
     int active = atomic_load(&p->active);
-    if (active == 1 || count <= 1) {
-        for (size_t i = 0; i < count; i++) fn(arg, i, 0);
+    if (count == 0) return;
+    if (active == 1 || count == 1) {
+        fn(arg, 0, count, 0);
         return;
     }
-    size_t chunks = (size_t)active * CHUNKS_PER_THREAD, chunk = count < chunks ? 1 : count / chunks; /* rounded down: 17 items in pieces of 2 would be 9 for two threads */
-    uint32_t call = (uint32_t)(atomic_load(&p->ticket) >> 32) + 1;
-    atomic_store(&p->ticket, (uint64_t)call << 32 | CLOSED);
-    atomic_store(&p->fn, fn);
-    atomic_store(&p->arg, arg);
-    atomic_store(&p->count, count);
-    atomic_store(&p->chunk, chunk);
-    atomic_store(&p->stretches, (size_t)active);
-    atomic_store(&p->done, 0);
-    call++;
-    atomic_store(&p->ticket, (uint64_t)call << 32);
+    size_t unit = count / UNITS_MAX + 1, units = (count + unit - 1) / unit, stretches = (size_t)active;
+    uint64_t call = atomic_load_explicit(&p->call, memory_order_relaxed) + 1;
+    atomic_store_explicit(&p->fn, fn, memory_order_relaxed);
+    atomic_store_explicit(&p->arg, arg, memory_order_relaxed);
+    atomic_store_explicit(&p->count, count, memory_order_relaxed);
+    atomic_store_explicit(&p->unit, unit, memory_order_relaxed);
+    atomic_store_explicit(&p->stretches, active, memory_order_relaxed);
+    atomic_store_explicit(&p->done, 0, memory_order_relaxed);
+    for (size_t i = 0; i < stretches; i++) atomic_store_explicit(&p->stretch[i].left, left_of(call, units * i / stretches, units * (i + 1) / stretches), memory_order_release);
+    atomic_store(&p->call, call);
     if (atomic_load(&p->parked)) {
         pthread_mutex_lock(&p->lock);
         pthread_cond_broadcast(&p->work);
         pthread_mutex_unlock(&p->lock);
     }
-    take_chunks(p, 0);
+    help(p, 0);
     for (int i = 0; i < SPIN_TURNS && atomic_load(&p->done) != count; i++) pause_cpu();
     if (atomic_load(&p->done) == count) return;
     pthread_mutex_lock(&p->lock);
@@ -191,6 +207,19 @@ void pool_run(struct pool *p, size_t count, void *arg, void (*fn)(void *arg, siz
     while (atomic_load(&p->done) != count) pthread_cond_wait(&p->finished, &p->lock);
     atomic_store(&p->waiting, false);
     pthread_mutex_unlock(&p->lock);
+}
+
+struct items {
+    void *arg;
+    void (*fn)(void *arg, size_t item, int thread);
+};
+static void run_items(void *arg, size_t from, size_t to, int thread) {
+    struct items *items = arg;
+    for (size_t i = from; i < to; i++) items->fn(items->arg, i, thread);
+}
+void pool_run(struct pool *p, size_t count, void *arg, void (*fn)(void *arg, size_t item, int thread)) {
+    struct items items = {arg, fn};
+    pool_run_pieces(p, count, &items, run_items);
 }
 
 int cpu_count(void) {

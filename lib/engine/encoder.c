@@ -60,10 +60,9 @@ static void run_rows(void *arg, size_t item, int thread) {
     }
 }
 
-static void run_panels(void *arg, size_t item, int thread) {
+static void run_panels(void *arg, size_t from, size_t to, int thread) {
     struct encoder *e = arg;
     (void)thread;
-    size_t from = item * e->step_panels, to = from + e->step_panels < e->steps->w->panels ? from + e->step_panels : e->steps->w->panels;
     product(e->steps, 0, e->rows, from, to);
 }
 
@@ -80,10 +79,8 @@ static void run_steps(struct encoder *e, const struct encoder_step *steps, size_
         return;
     }
     for (; e->step_count > 0; e->steps++, e->step_count--) {
-        if (e->steps->w) {
-            e->step_panels = (e->steps->w->panels + pieces - 1) / pieces;
-            pool_run(e->pool, (e->steps->w->panels + e->step_panels - 1) / e->step_panels, e, run_panels);
-        } else
+        if (e->steps->w) pool_run_pieces(e->pool, e->steps->w->panels, e, run_panels);
+        else
             for (size_t row = 0; row < e->rows; row++) e->steps->row(e, e->steps, row);
     }
 }

@@ -64,7 +64,6 @@ struct encoder {
     const struct encoder_step *steps;
     size_t step_count, step_pieces; /* of the rows: a thread takes one through all steps */
     size_t step_unit;               /* rows that are multiplied together */
-    size_t step_panels;
 };
 
 /* Packs and makes room; e->dir, e->settings, e->pool and e->kind are set. */

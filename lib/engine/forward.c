@@ -63,12 +63,9 @@ static size_t part_begin(const struct forward *f, size_t rows, size_t part) {
     return begin < rows ? begin : rows;
 }
 
-/* Panels [from, to) of the matrix, counted over its parts, for a part of x's rows. */
-static void run_panels(void *arg, size_t item, int thread) {
-    struct forward *f = arg;
-    (void)thread;
-    size_t from = item / f->w_parts * f->w_panels, to = from + f->w_panels, before = 0, row = 0;
-    size_t first_row = part_begin(f, f->w_input->n, item % f->w_parts), rows = part_begin(f, f->w_input->n, item % f->w_parts + 1) - first_row;
+/* Panels [from, to) of the matrix, counted over its parts, for these rows of x. */
+static void multiply_panels(const struct forward *f, size_t from, size_t to, size_t first_row, size_t rows) {
+    size_t before = 0, row = 0;
     for (uint32_t i = 0; i < f->w->parts; i++) {
         const struct packed *w = &f->w->part[i];
         size_t first = from > before ? from - before : 0, end = to < before + w->panels ? to - before : w->panels, at = row + first * packed_panel_rows(w->kind);
@@ -80,9 +77,20 @@ static void run_panels(void *arg, size_t item, int thread) {
         row += w->rows;
     }
 }
+static void run_panels(void *arg, size_t from, size_t to, int thread) {
+    struct forward *f = arg;
+    (void)thread;
+    multiply_panels(f, from, to, 0, f->w_input->n);
+}
+static void run_part(void *arg, size_t item, int thread) {
+    struct forward *f = arg;
+    (void)thread;
+    size_t from = item / f->w_parts * f->w_panels, first_row = part_begin(f, f->w_input->n, item % f->w_parts);
+    multiply_panels(f, from, from + f->w_panels, first_row, part_begin(f, f->w_input->n, item % f->w_parts + 1) - first_row);
+}
 /* y = W x (+ bias) (+ y) for all rows of the input. */
 static void multiply(struct forward *f, const struct matrix *w, const struct packed_input *in, float *y, size_t stride, const float *bias, bool add) {
-    size_t panels = 0, rows = 0, threads = (size_t)pool_threads(f->pool), pieces = threads * ITEMS_PER_THREAD;
+    size_t panels = 0, rows = 0, threads = (size_t)pool_threads(f->pool);
     for (uint32_t i = 0; i < w->parts; i++) {
         panels += w->part[i].panels;
         rows += w->part[i].rows;
@@ -90,20 +98,14 @@ static void multiply(struct forward *f, const struct matrix *w, const struct pac
     f->w = w;
     f->w_input = in;
     f->w_output = (struct packed_output){.y = y, .stride = stride, .bias = bias, .add = add};
-    f->w_parts = 1;
-    if (in->n * rows * in->cols < INLINE_PRODUCT) {
-        f->w_panels = panels;
-        run_panels(f, 0, 0);
-        return;
-    }
-    f->w_panels = (panels + pieces - 1) / pieces;
-    if (packed_input_is_long(&w->part[0], in)) {
+    if (in->n * rows * in->cols < INLINE_PRODUCT) run_panels(f, 0, panels, 0);
+    else if (packed_input_is_long(&w->part[0], in)) {
         size_t together = PACKED_PANEL_MAX / packed_panel_rows(w->part[0].kind), strips = (panels + together - 1) / together;
         struct division d = divide(strips, (strips + threads - 1) / threads, in->n, threads);
         f->w_panels = d.strips * together;
         f->w_parts = d.parts;
-    }
-    pool_run(f->pool, (panels + f->w_panels - 1) / f->w_panels * f->w_parts, f, run_panels);
+        pool_run(f->pool, (panels + f->w_panels - 1) / f->w_panels * f->w_parts, f, run_part);
+    } else pool_run_pieces(f->pool, panels, f, run_panels);
 }
 
 /* Of rows whose order is not that of the step, and of those of the head: as what is written, whatever they are. */
@@ -305,33 +307,34 @@ static void activate(enum model_activation a, const float *x, float *y, size_t n
 
 /*
  * Gate, up and what is between them and down, for INNER rows of the matrices at a time and a tile of rows of x: the products never leave the cache, and
- * down's input is quantized where it is made.
+ * down's input is quantized where it is made. Few rows of x wait for the matrices' bytes, which come fastest in long runs: INNER_FEW rows of the one, then as many of the other.
  */
-enum { INNER = 64 };
+enum { INNER = 64, INNER_FEW = 4 * INNER, FEW_ROWS = 16 };
+_Static_assert(FEW_ROWS * INNER_FEW <= PACKED_ROWS_AT_ONCE * INNER, "both find room in the same memory");
 _Static_assert(INNER % PACKED_FLOAT_PANEL == 0 && INNER % PACKED_BLOCK_PANEL == 0 && INNER % QUANT_BLOCK == 0, "whole panels and whole blocks");
 
-static void inner_product(const struct packed *w, const struct packed_input *in, size_t row, size_t rows, size_t first, const float *bias, float *tile) {
-    size_t width = packed_panel_rows(w->kind), to = (first + INNER) / width < w->panels ? (first + INNER) / width : w->panels;
-    packed_multiply_rows(w, in, row, rows, first / width, to, &(struct packed_output){.y = tile, .stride = INNER, .bias = bias ? bias + first : NULL, .whole = !bias});
+static void inner_product(const struct packed *w, const struct packed_input *in, size_t row, size_t rows, size_t first, size_t stride, const float *bias, float *tile) {
+    size_t width = packed_panel_rows(w->kind), to = (first + stride) / width < w->panels ? (first + stride) / width : w->panels;
+    packed_multiply_rows(w, in, row, rows, first / width, to, &(struct packed_output){.y = tile, .stride = stride, .bias = bias ? bias + first : NULL, .whole = !bias && stride == INNER});
 }
 
-/* Columns [first, first + INNER) of the inner width for `count` rows from `row` on, into act [·, F] and act_input. */
+/* Columns [first, first + stride) of the inner width for `count` rows from `row` on, into act [·, F] and act_input. stride: INNER, or some of them, at most INNER_FEW for at most FEW_ROWS. */
 static void inner_rows(const struct forward *f, const struct matrix *w, const struct packed *down, const struct packed_input *in, size_t row, size_t count, size_t F, size_t first,
-                       const float *bias, float *act, struct packed_input *act_input) {
-    size_t width = F - first < INNER ? F - first : INNER;
+                       size_t stride, const float *bias, float *act, struct packed_input *act_input) {
+    size_t width = F - first < stride ? F - first : stride;
     _Alignas(64) float gate[(PACKED_ROWS_AT_ONCE + QUANT_ROWS_BEHIND) * INNER], up[(PACKED_ROWS_AT_ONCE + QUANT_ROWS_BEHIND) * INNER];
     for (size_t end = row + count, rows; row < end; row += rows) {
         rows = packed_rows_at_once(&w->part[0], in, row);
         if (rows > end - row) rows = end - row;
         bool values = f->adapter_group_count > 0 || packed_needs_values(down, act_input, row + rows - 1); /* else they need not leave the cache */
-        inner_product(&w->part[0], in, row, rows, first, bias, gate);
-        if (w->parts > 1) inner_product(&w->part[1], in, row, rows, first, bias ? bias + F : NULL, up);
+        inner_product(&w->part[0], in, row, rows, first, stride, bias, gate);
+        if (w->parts > 1) inner_product(&w->part[1], in, row, rows, first, stride, bias ? bias + F : NULL, up);
         if (f->adapter_group_count && !f->layer->expert_down) {
-            adapter_add_inner(f, row, rows, w->parts > 1 ? ADAPTER_GATE : ADAPTER_UP, first, width, gate, INNER);
-            if (w->parts > 1) adapter_add_inner(f, row, rows, ADAPTER_UP, first, width, up, INNER);
+            adapter_add_inner(f, row, rows, w->parts > 1 ? ADAPTER_GATE : ADAPTER_UP, first, width, gate, stride);
+            if (w->parts > 1) adapter_add_inner(f, row, rows, ADAPTER_UP, first, width, up, stride);
         }
         for (size_t i = 0; i < rows; i++) {
-            float *g = gate + i * INNER, *u = up + i * INNER, *y = values ? act + (row + i) * F + first : g;
+            float *g = gate + i * stride, *u = up + i * stride, *y = values ? act + (row + i) * F + first : g;
             if (w->parts > 1 && f->config.activation == MODEL_ACT_SILU) kernels()->silu_mul(g, u, y, width);
             else activate(f->config.activation, g, y, width);
             for (size_t k = 0; w->parts > 1 && f->config.activation != MODEL_ACT_SILU && k < width; k++) y[k] *= u[k];
@@ -340,12 +343,23 @@ static void inner_rows(const struct forward *f, const struct matrix *w, const st
     }
 }
 
+static void inner_part(struct forward *f, size_t first_row, size_t rows, size_t first, size_t stride) {
+    inner_rows(f, f->w, &f->layer->down.part[0], f->w_input, first_row, rows, f->config.ffn, first, stride, f->layer->gate_up_bias, f->act, &f->act_input);
+}
 static void inner_item(void *arg, size_t item, int thread) {
     struct forward *f = arg;
     (void)thread;
     size_t first = part_begin(f, f->rows, item % f->w_parts);
-    inner_rows(f, f->w, &f->layer->down.part[0], f->w_input, first, part_begin(f, f->rows, item % f->w_parts + 1) - first, f->config.ffn, item / f->w_parts * INNER,
-               f->layer->gate_up_bias, f->act, &f->act_input);
+    inner_part(f, first, part_begin(f, f->rows, item % f->w_parts + 1) - first, item / f->w_parts * INNER, INNER);
+}
+static void inner_piece(void *arg, size_t from, size_t to, int thread) {
+    struct forward *f = arg;
+    (void)thread;
+    size_t most = f->rows <= FEW_ROWS ? INNER_FEW / INNER : 1;
+    for (size_t some; from < to; from += some) {
+        some = to - from < most ? to - from : most;
+        inner_part(f, 0, f->rows, from * INNER, some * INNER);
+    }
 }
 
 /* [R, C] → down's input, [R, F] */
@@ -354,11 +368,12 @@ static void mlp_inner(struct forward *f, const struct packed_input *in) {
     f->w = &f->layer->gate_up;
     f->w_input = in;
     packed_input_init(&f->act_input, f->form, f->rows, F, f->act, f->act_memory);
-    f->w_parts = packed_input_is_long(&f->w->part[0], in) ? divide(items, 1, in->n, (size_t)pool_threads(f->pool)).parts : 1;
     if (f->adapter_group_count) adapter_inner(f, in);
-    if (in->n * F * in->cols * 2 >= INLINE_PRODUCT) pool_run(f->pool, items * f->w_parts, f, inner_item);
-    else
-        for (size_t i = 0; i < items; i++) inner_item(f, i, 0);
+    if (in->n * F * in->cols * 2 < INLINE_PRODUCT) inner_piece(f, 0, items, 0);
+    else if (packed_input_is_long(&f->w->part[0], in)) {
+        f->w_parts = divide(items, 1, in->n, (size_t)pool_threads(f->pool)).parts;
+        pool_run(f->pool, items * f->w_parts, f, inner_item);
+    } else pool_run_pieces(f->pool, items, f, inner_piece);
 }
 
 /* --- experts (Shazeer et al. 2017; Jiang et al. 2024) ---
@@ -414,7 +429,7 @@ static void expert_inner_item(void *arg, size_t item, int thread) {
     (void)thread;
     size_t F = f->config.expert_ffn, pieces = (F + INNER - 1) / INNER;
     uint32_t e = f->active[item / pieces], first = f->expert_first[e];
-    inner_rows(f, &f->layer->expert_gate_up[e], &f->layer->expert_down[e].part[0], &f->expert_input, first, f->expert_first[e + 1] - first, F, item % pieces * INNER, NULL, f->expert_act,
+    inner_rows(f, &f->layer->expert_gate_up[e], &f->layer->expert_down[e].part[0], &f->expert_input, first, f->expert_first[e + 1] - first, F, item % pieces * INNER, INNER, NULL, f->expert_act,
                &f->expert_act_input);
 }
 

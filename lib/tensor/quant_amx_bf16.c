@@ -21,8 +21,8 @@ enum {
     TILES_AHEAD = 2,        /* of rows of x */
     TILES_MAX = PACKED_ROWS_AT_ONCE / SIDE, /* of rows of x, and */
     STRIPS_MAX = 8,         /* at a time: their sums stay in the second-level cache */
-    NEAR = 8 * 1024,        /* bytes: how W is asked for in advance where few rows of x wait for it, */
-    FAR = 32 * 1024,        /* and, before that, into the second level of the cache */
+    NEAR = 1024,            /* bytes: how W is asked for in advance where few rows of x wait for it, */
+    FAR = 4 * 1024,         /* and, before that, into the second level of the cache */
 };
 
 #define INLINE static inline __attribute__((always_inline))

@@ -196,15 +196,16 @@ static void restart_long(struct engine *e) {
 static void admit(struct engine *e) {
     uint32_t slot;
     while (admit_or_preempt(e, &slot)) {
+        const struct scheduler_sequence *at = &e->scheduler.slots[slot];
         struct request *q = NULL;
+        if (at->copy != PREFIX_NONE) kv_cache_copy(&e->kv, at->copy, at->blocks[at->known]);
         for (uint32_t i = 0; i < e->queued_count && !q; i++)
-            if (e->queued[i]->id == e->scheduler.slots[slot].request.id) {
+            if (e->queued[i]->id == at->request.id) {
                 q = e->queued[i];
                 e->queued[i] = e->queued[--e->queued_count];
             }
         e->slots[slot] = q;
         if (e->draft) {
-            const struct scheduler_sequence *at = &e->scheduler.slots[slot];
             draft_model_forget(e->draft, at->blocks + at->known, at->block_count - at->known);
             q->fed.count = 0;
         }

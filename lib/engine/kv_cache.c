@@ -133,3 +133,5 @@ void kv_cache_put(struct kv_cache *c, const uint32_t *table, uint32_t layer, uin
         }
     }
 }
+
+void kv_cache_copy(struct kv_cache *c, uint32_t from, uint32_t to) { memcpy(c->data + to * c->block_size, c->data + from * c->block_size, c->block_size); }

@@ -64,6 +64,8 @@ int kv_cache_init(struct kv_cache *c, const struct kv_shape *shape, uint32_t blo
 void kv_cache_fini(struct kv_cache *c);
 /* Writes a token's key and value of one layer, [kv_heads · head_dim] each, at `position` of the sequence with this table. */
 void kv_cache_put(struct kv_cache *c, const uint32_t *table, uint32_t layer, uint32_t position, const float *key, const float *value);
+/* All keys and values of a block to another one. */
+void kv_cache_copy(struct kv_cache *c, uint32_t from, uint32_t to);
 /* KV_INT8: where a head's scales lie behind its int8, and how many a token has. */
 static inline size_t kv_scales_offset(size_t head_dim) { return (head_dim + 1) / 2 * 2 * KV_BLOCK_TOKENS; }
 static inline size_t kv_scales(size_t head_dim) { return (head_dim + KV_SCALED - 1) / KV_SCALED; }

@@ -5,7 +5,7 @@
 struct prefix_node {
     uint32_t parent, next; /* next: in the bucket */
     uint32_t older, newer; /* in the list of idle ones */
-    uint32_t children;
+    uint32_t child, before, behind; /* its child that became known last; among its parent's */
     bool known, idle;
     struct prefix_salt salt; /* of a first block; zero of the others, whose parent says it */
     uint32_t read;
@@ -86,14 +86,30 @@ static void become_idle(struct prefix_cache *c, uint32_t block) {
     c->idle++;
 }
 
+static void join_parent(struct prefix_cache *c, uint32_t block) {
+    struct prefix_node *n = &c->nodes[block], *parent;
+    if (n->parent == PREFIX_NONE) return;
+    parent = &c->nodes[n->parent];
+    n->behind = parent->child;
+    if (n->behind != PREFIX_NONE) c->nodes[n->behind].before = block;
+    parent->child = block;
+}
+
+static void leave_parent(struct prefix_cache *c, const struct prefix_node *n) {
+    if (n->parent == PREFIX_NONE) return;
+    if (n->before != PREFIX_NONE) c->nodes[n->before].behind = n->behind;
+    else c->nodes[n->parent].child = n->behind;
+    if (n->behind != PREFIX_NONE) c->nodes[n->behind].before = n->before;
+}
+
 static void evict(struct prefix_cache *c, uint32_t block) {
     struct prefix_node *n = &c->nodes[block];
-    ASSERT(n->idle && n->children == 0);
+    ASSERT(n->idle && n->child == PREFIX_NONE);
     leave_idle(c, block);
     uint32_t *at = lookup(c, n->parent, n->salt, n->tokens, n->read);
     ASSERT(*at == block);
     *at = n->next;
-    if (n->parent != PREFIX_NONE) c->nodes[n->parent].children--;
+    leave_parent(c, n);
     n->known = false;
     c->known--;
     c->evicted++;
@@ -117,6 +133,27 @@ uint32_t prefix_cache_find(struct prefix_cache *c, uint32_t parent, struct prefi
     return block == PREFIX_NONE ? PREFIX_NONE : hold(c, block);
 }
 
+uint32_t prefix_alike(const uint32_t *a, uint32_t a_read, const uint32_t *b, uint32_t b_read, uint32_t n) {
+    uint32_t alike = 0, most = a_read == b_read || n < a_read ? n : a_read;
+    if (a_read != b_read && b_read < most) most = b_read;
+    while (alike < most && a[alike] == b[alike]) alike++;
+    return alike;
+}
+
+uint32_t prefix_cache_nearest(const struct prefix_cache *c, uint32_t parent, const uint32_t *tokens, uint32_t read, uint32_t n, uint32_t *alike) {
+    uint32_t best = PREFIX_NONE, child = c->nodes[parent].child;
+    *alike = 0;
+    for (uint32_t i = 0; i < PREFIX_NEAREST_OF && child != PREFIX_NONE; i++, child = c->nodes[child].behind) {
+        uint32_t same = prefix_alike(c->nodes[child].tokens, c->nodes[child].read, tokens, read, n);
+        if (same <= *alike) continue;
+        *alike = same;
+        best = child;
+    }
+    return best;
+}
+
+void prefix_cache_hold(struct prefix_cache *c, uint32_t block) { hold(c, block); }
+
 uint32_t prefix_cache_add(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t read, uint32_t block) {
     uint32_t *at = lookup(c, parent, salt, tokens, read);
     ASSERT(parent == PREFIX_NONE || (c->nodes[parent].known && !c->nodes[parent].idle));
@@ -127,10 +164,10 @@ uint32_t prefix_cache_add(struct prefix_cache *c, uint32_t parent, struct prefix
         return held;
     }
     struct prefix_node *n = &c->nodes[block];
-    *n = (struct prefix_node){.parent = parent, .next = PREFIX_NONE, .older = PREFIX_NONE, .newer = PREFIX_NONE, .known = true, .read = read, .salt = own_salt(parent, salt)};
+    *n = (struct prefix_node){.parent = parent, .next = PREFIX_NONE, .older = PREFIX_NONE, .newer = PREFIX_NONE, .child = PREFIX_NONE, .before = PREFIX_NONE, .behind = PREFIX_NONE, .known = true, .read = read, .salt = own_salt(parent, salt)};
     memcpy(n->tokens, tokens, sizeof n->tokens);
     *at = block;
-    if (parent != PREFIX_NONE) c->nodes[parent].children++;
+    join_parent(c, block);
     c->known++;
     kv_blocks_ref(&c->blocks, &block, 1);
     return block;

@@ -18,6 +18,7 @@
 #include "engine/kv_cache.h"
 
 #define PREFIX_NONE UINT32_MAX /* the parent of a first block */
+enum { PREFIX_NEAREST_OF = 64 }; /* children that are looked at for one that begins alike */
 
 struct prefix_salt {
     uint64_t words[2];
@@ -41,6 +42,13 @@ int prefix_cache_alloc(struct prefix_cache *c, uint32_t n, uint32_t *out);
 uint32_t prefix_cache_find(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t read);
 /* The caller's block is full and holds these tokens. Returns the block to go on with: where the cache has them already that one, and the caller's is given back. */
 uint32_t prefix_cache_add(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t read, uint32_t block);
+/* Among the latest blocks known behind `parent`, a block, the one that begins most alike, with *alike ≥ 1 of the first n tokens, all of them of one kind, read or written; PREFIX_NONE.
+ * Its first rows are then what the caller's would be: they may be copied. No reference is taken. */
+uint32_t prefix_cache_nearest(const struct prefix_cache *c, uint32_t parent, const uint32_t *tokens, uint32_t read, uint32_t n, uint32_t *alike);
+/* How many of the first n tokens of two blocks are the same, and read in both or written in both. */
+uint32_t prefix_alike(const uint32_t *a, uint32_t a_read, const uint32_t *b, uint32_t b_read, uint32_t n);
+/* One more reference of a block that is held or known; prefix_cache_release gives it back. */
+void prefix_cache_hold(struct prefix_cache *c, uint32_t block);
 /* Gives back the last n blocks of a table, `blocks` being the first of them. */
 void prefix_cache_release(struct prefix_cache *c, const uint32_t *blocks, uint32_t n);
 

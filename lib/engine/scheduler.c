@@ -166,15 +166,15 @@ static void count_cached(struct scheduler *s, struct scheduler_sequence *q, uint
     s->cached_tokens += q->done - before;
 }
 
-/* What became known since, while others computed. */
+/* What became known since, while others computed: whole blocks, in the place of one that the sequence has begun, too. */
 static void share_more(struct scheduler *s, struct scheduler_sequence *q) {
     uint32_t before = q->done;
-    while (q->done == q->known * KV_BLOCK_TOKENS && may_share(&q->request, q->length, q->known)) {
+    while (may_share(&q->request, q->length, q->known)) {
         uint32_t block = find_next(s, &q->request, q->blocks, q->known);
         if (block == PREFIX_NONE) break;
         prefix_cache_release(&s->cache, &q->blocks[q->known], 1);
         q->blocks[q->known++] = block;
-        q->done += KV_BLOCK_TOKENS;
+        q->done = q->known * KV_BLOCK_TOKENS;
     }
     count_cached(s, q, before);
 }
@@ -187,6 +187,25 @@ static void make_known(struct scheduler *s, struct scheduler_sequence *q) {
 
 /* --- admission --- */
 
+/* The block, of the cache or of one that runs, that begins most alike with the one behind `known` shared ones, and how many of its tokens can be had. */
+static uint32_t find_begun(const struct scheduler *s, const struct scheduler_request *r, const uint32_t *blocks, uint32_t known, uint32_t length, uint32_t *alike) {
+    uint32_t first = known * KV_BLOCK_TOKENS, most = length > first ? length - first - 1 : 0, best = PREFIX_NONE; /* the last known token is always computed */
+    *alike = 0;
+    if (!r->tokens || r->whole || most == 0) return PREFIX_NONE;
+    if (most > KV_BLOCK_TOKENS) most = KV_BLOCK_TOKENS;
+    if (known > 0) best = prefix_cache_nearest(&s->cache, blocks[known - 1], r->tokens + first, read_in_block(r, known), most, alike);
+    for (uint32_t i = 0; i < s->running; i++) {
+        const struct scheduler_sequence *q = &s->slots[s->by_age[i]];
+        if (q->known != known || !q->request.tokens || q->done <= first) continue;
+        if (known > 0 ? q->blocks[known - 1] != blocks[known - 1] : q->request.salt.words[0] != r->salt.words[0] || q->request.salt.words[1] != r->salt.words[1]) continue;
+        uint32_t there = q->done - first, same = prefix_alike(q->request.tokens + first, read_in_block(&q->request, known), r->tokens + first, read_in_block(r, known), there < most ? there : most);
+        if (same <= *alike) continue;
+        *alike = same;
+        best = q->blocks[known];
+    }
+    return best;
+}
+
 bool scheduler_admit(struct scheduler *s, uint32_t *slot) {
     if (s->queued == 0 || s->running == s->config.sequences_max) return false;
     uint32_t best = head_of(s), at = 0, known = 0;
@@ -196,7 +215,16 @@ bool scheduler_admit(struct scheduler *s, uint32_t *slot) {
     uint32_t blocks = blocks_of(&w->request);
     for (; may_share(&w->request, w->length, known); known++)
         if ((q->blocks[known] = find_next(s, &w->request, q->blocks, known)) == PREFIX_NONE) break;
-    if (prefix_cache_alloc(&s->cache, blocks - known, q->blocks + known) != 0) {
+    uint32_t alike, copy = find_begun(s, &w->request, q->blocks, known, w->length, &alike);
+    if (copy != PREFIX_NONE) prefix_cache_hold(&s->cache, copy); /* it may be idle, and is not to become one of the sequence's own */
+    bool room = prefix_cache_alloc(&s->cache, blocks - known, q->blocks + known) == 0;
+    if (copy != PREFIX_NONE) prefix_cache_release(&s->cache, &copy, 1);
+    if (!room && copy != PREFIX_NONE) {
+        copy = PREFIX_NONE;
+        alike = 0;
+        room = prefix_cache_alloc(&s->cache, blocks - known, q->blocks + known) == 0;
+    }
+    if (!room) {
         prefix_cache_release(&s->cache, q->blocks, known);
         return false;
     }
@@ -205,8 +233,9 @@ bool scheduler_admit(struct scheduler *s, uint32_t *slot) {
     q->order = w->order;
     q->length = w->length;
     q->cached = w->cached;
-    q->done = known * KV_BLOCK_TOKENS;
+    q->done = known * KV_BLOCK_TOKENS + alike;
     q->known = known;
+    q->copy = copy;
     q->draft = 0;
     q->held = w->request.source > 0;
     q->admitted = ++s->admissions;

@@ -87,6 +87,7 @@ struct scheduler_sequence {
     uint32_t cached;      /* tokens of the prompt that came from the prefix cache */
     uint32_t draft;       /* set before a plan, at most scheduler_draft_max: so many guesses stand behind the last token */
     uint32_t known;       /* blocks of the table, from its first on, that the prefix cache knows */
+    uint32_t copy;        /* a block that begins as its first one behind those does; see scheduler_admit; PREFIX_NONE: there is none */
     bool held;            /* its source is not read yet: no step has it */
     uint64_t admitted;    /* which admission this was */
     uint32_t block_count;
@@ -135,7 +136,8 @@ bool scheduler_expired(const struct scheduler *s, int64_t now_ms, uint64_t *id);
 int64_t scheduler_next_deadline(const struct scheduler *s);
 
 /* Moves the head of the queue to a slot where slot and blocks are free; false where nothing moved. Call until false, then scheduler_preempt, and again
- * where that moved somebody; then plan. */
+ * where that moved somebody; then plan. What it has in common with another does not end with a block: where the slot's `copy` is a block, its keys and values are to be copied to
+ * blocks[known] before anything else is asked of the scheduler. */
 bool scheduler_admit(struct scheduler *s, uint32_t *slot);
 /* The source of a slot's sequence is read: it goes on. */
 void scheduler_release(struct scheduler *s, uint32_t slot);

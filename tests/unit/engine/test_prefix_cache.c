@@ -161,6 +161,38 @@ static void test_salts(void **state) {
     prefix_cache_fini(&c);
 }
 
+/* The block that begins most alike, of those behind the same parent; what is read there and written here is not the same. */
+static void test_nearest(void **state) {
+    (void)state;
+    struct prefix_cache c;
+    assert_int_equal(prefix_cache_init(&c, 8, 1), 0);
+    struct prefix_salt salt = {{1, 0}};
+    uint32_t tokens[B], blocks[5], alike;
+    fill(tokens, 0, 1);
+    assert_int_equal(prefix_cache_alloc(&c, 5, blocks), 0);
+    for (uint32_t i = 0; i < 5; i++) { /* a parent, and four that differ from its tokens at 3, 6, 9 and 12; half of the last but one's are read */
+        uint32_t own[B];
+        memcpy(own, tokens, sizeof own);
+        if (i) own[3 * i] = 99;
+        assert_int_equal(prefix_cache_add(&c, i ? blocks[0] : PREFIX_NONE, salt, own, i == 3 ? B / 2 : B, blocks[i]), blocks[i]);
+    }
+    assert_int_equal(prefix_cache_nearest(&c, blocks[0], tokens, B, B, &alike), blocks[4]);
+    assert_int_equal(alike, 12);
+    assert_int_equal(prefix_cache_nearest(&c, blocks[0], tokens, B, 4, &alike), blocks[4]); /* no more than is asked for, of the latest */
+    assert_int_equal(alike, 4);
+    assert_int_equal(prefix_cache_nearest(&c, blocks[0], tokens, B / 2, B, &alike), blocks[3]);
+    assert_int_equal(alike, 9);
+    assert_int_equal(prefix_cache_nearest(&c, blocks[0], tokens, 0, B, &alike), PREFIX_NONE);
+    assert_int_equal(alike, 0);
+    assert_int_equal(prefix_cache_nearest(&c, blocks[1], tokens, B, B, &alike), PREFIX_NONE); /* nothing is behind that one */
+    prefix_cache_release(&c, blocks, 5);
+    uint32_t more[6];
+    assert_int_equal(prefix_cache_alloc(&c, 6, more), 0); /* evicts three of the children, the last one first */
+    assert_int_equal(prefix_cache_nearest(&c, blocks[0], tokens, B, B, &alike), blocks[1]);
+    assert_int_equal(alike, 3);
+    prefix_cache_fini(&c);
+}
+
 static void test_no_memory(void **state) {
     (void)state;
     for (uint64_t n = 1;; n++) {
@@ -178,6 +210,6 @@ static void test_no_memory(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_like_the_naive_one), cmocka_unit_test(test_salts), cmocka_unit_test(test_no_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_like_the_naive_one), cmocka_unit_test(test_salts), cmocka_unit_test(test_nearest), cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests_name("prefix_cache", tests, NULL, NULL);
 }

@@ -250,7 +250,7 @@ static void test_simulation(void **state) {
 
 /* With prefixes in common, priorities that push others out, and guesses: whatever a row is computed on top of is what its own sequence would have computed,
  * each job's tokens come once each and in order, and nothing is lost. A cell of a block holds the digest of salt and tokens up to it, as keys and values do. */
-static void simulate_sharing(uint64_t seed) {
+static uint32_t simulate_sharing(uint64_t seed) {
     enum { JOBS = 80, LONGEST = 128, BLOCKS_MAX = 48 };
     struct random r;
     random_seed(&r, seed);
@@ -266,7 +266,7 @@ static void simulate_sharing(uint64_t seed) {
         bool here, over;
     } jobs[JOBS + 1];
     memset(jobs, 0, sizeof jobs);
-    uint32_t submitted = 0, over = 0, preempted = 0;
+    uint32_t submitted = 0, over = 0, preempted = 0, copies = 0;
     for (uint32_t turn = 0; over < JOBS; turn++) {
         if (turn > 100000) fail_msg("seed %llu: does not end", (unsigned long long)seed);
         while (submitted < JOBS && random_below(&r, 3) != 0) {
@@ -286,7 +286,14 @@ static void simulate_sharing(uint64_t seed) {
             over += j->over;
         }
         for (uint32_t slot;;) {
-            while (scheduler_admit(&s, &slot)) {}
+            while (scheduler_admit(&s, &slot)) {
+                const struct scheduler_sequence *q = &s.slots[slot];
+                assert_int_equal(q->copy == PREFIX_NONE, q->done == q->known * KV_BLOCK_TOKENS);
+                if (q->copy == PREFIX_NONE) continue;
+                assert_true(q->copy != q->blocks[q->known] && s.cache.blocks.refs[q->copy] > 0);
+                memcpy(cells[q->blocks[q->known]], cells[q->copy], sizeof cells[0]);
+                copies++;
+            }
             if (!scheduler_preempt(&s, &slot)) break;
             preempted++;
         }
@@ -352,11 +359,14 @@ static void simulate_sharing(uint64_t seed) {
     assert_int_equal(prefix_cache_available(&s.cache), blocks);
     assert_int_equal(s.queued_tokens, 0);
     scheduler_fini(&s);
+    return copies;
 }
 
 static void test_simulation_of_sharing(void **state) {
     (void)state;
-    for (uint64_t seed = 1; seed <= 400; seed++) simulate_sharing(seed);
+    uint32_t copies = 0;
+    for (uint64_t seed = 1; seed <= 400; seed++) copies += simulate_sharing(seed);
+    assert_true(copies > 400);
 }
 
 static void test_sharing(void **state) {
@@ -381,14 +391,17 @@ static void test_sharing(void **state) {
     q.id = 3;
     assert_int_equal(scheduler_submit(&s, &q, NULL), 0);
     uint32_t before = s.cache.blocks.free_count;
-    assert_int_equal(admit(&s), 3); /* at admission: six blocks are there, of seven */
+    assert_int_equal(admit(&s), 3); /* at admission: six blocks are there, of seven, and the first rows of the seventh */
     assert_int_equal(before - s.cache.blocks.free_count, 1);
+    const struct scheduler_sequence *third = &s.slots[scheduler_find(&s, 3)];
+    assert_int_equal(third->copy, s.slots[scheduler_find(&s, 1)].blocks[6]);
+    assert_int_equal(third->done, 99);
     q.id = 4;
     q.whole = true;
     assert_int_equal(scheduler_submit(&s, &q, NULL), 0);
     assert_int_equal(admit(&s), 4);
     assert_int_equal(s.slots[scheduler_find(&s, 4)].done, 0);
-    assert_int_equal(s.cached_tokens, 64 + 96);
+    assert_int_equal(s.cached_tokens, 64 + 99);
     scheduler_fini(&s);
 }
 

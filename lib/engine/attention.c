@@ -62,7 +62,11 @@ static void values_int8_c(const float *p, size_t n, size_t stride, const void *v
                 out[i][d] = fmaf(p[i * stride + t] * scale_of(values, head_dim, d / KV_SCALED, t), ((const int8_t *)values)[t * head_dim + d], out[i][d]);
 }
 
-static const struct attention_kernels KERNELS_C = {"c", scores_c, values_c, scores_int8_c, values_int8_c};
+static void halves_c(const float *x, size_t n, uint16_t *out) {
+    for (size_t i = 0; i < n; i++) out[i] = quant_f16_from_f32(x[i]);
+}
+
+static const struct attention_kernels KERNELS_C = {"c", scores_c, values_c, scores_int8_c, values_int8_c, halves_c};
 static const struct attention_kernels *const KERNELS[] = {
     &KERNELS_C,
 #ifdef __x86_64__

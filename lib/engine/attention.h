@@ -62,6 +62,8 @@ struct attention_kernels {
      * weight is p · scale of v. */
     void (*scores_int8)(const struct attention_query *q, size_t n, const void *const *keys, size_t blocks, size_t head_dim, float *scores, size_t stride);
     void (*values_int8)(const float *p, size_t n, size_t stride, const void *values, size_t count, size_t head_dim, float *const *out);
+    /* As quant_f16_from_f32, but that what is no number may become another that is none. */
+    void (*halves)(const float *x, size_t n, uint16_t *out);
 };
 const struct attention_kernels *attention_kernels(void); /* goes with quant_kernels() */
 const struct attention_kernels *attention_kernels_named(const char *name);

@@ -216,5 +216,11 @@ static void values_int8_avx2(const float *p, size_t n, size_t stride, const void
     if (n == 1) values_int8_n(p, 1, stride, values, count, head_dim, out);
 }
 
-const struct attention_kernels ATTENTION_KERNELS_AVX2 = {"avx2", scores_avx2, values_avx2, scores_int8_avx2, values_int8_avx2};
+static void halves_avx2(const float *x, size_t n, uint16_t *out) {
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm_storeu_si128((__m128i *)(void *)(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+    for (; i < n; i++) out[i] = (uint16_t)_mm_extract_epi16(_mm_cvtps_ph(_mm_set_ss(x[i]), _MM_FROUND_TO_NEAREST_INT), 0);
+}
+
+const struct attention_kernels ATTENTION_KERNELS_AVX2 = {"avx2", scores_avx2, values_avx2, scores_int8_avx2, values_int8_avx2, halves_avx2};
 #endif

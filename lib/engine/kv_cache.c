@@ -1,6 +1,7 @@
 #include "engine/kv_cache.h"
 
 #include "base/alloc.h"
+#include "engine/attention.h"
 #include "engine/rounding.h"
 #include "tensor/quant.h"
 
@@ -125,8 +126,10 @@ void kv_cache_put(struct kv_cache *c, const uint32_t *table, uint32_t layer, uin
         void *k = block + h * c->head_size, *v = block + (c->shape.kv_heads + h) * c->head_size;
         if (c->shape.type == KV_INT8) put_int8(c, k, v, t, key, value);
         else if (c->shape.type == KV_F16) {
-            for (size_t d = 0; d < D; d++) ((uint16_t *)k)[d * KV_BLOCK_TOKENS + t] = quant_f16_from_f32(key[d]);
-            for (size_t d = 0; d < D; d++) ((uint16_t *)v)[t * D + d] = quant_f16_from_f32(value[d]);
+            uint16_t halves[MODEL_HEAD_DIM_MAX];
+            attention_kernels()->halves(key, D, halves);
+            for (size_t d = 0; d < D; d++) ((uint16_t *)k)[d * KV_BLOCK_TOKENS + t] = halves[d];
+            attention_kernels()->halves(value, D, (uint16_t *)v + t * D);
         } else {
             for (size_t d = 0; d < D; d++) ((float *)k)[d * KV_BLOCK_TOKENS + t] = key[d];
             memcpy((float *)v + t * D, value, D * sizeof *value);

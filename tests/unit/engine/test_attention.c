@@ -162,6 +162,34 @@ static void test_quantize(void **state) {
     assert_true(query.q[0] == -32767 && query.q[1] == 16384 && query.q[2] == 0 && query.q[3] == 0);
 }
 
+/* Every kernel rounds as the reference does, whatever the bits and however many. */
+static void test_halves(void **state) {
+    (void)state;
+    struct random r;
+    random_seed(&r, 6);
+    for (size_t k = 0; k < QUANT_KERNELS_COUNT; k++) {
+        if (!QUANT_KERNELS[k]->usable()) continue;
+        quant_kernels_use(QUANT_KERNELS[k]);
+        for (int round = 0; round < 20000; round++) {
+            float x[40];
+            uint16_t got[41];
+            size_t n = (size_t)round % 41;
+            for (size_t i = 0; i < n; i++) {
+                uint32_t bits = (uint32_t)random_u64(&r);
+                if (round % 2) bits = (bits & 0x80001fff) | (uint32_t)(100 + random_below(&r, 45)) << 23 | (bits >> 8 & 0x7fe000); /* about f16's range, ties among them */
+                if (round % 4 == 1) bits &= ~0xfffu;
+                memcpy(&x[i], &bits, sizeof bits);
+            }
+            got[n] = 12345;
+            attention_kernels()->halves(x, n, got);
+            assert_int_equal(got[n], 12345);
+            for (size_t i = 0; i < n; i++)
+                if (isnan(x[i]) ? !isnan(quant_f16_to_f32(got[i])) : got[i] != quant_f16_from_f32(x[i])) fail_msg("%s: %a became 0x%04x", attention_kernels()->name, (double)x[i], got[i]);
+        }
+    }
+    quant_kernels_use(NULL);
+}
+
 /* Half of f16's bytes and the scales; what a token's key was quantized to is told by itself alone. */
 static void test_int8(void **state) {
     (void)state;
@@ -219,6 +247,6 @@ static void test_blocks(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_attention), cmocka_unit_test(test_quantize), cmocka_unit_test(test_int8), cmocka_unit_test(test_blocks)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_attention), cmocka_unit_test(test_quantize), cmocka_unit_test(test_halves), cmocka_unit_test(test_int8), cmocka_unit_test(test_blocks)};
     return cmocka_run_group_tests_name("attention", tests, NULL, NULL);
 }

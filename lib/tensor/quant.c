@@ -155,8 +155,8 @@ void packed_get_row(const struct packed *w, size_t row, float *out) {
     if (!QUANT_KINDS[w->kind].blocks) {
         for (size_t k = 0; k < w->cols; k++) {
             if (w->kind == PACKED_F32) memcpy(&out[k], panel + k * unit + r * sizeof(float), sizeof(float));
-            else if (w->kind == PACKED_F16) out[k] = half_at(panel + 2 * quant_half_place(PACKED_F16, r, k));
-            else out[k] = bf16_at(panel + 2 * quant_half_place(w->kind, r, k)) + (w->kind == PACKED_SPLIT ? bf16_at(panel + 2 * quant_half_place(w->kind, r, k) + QUANT_SPLIT_LOW) : 0);
+            else if (w->kind == PACKED_F16) out[k] = half_at(panel + quant_half_place(PACKED_F16, w->cols, r, k));
+            else out[k] = bf16_at(panel + quant_half_place(w->kind, w->cols, r, k)) + (w->kind == PACKED_SPLIT ? bf16_at(panel + quant_half_place(w->kind, w->cols, r, k) + QUANT_SPLIT_LOW) : 0);
         }
         return;
     }

@@ -25,11 +25,12 @@
  * Where blocks are asked for in two terms, what is read is two of bf16 as well, x and W: high by high, low by high, high by low. So it is with matrices of the kind split.
  * An element's sum is in f32, in the order of quant_amx_bf16.c.
  *
- * Layout. W's rows are taken in panels, zero rows fill the last one up; a panel is one run of memory that is read front to back.
+ * Layout. W's rows are taken in panels, zero rows fill the last one up; a panel is one run of memory that is read front to back, but for lanes.
  *     f32,  panel of 64 rows: for k: float[64]
- *     bf16, panel of 64 rows: for k in pairs: uint32[64]; low half k, high half k + 1, as a row has them: a shift or a mask widens; zeros fill k up to 32 · n
+ *     bf16, panel of 64 rows, in four lanes of 16: for k in pairs: uint32[16]; low half k, high half k + 1, as a row has them: a shift or a mask widens; zeros fill k up to 32 · n.
+ *           A lane is a run of memory: four that are read in turns, a kilobyte of each, come a sixth faster from memory than one (Granite Rapids)
  *     f16,  panel of 64 rows: for k: uint16[64]
- *     split, panel of 64 rows: for 32 columns: as bf16 what is high, then what is low
+ *     split, panel of 64 rows, in four lanes of 16: for 32 columns: as bf16 what is high, then what is low
  *     q8,   panel of 32 rows: for block: uint8[8][32][4] (k in groups of 4; q + 128, because VNNI multiplies unsigned by signed), f16[32] scales
  *     q4,   panel of 32 rows: for block: uint8[4][32][4] (low half k = 4 · group + i, high half 16 more), f16[32] scales
  *     q4m,  the same, then f16[32] minima
@@ -49,7 +50,7 @@
 /* PACKED_STORED is a wish, not a kind: each matrix as the kind that its stored type is nearest to. PACKED_SPLIT is nobody's wish: for CPUs with tiles of bf16 alone, and for inputs whose form asks for halves. */
 enum packed_kind { PACKED_STORED, PACKED_F32, PACKED_BF16, PACKED_F16, PACKED_Q8, PACKED_Q4, PACKED_Q4M, PACKED_KINDS, PACKED_SPLIT = PACKED_KINDS, PACKED_ALL };
 enum {
-    PACKED_LAYOUT_VERSION = 2, /* to be raised with every change of what packed bytes mean: copies of them outlive a program (engine/packed_cache.h) */
+    PACKED_LAYOUT_VERSION = 3, /* to be raised with every change of what packed bytes mean: copies of them outlive a program (engine/packed_cache.h) */
     QUANT_BLOCK = 32,       /* values per scale, as in GGUF */
     PACKED_FLOAT_PANEL = 64, /* 4 vectors of 512 bits: enough chains to hide the latency of fma for a single row of x */
     PACKED_BLOCK_PANEL = 32, /* 2 vectors of int32 sums; a block with its scales is whole cache lines */

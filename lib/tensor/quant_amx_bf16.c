@@ -39,33 +39,34 @@ static void configure(void) {
     _tile_loadconfig(&c);
 }
 
-/* What comes later is asked for on the way, line by line: W of the next piece, and x of a later tile, which another core may have had last. */
+/* What comes later is asked for on the way, line by line: W of the next piece, to the second level, and x of a later tile, which another core may have had last. */
 struct ahead {
-    const uint8_t *at, *end, *next, *next_end; /* to the second level: this, then that, */
-    size_t lines;                              /* so much with each block */
-    const uint16_t *x;                         /* a tile with each; NULL: none */
+    const uint8_t *at, *end;  /* what is left of a run of W, */
+    size_t runs, run, step;   /* how many more there are, their bytes, and from one's begin to the next's */
+    size_t lines;             /* so much with each block */
+    const uint16_t *x;        /* a tile with each; NULL: none */
 };
 
 INLINE void ask(struct ahead *a, size_t b) {
     for (size_t line = 0; a->x && line < SIDE; line++) _mm_prefetch((const char *)(a->x + b * (TILE / 2)) + line * LINE, _MM_HINT_T1);
     for (size_t i = 0; i < a->lines; i++) {
         if (a->at >= a->end) {
-            a->at = a->next;
-            a->end = a->next_end;
-            a->next = a->next_end = NULL;
-            if (!a->at) {
+            if (a->runs == 0) {
                 a->lines = 0;
                 return;
             }
+            a->runs--;
+            a->at += a->step - a->run;
+            a->end += a->step;
         }
         _mm_prefetch((const char *)a->at, _MM_HINT_T1);
         a->at += LINE;
     }
 }
 
-INLINE void ask_twice(const uint8_t *at) {
-    _mm_prefetch((const char *)at + FAR, _MM_HINT_T1);
-    _mm_prefetch((const char *)at + NEAR, _MM_HINT_T0);
+INLINE void ask_twice(const uint8_t *at, size_t near, size_t far) {
+    _mm_prefetch((const char *)at + far, _MM_HINT_T1);
+    _mm_prefetch((const char *)at + near, _MM_HINT_T0);
 }
 
 /* --- blocks widened --- */
@@ -121,7 +122,7 @@ INLINE void widen_panel(const uint8_t *block, const enum packed_kind kind, const
             struct scales s;
             load_scales(scales, minima, kind == PACKED_Q8 ? 32768 + 128 : kind == PACKED_Q4 ? 32768 + 8 : 32768, &s);
             if (alone)
-                for (size_t line = v * (size / LINE / 2); line < (v ? size / LINE : size / LINE / 2); line++) ask_twice(block + LINE * line);
+                for (size_t line = v * (size / LINE / 2); line < (v ? size / LINE : size / LINE / 2); line++) ask_twice(block + LINE * line, NEAR, FAR);
             if (kind == PACKED_Q8) {
 #pragma GCC unroll 8
                 for (size_t group = 0; group < 8; group++) widen_four(_mm512_load_si512(block + (group * 2 + v) * LINE), &s, false, exact, tile + group * 2 * LINE);
@@ -141,8 +142,8 @@ INLINE void widen_panel(const uint8_t *block, const enum packed_kind kind, const
 /* A strip of W over some blocks, as tiles read it. */
 struct strip {
     const uint8_t *at;
-    size_t row, tile, block; /* bytes from a tile's row to the next, from tile to tile, from block to block, */
-    size_t low;              /* and from what is high of W to what is low of it, where it is there */
+    size_t tile, block; /* bytes from tile to tile, from block to block, */
+    size_t low;         /* and from what is high of W to what is low of it, where it is there */
 };
 
 /* What is multiplied by what: how the matrix is packed, whether x is two of bf16, and whether W is (each pair but low by low), and whether W's tiles are read where it is packed. */
@@ -154,19 +155,21 @@ struct way {
 /* The instructions want their tiles as written numbers. With each that a single tile of rows waits for, as much of W is asked for that comes later. */
 #define COLUMN(t, tw)                                                                                       \
     do {                                                                                                    \
-        _tile_loadd(tw, at + (t) * s->tile, s->row);                                                        \
-        for (size_t line = 0; alone && way.direct && line < SIDE; line++) ask_twice(at + TILE * (t) + LINE * line); \
+        _tile_loadd(tw, at + (t) * s->tile, LINE);                                                          \
+        for (size_t line = 0; alone && way.direct && line < SIDE; line++) ask_twice(at + (t) * s->tile + LINE * line, near, far); \
         _tile_dpbf16ps(t, 4, tw);                                                                           \
         if (way.split) _tile_dpbf16ps(t, 5, tw);                                                            \
         if (!way.exact) break;                                                                              \
-        _tile_loadd(tw, at + s->low + (t) * s->tile, s->row);                                               \
-        for (size_t line = 0; alone && way.direct && line < SIDE; line++) ask_twice(at + s->low + TILE * (t) + LINE * line); \
+        _tile_loadd(tw, at + s->low + (t) * s->tile, LINE);                                                 \
+        for (size_t line = 0; alone && way.direct && line < SIDE; line++) ask_twice(at + s->low + (t) * s->tile + LINE * line, near, far); \
         _tile_dpbf16ps(t, 4, tw);                                                                           \
     } while (0)
 
 INLINE void blocks_of(const struct strip *s, const uint16_t *high, const uint16_t *low, size_t count, const struct way way, const bool wide, const bool alone, struct ahead *ahead) {
     const uint8_t *at = s->at;
     for (size_t b = 0; b < count; b++, at += s->block) {
+        /* what a lane's end is near is followed by the next strip's lane */
+        const size_t lane = count * s->block, over = (STRIP_TILES - 1) * lane, near = NEAR + (b * s->block + NEAR < lane ? 0 : over), far = FAR + (b * s->block + FAR < lane ? 0 : over);
         _tile_loadd(4, high + b * (TILE / 2), LINE);
         if (way.split) _tile_loadd(5, low + b * (TILE / 2), LINE);
         COLUMN(0, 6);
@@ -207,7 +210,7 @@ INLINE void close_sums(float *sums, const bool wide) {
 struct product {
     const struct packed *w;
     const struct quant_halves *x;
-    size_t blocks, block_size, panels_of_strip;
+    size_t blocks, block_size, panels_of_strip; /* block_size: bytes of a block of a panel, or of a lane of it */
     size_t from, to;              /* panels */
     size_t first_tile, tiles;
     _Alignas(64) uint8_t wide[DEPTH * STRIP_TILES * TILE]; /* a strip widened */
@@ -220,25 +223,21 @@ static float (*sums_of(struct product *p, size_t panel))[STRIP] { return p->own 
 /* The strip at `panel` over the blocks [b, b + count), made ready. */
 INLINE struct strip ready(struct product *p, size_t panel, size_t panels, size_t b, size_t count, const struct way way) {
     const uint8_t *at = p->w->data + panel * p->w->panel_size + b * p->block_size;
-    if (way.direct) return (struct strip){at, STRIP * sizeof(uint32_t), LINE, p->block_size, STRIP_TILES * TILE};
+    if (way.direct) return (struct strip){at, p->w->panel_size / STRIP_TILES, p->block_size, TILE};
     uint8_t *wide = p->wide + (p->tiles == 1 ? b % 2 * 2 * STRIP_TILES * TILE : 0);
     for (size_t i = 0; i < panels; i++) widen_panel(at + i * p->w->panel_size, way.kind, way.exact, p->block_size, count, p->tiles == 1, wide + i * 2 * TILE);
     WRITTEN();
-    return (struct strip){wide, LINE, TILE, (way.exact ? 2 : 1) * STRIP_TILES * TILE, STRIP_TILES * TILE};
+    return (struct strip){wide, TILE, (way.exact ? 2 : 1) * STRIP_TILES * TILE, STRIP_TILES * TILE};
 }
 
 /* What is asked for while the strip at `panel` is multiplied: the next one over the same blocks, or the first one over the next blocks. */
-static struct ahead ahead_of(const struct product *p, size_t panel, size_t b, size_t depth) {
+static struct ahead ahead_of(const struct product *p, size_t panel, size_t b, size_t depth, bool direct) {
     size_t next = panel + p->panels_of_strip < p->to ? panel + p->panels_of_strip : p->from, then = next > panel ? b : b + depth;
     if (then >= p->blocks || p->tiles == 1) return (struct ahead){.lines = 0};
-    size_t left = p->blocks - then, bytes = (left < depth ? left : depth) * p->block_size, panels = p->to - next < p->panels_of_strip ? p->to - next : p->panels_of_strip;
+    size_t left = p->blocks - then, run = (left < depth ? left : depth) * p->block_size, panels = p->to - next < p->panels_of_strip ? p->to - next : p->panels_of_strip;
     const uint8_t *at = p->w->data + next * p->w->panel_size + then * p->block_size;
-    struct ahead ahead = {.at = at, .end = at + bytes, .lines = bytes * panels / LINE / (p->tiles * depth) + 1};
-    if (panels > 1) {
-        ahead.next = at + p->w->panel_size;
-        ahead.next_end = ahead.next + bytes;
-    }
-    return ahead;
+    size_t runs = direct ? STRIP_TILES : panels;
+    return (struct ahead){.at = at, .end = at + run, .runs = runs - 1, .run = run, .step = direct ? p->w->panel_size / STRIP_TILES : p->w->panel_size, .lines = run * runs / LINE / (p->tiles * depth) + 1};
 }
 
 /* Blocks along the columns at a time. */
@@ -247,7 +246,7 @@ INLINE size_t depth_of(const struct way way) { return way.exact ? DEPTH / 2 : DE
 INLINE void strip_piece(struct product *p, size_t panel, size_t panels, size_t b, size_t count, const struct way way, const bool wide) {
     float(*sums)[STRIP] = sums_of(p, panel);
     struct strip strip = ready(p, panel, panels, b, count, way);
-    struct ahead ahead = ahead_of(p, panel, b, depth_of(way));
+    struct ahead ahead = ahead_of(p, panel, b, depth_of(way), way.direct);
     for (size_t t = 0; t < p->tiles; t++) {
         size_t at = ((p->first_tile + t) * p->blocks + b) * (TILE / 2), later = TILES_AHEAD * p->blocks * (TILE / 2);
         const uint16_t *high = p->x->high + at, *low = way.split ? p->x->low + at : NULL;
@@ -314,7 +313,7 @@ void quant_tiles_amx(const struct packed *w, const struct quant_halves *x, size_
     p.w = w;
     p.x = x;
     p.blocks = quant_block_count(w->cols);
-    p.block_size = QUANT_KINDS[w->kind].blocks ? QUANT_KINDS[w->kind].unit : QUANT_KINDS[w->kind].unit * QUANT_BLOCK;
+    p.block_size = QUANT_KINDS[w->kind].blocks ? QUANT_KINDS[w->kind].unit : quant_lane_size(w->kind, 1);
     p.panels_of_strip = STRIP / width;
     configure();
     for (size_t row = first, end; row < first + rows; row = end) {

@@ -24,14 +24,14 @@ static bool usable(void) {
 
 enum format { F32, BF16, F16 };
 
-/* 16 rows of W at one k, those that begin at row c of the panel. bf16 comes in pairs of k: `odd` says which. */
-INLINE void load_two(const void *panel, const enum format format, size_t k, const bool odd, size_t c, __m256 *a, __m256 *b) {
+/* 16 rows of W at one k, those that begin at row c of the panel. bf16 comes in lanes of so many bytes, in pairs of k: `odd` says which. */
+INLINE void load_two(const void *panel, const enum format format, size_t lane, size_t k, const bool odd, size_t c, __m256 *a, __m256 *b) {
     if (format == F32) {
         const float *at = (const float *)panel + k * PACKED_FLOAT_PANEL + c;
         *a = _mm256_load_ps(at);
         *b = _mm256_load_ps(at + 8);
     } else if (format == BF16) {
-        const __m256i *at = (const __m256i *)(const void *)((const uint32_t *)panel + k / 2 * PACKED_FLOAT_PANEL + c), high = _mm256_set1_epi32((int)0xffff0000u);
+        const __m256i *at = (const __m256i *)(const void *)((const uint8_t *)panel + c / QUANT_SIDE * lane + k / 2 * 64), high = _mm256_set1_epi32((int)0xffff0000u);
         __m256i first = _mm256_load_si256(at), second = _mm256_load_si256(at + 1);
         *a = _mm256_castsi256_ps(odd ? _mm256_and_si256(first, high) : _mm256_slli_epi32(first, 16));
         *b = _mm256_castsi256_ps(odd ? _mm256_and_si256(second, high) : _mm256_slli_epi32(second, 16));
@@ -43,11 +43,12 @@ INLINE void load_two(const void *panel, const enum format format, size_t k, cons
 }
 
 /* Column k for pair p of vectors; `next` is asked for on the way. */
-INLINE void floats_column(const void *panel, const enum format format, size_t k, const bool odd, const float *x, size_t stride, const int n, const int pairs, const int p,
+INLINE void floats_column(const void *panel, const enum format format, size_t lane, size_t k, const bool odd, const float *x, size_t stride, const int n, const int pairs, const int p,
                           size_t c, const char *next, __m256 acc[12]) {
     __m256 a, b;
-    load_two(panel, format, k, odd, c + 16 * (size_t)p, &a, &b);
-    if (format == F32 || p % 2 == 0) _mm_prefetch(next + (size_t)p * 16 * (format == F32 ? sizeof(float) : sizeof(uint16_t)), _MM_HINT_T0);
+    load_two(panel, format, lane, k, odd, c + 16 * (size_t)p, &a, &b);
+    if (format == BF16 && !odd) _mm_prefetch((const char *)panel + (c / QUANT_SIDE + (size_t)p) * lane + (k + STRETCH) / 2 * 64, _MM_HINT_T0);
+    if (format == F32 || (format == F16 && p % 2 == 0)) _mm_prefetch(next + (size_t)p * 16 * (format == F32 ? sizeof(float) : sizeof(uint16_t)), _MM_HINT_T0);
     for (int i = 0; i < n; i++) {
         __m256 xk = _mm256_set1_ps(x[(size_t)i * stride + k]);
         acc[2 * (i * pairs + p)] = _mm256_fmadd_ps(xk, a, acc[2 * (i * pairs + p)]);
@@ -59,7 +60,7 @@ INLINE void floats_column(const void *panel, const enum format format, size_t k,
  * n rows of x times `pairs` · 16 rows of the panel, for the columns [from, to): n · pairs is at most 6, so that the sums stay in 16 registers. Between two such
  * stretches of columns they lie in the tile.
  */
-INLINE void floats_part(const void *panel, const enum format format, size_t from, size_t to, const float *x, size_t stride, const int n, const int pairs, size_t c,
+INLINE void floats_part(const void *panel, const enum format format, size_t lane, size_t from, size_t to, const float *x, size_t stride, const int n, const int pairs, size_t c,
                         float *tile) {
     /* what this turn's share is of the columns that follow */
     const size_t size = format == F32 ? sizeof(float) : sizeof(uint16_t);
@@ -75,10 +76,10 @@ INLINE void floats_part(const void *panel, const enum format format, size_t from
     size_t k = from;
     for (; k + 2 <= to; k += 2) /* STRETCH is even: a stretch begins with a pair, which is loaded once */
         for (int p = 0; p < pairs; p++) {
-            floats_column(panel, format, k, false, x, stride, n, pairs, p, c, next + (k - from) * (size_t)pairs * 16 * size, acc);
-            floats_column(panel, format, k + 1, true, x, stride, n, pairs, p, c, next + (k + 1 - from) * (size_t)pairs * 16 * size, acc);
+            floats_column(panel, format, lane, k, false, x, stride, n, pairs, p, c, next + (k - from) * (size_t)pairs * 16 * size, acc);
+            floats_column(panel, format, lane, k + 1, true, x, stride, n, pairs, p, c, next + (k + 1 - from) * (size_t)pairs * 16 * size, acc);
         }
-    for (int p = 0; k < to && p < pairs; p++) floats_column(panel, format, k, false, x, stride, n, pairs, p, c, next + (k - from) * (size_t)pairs * 16 * size, acc);
+    for (int p = 0; k < to && p < pairs; p++) floats_column(panel, format, lane, k, false, x, stride, n, pairs, p, c, next + (k - from) * (size_t)pairs * 16 * size, acc);
     for (int p = 0; p < pairs; p++) {
         size_t a = c + 16 * (size_t)p, b = a + 8;
         for (int i = 0; i < n; i++) {
@@ -92,7 +93,7 @@ INLINE void floats_part(const void *panel, const enum format format, size_t from
 INLINE void floats_turns(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, const int n, const int pairs, float *tile) {
     for (size_t from = 0; from < cols; from += STRETCH) {
         size_t to = cols - from < STRETCH ? cols : from + STRETCH;
-        for (size_t c = 0; c < PACKED_FLOAT_PANEL; c += 16 * (size_t)pairs) floats_part(panel, format, from, to, x, stride, n, pairs, c, tile);
+        for (size_t c = 0; c < PACKED_FLOAT_PANEL; c += 16 * (size_t)pairs) floats_part(panel, format, quant_lane_size(PACKED_BF16, cols), from, to, x, stride, n, pairs, c, tile);
     }
 }
 

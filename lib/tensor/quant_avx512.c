@@ -26,16 +26,17 @@ INLINE void ask(const char *at) {
 enum format { F32, BF16, F16 };
 enum { VECTORS = PACKED_FLOAT_PANEL / 16 };
 
-/* 16 rows of a panel from row c on, at column k; bf16 comes in pairs of k: `odd` says which. */
-INLINE __m512 load_one(const void *panel, const enum format format, size_t k, const bool odd, size_t c) {
+/* 16 rows of a panel from row c on, at column k; bf16 comes in lanes of so many bytes, in pairs of k: `odd` says which. */
+INLINE __m512 load_one(const void *panel, const enum format format, size_t lane, size_t k, const bool odd, size_t c) {
     if (format == F32) return _mm512_load_ps((const float *)panel + k * PACKED_FLOAT_PANEL + c);
     if (format == F16) return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)((const uint16_t *)panel + k * PACKED_FLOAT_PANEL + c)));
-    __m512i pairs = _mm512_load_si512((const uint32_t *)panel + k / 2 * PACKED_FLOAT_PANEL + c);
+    __m512i pairs = _mm512_load_si512((const uint8_t *)panel + c / QUANT_SIDE * lane + k / 2 * 64);
     return _mm512_castsi512_ps(odd ? _mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(pairs, 16));
 }
 
-/* n rows of x at the columns [from, to), sums going on from where the tile has them. With each column `lines` lines are asked for, in the place of those from `next` on. */
-INLINE void floats_part(const void *panel, const enum format format, size_t from, size_t to, const float *x, size_t stride, const int n, float *tile, const char *next, size_t lines) {
+/* n rows of x at the columns [from, to), sums going on from where the tile has them. With each column `lines` lines are asked for, in the place of those from `next` on; of lanes, if any, with
+ * each pair of columns one of each. */
+INLINE void floats_part(const void *panel, const enum format format, size_t lane, size_t from, size_t to, const float *x, size_t stride, const int n, float *tile, const char *next, size_t lines) {
     __m512 acc[QUANT_TILE_ROWS][VECTORS];
     for (int i = 0; i < n; i++)
         for (int v = 0; v < VECTORS; v++) acc[i][v] = from ? _mm512_loadu_ps(tile + i * PACKED_FLOAT_PANEL + 16 * v) : _mm512_setzero_ps();
@@ -43,8 +44,9 @@ INLINE void floats_part(const void *panel, const enum format format, size_t from
         for (size_t odd = 0; odd < 2 && k2 + odd < to; odd++) {
             size_t k = k2 + odd;
             __m512 w[VECTORS];
-            for (size_t v = 0; v < VECTORS; v++) w[v] = load_one(panel, format, k, odd, 16 * v);
-            for (size_t line = 0; line < lines; line++, next += 64) ask(next);
+            for (size_t v = 0; v < VECTORS; v++) w[v] = load_one(panel, format, lane, k, odd, 16 * v);
+            for (size_t line = 0; format != BF16 && line < lines; line++, next += 64) ask(next);
+            for (size_t v = 0; format == BF16 && !odd && lines > 0 && v < VECTORS; v++) ask((const char *)panel + v * lane + k / 2 * 64);
             for (int i = 0; i < n; i++) {
                 __m512 xk = _mm512_set1_ps(x[(size_t)i * stride + k]);
                 for (int v = 0; v < VECTORS; v++) acc[i][v] = _mm512_fmadd_ps(xk, w[v], acc[i][v]);
@@ -56,18 +58,18 @@ INLINE void floats_part(const void *panel, const enum format format, size_t from
 
 INLINE size_t column_lines(const enum format format) { return PACKED_FLOAT_PANEL * (format == F32 ? sizeof(float) : sizeof(uint16_t)) / 64; }
 
-INLINE void floats_some(const void *panel, const enum format format, size_t from, size_t to, const float *x, size_t stride, size_t n, float *tile, const char *next, size_t lines) {
+INLINE void floats_some(const void *panel, const enum format format, size_t lane, size_t from, size_t to, const float *x, size_t stride, size_t n, float *tile, const char *next, size_t lines) {
     switch (n) {
-    case 1: floats_part(panel, format, from, to, x, stride, 1, tile, next, lines); break;
-    case 2: floats_part(panel, format, from, to, x, stride, 2, tile, next, lines); break;
-    case 3: floats_part(panel, format, from, to, x, stride, 3, tile, next, lines); break;
-    case 4: floats_part(panel, format, from, to, x, stride, 4, tile, next, lines); break;
-    case 5: floats_part(panel, format, from, to, x, stride, 5, tile, next, lines); break;
-    default: floats_part(panel, format, from, to, x, stride, 6, tile, next, lines); break;
+    case 1: floats_part(panel, format, lane, from, to, x, stride, 1, tile, next, lines); break;
+    case 2: floats_part(panel, format, lane, from, to, x, stride, 2, tile, next, lines); break;
+    case 3: floats_part(panel, format, lane, from, to, x, stride, 3, tile, next, lines); break;
+    case 4: floats_part(panel, format, lane, from, to, x, stride, 4, tile, next, lines); break;
+    case 5: floats_part(panel, format, lane, from, to, x, stride, 5, tile, next, lines); break;
+    default: floats_part(panel, format, lane, from, to, x, stride, 6, tile, next, lines); break;
     }
 }
 INLINE void floats(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, size_t n, float *tile) {
-    floats_some(panel, format, 0, cols, x, stride, n, tile, panel, column_lines(format));
+    floats_some(panel, format, quant_lane_size(PACKED_BF16, cols), 0, cols, x, stride, n, tile, panel, column_lines(format));
 }
 void quant_f32_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F32, cols, x, x_stride, n, tile); }
 void quant_bf16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, BF16, cols, x, x_stride, n, tile); }
@@ -77,9 +79,9 @@ void quant_f16_avx512(const void *panel, size_t cols, const float *x, size_t x_s
 
 enum { DEPTH_MAX = 128 };
 #define STRIP_ROWS 12
-INLINE void load_two(const void *panel, const enum format format, size_t k, const bool odd, size_t c, vf *a, vf *b) {
-    *a = load_one(panel, format, k, odd, c);
-    *b = load_one(panel, format, k, odd, c + W);
+INLINE void load_two(const void *panel, const enum format format, size_t lane, size_t k, const bool odd, size_t c, vf *a, vf *b) {
+    *a = load_one(panel, format, lane, k, odd, c);
+    *b = load_one(panel, format, lane, k, odd, c + W);
 }
 #include "tensor/quant_strips.h"
 
@@ -98,7 +100,7 @@ INLINE void some_rows(const void *panel, const enum format format, size_t cols, 
         size_t to = cols - from < STRETCH ? cols : from + STRETCH;
         const char *next = (const char *)panel + from * column_lines(format) * 64;
         for (size_t i = 0; i < n; i += step, next += STRETCH * lines * 64)
-            floats_some(panel, format, from, to, x + i * cols, cols, n - i < step ? n - i : step, sums[i], next, lines);
+            floats_some(panel, format, quant_lane_size(PACKED_BF16, cols), from, to, x + i * cols, cols, n - i < step ? n - i : step, sums[i], next, format == BF16 && i > 0 ? 0 : lines);
     }
     for (size_t i = 0; i < n; i++)
         for (size_t r = 0; r < count; r++) {

@@ -13,21 +13,26 @@ static float load_half(const uint8_t *at) {
 }
 
 /* Row r of a panel at k. */
-static float f32_at(const void *panel, size_t k, size_t r) { return ((const float *)panel)[k * PACKED_FLOAT_PANEL + r]; }
-static float f16_at(const void *panel, size_t k, size_t r) { return quant_f16_to_f32(((const uint16_t *)panel)[k * PACKED_FLOAT_PANEL + r]); }
-static float bf16_at(const void *panel, size_t k, size_t r) {
-    uint32_t bits = (uint32_t)((const uint16_t *)panel)[quant_half_place(PACKED_BF16, r, k)] << 16;
+static float f32_at(const void *panel, size_t cols, size_t k, size_t r) {
+    (void)cols;
+    return ((const float *)panel)[k * PACKED_FLOAT_PANEL + r];
+}
+static float f16_at(const void *panel, size_t cols, size_t k, size_t r) { return load_half((const uint8_t *)panel + quant_half_place(PACKED_F16, cols, r, k)); }
+static float bf16_at(const void *panel, size_t cols, size_t k, size_t r) {
+    uint16_t h;
+    memcpy(&h, (const uint8_t *)panel + quant_half_place(PACKED_BF16, cols, r, k), sizeof h);
+    uint32_t bits = (uint32_t)h << 16;
     float f;
     memcpy(&f, &bits, sizeof f);
     return f;
 }
 
-static void floats(float (*at)(const void *, size_t, size_t), const void *panel, size_t cols, const float *x, size_t stride, size_t n, float *tile) {
+static void floats(float (*at)(const void *, size_t, size_t, size_t), const void *panel, size_t cols, const float *x, size_t stride, size_t n, float *tile) {
     for (size_t i = 0; i < n; i++) {
         float *acc = tile + i * PACKED_FLOAT_PANEL;
         memset(acc, 0, PACKED_FLOAT_PANEL * sizeof *acc);
         for (size_t k = 0; k < cols; k++)
-            for (size_t r = 0; r < PACKED_FLOAT_PANEL; r++) acc[r] = fmaf(x[i * stride + k], at(panel, k, r), acc[r]);
+            for (size_t r = 0; r < PACKED_FLOAT_PANEL; r++) acc[r] = fmaf(x[i * stride + k], at(panel, cols, k, r), acc[r]);
     }
 }
 static void f32_c(const void *panel, size_t cols, const float *x, size_t stride, size_t n, float *tile) { floats(f32_at, panel, cols, x, stride, n, tile); }

@@ -68,11 +68,11 @@ static int fill_bf16(const struct packed *w, uint32_t *panel, const void *const 
     for (size_t k0 = 0; k0 < w->cols; k0 += 32) {
         size_t count = w->cols - k0 < 32 ? w->cols - k0 : 32;
         for (size_t r = 0; r < PACKED_FLOAT_PANEL; r++) {
-            uint32_t pairs[16] = {0}, *to = panel + k0 / 2 * PACKED_FLOAT_PANEL + r;
+            uint32_t pairs[16] = {0}, *to = panel + quant_half_place(PACKED_BF16, w->cols, r, k0) / sizeof *to;
             if (rows[r]) memcpy(pairs, (const uint8_t *)rows[r] + k0 * sizeof(uint16_t), count * sizeof(uint16_t));
             for (size_t k = 0; k < 16; k++) {
                 bad |= (unsigned)((pairs[k] & BF16_INFINITE) == BF16_INFINITE) | (unsigned)((pairs[k] >> 16 & BF16_INFINITE) == BF16_INFINITE);
-                to[k * PACKED_FLOAT_PANEL] = pairs[k];
+                to[k * QUANT_SIDE] = pairs[k];
             }
         }
     }
@@ -233,8 +233,8 @@ static int put_floats(const struct packed *w, uint8_t *panel, size_t r, size_t k
         else {
             uint16_t h = w->kind == PACKED_F16 ? quant_f16_from_f32(x[i]) : bf16_from_f32(x[i]), infinite = w->kind == PACKED_F16 ? F16_INFINITE : BF16_INFINITE;
             bad |= (h & infinite) == infinite;
-            put_half(panel + 2 * quant_half_place(w->kind, r, k + i), h);
-            if (w->kind == PACKED_SPLIT) put_half(panel + 2 * quant_half_place(w->kind, r, k + i) + QUANT_SPLIT_LOW, bf16_from_f32(x[i] - bf16_to_f32(h)));
+            put_half(panel + quant_half_place(w->kind, w->cols, r, k + i), h);
+            if (w->kind == PACKED_SPLIT) put_half(panel + quant_half_place(w->kind, w->cols, r, k + i) + QUANT_SPLIT_LOW, bf16_from_f32(x[i] - bf16_to_f32(h)));
         }
         bad |= !isfinite(x[i]);
     }
@@ -266,7 +266,8 @@ int packed_fill(struct packed *w, size_t panel, enum tensor_type type, const voi
     uint8_t *at = w->data + panel * w->panel_size;
     size_t whole = w->cols / QUANT_BLOCK * QUANT_BLOCK;
     if ((w->kind == PACKED_BF16 || w->kind == PACKED_SPLIT) && whole < w->cols)
-        memset(at + whole * QUANT_KINDS[w->kind].unit, 0, QUANT_BLOCK * QUANT_KINDS[w->kind].unit); /* what follows the last column */
+        for (size_t lane = 0, last = quant_half_place(w->kind, w->cols, 0, whole); lane < QUANT_LANES; lane++) /* what follows the last column */
+            memset(at + lane * quant_lane_size(w->kind, w->cols) + last, 0, quant_lane_size(w->kind, 1));
     if (type == TENSOR_F32 && w->kind == PACKED_F32) return fill_f32(w, (float *)(void *)at, rows);
     if (type == TENSOR_F16 && w->kind == PACKED_F16) return fill_f16(w, (uint32_t *)(void *)at, rows);
     if (type == TENSOR_BF16 && w->kind == PACKED_BF16) return fill_bf16(w, (uint32_t *)(void *)at, rows);

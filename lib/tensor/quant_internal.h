@@ -24,11 +24,14 @@ struct quant_kind {
 extern const struct quant_kind QUANT_KINDS[PACKED_ALL];
 
 static inline size_t quant_block_count(size_t cols) { return (cols + QUANT_BLOCK - 1) / QUANT_BLOCK; }
-enum { QUANT_SPLIT_LOW = QUANT_BLOCK * PACKED_FLOAT_PANEL * sizeof(uint16_t) }; /* bytes from what is high of W[r][k] to what is low of it */
-/* Which half of a panel is W[r][k], bf16 and f16, or its high one, split. */
-static inline size_t quant_half_place(enum packed_kind kind, size_t r, size_t k) {
-    size_t behind = kind == PACKED_SPLIT ? k / QUANT_BLOCK * QUANT_BLOCK * PACKED_FLOAT_PANEL : 0; /* the low ones before it */
-    return kind == PACKED_F16 ? k * PACKED_FLOAT_PANEL + r : behind + (k / 2 * PACKED_FLOAT_PANEL + r) * 2 + k % 2;
+/* Lanes, bf16 and split: QUANT_SIDE rows of a panel, as tiles read them, block after block; what is low of a block, split, lies behind what is high. */
+enum { QUANT_LANES = PACKED_FLOAT_PANEL / QUANT_SIDE, QUANT_LANE_BLOCK = QUANT_SIDE * QUANT_BLOCK * sizeof(uint16_t) /* bytes */, QUANT_SPLIT_LOW = QUANT_LANE_BLOCK };
+static inline size_t quant_lane_size(enum packed_kind kind, size_t cols) { return quant_block_count(cols) * QUANT_LANE_BLOCK * (kind == PACKED_SPLIT ? 2 : 1); } /* bytes */
+/* Where W[r][k] lies in a panel, in bytes: f16; bf16; what is high of it, split. */
+static inline size_t quant_half_place(enum packed_kind kind, size_t cols, size_t r, size_t k) {
+    if (kind == PACKED_F16) return (k * PACKED_FLOAT_PANEL + r) * sizeof(uint16_t);
+    size_t block = k / QUANT_BLOCK * QUANT_LANE_BLOCK * (kind == PACKED_SPLIT ? 2 : 1);
+    return r / QUANT_SIDE * quant_lane_size(kind, cols) + block + ((k % QUANT_BLOCK / 2 * QUANT_SIDE + r % QUANT_SIDE) * 2 + k % 2) * sizeof(uint16_t);
 }
 
 /* The scale of a block of x from its largest magnitude. So small that its inverse would be infinite: the block counts as 0. */

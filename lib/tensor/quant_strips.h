@@ -1,6 +1,6 @@
 /*
  * quant.h's products of floats with many rows of x, for vectors of any width. The file that includes this has included vectors_*.h and defined
- *     load_two         2 · W rows of the panel at one k (W is how many floats a vector holds)
+ *     load_two         2 · W rows of the panel at one k (W is how many floats a vector holds; lane: bytes of a lane of bf16)
  *     DEPTH_MAX        columns of a strip that the first level of the cache has room for
  *     STRIP_ROWS       (a macro) rows of x at once, 6 or 12: with two vectors of the panel each they fill the registers
  * A strip, 2 · W rows of the panel, is widened once, for DEPTH_MAX columns at most, and all rows of x pass over it.
@@ -22,10 +22,10 @@ INLINE void put(vf a, vf b, float *y, const float *bias, bool add) {
     v_store_all(y + W, b);
 }
 
-/* What is asked for while rows of x pass over a strip: the next strip, a column's `size` bytes for each `every` columns of a tile. */
+/* What is asked for while rows of x pass over a strip: the next strip, a column's `lines` lines, `apart` bytes from each other, for each `every` columns of a tile. */
 struct ahead {
     const char *at;
-    size_t size, step, every;
+    size_t lines, apart, step, every;
 };
 
 /* n rows of x times the strip: sums go on from where they stood, and to where they belong once they are whole. */
@@ -44,7 +44,7 @@ INLINE void strip_tile(const float *strip, size_t step, size_t depth, const floa
         for (int i = 0; i < n; i++) _mm_prefetch((const char *)(y + (size_t)i * out->stride), _MM_HINT_T0);
     for (const float *end = strip + depth * step; strip < end;) {
         const float *pause = (size_t)(end - strip) < ahead->every * step ? end : strip + ahead->every * step;
-        for (size_t line = 0; line < ahead->size; line += 64) _mm_prefetch(ahead->at + line, _MM_HINT_T1);
+        for (size_t line = 0; line < ahead->lines; line++) _mm_prefetch(ahead->at + line * ahead->apart, _MM_HINT_T1);
         ahead->at += ahead->step;
         for (; strip < pause; strip += step) {
             vf a = v_load_all(strip), b = v_load_all(strip + W);
@@ -93,11 +93,11 @@ static void strip_tiles(const float *strip, size_t step, size_t depth, const flo
 }
 
 /* Rows c … c + STRIP − 1 of the panel at the columns [from, to). */
-INLINE void widen_strip(const void *panel, const enum format format, size_t c, size_t from, size_t to, float *strip) {
+INLINE void widen_strip(const void *panel, const enum format format, size_t lane, size_t c, size_t from, size_t to, float *strip) {
     for (size_t k2 = from; k2 < to; k2 += 2) /* a stretch begins with a pair */
         for (size_t odd = 0; odd < 2 && k2 + odd < to; odd++, strip += STRIP) {
             vf a, b;
-            load_two(panel, format, k2 + odd, odd, c, &a, &b);
+            load_two(panel, format, lane, k2 + odd, odd, c, &a, &b);
             v_store_all(strip, a);
             v_store_all(strip + W, b);
         }
@@ -107,6 +107,7 @@ INLINE void widen_strip(const void *panel, const enum format format, size_t c, s
 INLINE void float_rows_some(const void *panel, const enum format format, size_t cols, const float *x, size_t n, const struct packed_output *out, float *y, size_t count) {
     _Alignas(64) float strip[STRIP * DEPTH_MAX], sums[PACKED_FLOAT_PANEL / STRIP][STRIP * ROWS_MAX];
     const size_t together = format == BF16 ? 2 : 1, size = format == F16 ? sizeof(uint16_t) : sizeof(uint32_t); /* columns that lie in one word, and its bytes */
+    const size_t lane = quant_lane_size(PACKED_BF16, cols);
     const bool in_place = format == F32 && STRIP == PACKED_FLOAT_PANEL / 2; /* half of all lines: they do not crowd each other out of the cache */
     size_t pieces = (cols + DEPTH_MAX - 1) / DEPTH_MAX, depth = ((cols + pieces - 1) / pieces + 1) & ~(size_t)1;
     for (size_t from = 0; from < cols; from += depth) {
@@ -117,11 +118,17 @@ INLINE void float_rows_some(const void *panel, const enum format format, size_t 
             const float *bias = out->bias ? out->bias + c : NULL;
             /* the next strip, or the first one of the next columns, which in the last stretch are the next panel's */
             size_t c_next = c + STRIP < count ? c + STRIP : 0, k_next = c_next ? from : to;
-            struct ahead ahead = {(const char *)panel + (k_next / together * PACKED_FLOAT_PANEL + c_next) * size, STRIP * size, PACKED_FLOAT_PANEL * size,
+            struct ahead ahead = {(const char *)panel + (k_next / together * PACKED_FLOAT_PANEL + c_next) * size, STRIP * size / 64, 64, PACKED_FLOAT_PANEL * size,
                                   (n < STRIP_ROWS ? 1 : n / STRIP_ROWS) * together};
+            if (format == BF16) {
+                ahead.at = (const char *)panel + (k_next == cols ? QUANT_LANES * lane : c_next / QUANT_SIDE * lane + k_next / 2 * 64);
+                ahead.lines = STRIP / QUANT_SIDE;
+                ahead.apart = lane;
+                ahead.step = 64;
+            }
             const float *w = strip;
             if (in_place) w = (const float *)panel + from * PACKED_FLOAT_PANEL + c;
-            else widen_strip(panel, format, c, from, to, strip);
+            else widen_strip(panel, format, lane, c, from, to, strip);
             strip_tiles(w, in_place ? PACKED_FLOAT_PANEL : STRIP, to - from, x + from, cols, n, from == 0, last, part, out, y + c, bias, ahead);
         }
     }

@@ -28,12 +28,12 @@ enum {
 #define INLINE static inline __attribute__((always_inline))
 #define WRITTEN() __asm__ volatile("" : : : "memory")
 
-/* Tiles 0 to 3 are sums, 4 and 5 rows of x (what is high and what is low of them), 6 and 7 rows of W. */
-static void configure(void) {
+/* Tiles 0 to 3 are sums, 4 and 5 rows of x (what is high and what is low of them), 6 and 7 rows of W. Few rows of x take less time than SIDE of them. */
+static void configure(size_t rows) {
     _Alignas(64) struct quant_tiles c = {.palette = 1};
     for (int t = 0; t < 8; t++) {
         c.bytes[t] = LINE;
-        c.rows[t] = SIDE;
+        c.rows[t] = t < 6 ? (uint8_t)rows : SIDE;
     }
     __asm__ volatile("" : : "r"(&c) : "memory");
     _tile_loadconfig(&c);
@@ -213,6 +213,7 @@ struct product {
     size_t blocks, block_size, panels_of_strip; /* block_size: bytes of a block of a panel, or of a lane of it */
     size_t from, to;              /* panels */
     size_t first_tile, tiles;
+    size_t row;                   /* of a single tile: the first one that is wanted */
     _Alignas(64) uint8_t wide[DEPTH * STRIP_TILES * TILE]; /* a strip widened */
     float (*own)[STRIP];          /* where the one strip's sums are made, if that is not here */
     float sums[STRIPS_MAX][TILES_MAX * SIDE][STRIP];
@@ -263,11 +264,11 @@ INLINE void strip_alone(struct product *p, size_t panel, size_t panels, const st
     float(*sums)[STRIP] = sums_of(p, panel);
     open_sums(NULL, true, wide);
     for (size_t b = 0; b < p->blocks; b += depth) {
-        size_t count = p->blocks - b < depth ? p->blocks - b : depth, at = (p->first_tile * p->blocks + b) * (TILE / 2);
+        size_t count = p->blocks - b < depth ? p->blocks - b : depth, at = (p->first_tile * p->blocks + b) * (TILE / 2) + p->row * QUANT_BLOCK;
         struct strip strip = ready(p, panel, panels, b, count, way);
         blocks_of(&strip, p->x->high + at, way.split ? p->x->low + at : NULL, count, way, wide, true, NULL);
     }
-    close_sums(sums[0], wide);
+    close_sums(sums[p->row], wide);
 }
 
 INLINE void strips(struct product *p, const struct way way) {
@@ -315,11 +316,12 @@ void quant_tiles_amx(const struct packed *w, const struct quant_halves *x, size_
     p.blocks = quant_block_count(w->cols);
     p.block_size = QUANT_KINDS[w->kind].blocks ? QUANT_KINDS[w->kind].unit : quant_lane_size(w->kind, 1);
     p.panels_of_strip = STRIP / width;
-    configure();
     for (size_t row = first, end; row < first + rows; row = end) {
         p.first_tile = row / SIDE;
         end = (p.first_tile + TILES_MAX) * SIDE < first + rows ? (p.first_tile + TILES_MAX) * SIDE : first + rows;
         p.tiles = (end + SIDE - 1) / SIDE - p.first_tile;
+        p.row = row % SIDE;
+        configure(p.tiles == 1 ? end - row : SIDE);
         for (p.from = from; p.from < to; p.from = p.to) {
             struct packed_output part = {.y = out->y + (row - first) * out->stride + (p.from - from) * width, .stride = out->stride, .bias = out->bias ? out->bias + (p.from - from) * width : NULL, .add = out->add};
             p.to = to - p.from < step ? to : p.from + step;

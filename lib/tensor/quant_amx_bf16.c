@@ -22,6 +22,7 @@ enum {
     TILES_MAX = PACKED_ROWS_AT_ONCE / SIDE, /* of rows of x, and */
     STRIPS_MAX = 8,         /* at a time: their sums stay in the second-level cache */
     NEAR = 1024,            /* bytes: how W is asked for in advance where few rows of x wait for it, */
+    FEW_VALUES = 12 * 1024, /* of x, in all: half of the first-level cache */
     FAR = 4 * 1024,         /* and, before that, into the second level of the cache */
 };
 
@@ -165,13 +166,14 @@ struct way {
         _tile_dpbf16ps(t, 4, tw);                                                                           \
     } while (0)
 
-INLINE void blocks_of(const struct strip *s, const uint16_t *high, const uint16_t *low, size_t count, const struct way way, const bool wide, const bool alone, struct ahead *ahead) {
+/* x_block: values from one block of x to the next. */
+INLINE void blocks_of(const struct strip *s, const uint16_t *high, const uint16_t *low, size_t x_block, size_t count, const struct way way, const bool wide, const bool alone, struct ahead *ahead) {
     const uint8_t *at = s->at;
     for (size_t b = 0; b < count; b++, at += s->block) {
         /* what a lane's end is near is followed by the next strip's lane */
         const size_t lane = count * s->block, over = (STRIP_TILES - 1) * lane, near = NEAR + (b * s->block + NEAR < lane ? 0 : over), far = FAR + (b * s->block + FAR < lane ? 0 : over);
-        _tile_loadd(4, high + b * (TILE / 2), LINE);
-        if (way.split) _tile_loadd(5, low + b * (TILE / 2), LINE);
+        _tile_loadd(4, high + b * x_block, LINE);
+        if (way.split) _tile_loadd(5, low + b * x_block, LINE);
         COLUMN(0, 6);
         COLUMN(1, 7);
         if (wide) {
@@ -213,11 +215,30 @@ struct product {
     size_t blocks, block_size, panels_of_strip; /* block_size: bytes of a block of a panel, or of a lane of it */
     size_t from, to;              /* panels */
     size_t first_tile, tiles;
-    size_t row;                   /* of a single tile: the first one that is wanted */
+    size_t row;                   /* of a single tile: the first one that is wanted, */
+    const uint16_t *high, *low;   /* x from there on, */
+    size_t x_block;               /* and values from block to block of it */
     _Alignas(64) uint8_t wide[DEPTH * STRIP_TILES * TILE]; /* a strip widened */
     float (*own)[STRIP];          /* where the one strip's sums are made, if that is not here */
     float sums[STRIPS_MAX][TILES_MAX * SIDE][STRIP];
+    _Alignas(64) uint16_t few[FEW_VALUES];
 };
+
+/* x where there is a single tile of so many rows: few of them lie apart from those beside them, so that they stay in the first-level cache. */
+static void take_rows(struct product *p, size_t rows, bool split) {
+    size_t at = p->first_tile * p->blocks * (TILE / 2) + p->row * QUANT_BLOCK, values = p->blocks * rows * QUANT_BLOCK;
+    p->high = p->x->high + at;
+    p->low = split ? p->x->low + at : NULL;
+    p->x_block = TILE / 2;
+    if (rows == SIDE || values * (split ? 2 : 1) > FEW_VALUES) return;
+    for (size_t b = 0; b < p->blocks; b++) {
+        memcpy(p->few + b * rows * QUANT_BLOCK, p->high + b * p->x_block, rows * LINE);
+        if (split) memcpy(p->few + values + b * rows * QUANT_BLOCK, p->low + b * p->x_block, rows * LINE);
+    }
+    p->high = p->few;
+    p->low = split ? p->few + values : NULL;
+    p->x_block = rows * QUANT_BLOCK;
+}
 
 static float (*sums_of(struct product *p, size_t panel))[STRIP] { return p->own ? p->own : p->sums[(panel - p->from) / p->panels_of_strip]; }
 
@@ -253,7 +274,7 @@ INLINE void strip_piece(struct product *p, size_t panel, size_t panels, size_t b
         const uint16_t *high = p->x->high + at, *low = way.split ? p->x->low + at : NULL;
         ahead.x = panel == p->from && t + TILES_AHEAD < p->tiles ? high + later : NULL;
         open_sums(sums[t * SIDE], b == 0, wide);
-        blocks_of(&strip, high, low, count, way, wide, false, &ahead);
+        blocks_of(&strip, high, low, TILE / 2, count, way, wide, false, &ahead);
         close_sums(sums[t * SIDE], wide);
     }
 }
@@ -264,9 +285,9 @@ INLINE void strip_alone(struct product *p, size_t panel, size_t panels, const st
     float(*sums)[STRIP] = sums_of(p, panel);
     open_sums(NULL, true, wide);
     for (size_t b = 0; b < p->blocks; b += depth) {
-        size_t count = p->blocks - b < depth ? p->blocks - b : depth, at = (p->first_tile * p->blocks + b) * (TILE / 2) + p->row * QUANT_BLOCK;
+        size_t count = p->blocks - b < depth ? p->blocks - b : depth;
         struct strip strip = ready(p, panel, panels, b, count, way);
-        blocks_of(&strip, p->x->high + at, way.split ? p->x->low + at : NULL, count, way, wide, true, NULL);
+        blocks_of(&strip, p->high + b * p->x_block, way.split ? p->low + b * p->x_block : NULL, p->x_block, count, way, wide, true, NULL);
     }
     close_sums(sums[p->row], wide);
 }
@@ -322,6 +343,7 @@ void quant_tiles_amx(const struct packed *w, const struct quant_halves *x, size_
         p.tiles = (end + SIDE - 1) / SIDE - p.first_tile;
         p.row = row % SIDE;
         configure(p.tiles == 1 ? end - row : SIDE);
+        if (p.tiles == 1) take_rows(&p, end - row, QUANT_KINDS[w->kind].blocks ? x->exact : true);
         for (p.from = from; p.from < to; p.from = p.to) {
             struct packed_output part = {.y = out->y + (row - first) * out->stride + (p.from - from) * width, .stride = out->stride, .bias = out->bias ? out->bias + (p.from - from) * width : NULL, .add = out->add};
             p.to = to - p.from < step ? to : p.from + step;

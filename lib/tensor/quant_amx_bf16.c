@@ -154,16 +154,25 @@ struct way {
 };
 
 /* The instructions want their tiles as written numbers. With each that a single tile of rows waits for, as much of W is asked for that comes later. */
-#define COLUMN(t, tw)                                                                                       \
+#define LOAD(t, tw, behind)                                                                                 \
     do {                                                                                                    \
-        _tile_loadd(tw, at + (t) * s->tile, LINE);                                                          \
-        for (size_t line = 0; alone && way.direct && line < SIDE; line++) ask_twice(at + (t) * s->tile + LINE * line, near, far); \
-        _tile_dpbf16ps(t, 4, tw);                                                                           \
-        if (way.split) _tile_dpbf16ps(t, 5, tw);                                                            \
+        _tile_loadd(tw, at + (behind) + (t) * s->tile, LINE);                                               \
+        for (size_t line = 0; alone && way.direct && line < SIDE; line++) ask_twice(at + (behind) + (t) * s->tile + LINE * line, near, far); \
+    } while (0)
+/* Two of the sums in turns: an instruction that adds to what the one before it makes waits for it. */
+#define COLUMNS(t, u)                                                                                       \
+    do {                                                                                                    \
+        LOAD(t, 6, 0);                                                                                      \
+        _tile_dpbf16ps(t, 4, 6);                                                                            \
+        LOAD(u, 7, 0);                                                                                      \
+        _tile_dpbf16ps(u, 4, 7);                                                                            \
+        if (way.split) _tile_dpbf16ps(t, 5, 6);                                                             \
+        if (way.split) _tile_dpbf16ps(u, 5, 7);                                                             \
         if (!way.exact) break;                                                                              \
-        _tile_loadd(tw, at + s->low + (t) * s->tile, LINE);                                                 \
-        for (size_t line = 0; alone && way.direct && line < SIDE; line++) ask_twice(at + s->low + (t) * s->tile + LINE * line, near, far); \
-        _tile_dpbf16ps(t, 4, tw);                                                                           \
+        LOAD(t, 6, s->low);                                                                                 \
+        _tile_dpbf16ps(t, 4, 6);                                                                            \
+        LOAD(u, 7, s->low);                                                                                 \
+        _tile_dpbf16ps(u, 4, 7);                                                                            \
     } while (0)
 
 /* x_block: values from one block of x to the next. */
@@ -174,12 +183,8 @@ INLINE void blocks_of(const struct strip *s, const uint16_t *high, const uint16_
         const size_t lane = count * s->block, over = (STRIP_TILES - 1) * lane, near = NEAR + (b * s->block + NEAR < lane ? 0 : over), far = FAR + (b * s->block + FAR < lane ? 0 : over);
         _tile_loadd(4, high + b * x_block, LINE);
         if (way.split) _tile_loadd(5, low + b * x_block, LINE);
-        COLUMN(0, 6);
-        COLUMN(1, 7);
-        if (wide) {
-            COLUMN(2, 6);
-            COLUMN(3, 7);
-        }
+        COLUMNS(0, 1);
+        if (wide) COLUMNS(2, 3);
         if (!alone) ask(ahead, b);
     }
 }

@@ -297,6 +297,62 @@ INLINE void strip_alone(struct product *p, size_t panel, size_t panels, const st
     close_sums(sums[p->row], wide);
 }
 
+/*
+ * A single row of x does without tiles: vectors wait for W's bytes alone, where tiles wait for one another, too. The sums are those of the tiles, bit for bit: what TDPBF16PS adds is two
+ * chains of fma, of the even and of the odd columns, and numbers below the smallest normal one count as nothing.
+ */
+enum { NOTHING_BELOW_NORMAL = 0x8040 /* bits of the control register: of what is made, and of what is read */ };
+
+INLINE __m512 even_of(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+INLINE __m512 odd_of(__m512i pairs) { return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u))); }
+INLINE __m512i pair_at(const uint16_t *x, size_t pair) {
+    int32_t bits;
+    memcpy(&bits, x + 2 * pair, sizeof bits);
+    return _mm512_set1_epi32(bits);
+}
+
+static void strip_by_vectors(struct product *p, size_t panel) {
+    const size_t lane = p->w->panel_size / STRIP_TILES, over = p->w->panel_size - lane;
+    const uint8_t *at = p->w->data + panel * p->w->panel_size;
+    __m512 sums[STRIP_TILES];
+    for (int l = 0; l < STRIP_TILES; l++) sums[l] = _mm512_setzero_ps();
+    for (size_t b = 0; b < p->blocks; b++, at += TILE) {
+        const uint16_t *const x[] = {p->high + b * p->x_block, p->low + b * p->x_block};
+        size_t near = NEAR + (b * TILE + NEAR < lane ? 0 : over), far = FAR + (b * TILE + FAR < lane ? 0 : over); /* as in blocks_of */
+        __m512 even[2][STRIP_TILES], odd[2][STRIP_TILES];
+        for (int part = 0; part < 2; part++)
+            for (int l = 0; l < STRIP_TILES; l++) even[part][l] = odd[part][l] = _mm512_setzero_ps();
+#pragma GCC unroll 4
+        for (size_t pair = 0; pair < QUANT_BLOCK / 2; pair++) {
+            __m512 first[STRIP_TILES], second[STRIP_TILES];
+            for (size_t l = 0; l < STRIP_TILES; l++) {
+                const uint8_t *line = at + l * lane + pair * LINE;
+                __m512i pairs = _mm512_load_si512(line);
+                ask_twice(line, near, far);
+                first[l] = even_of(pairs);
+                second[l] = odd_of(pairs);
+            }
+            for (int part = 0; part < 2; part++) {
+                __m512i both = pair_at(x[part], pair);
+                for (int l = 0; l < STRIP_TILES; l++) {
+                    even[part][l] = _mm512_fmadd_ps(even_of(both), first[l], even[part][l]);
+                    odd[part][l] = _mm512_fmadd_ps(odd_of(both), second[l], odd[part][l]);
+                }
+            }
+        }
+        for (int part = 0; part < 2; part++)
+            for (int l = 0; l < STRIP_TILES; l++) sums[l] = _mm512_add_ps(sums[l], _mm512_add_ps(even[part][l], odd[part][l]));
+    }
+    for (int l = 0; l < STRIP_TILES; l++) _mm512_storeu_ps(sums_of(p, panel)[p->row] + l * SIDE, sums[l]);
+}
+
+static void strips_by_vectors(struct product *p) {
+    unsigned control = _mm_getcsr();
+    _mm_setcsr(control | NOTHING_BELOW_NORMAL);
+    for (size_t panel = p->from; panel < p->to; panel++) strip_by_vectors(p, panel);
+    _mm_setcsr(control);
+}
+
 INLINE void strips(struct product *p, const struct way way) {
     for (size_t panel = p->from; p->tiles == 1 && panel < p->to; panel += p->panels_of_strip) {
         if (p->to - panel >= p->panels_of_strip) strip_alone(p, panel, p->panels_of_strip, way, true);
@@ -347,14 +403,18 @@ void quant_tiles_amx(const struct packed *w, const struct quant_halves *x, size_
         end = (p.first_tile + TILES_MAX) * SIDE < first + rows ? (p.first_tile + TILES_MAX) * SIDE : first + rows;
         p.tiles = (end + SIDE - 1) / SIDE - p.first_tile;
         p.row = row % SIDE;
-        configure(p.tiles == 1 ? end - row : SIDE);
+        const bool vectors = w->kind == PACKED_BF16 && end - row == 1;
+        if (!vectors) configure(p.tiles == 1 ? end - row : SIDE);
         if (p.tiles == 1) take_rows(&p, end - row, QUANT_KINDS[w->kind].blocks ? x->exact : true);
         for (p.from = from; p.from < to; p.from = p.to) {
             struct packed_output part = {.y = out->y + (row - first) * out->stride + (p.from - from) * width, .stride = out->stride, .bias = out->bias ? out->bias + (p.from - from) * width : NULL, .add = out->add};
             p.to = to - p.from < step ? to : p.from + step;
             p.own = out->whole && p.to - p.from <= p.panels_of_strip && row % SIDE == 0 ? (float(*)[STRIP])part.y : NULL;
             switch (w->kind) {
-            case PACKED_BF16: strips(&p, (struct way){PACKED_BF16, true, false, true}); break;
+            case PACKED_BF16:
+                if (vectors) strips_by_vectors(&p);
+                else strips(&p, (struct way){PACKED_BF16, true, false, true});
+                break;
             case PACKED_SPLIT: strips(&p, (struct way){PACKED_SPLIT, true, true, true}); break;
             case PACKED_Q8: BLOCKS(PACKED_Q8); break;
             case PACKED_Q4: BLOCKS(PACKED_Q4); break;

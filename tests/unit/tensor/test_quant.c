@@ -308,7 +308,7 @@ static void tiles_of(const struct quant_kernels *kernels, enum packed_kind kind,
     random_seed2(&r, s, v + 100);
     float *w = mem_calloc(rows * cols, sizeof *w), *x = mem_calloc(n * cols, sizeof *x), *plain = mem_calloc(n * rows, sizeof *plain), *y = mem_calloc(n * stride, sizeof *y), *one = mem_calloc(stride, sizeof *one),
           *row = mem_calloc(cols, sizeof *row), *bias = mem_calloc(rows, sizeof *bias);
-    fill(w, rows * cols, v == LARGE ? NORMAL : v, &r);
+    fill(w, rows * cols, v == LARGE || (v == TINY && s % 2) ? NORMAL : v, &r); /* tiny by normal: sums about the smallest normal number */
     fill(x, n * cols, v, &r);
     fill(bias, rows, NORMAL, &r);
     struct matrix m;

@@ -22,8 +22,8 @@ enum {
     TILES_MAX = PACKED_ROWS_AT_ONCE / SIDE, /* of rows of x, and */
     STRIPS_MAX = 8,         /* at a time: their sums stay in the second-level cache */
     NEAR = 1024,            /* bytes: how W is asked for in advance where few rows of x wait for it, */
-    FEW_VALUES = 12 * 1024, /* of x, in all: half of the first-level cache */
     FAR = 4 * 1024,         /* and, before that, into the second level of the cache */
+    FEW_VALUES = 12 * 1024, /* of x: half of the first-level cache */
 };
 
 #define INLINE static inline __attribute__((always_inline))

@@ -222,7 +222,7 @@ static void values_int8_avx512(const float *p, size_t n, size_t stride, const vo
 
 static void halves_avx512(const float *x, size_t n, uint16_t *out) {
     for (size_t i = 0; i < n; i += 16) {
-        __mmask16 some = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : (__mmask16)0xffff;
+        __mmask16 some = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffff);
         _mm256_mask_storeu_epi16(out + i, some, _mm512_cvtps_ph(_mm512_maskz_loadu_ps(some, x + i), _MM_FROUND_TO_NEAREST_INT));
     }
 }

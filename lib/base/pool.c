@@ -76,20 +76,22 @@ static size_t take(struct pool *p, struct stretch *s, bool front, int thread) {
     }
 }
 
-/* Works on the current call until nothing is left to be taken. */
+/* So many items of the call are done, which is not over before that. */
+static void report(struct pool *p, size_t items) {
+    size_t count = atomic_load(&p->count);
+    if (atomic_fetch_add(&p->done, items) + items != count || !atomic_load(&p->waiting)) return;
+    pthread_mutex_lock(&p->lock);
+    pthread_cond_signal(&p->finished);
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* Works until nothing is left to be taken: its own stretch, then the others'. What was done of one is reported before the next is looked at: the caller may wait for no more than that. */
 static void help(struct pool *p, int thread) {
-    size_t taken = 0, some;
     int stretches = atomic_load(&p->stretches);
-    for (int i = 0; i < stretches; i++) { /* its own first */
-        int whose = (thread + i) % stretches;
-        while ((some = take(p, &p->stretch[whose], i == 0, thread)) > 0) taken += some;
-    }
-    if (taken == 0) return;
-    size_t count = atomic_load(&p->count); /* that of the call: it is not over before this is reported */
-    if (atomic_fetch_add(&p->done, taken) + taken == count && atomic_load(&p->waiting)) {
-        pthread_mutex_lock(&p->lock);
-        pthread_cond_signal(&p->finished);
-        pthread_mutex_unlock(&p->lock);
+    for (int i = 0; i < stretches; i++) {
+        size_t taken = 0, some;
+        while ((some = take(p, &p->stretch[(thread + i) % stretches], i == 0, thread)) > 0) taken += some;
+        if (taken > 0) report(p, taken);
     }
 }
 

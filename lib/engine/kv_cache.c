@@ -122,14 +122,15 @@ static void put_int8(const struct kv_cache *c, uint8_t *k, uint8_t *v, size_t t,
 void kv_cache_put(struct kv_cache *c, const uint32_t *table, uint32_t layer, uint32_t position, const float *key, const float *value) {
     size_t D = c->shape.head_dim, t = position % KV_BLOCK_TOKENS;
     uint8_t *block = kv_cache_base(c, layer, 0) + table[position / KV_BLOCK_TOKENS] * c->block_size;
+    const struct attention_kernels *kernels = attention_kernels();
     for (uint32_t h = 0; h < c->shape.kv_heads; h++, key += D, value += D) {
         void *k = block + h * c->head_size, *v = block + (c->shape.kv_heads + h) * c->head_size;
         if (c->shape.type == KV_INT8) put_int8(c, k, v, t, key, value);
         else if (c->shape.type == KV_F16) {
             uint16_t halves[MODEL_HEAD_DIM_MAX];
-            attention_kernels()->halves(key, D, halves);
+            kernels->halves(key, D, halves);
             for (size_t d = 0; d < D; d++) ((uint16_t *)k)[d * KV_BLOCK_TOKENS + t] = halves[d];
-            attention_kernels()->halves(value, D, (uint16_t *)v + t * D);
+            kernels->halves(value, D, (uint16_t *)v + t * D);
         } else {
             for (size_t d = 0; d < D; d++) ((float *)k)[d * KV_BLOCK_TOKENS + t] = key[d];
             memcpy((float *)v + t * D, value, D * sizeof *value);

@@ -134,9 +134,9 @@ uint32_t prefix_cache_find(struct prefix_cache *c, uint32_t parent, struct prefi
 }
 
 uint32_t prefix_alike(const uint32_t *a, uint32_t a_read, const uint32_t *b, uint32_t b_read, uint32_t n) {
-    uint32_t alike = 0, most = a_read == b_read || n < a_read ? n : a_read;
-    if (a_read != b_read && b_read < most) most = b_read;
-    while (alike < most && a[alike] == b[alike]) alike++;
+    uint32_t alike = 0, read = a_read < b_read ? a_read : b_read;
+    if (a_read != b_read && read < n) n = read;
+    while (alike < n && a[alike] == b[alike]) alike++;
     return alike;
 }
 

@@ -70,6 +70,9 @@ INLINE void ask_twice(const uint8_t *at, size_t near, size_t far) {
     _mm_prefetch((const char *)at + near, _MM_HINT_T0);
 }
 
+/* How far ahead of byte `at` of a lane something is asked for: what its end is nearer than that is followed by the same lane of the next panel, `over` bytes further on. */
+INLINE size_t ahead_in_lane(size_t distance, size_t at, size_t lane, size_t over) { return distance + (at + distance < lane ? 0 : over); }
+
 /* --- blocks widened --- */
 
 /* Scale and what takes the offset out again, of 16 rows of W, each twice: for two columns. */
@@ -179,8 +182,7 @@ struct way {
 INLINE void blocks_of(const struct strip *s, const uint16_t *high, const uint16_t *low, size_t x_block, size_t count, const struct way way, const bool wide, const bool alone, struct ahead *ahead) {
     const uint8_t *at = s->at;
     for (size_t b = 0; b < count; b++, at += s->block) {
-        /* what a lane's end is near is followed by the next strip's lane */
-        const size_t lane = count * s->block, over = (STRIP_TILES - 1) * lane, near = NEAR + (b * s->block + NEAR < lane ? 0 : over), far = FAR + (b * s->block + FAR < lane ? 0 : over);
+        const size_t lane = count * s->block, over = (STRIP_TILES - 1) * lane, near = ahead_in_lane(NEAR, b * s->block, lane, over), far = ahead_in_lane(FAR, b * s->block, lane, over);
         _tile_loadd(4, high + b * x_block, LINE);
         if (way.split) _tile_loadd(5, low + b * x_block, LINE);
         COLUMNS(0, 1);
@@ -318,7 +320,7 @@ static void strip_by_vectors(struct product *p, size_t panel) {
     for (int l = 0; l < STRIP_TILES; l++) sums[l] = _mm512_setzero_ps();
     for (size_t b = 0; b < p->blocks; b++, at += TILE) {
         const uint16_t *const x[] = {p->high + b * p->x_block, p->low + b * p->x_block};
-        size_t near = NEAR + (b * TILE + NEAR < lane ? 0 : over), far = FAR + (b * TILE + FAR < lane ? 0 : over); /* as in blocks_of */
+        size_t near = ahead_in_lane(NEAR, b * TILE, lane, over), far = ahead_in_lane(FAR, b * TILE, lane, over);
         __m512 even[2][STRIP_TILES], odd[2][STRIP_TILES];
         for (int part = 0; part < 2; part++)
             for (int l = 0; l < STRIP_TILES; l++) even[part][l] = odd[part][l] = _mm512_setzero_ps();

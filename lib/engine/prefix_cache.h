@@ -6,6 +6,9 @@
  * compared, not only hashed. A first block is found by its salt too: of the tenant and the adapter, so that a tenant can neither use nor time what
  * another has computed. Such blocks hold the same bits whoever computed them (forward.h), so that a result never depends on a hit.
  *
+ * Where a prefix ends inside a block, that block is nobody's to share; but its first rows are the same bits too, and whoever asks is told which block begins most alike
+ * (prefix_cache_nearest), to copy them.
+ *
  *     alloc ─► held by a sequence, unknown ─ add ─► known, held ⇄ known, idle (release, find) ─ evicted by alloc ─► held by another, unknown
  *
  * The cache holds a reference of its own to every block that it knows; one with no other is idle and counts as available. Idle blocks go in the

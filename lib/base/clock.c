@@ -19,6 +19,7 @@ static int64_t read_us(clockid_t id) {
 int64_t clock_wall_ms(void) { return atomic_load(&frozen) ? atomic_load(&frozen_wall_ms) : read_us(CLOCK_REALTIME) / 1000; }
 int64_t clock_mono_ms(void) { return clock_mono_us() / 1000; }
 int64_t clock_mono_us(void) { return atomic_load(&frozen) ? atomic_load(&frozen_mono_ms) * 1000 : read_us(CLOCK_MONOTONIC); }
+int64_t clock_thread_us(void) { return read_us(CLOCK_THREAD_CPUTIME_ID); }
 
 void clock_freeze(int64_t wall_ms, int64_t mono_ms) {
     atomic_store(&frozen_wall_ms, wall_ms);

@@ -13,6 +13,7 @@
 int64_t clock_wall_ms(void); /* milliseconds since 1970, UTC: for people and records */
 int64_t clock_mono_ms(void); /* milliseconds of a clock that never steps: for timeouts */
 int64_t clock_mono_us(void);
+int64_t clock_thread_us(void); /* how long the thread has run on a CPU; never frozen */
 void clock_freeze(int64_t wall_ms, int64_t mono_ms); /* tests: both stand still from here */
 void clock_thaw(void);
 enum { TIME_TEXT_MAX = 32 };

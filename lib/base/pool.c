@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
+#include "base/crowding.h"
 #include "base/error.h"
 #include "base/machine.h"
 
@@ -27,9 +29,13 @@ struct stretch {
 /* Three cache lines: what threads wait for, what they only read, what they report. */
 struct pool {
     _Alignas(64) _Atomic uint64_t call; /* the number of the newest; a thread that spins looks at it */
-    atomic_int active;                  /* threads [0, active) work */
+    atomic_int active;                  /* threads [0, active) work in it */
     atomic_bool stop;
     int threads, started;
+    atomic_int allowed;                 /* how many may work in the next */
+    int wanted;                         /* in a step: of those, how many are worth it; otherwise 0. The caller's, as what follows: */
+    struct crowding crowding;
+    int64_t began_us, began_cpu_us;
     _Alignas(64) _Atomic(void *) arg;
     void (*_Atomic fn)(void *arg, size_t from, size_t to, int thread);
     _Atomic size_t count, unit; /* items, and how many of them are cut together */
@@ -139,6 +145,7 @@ struct pool *pool_new(int threads) {
     memset(p, 0, sizeof *p);
     p->threads = threads;
     atomic_store(&p->active, threads);
+    atomic_store(&p->allowed, threads);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->finished, NULL);
@@ -168,20 +175,32 @@ void pool_free(struct pool *p) {
 }
 
 int pool_threads(const struct pool *p) { return p->threads; }
-int pool_active(const struct pool *p) { return atomic_load(&p->active); }
+int pool_active(const struct pool *p) { return atomic_load(&p->allowed); }
 
-void pool_set_active(struct pool *p, int threads) {
-    if (threads < 1) threads = 1;
-    if (threads > p->threads) threads = p->threads;
-    pthread_mutex_lock(&p->lock);
-    atomic_store(&p->active, threads);
-    pthread_cond_broadcast(&p->work); /* one that parked as superfluous may be needed in the call that runs */
-    pthread_mutex_unlock(&p->lock);
+void pool_set_active(struct pool *p, int threads) { atomic_store(&p->allowed, threads < 1 ? 1 : threads > p->threads ? p->threads : threads); }
+
+void pool_step_begin(struct pool *p) {
+    p->began_us = clock_mono_us();
+    p->began_cpu_us = clock_thread_us();
+    p->wanted = crowding_threads(&p->crowding, atomic_load(&p->allowed), p->began_us);
+}
+
+void pool_step_end(struct pool *p) {
+    int64_t now_us = clock_mono_us(), passed_us = now_us - p->began_us, ran_us = clock_thread_us() - p->began_cpu_us;
+    crowding_tell(&p->crowding, p->wanted, now_us, passed_us, passed_us > ran_us ? passed_us - ran_us : 0);
+    p->wanted = 0;
+}
+
+/* Threads of the next call. */
+static int threads_of_call(struct pool *p) {
+    int allowed = atomic_load(&p->allowed);
+    return p->wanted > 0 && p->wanted < allowed ? p->wanted : allowed;
 }
 
 void pool_run_pieces(struct pool *p, size_t count, void *arg, void (*fn)(void *arg, size_t from, size_t to, int thread)) {
-    int active = atomic_load(&p->active);
+    int active = threads_of_call(p);
     if (count == 0) return;
+    if (active != atomic_load(&p->active)) atomic_store(&p->active, active);
     if (active == 1 || count == 1) {
         fn(arg, 0, count, 0);
         return;

@@ -14,9 +14,12 @@ enum { POOL_THREADS_MAX = 256 };
 struct pool *pool_new(int threads);
 void pool_free(struct pool *p);
 int pool_threads(const struct pool *p);
-/* How many of them work from the next call on, 1 to pool_threads; the others park. What a call computes does not depend on it. From any thread. */
+/* How many of them may work from the next call on, 1 to pool_threads; the others park. What a call computes does not depend on it. From any thread. */
 void pool_set_active(struct pool *p, int threads);
 int pool_active(const struct pool *p);
+/* Around many short calls between which the caller does nothing but compute: while other processes keep the CPUs busy, fewer threads than may work do (base/crowding.h). */
+void pool_step_begin(struct pool *p);
+void pool_step_end(struct pool *p);
 /* fn(arg, item, thread) for each item; thread in [0, pool_threads). */
 void pool_run(struct pool *p, size_t count, void *arg, void (*fn)(void *arg, size_t item, int thread));
 /* The same for pieces: fn(arg, from, to, thread) for disjoint [from, to), 0 < to - from, which make up [0, count). What is read front to back is best cut as little as the evening out allows. */

@@ -76,6 +76,25 @@ static void active_threads(void **state) {
     pool_free(p);
 }
 
+/* Steps among other calls: whatever the machine does meanwhile, each item once and by nobody who may not work. */
+static void steps(void **state) {
+    (void)state;
+    static struct job job;
+    enum { N = 300 };
+    struct pool *p = pool_new(4);
+    for (int turn = 0; turn < 300; turn++) {
+        job.threads = 1 + turn / 50 % 4;
+        pool_set_active(p, job.threads);
+        memset(&job.seen, 0, sizeof job.seen);
+        bool step = turn % 3 != 0;
+        if (step) pool_step_begin(p);
+        for (int i = 0; i < 20; i++) pool_run(p, N, &job, no_more_than_active);
+        if (step) pool_step_end(p);
+        for (size_t i = 0; i < N; i++) CHECK(job.seen[i] == 20, "turn %d: item %zu ran %d times", turn, i, job.seen[i]);
+    }
+    pool_free(p);
+}
+
 static void limits(void **state) {
     (void)state;
     assert_true(cpu_count() >= 1);
@@ -91,6 +110,6 @@ static void limits(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_once), cmocka_unit_test(active_threads), cmocka_unit_test(limits)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_once), cmocka_unit_test(active_threads), cmocka_unit_test(steps), cmocka_unit_test(limits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,7 +10,7 @@
 #include "tensor/kernels.h"
 #include "tensor/quant.h"
 
-enum { SCORES_BLOCKS = 32, QUERY_MAX = INT16_MAX };
+enum { QUERY_MAX = INT16_MAX, CHUNK_BLOCKS = ATTENTION_CHUNK / KV_BLOCK_TOKENS };
 _Static_assert(KV_BLOCK_TOKENS == 16, "one vector of 512 bits per key dimension");
 
 static inline float element(const void *data, bool half, size_t i) {
@@ -27,10 +27,11 @@ static void scores_c(const float *const *q, size_t n, const void *const *keys, s
             }
 }
 
-static void values_c(const float *p, size_t n, size_t stride, const void *values, bool half, size_t count, size_t head_dim, float *const *out) {
+static void values_c(const float *p, size_t n, size_t stride, const void *const *values, size_t tokens, bool half, size_t head_dim, float *const *out) {
     for (size_t i = 0; i < n; i++)
         for (size_t d = 0; d < head_dim; d++)
-            for (size_t t = 0; t < count; t++) out[i][d] = fmaf(p[i * stride + t], element(values, half, t * head_dim + d), out[i][d]);
+            for (size_t t = 0; t < tokens; t++)
+                out[i][d] = fmaf(p[i * stride + t], element(values[t / KV_BLOCK_TOKENS], half, t % KV_BLOCK_TOKENS * head_dim + d), out[i][d]);
 }
 
 /* Scale s of token t. */
@@ -55,11 +56,14 @@ static void scores_int8_c(const struct attention_query *q, size_t n, const void 
             }
 }
 
-static void values_int8_c(const float *p, size_t n, size_t stride, const void *values, size_t count, size_t head_dim, float *const *out) {
+static void values_int8_c(const float *p, size_t n, size_t stride, const void *const *values, size_t tokens, size_t head_dim, float *const *out) {
     for (size_t i = 0; i < n; i++)
         for (size_t d = 0; d < head_dim; d++)
-            for (size_t t = 0; t < count; t++)
-                out[i][d] = fmaf(p[i * stride + t] * scale_of(values, head_dim, d / KV_SCALED, t), ((const int8_t *)values)[t * head_dim + d], out[i][d]);
+            for (size_t t = 0; t < tokens; t++) {
+                const void *block = values[t / KV_BLOCK_TOKENS];
+                size_t in_block = t % KV_BLOCK_TOKENS;
+                out[i][d] = fmaf(p[i * stride + t] * scale_of(block, head_dim, d / KV_SCALED, in_block), ((const int8_t *)block)[in_block * head_dim + d], out[i][d]);
+            }
 }
 
 static void halves_c(const float *x, size_t n, uint16_t *out) {
@@ -100,52 +104,130 @@ void attention_quantize(const float *q, size_t head_dim, struct attention_query 
     if (head_dim % 2) out->q[head_dim] = 0;
 }
 
-static size_t scores_stride(uint32_t tokens) { return ((size_t)tokens + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS; }
+/* --- the walk --- */
 
-size_t attention_scratch_size(uint32_t tokens_max) {
-    /* a window may begin inside a block: one block more */
-    return ATTENTION_TILE * scores_stride(tokens_max + KV_BLOCK_TOKENS) * sizeof(float);
+/* Of a chunk: what each query's values come to, [ATTENTION_TILE][D]; its largest score; and the sum of e^(score - largest), 0: it sees nothing there. */
+static float *largest_of(float *part, uint32_t head_dim) { return part + (size_t)ATTENTION_TILE * head_dim; }
+static float *sums_of(float *part, uint32_t head_dim) { return largest_of(part, head_dim) + ATTENTION_TILE; }
+size_t attention_part_size(uint32_t head_dim) { return (size_t)ATTENTION_TILE * (head_dim + 2); }
+size_t attention_scratch_size(uint32_t head_dim) { return (ATTENTION_TILE * ATTENTION_CHUNK + attention_part_size(head_dim)) * sizeof(float); }
+
+static uint32_t first_seen(const struct attention_tile *t, uint32_t i) { return t->window && t->position[i] >= t->window ? t->position[i] + 1 - t->window : 0; }
+
+void attention_chunks(const struct attention_tile *t, uint32_t *first, uint32_t *end) {
+    *first = first_seen(t, 0) / ATTENTION_CHUNK;
+    *end = t->position[t->n - 1] / ATTENTION_CHUNK + 1;
+}
+
+/* The tile's blocks [*from, *to) in a chunk. */
+static void blocks_of(const struct attention_tile *t, uint32_t chunk, uint32_t *from, uint32_t *to) {
+    uint32_t first = first_seen(t, 0) / KV_BLOCK_TOKENS, end = t->position[t->n - 1] / KV_BLOCK_TOKENS + 1;
+    *from = chunk * CHUNK_BLOCKS > first ? chunk * CHUNK_BLOCKS : first;
+    *to = (chunk + 1) * CHUNK_BLOCKS < end ? (chunk + 1) * CHUNK_BLOCKS : end;
+}
+
+/* Scores of query i, of tokens from `origin` on, become what its values are multiplied by: 0 for those that it does not see, others of the tile do. */
+static void weigh(const struct attention_tile *t, uint32_t i, uint32_t origin, uint32_t tokens, float *row, float *largest, float *sum) {
+    uint32_t seen = first_seen(t, i), from = seen > origin ? seen - origin : 0, to = t->position[i] + 1 > origin ? t->position[i] + 1 - origin : 0;
+    if (to > tokens) to = tokens;
+    *largest = -INFINITY;
+    *sum = 0;
+    if (from >= to) {
+        memset(row, 0, tokens * sizeof *row);
+        return;
+    }
+    if (t->softcap > 0)
+        for (uint32_t c = from; c < to; c++) row[c] = t->softcap * tanhf(t->scale * row[c] / t->softcap);
+    if (t->bias[i]) position_bias_add(t->bias[i], t->bias_distance, t->scale, t->position[i], origin + from, to - from, row + from);
+    *sum = kernels()->softmax_part(row + from, t->softcap > 0 || t->bias[i] ? 1 : t->scale, largest, to - from);
+    memset(row, 0, from * sizeof *row);
+    memset(row + to, 0, (tokens - to) * sizeof *row);
+}
+
+/* more: the chunk behind it is read next. */
+static void part_of(const struct attention_tile *t, const struct attention_query *quantized, uint32_t chunk, bool more, float *part, float *scores) {
+    const struct attention_kernels *k = attention_kernels();
+    const void *places[2 * CHUNK_BLOCKS + ATTENTION_AHEAD]; /* keys, values, and what comes then */
+    uint32_t from, to, then = 0, end = 0, last = t->position[t->n - 1];
+    blocks_of(t, chunk, &from, &to);
+    uint32_t blocks = to - from, origin = from * KV_BLOCK_TOKENS, stride = blocks * KV_BLOCK_TOKENS;
+    for (uint32_t i = 0; i < blocks; i++) {
+        places[i] = t->base + t->blocks[from + i] * t->block_stride;
+        places[blocks + i] = (const uint8_t *)places[i] + t->values_offset;
+    }
+    if (more) blocks_of(t, chunk + 1, &then, &end);
+    for (uint32_t i = 0; i < ATTENTION_AHEAD; i++) places[2 * blocks + i] = then + i < end ? t->base + t->blocks[then + i] * t->block_stride : places[2 * blocks - 1];
+    if (t->type == KV_INT8) k->scores_int8(quantized, t->n, places, blocks, t->head_dim, scores, stride);
+    else k->scores(t->q, t->n, places, blocks, t->type == KV_F16, t->head_dim, scores, stride);
+
+    float *out[ATTENTION_TILE];
+    for (uint32_t i = 0; i < t->n; i++) {
+        weigh(t, i, origin, stride, scores + (size_t)i * stride, largest_of(part, t->head_dim) + i, sums_of(part, t->head_dim) + i);
+        out[i] = part + (size_t)i * t->head_dim;
+    }
+    memset(part, 0, (size_t)t->n * t->head_dim * sizeof *part);
+    uint32_t tokens = last + 1 - origin < stride ? last + 1 - origin : stride; /* never beyond what was written: 0 · nan is nan */
+    if (t->type == KV_INT8) k->values_int8(scores, t->n, stride, places + blocks, tokens, t->head_dim, out);
+    else k->values(scores, t->n, stride, places + blocks, tokens, t->type == KV_F16, t->head_dim, out);
+}
+
+/* What the chunks so far come to, in t->out; sum 0: a query has seen none of them. */
+struct so_far {
+    float largest[ATTENTION_TILE], sum[ATTENTION_TILE];
+};
+
+static void add_part(const struct attention_tile *t, const float *part, struct so_far *s) {
+    const struct kernels *k = kernels();
+    const float *largest = part + (size_t)ATTENTION_TILE * t->head_dim, *sum = largest + ATTENTION_TILE;
+    for (uint32_t i = 0; i < t->n; i++) {
+        const float *values = part + (size_t)i * t->head_dim;
+        if (sum[i] == 0) continue;
+        if (s->sum[i] == 0) {
+            memcpy(t->out[i], values, t->head_dim * sizeof *values);
+            s->largest[i] = largest[i];
+            s->sum[i] = sum[i];
+            continue;
+        }
+        float most = largest[i] > s->largest[i] ? largest[i] : s->largest[i], before = expf(s->largest[i] - most), now = expf(largest[i] - most);
+        k->scale(before, t->out[i], t->head_dim);
+        k->axpy(now, values, t->out[i], t->head_dim);
+        s->sum[i] = s->sum[i] * before + sum[i] * now;
+        s->largest[i] = most;
+    }
+}
+
+static void finish(const struct attention_tile *t, const struct so_far *s) {
+    for (uint32_t i = 0; i < t->n; i++) kernels()->scale(1 / s->sum[i], t->out[i], t->head_dim);
+}
+
+static void quantize_queries(const struct attention_tile *t, struct attention_query *q) {
+    for (uint32_t i = 0; t->type == KV_INT8 && i < t->n; i++) attention_quantize(t->q[i], t->head_dim, &q[i]);
+}
+
+void attention_parts(const struct attention_tile *t, uint32_t from, uint32_t to, float *parts, float *scratch) {
+    struct attention_query q[ATTENTION_TILE];
+    quantize_queries(t, q);
+    for (uint32_t chunk = from; chunk < to; chunk++) part_of(t, q, chunk, chunk + 1 < to, parts + (chunk - from) * attention_part_size(t->head_dim), scratch);
+}
+
+void attention_join(const struct attention_tile *t, const float *parts) {
+    struct so_far s = {0};
+    uint32_t first, end;
+    attention_chunks(t, &first, &end);
+    for (uint32_t chunk = first; chunk < end; chunk++) add_part(t, parts + (chunk - first) * attention_part_size(t->head_dim), &s);
+    finish(t, &s);
 }
 
 void attention_run(const struct attention_tile *t, float *scratch) {
-    const struct attention_kernels *k = attention_kernels();
-    const struct kernels *f32 = kernels();
-    uint32_t last = t->position[t->n - 1];
-    uint32_t first = t->window && t->position[0] >= t->window ? t->position[0] + 1 - t->window : 0;
-    uint32_t block_from = first / KV_BLOCK_TOKENS, block_to = last / KV_BLOCK_TOKENS + 1;
-    uint32_t origin = block_from * KV_BLOCK_TOKENS; /* the token of scratch's column 0 */
-    size_t stride = scores_stride(block_to * KV_BLOCK_TOKENS - origin);
-
     struct attention_query q[ATTENTION_TILE];
-    for (uint32_t i = 0; t->type == KV_INT8 && i < t->n; i++) attention_quantize(t->q[i], t->head_dim, &q[i]);
-    for (uint32_t b = block_from; b < block_to; b += SCORES_BLOCKS) {
-        const void *keys[SCORES_BLOCKS];
-        uint32_t count = block_to - b < SCORES_BLOCKS ? block_to - b : SCORES_BLOCKS;
-        for (uint32_t i = 0; i < count; i++) keys[i] = t->base + t->blocks[b + i] * t->block_stride;
-        float *scores = scratch + (b - block_from) * KV_BLOCK_TOKENS;
-        if (t->type == KV_INT8) k->scores_int8(q, t->n, keys, count, t->head_dim, scores, stride);
-        else k->scores(t->q, t->n, keys, count, t->type == KV_F16, t->head_dim, scores, stride);
+    struct so_far s = {0};
+    float *part = scratch + ATTENTION_TILE * ATTENTION_CHUNK;
+    uint32_t first, end;
+    quantize_queries(t, q);
+    attention_chunks(t, &first, &end);
+    for (uint32_t chunk = first; chunk < end; chunk++) {
+        part_of(t, q, chunk, chunk + 1 < end, part, scratch);
+        add_part(t, part, &s);
     }
-    for (uint32_t i = 0; i < t->n; i++) {
-        float *row = scratch + i * stride;
-        uint32_t from = t->window && t->position[i] >= t->window ? t->position[i] + 1 - t->window : 0;
-        if (t->softcap > 0)
-            for (uint32_t c = from - origin; c < t->position[i] + 1 - origin; c++) row[c] = t->softcap * tanhf(t->scale * row[c] / t->softcap);
-        if (t->bias[i]) position_bias_add(t->bias[i], t->bias_distance, t->scale, t->position[i], from, t->position[i] + 1 - from, row + (from - origin));
-        f32->softmax(row + (from - origin), t->softcap > 0 || t->bias[i] ? 1 : t->scale, t->position[i] + 1 - from);
-        memset(row, 0, (from - origin) * sizeof *row);
-        size_t seen = t->position[i] + 1 - origin;
-        memset(row + seen, 0, (stride - seen) * sizeof *row); /* what the others of the tile see adds nothing here */
-        memset(t->out[i], 0, t->head_dim * sizeof(float));
-    }
-    for (uint32_t b = block_from; b < block_to; b++) {
-        uint32_t left = last + 1 - b * KV_BLOCK_TOKENS; /* never beyond what was written: 0 · nan is nan */
-        size_t written = left < KV_BLOCK_TOKENS ? left : KV_BLOCK_TOKENS;
-        const float *p = scratch + (b - block_from) * KV_BLOCK_TOKENS;
-        const uint8_t *values = t->base + t->blocks[b] * t->block_stride + t->values_offset;
-        if (b + ATTENTION_AHEAD < block_to)
-            attention_ask(t->base + t->blocks[b + ATTENTION_AHEAD] * t->block_stride + t->values_offset, (size_t)t->head_dim * KV_BLOCK_TOKENS * kv_value_size(t->type));
-        if (t->type == KV_INT8) k->values_int8(p, t->n, stride, values, written, t->head_dim, t->out);
-        else k->values(p, t->n, stride, values, t->type == KV_F16, written, t->head_dim, t->out);
-    }
+    finish(t, &s);
 }

@@ -3,8 +3,9 @@
  * Letters: D head size; a block holds KV_BLOCK_TOKENS tokens, its keys as [D][tokens] and its values as [tokens][D] (kv_cache.h).
  *
  * Each query's result depends on its own position and the cache alone, bit for bit: keys are dotted in order of d, a vector running
- * over the tokens of a block; probabilities are the softmax of exactly the tokens that the query sees; values are summed in order of
- * t. Which queries stand beside it in a tile, and how a prompt was cut into chunks, changes nothing. Pure; any thread.
+ * over the tokens of a block; of each ATTENTION_CHUNK tokens, counted from the sequence's begin, e^(score - the largest) of exactly those that the query sees, and values
+ * times that, are summed in order of t; and the chunks' sums are brought to one largest score and added in order (FlashAttention's, Dao et al. 2022). Which queries stand beside it in a tile, how a
+ * prompt was cut, and whether several threads take a tile's chunks (Flash-Decoding), changes nothing. Pure; any thread.
  *
  * Over a cache in int8 a query is quantized too, KV_SCALED values at a time, but to int16: its rounding is 1/256 of that of the keys, the products of
  * KV_SCALED values are summed exactly in int32, and one instruction multiplies and adds 16 of them (llama.cpp's queries are int8 here). Values are
@@ -20,7 +21,11 @@
 #include "engine/kv_cache.h"
 #include "model/arch.h"
 
-enum { ATTENTION_TILE = 8 }; /* queries per tile: 8 sums and a vector of keys stay in registers on every CPU */
+enum {
+    ATTENTION_TILE = 8,    /* queries per tile: 8 sums and a vector of keys stay in registers on every CPU */
+    ATTENTION_CHUNK = 256, /* tokens: the scores of a tile stay in the first-level cache, and a thousand tokens are work for four threads */
+    ATTENTION_AHEAD = 4,   /* blocks: what is read next is asked for so early. A head's keys or values in a block are a kilobyte or more, and the next ones lie far behind: no CPU guesses where */
+};
 
 struct attention_tile {
     const float *q[ATTENTION_TILE]; /* [D] each */
@@ -39,9 +44,15 @@ struct attention_tile {
     size_t values_offset;   /* bytes from a block's keys to its values */
     const uint32_t *blocks; /* the sequence's block table */
 };
-/* scratch: attention_scratch_size(longest sequence) bytes, 64-byte aligned, one per thread. */
-size_t attention_scratch_size(uint32_t tokens_max);
+/* scratch: attention_scratch_size(head_dim) bytes, 64-byte aligned, one per thread. */
+size_t attention_scratch_size(uint32_t head_dim);
 void attention_run(const struct attention_tile *t, float *scratch);
+/* The same by several threads: each makes the parts of some chunks of those that the tile sees, [*first, *end), attention_part_size(head_dim) floats each; of all of them,
+ * in order, one makes what attention_run makes. */
+void attention_chunks(const struct attention_tile *t, uint32_t *first, uint32_t *end);
+size_t attention_part_size(uint32_t head_dim);
+void attention_parts(const struct attention_tile *t, uint32_t from, uint32_t to, float *parts, float *scratch);
+void attention_join(const struct attention_tile *t, const float *parts);
 
 /* A query as the int8 kernels take it: q[d] · scale[d / KV_SCALED]. What is not finite makes a scale that is no number. */
 struct attention_query {
@@ -54,14 +65,15 @@ void attention_quantize(const float *q, size_t head_dim, struct attention_query 
 struct attention_kernels {
     const char *name; /* as in lib/tensor's tables */
     /* scores[i · stride + b · 16 + t] = q[i] · keys[b][·][t] for the 16 tokens of each block b; n ≤ ATTENTION_TILE. Several blocks in one call: a single
-     * query has one chain of additions per block, and one alone would wait for itself. */
+     * query has one chain of additions per block, and one alone would wait for itself. Behind the blocks of keys, and of values, stand ATTENTION_AHEAD places
+     * that are read next. */
     void (*scores)(const float *const *q, size_t n, const void *const *keys, size_t blocks, bool half, size_t head_dim, float *scores, size_t stride);
-    /* out[i][d] += p[i · stride + t] · values[t][d] for the first `count` tokens. */
-    void (*values)(const float *p, size_t n, size_t stride, const void *values, bool half, size_t count, size_t head_dim, float *const *out);
+    /* out[i][d] += p[i · stride + t] · values[t / 16][t % 16][d] for so many tokens. */
+    void (*values)(const float *p, size_t n, size_t stride, const void *const *values, size_t tokens, bool half, size_t head_dim, float *const *out);
     /* The same over int8 and its scales (kv_cache.h). A score is a chain of fma(exact product of KV_SCALED values, scale of q · scale of k, …); a value's
      * weight is p · scale of v. */
     void (*scores_int8)(const struct attention_query *q, size_t n, const void *const *keys, size_t blocks, size_t head_dim, float *scores, size_t stride);
-    void (*values_int8)(const float *p, size_t n, size_t stride, const void *values, size_t count, size_t head_dim, float *const *out);
+    void (*values_int8)(const float *p, size_t n, size_t stride, const void *const *values, size_t tokens, size_t head_dim, float *const *out);
     /* As quant_f16_from_f32, but that what is no number may become another that is none. */
     void (*halves)(const float *x, size_t n, uint16_t *out);
 };

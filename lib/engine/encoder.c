@@ -178,6 +178,11 @@ static void arrange_item(void *arg, size_t item, int thread) {
     }
 }
 
+/* Blocks [b, b + count) of a head's keys or values, floats, and what is read next, before `end`. */
+static void place(const void **places, const float *tile, size_t block_size, size_t b, size_t count, size_t end) {
+    for (size_t i = 0; i < count + ATTENTION_AHEAD; i++) places[i] = tile + (b + i < end ? b + i : end - 1) * block_size;
+}
+
 /* softmax(q Kᵀ / √D) V of up to ATTENTION_TILE queries from `first` on. A query's result depends on its own position and the text alone: which tokens it sees is
  * counted in whole blocks from the text's begin, and what others of the tile see beyond adds nothing. */
 static void attend(const struct encoder *e, size_t text, size_t head, size_t first, size_t n, float *scratch) {
@@ -196,11 +201,11 @@ static void attend(const struct encoder *e, size_t text, size_t head, size_t fir
         q[i] = e->qkv + row * 3 * Q + head * D;
         out[i] = e->att + row * Q + head * D;
     }
+    const void *places[BLOCKS + ATTENTION_AHEAD];
     for (size_t b = from; b < to; b += BLOCKS) {
-        const void *keys[BLOCKS];
         size_t count = to - b < BLOCKS ? to - b : BLOCKS;
-        for (size_t i = 0; i < count; i++) keys[i] = tile + (b + i) * block_size;
-        k->scores(q, n, keys, count, false, D, scratch + (b - from) * KV_BLOCK_TOKENS, stride);
+        place(places, tile, block_size, b, count, to);
+        k->scores(q, n, places, count, false, D, scratch + (b - from) * KV_BLOCK_TOKENS, stride);
     }
     for (size_t i = 0; i < n; i++) {
         float *row = scratch + i * stride;
@@ -211,9 +216,10 @@ static void attend(const struct encoder *e, size_t text, size_t head, size_t fir
         memset(row + end, 0, (stride - end) * sizeof *row);
         memset(out[i], 0, D * sizeof(float));
     }
-    for (size_t b = from; b < to; b++) {
-        size_t left = T - b * KV_BLOCK_TOKENS; /* never beyond what was written: 0 · nan is nan */
-        k->values(scratch + (b - from) * KV_BLOCK_TOKENS, n, stride, tile + b * block_size + KV_BLOCK_TOKENS * D, false, left < KV_BLOCK_TOKENS ? left : KV_BLOCK_TOKENS, D, out);
+    for (size_t b = from; b < to; b += BLOCKS) {
+        size_t count = to - b < BLOCKS ? to - b : BLOCKS, left = T - b * KV_BLOCK_TOKENS; /* never beyond what was written: 0 · nan is nan */
+        place(places, tile + KV_BLOCK_TOKENS * D, block_size, b, count, to);
+        k->values(scratch + (b - from) * KV_BLOCK_TOKENS, n, stride, places, left < count * KV_BLOCK_TOKENS ? left : count * KV_BLOCK_TOKENS, false, D, out);
     }
 }
 

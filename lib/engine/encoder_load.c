@@ -164,7 +164,7 @@ static int make_scratch(struct encoder *e, struct error *err) {
     const struct model_config *c = &e->dir.config;
     size_t R = e->rows_max, N = e->texts_max, C = c->width, Q = c->heads * (size_t)c->head_dim, F = c->ffn, gated = c->mlp == MODEL_MLP_GATED, L = c->labels;
     size_t tiles = (R / KV_BLOCK_TOKENS + N + 1) * 2 * KV_BLOCK_TOKENS * Q; /* a text's last block may be all but empty */
-    size_t inputs[3] = {0}, attention = attention_scratch_size(e->tokens_max);
+    size_t inputs[3] = {0}, attention = ATTENTION_TILE * (size_t)kv_blocks_for(e->tokens_max + KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS * sizeof(float);
     int threads = pool_threads(e->pool);
     size_t size = (R * (C * 2 + Q * 4 + F * (1 + 2 * gated)) + tiles + N * (2 * C + L)) * sizeof(float) + 2 * (R + N) * sizeof(uint32_t) + (size_t)threads * (attention + 64 + sizeof(float *)) + 64 * 32;
     for (size_t i = 0; e->prepared && i < 3; i++) size += inputs[i] = packed_input_size(e->form, R, i == 2 ? F : C > Q ? C : Q);

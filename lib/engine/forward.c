@@ -243,6 +243,54 @@ static struct tiling tiling_of(const struct forward *f, const struct forward_ite
     return t;
 }
 
+/* Chunks of tokens that rows up to the item's last see; of a source, all that it has. */
+static uint32_t chunks_of(const struct forward_item *it) {
+    uint32_t own = (it->start + it->count - 1) / ATTENTION_CHUNK, source = it->source_count ? (it->source_count - 1) / ATTENTION_CHUNK : 0;
+    return (own > source ? own : source) + 1;
+}
+
+/* Where there are few tiles for the threads that there are, those over many tokens are cut along these, too. */
+static void plan_attention(struct forward *f, const struct forward_item *items, size_t n) {
+    size_t tiles = 0, chunks = 0, pieces = 0, parts = 0, wanted = pool_active(f->pool) == 1 ? 0 : ATTENTION_PIECES * (size_t)pool_active(f->pool);
+    uint32_t shared = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct tiling t = tiling_of(f, &items[i]);
+        size_t of_item = (size_t)t.row_parts * t.head_parts * f->config.kv_heads;
+        tiles += of_item;
+        chunks += of_item * chunks_of(&items[i]);
+    }
+    size_t length = wanted > 0 && chunks > wanted ? (chunks + wanted - 1) / wanted : 1; /* chunks of a piece */
+    for (size_t i = 0; i < n; i++) {
+        struct tiling t = tiling_of(f, &items[i]);
+        size_t of_item = (size_t)t.row_parts * t.head_parts * f->config.kv_heads, in_tile = chunks_of(&items[i]);
+        bool cut = tiles < wanted && in_tile > length && parts + of_item * in_tile <= f->parts_max;
+        f->work_before[i] = pieces;
+        f->item_pieces[i] = cut ? (uint32_t)((in_tile + length - 1) / length) : 1;
+        f->parts_before[i] = parts;
+        f->shared_before[i] = shared;
+        pieces += of_item * f->item_pieces[i];
+        if (!cut) continue;
+        parts += of_item * in_tile;
+        for (size_t k = 0; k < of_item; k++) atomic_store_explicit(&f->unfinished[shared++], f->item_pieces[i], memory_order_relaxed);
+    }
+    f->work_before[n] = pieces;
+}
+
+/* One of a tile's pieces; true: it was the last, and the tile is whole. */
+static bool attend_piece(struct forward *f, const struct attention_tile *tile, size_t item, size_t in_item, uint32_t piece, float *scratch) {
+    uint32_t first, end, pieces = f->item_pieces[item];
+    size_t size = attention_part_size(tile->head_dim);
+    float *parts = f->parts + (f->parts_before[item] + in_item * chunks_of(&f->items[item])) * size;
+    attention_chunks(tile, &first, &end);
+    uint32_t count = end - first, from = (uint32_t)((uint64_t)count * piece / pieces), to = (uint32_t)((uint64_t)count * (piece + 1) / pieces);
+    attention_parts(tile, first + from, first + to, parts + from * size, scratch);
+    atomic_uint *unfinished = &f->unfinished[f->shared_before[item] + in_item];
+    if (atomic_fetch_sub_explicit(unfinished, 1, memory_order_acq_rel) != 1) return false;
+    atomic_store_explicit(unfinished, pieces, memory_order_relaxed); /* for the next layer */
+    attention_join(tile, parts);
+    return true;
+}
+
 static void attention_item(void *arg, size_t work, int thread) {
     struct forward *f = arg;
     const struct model_config *c = &f->config;
@@ -254,7 +302,8 @@ static void attention_item(void *arg, size_t work, int thread) {
     }
     const struct forward_item *it = &f->items[low];
     struct tiling t = tiling_of(f, it);
-    size_t in_item = work - f->work_before[low];
+    uint32_t pieces = f->item_pieces[low], piece = (uint32_t)((work - f->work_before[low]) % pieces);
+    size_t in_item = (work - f->work_before[low]) / pieces;
     /* the latest rows first: they are the longest */
     uint32_t row_part = t.row_parts - 1 - (uint32_t)(in_item / (c->kv_heads * t.head_parts));
     uint32_t kv_head = (uint32_t)(in_item / t.head_parts % c->kv_heads), head_part = (uint32_t)(in_item % t.head_parts);
@@ -273,7 +322,8 @@ static void attention_item(void *arg, size_t work, int thread) {
             if (f->layer->positions && !f->cross) tile.bias[tile.n] = position_bias_head(c, f->layer->positions, (uint32_t)head, false);
             tile.position[tile.n++] = f->cross ? it->source_count - 1 : it->start + r; /* of a source everything is seen */
         }
-    attention_run(&tile, f->attention_scratch[thread]);
+    if (pieces == 1) attention_run(&tile, f->attention_scratch[thread]);
+    else if (!attend_piece(f, &tile, low, in_item, piece, f->attention_scratch[thread])) return;
     if (f->prepared && D % QUANT_BLOCK == 0) /* the heads' blocks of the next product's input */
         for (uint32_t i = 0; i < tile.n; i++) {
             size_t at = (size_t)(tile.out[i] - f->att), row = at / (c->heads * D), block = at % (c->heads * D) / QUANT_BLOCK;
@@ -563,23 +613,20 @@ void forward_on_layer(struct forward *f, void *arg, bool (*fn)(void *arg)) {
 }
 
 bool forward_step(struct forward *f, struct kv_cache *kv, const struct forward_item *items, size_t n) {
-    size_t C = f->config.width, rows = 0, tiles = 0;
+    size_t C = f->config.width, rows = 0;
     f->form.read = 0;
     for (size_t i = 0; i < n; i++) {
         ASSERT(!items[i].read || f->form.read == rows);
         if (items[i].read) f->form.read += items[i].count;
         ASSERT(items[i].count > 0 && items[i].outputs <= items[i].count && (items[i].source_count > 0) == (f->config.encoder_layers > 0) && items[i].start + items[i].count <= f->context &&
                rows + items[i].count <= f->rows_max);
-        struct tiling t = tiling_of(f, &items[i]);
-        f->work_before[i] = tiles;
         f->item_row[i] = (uint32_t)rows;
-        tiles += (size_t)t.row_parts * t.head_parts * f->config.kv_heads;
         for (uint32_t r = 0; r < items[i].count; r++) {
             ASSERT(items[i].tokens[r] < f->config.vocab);
             f->row_item[rows++] = (uint32_t)i;
         }
     }
-    f->work_before[n] = tiles;
+    plan_attention(f, items, n);
     adapter_groups(f, items, n);
     f->kv = kv;
     f->items = items;

@@ -5,6 +5,8 @@
 #ifndef GENLOOP_ENGINE_FORWARD_INTERNAL_H
 #define GENLOOP_ENGINE_FORWARD_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "engine/forward.h"
 #include "engine/matrix_pack.h"
 
@@ -84,7 +86,13 @@ struct forward {
     uint32_t *item_group;                 /* [items] UINT32_MAX: it has none */
     const struct forward_item *items;
     size_t item_count, rows;
-    size_t *work_before; /* [items + 1] tiles of attention before this item */
+    size_t *work_before;     /* [items + 1] pieces of attention before this item: tiles, or a tile's tokens in several pieces */
+    uint32_t *item_pieces;   /* [items] of each of its tiles, which so many threads can share */
+    size_t *parts_before;    /* [items] where an item's parts are, for tiles of several pieces */
+    float *parts;            /* attention_part_size each */
+    size_t parts_max;
+    atomic_uint *unfinished; /* pieces of a tile of several, [ATTENTION_PIECES · threads] */
+    uint32_t *shared_before; /* [items] such tiles before this item */
     uint32_t *row_item;  /* [rows] */
     uint32_t *item_row;  /* [items] its first row */
     struct packed_input input, input2, act_input; /* act_input: of down, made piece by piece by the phase of gate and up */
@@ -112,6 +120,8 @@ void adapter_add(struct forward *f, const struct adapter_target *targets, size_t
 /* Of gate and up, whose products exist piece by piece only (forward.c's inner_rows): first A x of all rows, then columns [first, first + width), whole panels, of some rows' terms to y. */
 void adapter_inner(struct forward *f, const struct packed_input *in);
 void adapter_add_inner(const struct forward *f, size_t row, size_t rows, enum adapter_place place, size_t first, size_t width, float *y, size_t stride);
+enum { ATTENTION_PIECES = 4 }; /* per thread, at least, where tokens are many enough: they are not equally long */
+
 /* forward.c, for forward_cross.c */
 void forward_each_row(struct forward *f, size_t rows, void (*fn)(struct forward *f, size_t row, int thread));
 void forward_multiply(struct forward *f, const struct matrix *w, const struct packed_input *in, float *y, size_t stride, const float *bias, bool add);

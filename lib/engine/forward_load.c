@@ -223,6 +223,8 @@ static int load_small(struct forward *f, const struct model_weights *weights, st
     return 0;
 }
 
+enum { PARTS_MAX = 8192 }; /* of attention: a sequence of 131,072 tokens with 16 heads of keys; up to 33 MiB, of which what is never used is never touched */
+
 static void *take(uintptr_t *at, size_t size) {
     void *p = (void *)*at; /* NOLINT(performance-no-int-to-ptr): measured from 0, where nothing is there yet */
     *at += (size + 63) & ~(size_t)63;
@@ -235,7 +237,7 @@ static size_t place_scratch(struct forward *f, uintptr_t at) {
     uintptr_t start = at;
     size_t R = f->rows_max, C = c->width, D = c->head_dim, F = c->ffn, wide = (c->heads + 2 * (size_t)c->kv_heads) * D, q = c->heads * D;
     size_t E = c->experts, S = R * c->experts_used, rows = R > LOGITS_INPUT_ROWS ? R : LOGITS_INPUT_ROWS; /* of the head's input */
-    size_t broad = C > c->embed_width ? C : c->embed_width, widest = broad > q ? broad : q, input, attention = attention_scratch_size(f->context);
+    size_t broad = C > c->embed_width ? C : c->embed_width, widest = broad > q ? broad : q, input, attention = attention_scratch_size(c->head_dim);
     int threads = pool_threads(f->pool);
     widest = F > widest ? F : widest;
     input = packed_input_size(f->form, rows, widest);
@@ -268,6 +270,13 @@ static size_t place_scratch(struct forward *f, uintptr_t at) {
     f->adapter_groups = take(&at, R * sizeof *f->adapter_groups);
     f->item_group = take(&at, R * sizeof(uint32_t));
     f->work_before = take(&at, (R + 1) * sizeof(size_t));
+    f->item_pieces = take(&at, R * sizeof(uint32_t));
+    f->parts_before = take(&at, R * sizeof(size_t));
+    f->shared_before = take(&at, R * sizeof(uint32_t));
+    f->unfinished = take(&at, ATTENTION_PIECES * (size_t)threads * sizeof *f->unfinished);
+    f->parts_max = ATTENTION_PIECES * (size_t)threads * (f->context / ATTENTION_CHUNK + 1);
+    if (f->parts_max > PARTS_MAX) f->parts_max = PARTS_MAX;
+    f->parts = take(&at, f->parts_max * attention_part_size(c->head_dim) * sizeof(float));
     f->row_item = take(&at, R * sizeof(uint32_t));
     f->item_row = take(&at, R * sizeof(uint32_t));
     f->attention_scratch = take(&at, (size_t)threads * sizeof(float *));

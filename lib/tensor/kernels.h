@@ -38,6 +38,8 @@ struct kernels {
 
     /* x = softmax(scale * x), in place; returns the log of the sum of e^(scale * x): log of a probability is scale * x - that. n > 0. */
     float (*softmax)(float *x, float scale, size_t n);
+    /* A softmax before its division: x = e^(scale * x - most) with most = max(scale * x); returns the sum. n > 0. */
+    float (*softmax_part)(float *x, float scale, float *most, size_t n);
     /* x = e^(scale * x - log_sum): the probabilities again from what softmax returned. */
     void (*softmax_again)(float *x, float scale, float log_sum, size_t n);
     /* ds = scale * p * (dp - delta), the backward of softmax(scale * s); ds may be dp. */

@@ -42,12 +42,18 @@ static void c_exp(const float *x, float *y, size_t n) {
     for (size_t i = 0; i < n; i++) y[i] = exp_of(x[i]);
 }
 
-static float c_softmax(float *x, float scale, size_t n) {
-    float most = -INFINITY;
+static double exp_all(float *x, float scale, float *most, size_t n) {
+    *most = -INFINITY;
     for (size_t i = 0; i < n; i++)
-        if (scale * x[i] > most) most = scale * x[i];
+        if (scale * x[i] > *most) *most = scale * x[i];
     double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += (double)(x[i] = exp_of(scale * x[i] - most));
+    for (size_t i = 0; i < n; i++) sum += (double)(x[i] = exp_of(scale * x[i] - *most));
+    return sum;
+}
+static float c_softmax_part(float *x, float scale, float *most, size_t n) { return (float)exp_all(x, scale, most, n); }
+static float c_softmax(float *x, float scale, size_t n) {
+    float most;
+    double sum = exp_all(x, scale, &most, n);
     for (size_t i = 0; i < n; i++) x[i] = (float)(x[i] / sum);
     return most + (float)log(sum);
 }
@@ -221,6 +227,7 @@ const struct kernels kernels_c = {
     .max = c_max,
     .exp = c_exp,
     .softmax = c_softmax,
+    .softmax_part = c_softmax_part,
     .softmax_again = c_softmax_again,
     .softmax_backward = c_softmax_backward,
     .rmsnorm = c_rmsnorm,

@@ -108,14 +108,17 @@ INLINE float exp_row(float *x, float scale, float most, size_t n) {
     }
     return v_sum(sum) + rest;
 }
-static float simd_softmax(float *x, float scale, size_t n) {
+static float simd_softmax_part(float *x, float scale, float *most, size_t n) {
     vf s = v_set(scale), best = v_set(-INFINITY);
     size_t i = 0;
     for (; i + W <= n; i += W) best = v_max(v_mul(s, v_load_all(x + i)), best);
-    float most = v_most(best);
+    *most = v_most(best);
     for (; i < n; i++)
-        if (scale * x[i] > most) most = scale * x[i];
-    float sum = exp_row(x, scale, most, n);
+        if (scale * x[i] > *most) *most = scale * x[i];
+    return exp_row(x, scale, *most, n);
+}
+static float simd_softmax(float *x, float scale, size_t n) {
+    float most, sum = simd_softmax_part(x, scale, &most, n);
     simd_scale(1 / sum, x, n);
     return most + logf(sum);
 }
@@ -330,6 +333,7 @@ const struct kernels ISA_TABLE = {
     .max = simd_max,
     .exp = simd_exp,
     .softmax = simd_softmax,
+    .softmax_part = simd_softmax_part,
     .softmax_again = simd_softmax_again,
     .softmax_backward = simd_softmax_backward,
     .rmsnorm = simd_rmsnorm,

@@ -19,9 +19,13 @@ static const struct {
 } CASES[] = {{16, 1, 0, KV_F32},   {16, 40, 0, KV_F32},   {24, 33, 0, KV_F32},   {64, 100, 0, KV_F32}, {128, 17, 0, KV_F32},   {80, 50, 20, KV_F32},
              {8, 31, 5, KV_F32},   {64, 70, 0, KV_F16},   {24, 45, 16, KV_F16},  {100, 20, 0, KV_F16}, {5, 19, 0, KV_F32},     {7, 18, 3, KV_F16},
              {64, 100, 0, KV_INT8}, {80, 50, 20, KV_INT8}, {96, 33, 0, KV_INT8}, {112, 70, 5, KV_INT8}, {128, 40, 16, KV_INT8}, {1, 1, 0, KV_INT8},
-             {5, 19, 0, KV_INT8},  {33, 45, 0, KV_INT8},  {100, 17, 3, KV_INT8}, {16, 31, 0, KV_INT8}};
+             {5, 19, 0, KV_INT8},  {33, 45, 0, KV_INT8},  {100, 17, 3, KV_INT8}, {16, 31, 0, KV_INT8},
+             /* several chunks; windows that end in a tile's first one, and in the next; and one that is as long as a chunk */
+             {16, 600, 0, KV_F32}, {64, 530, 0, KV_F16},  {24, 580, 40, KV_F16}, {32, 540, 0, KV_INT8}, {8, 800, ATTENTION_CHUNK, KV_F32}, {20, 520, 300, KV_INT8}};
+enum { TOKENS_MAX = 800, BLOCKS = 60 };
 
-static void run(size_t c, uint32_t first, uint32_t n, const struct kv_cache *kv, const uint32_t *table, const float *q, float *out) {
+/* threads: how many share the tile's chunks. */
+static void run(size_t c, uint32_t first, uint32_t n, uint32_t threads, const struct kv_cache *kv, const uint32_t *table, const float *q, float *out) {
     uint32_t D = CASES[c].head_dim;
     struct attention_tile t = {.n = n, .window = CASES[c].window, .head_dim = D, .scale = 0.3f, .type = CASES[c].type, .base = kv_cache_base(kv, 1, 1),
                                .block_stride = kv->block_size, .values_offset = 2 * kv->head_size, .blocks = table};
@@ -30,8 +34,19 @@ static void run(size_t c, uint32_t first, uint32_t n, const struct kv_cache *kv,
         t.out[i] = out + (first + i) * D;
         t.position[i] = first + i;
     }
-    float *scratch = mem_alloc_aligned(attention_scratch_size(CASES[c].tokens));
-    attention_run(&t, scratch);
+    float *scratch = mem_alloc_aligned(attention_scratch_size(D));
+    if (threads == 1) attention_run(&t, scratch);
+    else {
+        uint32_t from, end;
+        size_t size = attention_part_size(D);
+        attention_chunks(&t, &from, &end);
+        uint32_t chunks = end - from;
+        float *parts = mem_calloc(chunks * size, sizeof *parts);
+        for (uint32_t k = threads; k-- > 0;) /* the last one first: order is the join's */
+            attention_parts(&t, from + chunks * k / threads, from + chunks * (k + 1) / threads, parts + chunks * k / threads * size, scratch);
+        attention_join(&t, parts);
+        mem_free(parts);
+    }
     mem_free(scratch);
 }
 
@@ -52,9 +67,10 @@ static void test_attention(void **state) {
         random_seed(&r, c);
         struct kv_shape shape = {.layers = 2, .kv_heads = 2, .head_dim = D, .type = CASES[c].type};
         struct kv_cache kv;
-        assert_int_equal(kv_cache_init(&kv, &shape, 12, NULL), 0);
+        assert_int_equal(kv_cache_init(&kv, &shape, BLOCKS, NULL), 0);
         memset(kv.data, 0xff, kv.data_size); /* nan wherever nothing was written */
-        uint32_t table[] = {7, 2, 9, 0, 11, 4, 1, 10};
+        uint32_t table[BLOCKS];
+        for (uint32_t b = 0; b < BLOCKS; b++) table[b] = (b * 7 + 3) % BLOCKS; /* 7 and 60 have no factor in common */
         float *k = mem_calloc(T * 2 * D, 4), *v = mem_calloc(T * 2 * D, 4), *q = mem_calloc(T * D, 4);
         float *want = mem_calloc(T * D, 4), *got = mem_calloc(T * D, 4);
         for (size_t i = 0; i < T * 2 * D; i++) {
@@ -75,9 +91,9 @@ static void test_attention(void **state) {
         for (uint32_t t = 0; t < T; t++) kv_cache_put(&kv, table, 1, t, k + t * 2 * D, v + t * 2 * D);
 
         quant_kernels_use(QUANT_KERNELS[QUANT_KERNELS_COUNT - 1]);
-        for (uint32_t i = 0; i < T; i++) run(c, i, 1, &kv, table, q, want);
+        for (uint32_t i = 0; i < T; i++) run(c, i, 1, 1, &kv, table, q, want);
         for (uint32_t i = 0; i < T; i++) {
-            double p[128], sum = 0;
+            double p[TOKENS_MAX], sum = 0;
             uint32_t from = CASES[c].window && i >= CASES[c].window ? i + 1 - CASES[c].window : 0;
             for (uint32_t t = from; t <= i; t++) {
                 double dot = 0;
@@ -96,7 +112,7 @@ static void test_attention(void **state) {
             quant_kernels_use(QUANT_KERNELS[kernel]);
             for (uint32_t tile = 1; tile <= ATTENTION_TILE; tile++) {
                 memset(got, 0, T * D * 4);
-                for (uint32_t i = 0; i < T; i += tile) run(c, i, T - i < tile ? T - i : tile, &kv, table, q, got);
+                for (uint32_t i = 0; i < T; i += tile) run(c, i, T - i < tile ? T - i : tile, 1 + i / tile % 3, &kv, table, q, got);
                 if (memcmp(got, want, T * D * 4) != 0) fail_msg("case %zu: %s differs with tiles of %u", c, QUANT_KERNELS[kernel]->name, tile);
             }
         }

@@ -16,11 +16,11 @@ static const char TEXT[] = "The engine takes rows of every running sequence. A r
                            "naïve café, 東京 and emoji 🙂 are more than one byte each; the engine never cuts a character.";
 
 /* What each family does otherwise than the others, as small as it goes. */
-static void tiny_config(struct model_config *c, const char *arch) {
+static void tiny_config(struct model_config *c, const char *arch, uint32_t context) {
     const struct model_arch *a = model_arch_find(span_str(arch));
     assert_non_null(a);
     bool relative = a->positions == MODEL_POS_RELATIVE, grouped = a->mlp == MODEL_MLP_GATED && !relative, rope = a->positions == MODEL_POS_ROPE, free_heads = grouped && strcmp(arch, "stablelm") != 0;
-    model_config_default(c, a, 3, rope && !free_heads ? 56 : 52, 4, grouped ? 2 : 4, TINY_CONTEXT, TINY_VOCAB);
+    model_config_default(c, a, 3, rope && !free_heads ? 56 : 52, 4, grouped ? 2 : 4, context, TINY_VOCAB);
     if (free_heads) c->head_dim = 18; /* no power of two, and not width / heads */
     if (rope) c->rotary_dim = c->rotary_dim * 4 < 4 * c->head_dim && !free_heads ? 6 : c->head_dim;
     c->attn_scale = (float)(1 / sqrt((double)c->head_dim));
@@ -51,7 +51,7 @@ static void tiny_config(struct model_config *c, const char *arch) {
     if (strcmp(arch, "phi3") == 0) {
         c->rope_scaling = MODEL_ROPE_LONGROPE;
         c->rope_original_context = TINY_BORDER;
-        c->rope_factor = (double)TINY_CONTEXT / TINY_BORDER;
+        c->rope_factor = (double)context / TINY_BORDER;
         c->rope_attention_factor = sqrt(1 + log(c->rope_factor) / log(TINY_BORDER));
         for (uint32_t i = 0; i < c->rotary_dim / 2; i++) {
             c->rope_short[i] = 1 + 0.125f * (float)i;
@@ -74,7 +74,9 @@ static void tiny_config(struct model_config *c, const char *arch) {
     }
 }
 
-void tiny_make(struct tiny *t, const char *arch, uint64_t seed) {
+void tiny_make(struct tiny *t, const char *arch, uint64_t seed) { tiny_make_long(t, arch, seed, TINY_CONTEXT); }
+
+void tiny_make_long(struct tiny *t, const char *arch, uint64_t seed, uint32_t context) {
     struct error err;
     *t = (struct tiny){0};
     struct tokenizer_trainer *trainer;
@@ -85,7 +87,7 @@ void tiny_make(struct tiny *t, const char *arch, uint64_t seed) {
     tokenizer_trainer_free(trainer);
 
     struct model_config c;
-    tiny_config(&c, arch);
+    tiny_config(&c, arch, context);
     c.eos_ids[0] = tokenizer_find(t->tokenizer, SPAN(TOKENIZER_END_OF_TEXT));
     c.eos_count = 1;
     if (model_weights_new(&t->weights, &c, &err) != 0) fail_msg("weights: %s", err.message);

@@ -13,6 +13,7 @@ struct tiny {
 /* arch: a decoder's name, or that of an encoder-decoder; all are small and odd: heads on fewer kv heads and no power of two wide where the family can, a window of 20 tokens, five experts.
  * Fails the test where it cannot. */
 void tiny_make(struct tiny *t, const char *arch, uint64_t seed);
+void tiny_make_long(struct tiny *t, const char *arch, uint64_t seed, uint32_t context); /* for another context than TINY_CONTEXT */
 void tiny_remove(struct tiny *t);
 
 #endif

@@ -16,7 +16,8 @@
 enum {
     SIDE = 16,        /* rows of a tile */
     LINE = 64,        /* bytes of its row */
-    FEWEST = 8,       /* rows of x that are worth unpacking W for */
+    FEWEST = 8,       /* rows of x that are worth unpacking W for, */
+    FEWEST_NIBBLES = 12, /* and of 4 bits */
     FEWEST_LEFT = 3,  /* and that a last tile is worth beginning for, once W is unpacked */
     GROUP = 4,        /* blocks that are multiplied, and then scaled: the two share what adds floats, and get in each other's way when mixed */
     NEAR = 6 * 1024, /* bytes: what is asked for before it is unpacked, */
@@ -182,7 +183,7 @@ INLINE struct quant_rows rows_from(const struct quant_rows *x, size_t i, size_t 
 
 INLINE void blocks_any(const uint8_t *panel, const enum packed_kind kind, quant_block_kernel few, size_t blocks, const struct quant_rows *x, size_t n, float *tile) {
     const size_t size = kind == PACKED_Q8 ? QUANT_Q8_BLOCK_SIZE : kind == PACKED_Q4 ? QUANT_Q4_BLOCK_SIZE : QUANT_Q4M_BLOCK_SIZE;
-    size_t left = n < FEWEST ? n : n % SIDE < FEWEST_LEFT ? n % SIDE : 0, tiled = n - left;
+    size_t left = n < (kind == PACKED_Q8 ? FEWEST : FEWEST_NIBBLES) ? n : n % SIDE < FEWEST_LEFT ? n % SIDE : 0, tiled = n - left;
     for (size_t i = tiled; i < n; i += QUANT_TILE_ROWS) {
         struct quant_rows rows = rows_from(x, i, blocks);
         few(panel, blocks, &rows, n - i < QUANT_TILE_ROWS ? n - i : QUANT_TILE_ROWS, tile + i * PACKED_BLOCK_PANEL);

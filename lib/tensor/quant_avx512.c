@@ -146,10 +146,11 @@ INLINE void blocks_n(const uint8_t *block, const enum packed_kind kind, size_t b
     for (size_t b = 0; b < blocks; b++, block += size) {
         __m512i dot[QUANT_TILE_ROWS][2];
         for (int i = 0; i < n; i++) {
-            int32_t correction = x->correction[(size_t)i * blocks + b];
-            dot[i][0] = dot[i][1] = _mm512_set1_epi32(kind == PACKED_Q8 ? correction : kind == PACKED_Q4 ? correction / 16 : 0);
+            __m512i correction = _mm512_set1_epi32(x->correction[(size_t)i * blocks + b]); /* 128 times a sum; of 4 bits 8 times that is taken out */
+            dot[i][0] = dot[i][1] = kind == PACKED_Q8 ? correction : kind == PACKED_Q4 ? _mm512_srai_epi32(correction, 4) : _mm512_setzero_si512();
         }
         for (size_t line = 0; line < size; line += 64) ask((const char *)block + line);
+#pragma GCC unroll 8
         for (size_t g = 0; g < QUANT_BLOCK / 4; g++) {
             __m512i w[2];
             load_group(block, nibbles, g, w);

@@ -407,6 +407,7 @@ void *engine_intake_main(void *arg) {
         pthread_mutex_lock(&e->lock);
         *e->inbox_last = q;
         e->inbox_last = &q->next;
+        if (wanted && q->failed.code == 0 && q->given.priority >= 0) atomic_store(&e->arrived, true); /* below 0 is who can wait: jobs */
         pthread_cond_signal(&e->step_wake);
     }
     pthread_mutex_unlock(&e->lock);

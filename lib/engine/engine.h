@@ -188,6 +188,7 @@ struct engine_stats {
     uint32_t kv_blocks_free, kv_blocks_total;
     double tokens_per_second;      /* produced, of about the last second; 0 when idle */
     uint64_t prompt_tokens, completion_tokens, cached_tokens, steps, requests, preempted; /* since the start; prompt_tokens: computed */
+    uint64_t steps_begun_anew; /* for a prompt that arrived early in a step of few streams */
     uint64_t guessed, guessed_right; /* tokens, likewise: speculative decoding */
     uint64_t drafted, drafted_right; /* of these: guessed by the draft model */
     uint32_t kv_blocks_cached;     /* of the free ones: with prefixes that somebody may want again */

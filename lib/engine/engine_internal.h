@@ -127,7 +127,10 @@ struct engine {
 
     /* the engine's thread */
     atomic_bool give_up;      /* set by others: who a step's chunk is for has left */
+    atomic_bool arrived;      /* set by others: somebody is in the inbox */
     bool gave_up;             /* the last step was: the next one is not, so that whoever comes and goes cannot stop the others */
+    bool may_begin_anew;      /* the step in hand may, for who arrives while half of its layers are still to come */
+    uint32_t step_layer;
     int64_t step_deadline_ms; /* of those that have a chunk in it */
     struct request **slots; /* [sequences_max] */
     struct request **gone;  /* [live_max] cancelled ones, for a moment */
@@ -142,6 +145,7 @@ struct engine {
     struct draft_budget budget;
     uint64_t drafted, drafted_right;
     uint32_t step_guesses, step_right; /* of the draft model, in the step in hand */
+    uint64_t steps_begun_anew;
     uint64_t guessed, guessed_right, unpublished; /* unpublished: tokens of right guesses that the figures do not have yet */
     struct source_pass pass;
     uint64_t source_tokens; /* read, and not yet in the figures */

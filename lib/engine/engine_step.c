@@ -10,6 +10,7 @@
 enum {
     RATE_WINDOW_US = 1000000,
     SHORT_STEP_ROWS = 64, /* of more the calls are longer than what it takes to make up for a thread that was taken away: beside a busy process prompts have 0.7 of their speed, one thread has 0.6 */
+    FEW_STREAMS = 4,  /* rows of a step that may begin anew: a replica that has so few is not short of time */
     GUESSING_MAX = 8, /* sequences: of more the products are no longer bound by memory, and a row costs what it costs */
 };
 
@@ -33,6 +34,7 @@ static void publish(struct engine *e) {
     e->stats.kv_blocks_cached = s->cache.idle;
     e->stats.cached_tokens = s->cached_tokens;
     e->stats.preempted = s->preempted;
+    e->stats.steps_begun_anew = e->steps_begun_anew;
     e->stats.guessed = e->guessed;
     e->stats.guessed_right = e->guessed_right;
     e->stats.drafted = e->drafted;
@@ -95,6 +97,7 @@ static struct request *take_in(struct engine *e, bool idle, uint32_t *gone, bool
     struct request *in = e->inbox_first;
     e->inbox_first = NULL;
     e->inbox_last = &e->inbox_first;
+    atomic_store(&e->arrived, false);
     for (struct request *q = in; q; q = q->next) {
         q->arrived = true;
         e->wishes |= q->granted > 0 || q->cancelled; /* wished while its tokens were made */
@@ -389,19 +392,24 @@ static void report(struct engine *e, const struct scheduler_plan *plan, size_t o
     }
 }
 
-/* A chunk of a prompt can take long, and whoever it is for may leave meanwhile. */
+/* A chunk of a prompt can take long, and whoever it is for may leave meanwhile. And where a few streams have a step to themselves, a prompt that arrives in its first half waits longer for its end than
+ * they lose by beginning anew with it. */
 static bool on_layer(void *arg) {
     struct engine *e = arg;
+    if (e->may_begin_anew && e->step_layer++ < e->dir.config.layers / 2 && atomic_load_explicit(&e->arrived, memory_order_relaxed)) {
+        e->steps_begun_anew++;
+        return true;
+    }
     return atomic_load_explicit(&e->give_up, memory_order_relaxed) || (e->step_deadline_ms != 0 && clock_mono_ms() >= e->step_deadline_ms);
 }
 
 /* False: given up. What had been written of it is written again, the same. */
 static bool compute_rows(struct engine *e, const struct scheduler_plan *plan) {
-    bool may_give_up = false;
+    bool may_give_up = false, ever = !e->gave_up;
     e->step_deadline_ms = 0;
     pthread_mutex_lock(&e->lock);
     atomic_store(&e->give_up, false);
-    for (uint32_t i = 0; i < plan->count && !e->gave_up; i++) {
+    for (uint32_t i = 0; i < plan->count && ever; i++) {
         struct request *q = e->slots[plan->items[i].slot];
         q->in_chunk = plan->items[i].count - plan->items[i].draft > 1;
         if (!q->in_chunk) continue;
@@ -411,7 +419,9 @@ static bool compute_rows(struct engine *e, const struct scheduler_plan *plan) {
         if (deadline != 0 && (e->step_deadline_ms == 0 || deadline < e->step_deadline_ms)) e->step_deadline_ms = deadline;
     }
     pthread_mutex_unlock(&e->lock);
-    forward_on_layer(e->forward, e, may_give_up ? on_layer : NULL);
+    e->step_layer = 0;
+    e->may_begin_anew = ever && !may_give_up && plan->rows <= FEW_STREAMS && e->scheduler.queued == 0 && e->scheduler.running < e->scheduler.config.sequences_max;
+    forward_on_layer(e->forward, e, may_give_up || e->may_begin_anew ? on_layer : NULL);
     e->gave_up = !forward_step(e->forward, &e->kv, e->items, plan->count);
     pthread_mutex_lock(&e->lock);
     for (uint32_t i = 0; i < plan->count; i++) e->slots[plan->items[i].slot]->in_chunk = false;

@@ -264,6 +264,39 @@ static void test_preemption(void **state) {
     }
 }
 
+/* Prompts that arrive while an answer is written: some steps begin anew for them, and no token is another. As many answers as it takes to see some. */
+static void test_begins_anew(void **state) {
+    (void)state;
+    enum { N = 20, M = 150, ROUNDS_MAX = 500 };
+    uint32_t ids[N], others[8];
+    random_tokens(ids, N, 5);
+    random_tokens(others, 8, 6);
+    struct engine *e = start((struct engine_options){.threads = 2});
+    struct engine_request r = request(ids, N, M), other = request(others, 8, 2);
+    struct engine_result alone = one(e, &r), other_alone = one(e, &other);
+    struct engine_stats s;
+    engine_get_stats(e, &s);
+    assert_int_equal(s.steps_begun_anew, 0);
+    for (int round = 0; s.steps_begun_anew < 5; round++) {
+        if (round == ROUNDS_MAX) fail_msg("%d answers, and %d steps begun anew", round, (int)s.steps_begun_anew);
+        struct watcher w = {.lock = PTHREAD_MUTEX_INITIALIZER};
+        assert_int_equal(engine_submit(e, &r, &w, watch, NULL, NULL), 0);
+        for (int i = 0; i < 10; i++) {
+            struct engine_result got = one(e, &other);
+            same("a prompt that arrives", &other_alone, &got);
+            engine_result_fini(&got);
+        }
+        wait_for(&w, M, 0, true);
+        assert_int_equal(w.count, M);
+        for (size_t t = 0; t < M; t++) assert_true(w.tokens[t] == alone.tokens[t] && w.logprobs[t] == alone.logprobs[t].logprob);
+        engine_get_stats(e, &s);
+        assert_int_equal(s.kv_blocks_free, s.kv_blocks_total);
+    }
+    engine_result_fini(&alone);
+    engine_result_fini(&other_alone);
+    engine_free(e);
+}
+
 static void in_int8(void **state, void (*test)(void **)) {
     kv_type = KV_INT8;
     test(state);
@@ -275,7 +308,7 @@ static void test_preemption_int8(void **state) { in_int8(state, test_preemption)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hits),      cmocka_unit_test(test_together),      cmocka_unit_test(test_preemption),
+        cmocka_unit_test(test_hits),      cmocka_unit_test(test_together),      cmocka_unit_test(test_preemption),      cmocka_unit_test(test_begins_anew),
         cmocka_unit_test(test_hits_int8), cmocka_unit_test(test_together_int8), cmocka_unit_test(test_preemption_int8),
     };
     return cmocka_run_group_tests_name("sharing", tests, set_up, tear_down);

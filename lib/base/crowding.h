@@ -21,7 +21,7 @@ struct crowding {
 
 /* Of so many, 1 to threads. */
 int crowding_threads(struct crowding *c, int threads, int64_t now_us);
-/* Calls by so many threads took passed_us, lost_us of which the caller did not run. */
+/* Calls by so many threads took passed_us, lost_us of which the caller did not run; below 0 where a coarse clock makes up for what it said before. */
 void crowding_tell(struct crowding *c, int threads, int64_t now_us, int64_t passed_us, int64_t lost_us);
 
 #endif

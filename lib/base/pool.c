@@ -187,7 +187,7 @@ void pool_step_begin(struct pool *p) {
 
 void pool_step_end(struct pool *p) {
     int64_t now_us = clock_mono_us(), passed_us = now_us - p->began_us, ran_us = clock_thread_us() - p->began_cpu_us;
-    crowding_tell(&p->crowding, p->wanted, now_us, passed_us, passed_us > ran_us ? passed_us - ran_us : 0);
+    crowding_tell(&p->crowding, p->wanted, now_us, passed_us, passed_us - ran_us);
     p->wanted = 0;
 }
 

@@ -8,7 +8,7 @@ struct prefix_node {
     uint32_t child, before, behind; /* its child that became known last; among its parent's */
     bool known, idle;
     struct prefix_salt salt; /* of a first block; zero of the others, whose parent says it */
-    uint32_t read;
+    uint32_t read, count; /* of the tokens: those that are read; those that there are, fewer than all of a begun one */
     uint32_t tokens[KV_BLOCK_TOKENS];
 };
 
@@ -106,9 +106,11 @@ static void evict(struct prefix_cache *c, uint32_t block) {
     struct prefix_node *n = &c->nodes[block];
     ASSERT(n->idle && n->child == PREFIX_NONE);
     leave_idle(c, block);
-    uint32_t *at = lookup(c, n->parent, n->salt, n->tokens, n->read);
-    ASSERT(*at == block);
-    *at = n->next;
+    if (n->count == KV_BLOCK_TOKENS) {
+        uint32_t *at = lookup(c, n->parent, n->salt, n->tokens, n->read);
+        ASSERT(*at == block);
+        *at = n->next;
+    }
     leave_parent(c, n);
     n->known = false;
     c->known--;
@@ -144,7 +146,8 @@ uint32_t prefix_cache_nearest(const struct prefix_cache *c, uint32_t parent, con
     uint32_t best = PREFIX_NONE, child = c->nodes[parent].child;
     *alike = 0;
     for (uint32_t i = 0; i < PREFIX_NEAREST_OF && child != PREFIX_NONE; i++, child = c->nodes[child].behind) {
-        uint32_t same = prefix_alike(c->nodes[child].tokens, c->nodes[child].read, tokens, read, n);
+        const struct prefix_node *other = &c->nodes[child];
+        uint32_t same = prefix_alike(other->tokens, other->read, tokens, read, n < other->count ? n : other->count);
         if (same <= *alike) continue;
         *alike = same;
         best = child;
@@ -153,6 +156,15 @@ uint32_t prefix_cache_nearest(const struct prefix_cache *c, uint32_t parent, con
 }
 
 void prefix_cache_hold(struct prefix_cache *c, uint32_t block) { hold(c, block); }
+
+static void become_known(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t count, uint32_t read, uint32_t block) {
+    struct prefix_node *n = &c->nodes[block];
+    *n = (struct prefix_node){.parent = parent, .next = PREFIX_NONE, .older = PREFIX_NONE, .newer = PREFIX_NONE, .child = PREFIX_NONE, .before = PREFIX_NONE, .behind = PREFIX_NONE, .known = true, .read = read, .count = count, .salt = salt};
+    memcpy(n->tokens, tokens, count * sizeof *tokens);
+    join_parent(c, block);
+    c->known++;
+    kv_blocks_ref(&c->blocks, &block, 1);
+}
 
 uint32_t prefix_cache_add(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t read, uint32_t block) {
     uint32_t *at = lookup(c, parent, salt, tokens, read);
@@ -163,14 +175,16 @@ uint32_t prefix_cache_add(struct prefix_cache *c, uint32_t parent, struct prefix
         kv_blocks_unref(&c->blocks, &block, 1);
         return held;
     }
-    struct prefix_node *n = &c->nodes[block];
-    *n = (struct prefix_node){.parent = parent, .next = PREFIX_NONE, .older = PREFIX_NONE, .newer = PREFIX_NONE, .child = PREFIX_NONE, .before = PREFIX_NONE, .behind = PREFIX_NONE, .known = true, .read = read, .salt = own_salt(parent, salt)};
-    memcpy(n->tokens, tokens, sizeof n->tokens);
+    become_known(c, parent, own_salt(parent, salt), tokens, KV_BLOCK_TOKENS, read, block);
     *at = block;
-    join_parent(c, block);
-    c->known++;
-    kv_blocks_ref(&c->blocks, &block, 1);
     return block;
+}
+
+void prefix_cache_add_begun(struct prefix_cache *c, uint32_t parent, const uint32_t *tokens, uint32_t n, uint32_t read, uint32_t block) {
+    uint32_t alike;
+    ASSERT(c->nodes[parent].known && !c->nodes[parent].idle && !c->nodes[block].known && n > 0 && n < KV_BLOCK_TOKENS);
+    prefix_cache_nearest(c, parent, tokens, read, n, &alike);
+    if (alike < n) become_known(c, parent, (struct prefix_salt){{0, 0}}, tokens, n, read, block);
 }
 
 void prefix_cache_release(struct prefix_cache *c, const uint32_t *blocks, uint32_t n) {

@@ -7,7 +7,7 @@
  * another has computed. Such blocks hold the same bits whoever computed them (forward.h), so that a result never depends on a hit.
  *
  * Where a prefix ends inside a block, that block is nobody's to share; but its first rows are the same bits too, and whoever asks is told which block begins most alike
- * (prefix_cache_nearest), to copy them.
+ * (prefix_cache_nearest), to copy them. A last block that a sequence has only begun is known for that alone (prefix_cache_add_begun), and found by nobody.
  *
  *     alloc ─► held by a sequence, unknown ─ add ─► known, held ⇄ known, idle (release, find) ─ evicted by alloc ─► held by another, unknown
  *
@@ -45,6 +45,8 @@ int prefix_cache_alloc(struct prefix_cache *c, uint32_t n, uint32_t *out);
 uint32_t prefix_cache_find(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t read);
 /* The caller's block is full and holds these tokens. Returns the block to go on with: where the cache has them already that one, and the caller's is given back. */
 uint32_t prefix_cache_add(struct prefix_cache *c, uint32_t parent, struct prefix_salt salt, const uint32_t *tokens, uint32_t read, uint32_t block);
+/* The caller's block, behind a parent that it holds, holds the first n of these tokens, 0 < n < KV_BLOCK_TOKENS, and no more will come. It is known where no other begins with the same. */
+void prefix_cache_add_begun(struct prefix_cache *c, uint32_t parent, const uint32_t *tokens, uint32_t n, uint32_t read, uint32_t block);
 /* Among the latest blocks known behind `parent`, a block, the one that begins most alike, with *alike ≥ 1 of the first n tokens, all of them of one kind, read or written; PREFIX_NONE.
  * Its first rows are then what the caller's would be: they may be copied. No reference is taken. */
 uint32_t prefix_cache_nearest(const struct prefix_cache *c, uint32_t parent, const uint32_t *tokens, uint32_t read, uint32_t n, uint32_t *alike);

@@ -74,9 +74,18 @@ static void unqueue(struct scheduler *s, uint32_t index) {
     s->queue[index] = s->queue[s->queued];
 }
 
-/* Slot and blocks are free. */
+/* Of the tokens of the block `known`, those that are read. */
+static uint32_t read_in_block(const struct scheduler_request *r, uint32_t known) {
+    uint32_t first = known * KV_BLOCK_TOKENS, read = r->read > first ? r->read - first : 0;
+    return read < KV_BLOCK_TOKENS ? read : KV_BLOCK_TOKENS;
+}
+
+/* Slot and blocks are free. What the sequence computed of its last block others may have yet. */
 static void leave(struct scheduler *s, uint32_t at) {
     struct scheduler_sequence *q = &s->slots[at];
+    uint32_t first = q->known * KV_BLOCK_TOKENS;
+    if (q->request.tokens && q->known > 0 && q->done > first)
+        prefix_cache_add_begun(&s->cache, q->blocks[q->known - 1], q->request.tokens + first, q->done - first, read_in_block(&q->request, q->known), q->blocks[q->known]);
     prefix_cache_release(&s->cache, q->blocks, q->block_count);
     q->state = SCHEDULER_FREE;
     q->block_count = 0;
@@ -144,12 +153,6 @@ static uint32_t head_of(const struct scheduler *s) {
 }
 
 /* --- the prefix cache --- */
-
-/* Of the tokens of the block `known`, those that are read. */
-static uint32_t read_in_block(const struct scheduler_request *r, uint32_t known) {
-    uint32_t first = known * KV_BLOCK_TOKENS, read = r->read > first ? r->read - first : 0;
-    return read < KV_BLOCK_TOKENS ? read : KV_BLOCK_TOKENS;
-}
 
 static uint32_t find_next(struct scheduler *s, const struct scheduler_request *r, const uint32_t *blocks, uint32_t known) {
     return prefix_cache_find(&s->cache, known ? blocks[known - 1] : PREFIX_NONE, r->salt, r->tokens + known * KV_BLOCK_TOKENS, read_in_block(r, known));

@@ -23,6 +23,7 @@ struct entry {
     uint64_t salt;
     uint32_t tokens[DEPTH * B], blocks; /* its whole prefix */
     uint32_t block, holders;
+    uint32_t begun; /* tokens of the last block, where it is not full */
     uint64_t released;
 };
 struct naive {
@@ -33,9 +34,17 @@ struct naive {
 static struct entry *naive_find(struct naive *n, uint64_t salt, const uint32_t *tokens, uint32_t blocks) {
     for (size_t i = 0; i < n->count; i++) {
         struct entry *e = &n->entries[i];
-        if (e->salt == salt && e->blocks == blocks && memcmp(e->tokens, tokens, blocks * B * sizeof *tokens) == 0) return e;
+        if (e->salt == salt && e->blocks == blocks && !e->begun && memcmp(e->tokens, tokens, blocks * B * sizeof *tokens) == 0) return e;
     }
     return NULL;
+}
+/* Whether a block behind these full ones begins with the n tokens that follow. */
+static bool naive_begins(const struct naive *n, uint64_t salt, const uint32_t *tokens, uint32_t blocks, uint32_t count) {
+    for (size_t i = 0; i < n->count; i++) {
+        const struct entry *e = &n->entries[i];
+        if (e->salt == salt && e->blocks == blocks + 1 && (!e->begun || e->begun >= count) && memcmp(e->tokens, tokens, (blocks * B + count) * sizeof *tokens) == 0) return true;
+    }
+    return false;
 }
 static struct entry *naive_of_block(struct naive *n, uint32_t block) {
     for (size_t i = 0; i < n->count; i++)
@@ -58,7 +67,7 @@ static void naive_evict(struct naive *n) {
 struct sequence {
     bool here;
     uint64_t salt;
-    uint32_t tokens[DEPTH * B], table[DEPTH], blocks, known;
+    uint32_t tokens[DEPTH * B], table[DEPTH], blocks, known, blocks_begun;
 };
 
 static void simulate(uint64_t seed) {
@@ -111,9 +120,21 @@ static void simulate(uint64_t seed) {
             }
             old->holders++;
             q->table[q->known++] = got;
-        } else { /* it ends */
+        } else { /* it ends, some within a block */
+            if (q->known > 0 && q->known < q->blocks && random_below(&r, 2)) {
+                uint32_t begun = 1 + (uint32_t)random_below(&r, B - 1), own = q->table[q->known];
+                prefix_cache_add_begun(&c, q->table[q->known - 1], q->tokens + q->known * B, begun, B, own);
+                if (!naive_begins(&n, q->salt, q->tokens, q->known, begun)) {
+                    struct entry *e = &n.entries[n.count++];
+                    *e = (struct entry){.salt = q->salt, .blocks = q->known + 1, .block = own, .begun = begun, .released = ++n.clock};
+                    memcpy(e->tokens, q->tokens, sizeof e->tokens);
+                    held_unknown--;
+                    q->blocks_begun = 1;
+                }
+            }
             prefix_cache_release(&c, q->table, q->blocks);
-            held_unknown -= q->blocks - q->known;
+            held_unknown -= q->blocks - q->known - q->blocks_begun;
+            q->blocks_begun = 0;
             for (uint32_t i = q->known; i-- > 0;) {
                 struct entry *e = naive_of_block(&n, q->table[i]);
                 assert_non_null(e);
@@ -193,6 +214,38 @@ static void test_nearest(void **state) {
     prefix_cache_fini(&c);
 }
 
+/* A block that is only begun: found where it begins alike, as far as it goes, and never as a whole one; and not kept twice. */
+static void test_begun(void **state) {
+    (void)state;
+    struct prefix_cache c;
+    assert_int_equal(prefix_cache_init(&c, 8, 1), 0);
+    struct prefix_salt salt = {{1, 0}};
+    uint32_t tokens[2 * B], blocks[4], alike;
+    fill(tokens, 0, 2);
+    assert_int_equal(prefix_cache_alloc(&c, 4, blocks), 0);
+    assert_int_equal(prefix_cache_add(&c, PREFIX_NONE, salt, tokens, B, blocks[0]), blocks[0]);
+    prefix_cache_add_begun(&c, blocks[0], tokens + B, 7, 5, blocks[1]);
+    assert_int_equal(c.known, 2);
+    prefix_cache_add_begun(&c, blocks[0], tokens + B, 6, 5, blocks[2]); /* nothing new */
+    assert_int_equal(c.known, 2);
+    prefix_cache_add_begun(&c, blocks[0], tokens + B, 9, 5, blocks[2]);
+    assert_int_equal(c.known, 3);
+    assert_int_equal(prefix_cache_find(&c, blocks[0], salt, tokens + B, 5), PREFIX_NONE);
+    assert_int_equal(prefix_cache_nearest(&c, blocks[0], tokens + B, 5, B, &alike), blocks[2]);
+    assert_int_equal(alike, 9);
+    assert_int_equal(prefix_cache_nearest(&c, blocks[0], tokens + B, B, B, &alike), blocks[2]); /* what was written there is read here */
+    assert_int_equal(alike, 5);
+    assert_int_equal(prefix_cache_add(&c, blocks[0], salt, tokens + B, 5, blocks[3]), blocks[3]); /* the whole one stands beside them */
+    assert_int_equal(prefix_cache_nearest(&c, blocks[0], tokens + B, 5, B, &alike), blocks[3]);
+    assert_int_equal(alike, B);
+    prefix_cache_release(&c, blocks, 4);
+    assert_int_equal(prefix_cache_available(&c), 8);
+    uint32_t all[8];
+    assert_int_equal(prefix_cache_alloc(&c, 8, all), 0);
+    assert_int_equal(c.known, 0);
+    prefix_cache_fini(&c);
+}
+
 static void test_no_memory(void **state) {
     (void)state;
     for (uint64_t n = 1;; n++) {
@@ -210,6 +263,6 @@ static void test_no_memory(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_like_the_naive_one), cmocka_unit_test(test_salts), cmocka_unit_test(test_nearest), cmocka_unit_test(test_no_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_like_the_naive_one), cmocka_unit_test(test_salts), cmocka_unit_test(test_nearest), cmocka_unit_test(test_begun), cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests_name("prefix_cache", tests, NULL, NULL);
 }

@@ -115,7 +115,7 @@ static void test_hits(void **state) {
     struct engine_request r = request(next, N + 41, 10);
     r.scope = SPAN("a");
     struct engine_result got = one(e, &r);
-    assert_int_equal(got.usage.cached_tokens, (N + 39) / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS);
+    assert_int_equal(got.usage.cached_tokens, N + 39); /* the last token of an answer is not computed */
     r.scope = SPAN("nobody before");
     struct engine_result cold = one(e, &r);
     assert_int_equal(cold.usage.cached_tokens, 0);

@@ -26,16 +26,13 @@ struct stretch {
     _Alignas(64) _Atomic uint64_t left;
 };
 
-/* Three cache lines: what threads wait for, what they only read, what they report. */
+/* On cache lines of their own: what threads wait for, what they only read, what they report, and what is the caller's alone. */
 struct pool {
     _Alignas(64) _Atomic uint64_t call; /* the number of the newest; a thread that spins looks at it */
     atomic_int active;                  /* threads [0, active) work in it */
     atomic_bool stop;
     int threads, started;
     atomic_int allowed;                 /* how many may work in the next */
-    int wanted;                         /* in a step: of those, how many are worth it; otherwise 0. The caller's, as what follows: */
-    struct crowding crowding;
-    int64_t began_us, began_cpu_us;
     _Alignas(64) _Atomic(void *) arg;
     void (*_Atomic fn)(void *arg, size_t from, size_t to, int thread);
     _Atomic size_t count, unit; /* items, and how many of them are cut together */
@@ -47,6 +44,9 @@ struct pool {
     pthread_mutex_t lock;
     pthread_cond_t work, finished;
     pthread_t *ids;
+    _Alignas(64) int wanted; /* in a step: of the allowed threads, those that are worth it; otherwise 0 */
+    struct crowding crowding;
+    int64_t began_us, began_cpu_us; /* the step */
 };
 
 struct start {

@@ -95,19 +95,12 @@ static int tear_down(void **state) {
 }
 
 static struct engine *start(struct engine_options o) {
-    struct engine *e = NULL;
-    struct error err;
-    if (engine_new(&e, llama.path, &o, &err) != 0) fail_msg("%s", err.message);
-    return e;
+    return tiny_engine(&llama, o);
 }
 
 static struct engine_request request(const uint32_t *tokens, size_t n, int64_t max, const struct model_adapter *adapter) {
-    struct engine_request r;
-    engine_request_init(&r);
-    r.tokens = tokens;
-    r.token_count = n;
-    r.tokens_max = max;
-    r.ignore_eos = r.seed_set = r.logprobs = true;
+    struct engine_request r = tiny_request(tokens, n, max);
+    r.logprobs = true;
     r.sampling.seed = 5;
     r.adapter = adapter;
     return r;

@@ -32,20 +32,9 @@ static int tear_down(void **state) {
     return 0;
 }
 
-static struct engine *start(const struct tiny *t, struct engine_options o) {
-    struct engine *e = NULL;
-    struct error err;
-    if (engine_new(&e, t->path, &o, &err) != 0) fail_msg("%s", err.message);
-    return e;
-}
-
 static struct engine_request request(const uint32_t *tokens, size_t n, int64_t max) {
-    struct engine_request r;
-    engine_request_init(&r);
-    r.tokens = tokens;
-    r.token_count = n;
-    r.tokens_max = max;
-    r.ignore_eos = r.seed_set = r.logprobs = true;
+    struct engine_request r = tiny_request(tokens, n, max);
+    r.logprobs = true;
     return r;
 }
 
@@ -54,18 +43,6 @@ static struct engine_result one(struct engine *e, const struct engine_request *r
     assert_int_equal(engine_generate_batch(e, r, 1, &result, NULL), 0);
     if (result.error.code != 0) fail_msg("%s", result.error.message);
     return result;
-}
-
-static void same(const char *name, const struct engine_result *a, const struct engine_result *b) {
-    if (a->token_count != b->token_count || memcmp(a->tokens, b->tokens, a->token_count * sizeof *a->tokens) != 0) fail_msg("%s: other tokens", name);
-    for (size_t i = 0; i < a->token_count; i++)
-        if (a->logprobs[i].logprob != b->logprobs[i].logprob) fail_msg("%s: another log-probability at %zu", name, i);
-}
-
-static void random_tokens(uint32_t *out, size_t n, uint64_t seed) {
-    struct random r;
-    random_seed(&r, seed);
-    for (size_t i = 0; i < n; i++) out[i] = (uint32_t)random_below(&r, TINY_VOCAB);
 }
 
 /* --- the added numbers --- */
@@ -176,7 +153,7 @@ static void test_invariance(void **state) {
             struct engine_request requests[REQUESTS];
             for (size_t i = 0; i < REQUESTS; i++) {
                 size_t n = 1 + i * 37 % LONGEST;
-                random_tokens(prompts[i], n, 100 + i);
+                tiny_tokens(prompts[i], n, 100 + i);
                 requests[i] = request(prompts[i], n, 4 + (int64_t)(i * 7 % 30));
                 requests[i].sampling.temperature = i % 3 == 0 ? 0 : 1;
                 requests[i].sampling.seed = i;
@@ -184,7 +161,7 @@ static void test_invariance(void **state) {
             }
             struct engine_options alone_options = {.threads = 1, .weights = kind == 1 ? PACKED_Q8 : PACKED_STORED, .kv_type = kind == 2 ? KV_F16 : kind == 3 ? KV_INT8 : KV_F32};
             struct engine_result alone[REQUESTS], got[REQUESTS];
-            struct engine *e = start(&families[m], alone_options);
+            struct engine *e = tiny_engine(&families[m], alone_options);
             for (size_t i = 0; i < REQUESTS; i++) {
                 alone[i] = one(e, &requests[i]);
                 assert_int_equal(alone[i].usage.prompt_tokens, requests[i].token_count);
@@ -195,13 +172,13 @@ static void test_invariance(void **state) {
                 struct engine_options o = ways[w].options;
                 o.weights = alone_options.weights;
                 o.kv_type = alone_options.kv_type;
-                e = start(&families[m], o);
+                e = tiny_engine(&families[m], o);
                 assert_int_equal(engine_generate_batch(e, requests, REQUESTS, got, NULL), 0);
                 for (size_t i = 0; i < REQUESTS; i++) {
                     char name[96];
                     snprintf(name, sizeof name, "%s, kind %d, request %zu, %s", names[m], kind, i, ways[w].name);
                     if (got[i].error.code != 0) fail_msg("%s: %s", name, got[i].error.message);
-                    same(name, &alone[i], &got[i]);
+                    tiny_same(name, &alone[i], &got[i]);
                     engine_result_fini(&got[i]);
                 }
                 struct engine_stats s;
@@ -218,8 +195,8 @@ static void test_invariance(void **state) {
 static void test_source_matters(void **state) {
     (void)state;
     uint32_t ids[LONGEST];
-    random_tokens(ids, LONGEST, 3);
-    struct engine *e = start(&families[0], (struct engine_options){.threads = 2});
+    tiny_tokens(ids, LONGEST, 3);
+    struct engine *e = tiny_engine(&families[0], (struct engine_options){.threads = 2});
     struct engine_request r = request(ids, LONGEST, 6);
     r.sampling.temperature = 0;
     struct engine_result whole = one(e, &r);
@@ -272,15 +249,15 @@ static void test_preempted(void **state) {
     struct engine_result alone[3];
     struct error err = {0};
     uint64_t id;
-    struct engine *e = start(&families[2], (struct engine_options){.threads = 1});
+    struct engine *e = tiny_engine(&families[2], (struct engine_options){.threads = 1});
     for (size_t i = 0; i < 3; i++) {
-        random_tokens(prompts[i], PROMPT, 40 + i);
+        tiny_tokens(prompts[i], PROMPT, 40 + i);
         r[i] = request(prompts[i], PROMPT, NEW);
         r[i].sampling.seed = i;
         alone[i] = one(e, &r[i]);
     }
     engine_free(e);
-    e = start(&families[2], (struct engine_options){.threads = 2, .sequences_max = 1});
+    e = tiny_engine(&families[2], (struct engine_options){.threads = 2, .sequences_max = 1});
     struct watcher w[3] = {{.lock = PTHREAD_MUTEX_INITIALIZER}, {.lock = PTHREAD_MUTEX_INITIALIZER}, {.lock = PTHREAD_MUTEX_INITIALIZER}};
     r[0].credit = 7; /* it stands there when the next one comes */
     assert_int_equal(engine_submit(e, &r[0], &w[0], watch, &id, &err), 0);
@@ -312,12 +289,12 @@ static void test_cancelled(void **state) {
     enum { REQUESTS = 24, KEPT = 5 };
     static uint32_t prompts[REQUESTS][LONGEST];
     static struct watcher w[REQUESTS];
-    struct engine *e = start(&families[1], (struct engine_options){.threads = 2, .step_rows_mixed = 1});
+    struct engine *e = tiny_engine(&families[1], (struct engine_options){.threads = 2, .step_rows_mixed = 1});
     struct engine_request r[REQUESTS];
     uint64_t ids[REQUESTS];
     struct error err = {0};
     for (size_t i = 0; i < REQUESTS; i++) {
-        random_tokens(prompts[i], LONGEST, i);
+        tiny_tokens(prompts[i], LONGEST, i);
         r[i] = request(prompts[i], LONGEST, 20);
         r[i].sampling.seed = i;
         pthread_mutex_init(&w[i].lock, NULL);
@@ -367,8 +344,8 @@ static void test_streams_go_on(void **state) {
     (void)state;
     enum { ATTEMPTS = 50, LAYERS = 2 + 3 };
     static uint32_t ids[LONGEST];
-    random_tokens(ids, LONGEST, 1);
-    struct engine *e = start(&families[0], (struct engine_options){.threads = 2, .step_rows_mixed = 1});
+    tiny_tokens(ids, LONGEST, 1);
+    struct engine *e = tiny_engine(&families[0], (struct engine_options){.threads = 2, .step_rows_mixed = 1});
     bool met = false;
     for (int i = 0; i < ATTEMPTS && !met; i++) {
         struct meeting m = {.e = e, .long_one = request(ids, LONGEST, 2), .stream = {.lock = PTHREAD_MUTEX_INITIALIZER}, .other = {.lock = PTHREAD_MUTEX_INITIALIZER}};
@@ -398,10 +375,10 @@ static void test_target(void **state) {
         {"an empty source", 0, 20, {.threads = 1}},
     };
     uint32_t ids[LONGEST];
-    random_tokens(ids, LONGEST, 9);
+    tiny_tokens(ids, LONGEST, 9);
     for (size_t m = 0; m < FAMILIES; m++)
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-            struct engine *e = start(&families[m], cases[i].options);
+            struct engine *e = tiny_engine(&families[m], cases[i].options);
             struct engine_request r = request(ids, cases[i].source, (int64_t)cases[i].target);
             r.sampling.temperature = 0;
             struct engine_result said = one(e, &r);
@@ -436,7 +413,7 @@ static void test_target(void **state) {
 
 static void test_text(void **state) {
     (void)state;
-    struct engine *e = start(&families[0], (struct engine_options){.threads = 2});
+    struct engine *e = tiny_engine(&families[0], (struct engine_options){.threads = 2});
     struct engine_request r;
     engine_request_init(&r);
     r.prompt = SPAN("The engine and the café");
@@ -460,7 +437,7 @@ static void test_text(void **state) {
 
 static void test_refusals(void **state) {
     (void)state;
-    struct engine *e = start(&families[0], (struct engine_options){.threads = 1, .context = 64});
+    struct engine *e = tiny_engine(&families[0], (struct engine_options){.threads = 1, .context = 64});
     uint32_t ids[65] = {0};
     struct error err = {0};
     struct engine_request r = request(ids, 20, 4);

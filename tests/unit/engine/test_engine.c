@@ -13,7 +13,6 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/json.h"
-#include "base/random.h"
 #include "engine/engine.h"
 #include "engine/run.h"
 #include "engine/scheduler.h"
@@ -38,43 +37,11 @@ static int tear_down(void **state) {
     return 0;
 }
 
-static struct engine *start(const struct tiny *t, struct engine_options o) {
-    struct engine *e = NULL;
-    struct error err;
-    if (engine_new(&e, t->path, &o, &err) != 0) fail_msg("%s", err.message);
-    return e;
-}
-
-static void random_tokens(uint32_t *out, size_t n, uint64_t seed) {
-    struct random r;
-    random_seed(&r, seed);
-    for (size_t i = 0; i < n; i++) out[i] = (uint32_t)random_below(&r, TINY_VOCAB);
-}
-
-static struct engine_request request(const uint32_t *tokens, size_t n, int64_t max) {
-    struct engine_request r;
-    engine_request_init(&r);
-    r.tokens = tokens;
-    r.token_count = n;
-    r.tokens_max = max;
-    r.ignore_eos = true;
-    r.seed_set = true;
-    return r;
-}
-
 static struct engine_result one(struct engine *e, const struct engine_request *r) {
     struct engine_result result;
     assert_int_equal(engine_generate_batch(e, r, 1, &result, NULL), 0);
     if (result.error.code != 0) fail_msg("%s", result.error.message);
     return result;
-}
-
-static void same(const char *name, const struct engine_result *a, const struct engine_result *b) {
-    if (a->token_count != b->token_count || memcmp(a->tokens, b->tokens, a->token_count * sizeof *a->tokens) != 0) fail_msg("%s: other tokens", name);
-    for (size_t i = 0; a->logprobs && i < a->token_count; i++)
-        if (a->logprobs[i].logprob != b->logprobs[i].logprob) fail_msg("%s: another log-probability at %zu", name, i);
-    if (a->prompt_count != b->prompt_count || (a->prompt_count && memcmp(a->prompt_logprobs, b->prompt_logprobs, a->prompt_count * 4) != 0))
-        fail_msg("%s: other log-probabilities of the prompt", name);
 }
 
 /* --- arithmetic --- */
@@ -89,7 +56,7 @@ static void test_equals_trainer(void **state) {
         const struct model_weights *w = &models[m]->weights;
         uint32_t ids[N], labels[N];
         float want[N];
-        random_tokens(ids, N, 5);
+        tiny_tokens(ids, N, 5);
         for (size_t i = 0; i < N; i++) labels[i] = i + 1 < N ? ids[i + 1] : NN_NO_LABEL;
         struct nn_decoder *d;
         assert_int_equal(nn_decoder_new(&d, &w->config, w->params, w->param_count, N, NULL), 0);
@@ -99,8 +66,8 @@ static void test_equals_trainer(void **state) {
         struct nn_value *h = nn_decoder_forward(d, t, ids, &segment, 1);
         nn_cross_entropy(t, h, nn_decoder_head(d), labels, NULL, want);
         assert_int_equal(nn_tape_status(t), 0);
-        struct engine *e = start(models[m], (struct engine_options){.threads = 2});
-        struct engine_request r = request(ids, N, 0);
+        struct engine *e = tiny_engine(models[m], (struct engine_options){.threads = 2});
+        struct engine_request r = tiny_request(ids, N, 0);
         r.prompt_logprobs = true;
         struct engine_result got = one(e, &r);
         assert_int_equal(got.prompt_count, N - 1);
@@ -157,13 +124,13 @@ static void test_int8(void **state) {
     enum { N = 120 };
     for (size_t m = 0; m < FAMILIES; m++) {
         uint32_t ids[N];
-        random_tokens(ids, N, 50 + m);
-        struct engine_request r = request(ids, N, 0);
+        tiny_tokens(ids, N, 50 + m);
+        struct engine_request r = tiny_request(ids, N, 0);
         struct engine_result got[KV_TYPES];
         struct engine_stats stats[KV_TYPES];
         r.prompt_logprobs = true;
         for (enum kv_type type = 0; type < KV_TYPES; type++) {
-            struct engine *e = start(&families[m], (struct engine_options){.threads = 2, .kv_type = type, .kv_bytes = 1 << 20});
+            struct engine *e = tiny_engine(&families[m], (struct engine_options){.threads = 2, .kv_type = type, .kv_bytes = 1 << 20});
             got[type] = one(e, &r);
             engine_get_stats(e, &stats[type]);
             engine_free(e);
@@ -203,8 +170,8 @@ static void test_invariance(void **state) {
             struct engine_request requests[REQUESTS];
             for (size_t i = 0; i < count; i++) {
                 size_t n = 1 + i * 37 % LONGEST;
-                random_tokens(prompts[i], n, 100 + i);
-                requests[i] = request(prompts[i], n, 5 + (int64_t)(i * 7 % 40));
+                tiny_tokens(prompts[i], n, 100 + i);
+                requests[i] = tiny_request(prompts[i], n, 5 + (int64_t)(i * 7 % 40));
                 requests[i].sampling.temperature = i % 3 == 0 ? 0 : 1;
                 requests[i].sampling.seed = i;
                 requests[i].sampling.top_p = i % 4 == 1 ? 0.9 : 1;
@@ -216,7 +183,7 @@ static void test_invariance(void **state) {
             enum packed_activations activations = kind == 4 ? PACKED_INT16 : PACKED_INT8;
             enum kv_type kv_type = kind == 2 ? KV_F16 : kind == 3 ? KV_INT8 : KV_F32;
             struct engine_result alone[REQUESTS], got[REQUESTS];
-            struct engine *e = start(&families[m], (struct engine_options){.threads = 1, .weights = weights, .activations = activations, .kv_type = kv_type});
+            struct engine *e = tiny_engine(&families[m], (struct engine_options){.threads = 1, .weights = weights, .activations = activations, .kv_type = kv_type});
             for (size_t i = 0; i < count; i++) alone[i] = one(e, &requests[i]);
             engine_free(e);
             for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
@@ -225,7 +192,7 @@ static void test_invariance(void **state) {
                 o.weights = weights;
                 o.activations = activations;
                 o.kv_type = kv_type;
-                e = start(&families[m], o);
+                e = tiny_engine(&families[m], o);
                 if (ways[w].together) assert_int_equal(engine_generate_batch(e, requests, count, got, NULL), 0);
                 else
                     for (size_t i = 0; i < count; i++) got[i] = one(e, &requests[i]);
@@ -233,7 +200,7 @@ static void test_invariance(void **state) {
                     assert_int_equal(got[i].error.code, 0);
                     char name[96];
                     snprintf(name, sizeof name, "%s, kind %d, request %zu, %s", names[m], kind, i, ways[w].name);
-                    same(name, &alone[i], &got[i]);
+                    tiny_same(name, &alone[i], &got[i]);
                     engine_result_fini(&got[i]);
                 }
                 struct engine_stats s;
@@ -256,13 +223,13 @@ static void test_grows_long(void **state) {
     uint32_t ids[OTHERS][PROMPT + NEW];
     struct engine_request r[OTHERS];
     for (size_t i = 0; i < OTHERS; i++) {
-        random_tokens(ids[i], PROMPT, i < 2 ? 77 : 78); /* two share all of their prompt */
-        r[i] = request(ids[i], PROMPT, i == 1 ? 5 : NEW); /* and one of them stays short */
+        tiny_tokens(ids[i], PROMPT, i < 2 ? 77 : 78); /* two share all of their prompt */
+        r[i] = tiny_request(ids[i], PROMPT, i == 1 ? 5 : NEW); /* and one of them stays short */
         r[i].logprobs = true;
         r[i].prompt_logprobs = i == 2;
         r[i].sampling.temperature = 0;
     }
-    struct engine *e = start(phi3, (struct engine_options){.threads = 2, .step_rows = 23, .step_rows_mixed = 11});
+    struct engine *e = tiny_engine(phi3, (struct engine_options){.threads = 2, .step_rows = 23, .step_rows_mixed = 11});
     struct engine_result got[OTHERS];
     assert_int_equal(engine_generate_batch(e, r, OTHERS, got, NULL), 0);
     for (size_t i = 0; i < OTHERS; i++) {
@@ -270,10 +237,10 @@ static void test_grows_long(void **state) {
         if (i == 2) assert_int_equal(got[i].prompt_count, PROMPT - 1);
         memcpy(ids[i] + PROMPT, got[i].tokens, got[i].token_count * sizeof *ids[i]);
         for (size_t k = 0; k < got[i].token_count; k++) {
-            struct engine_request whole = request(ids[i], PROMPT + k, 1);
+            struct engine_request whole = tiny_request(ids[i], PROMPT + k, 1);
             whole.logprobs = true;
             whole.sampling.temperature = 0;
-            struct engine *fresh = start(phi3, (struct engine_options){.threads = 1});
+            struct engine *fresh = tiny_engine(phi3, (struct engine_options){.threads = 1});
             struct engine_result one_more = one(fresh, &whole);
             if (one_more.tokens[0] != got[i].tokens[k] || one_more.logprobs[0].logprob != got[i].logprobs[k].logprob)
                 fail_msg("request %zu, token %zu: %u, %g; from the whole text %u, %g", i, k, got[i].tokens[k], (double)got[i].logprobs[k].logprob, one_more.tokens[0],
@@ -293,23 +260,23 @@ static void test_next_turn(void **state) {
     const enum packed_kind kinds[] = {PACKED_F32, PACKED_BF16, PACKED_Q8, PACKED_Q4M};
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         struct engine_options o = {.threads = 2, .weights = kinds[k], .step_rows = 50};
-        struct engine *e = start(&llama, o);
+        struct engine *e = tiny_engine(&llama, o);
         uint32_t ids[ALL];
         size_t n = PROMPT;
-        random_tokens(ids, PROMPT, 5);
+        tiny_tokens(ids, PROMPT, 5);
         for (int turn = 0; turn < TURNS; turn++) {
-            struct engine *fresh = start(&llama, o);
-            struct engine_request r = request(ids, n, NEW);
+            struct engine *fresh = tiny_engine(&llama, o);
+            struct engine_request r = tiny_request(ids, n, NEW);
             r.logprobs = true;
             r.sampling.temperature = 0;
             struct engine_result got = one(e, &r), want = one(fresh, &r);
             char name[64];
             snprintf(name, sizeof name, "kind %d, turn %d", (int)kinds[k], turn);
-            same(name, &want, &got);
+            tiny_same(name, &want, &got);
             if (turn > 0 && got.usage.cached_tokens < PROMPT / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS) fail_msg("%s: %u tokens are cached", name, got.usage.cached_tokens);
             if (turn > 1 && got.usage.cached_tokens < PROMPT + NEW) fail_msg("%s: of the turn before %u tokens are cached", name, got.usage.cached_tokens);
             memcpy(ids + n, got.tokens, NEW * sizeof *ids);
-            random_tokens(ids + n + NEW, MORE, (uint64_t)turn + 50);
+            tiny_tokens(ids + n + NEW, MORE, (uint64_t)turn + 50);
             n += NEW + MORE;
             engine_result_fini(&got);
             engine_result_fini(&want);
@@ -322,12 +289,12 @@ static void test_next_turn(void **state) {
 static void test_q8_is_close(void **state) {
     (void)state;
     uint32_t ids[64];
-    random_tokens(ids, 64, 9);
-    struct engine_request r = request(ids, 64, 0);
+    tiny_tokens(ids, 64, 9);
+    struct engine_request r = tiny_request(ids, 64, 0);
     r.prompt_logprobs = true;
     for (size_t m = 0; m < FAMILIES; m++) {
-        struct engine *f32 = start(&families[m], (struct engine_options){.threads = 2, .weights = PACKED_F32});
-        struct engine *q8 = start(&families[m], (struct engine_options){.threads = 2, .weights = PACKED_Q8});
+        struct engine *f32 = tiny_engine(&families[m], (struct engine_options){.threads = 2, .weights = PACKED_F32});
+        struct engine *q8 = tiny_engine(&families[m], (struct engine_options){.threads = 2, .weights = PACKED_Q8});
         struct engine_result a = one(f32, &r), b = one(q8, &r);
         double difference = 0;
         for (size_t i = 0; i < a.prompt_count; i++) difference += fabs((double)(a.prompt_logprobs[i] - b.prompt_logprobs[i]));
@@ -386,7 +353,7 @@ static void wait_for(struct watcher *w, size_t tokens) {
 
 static void test_text(void **state) {
     (void)state;
-    struct engine *e = start(&llama, (struct engine_options){.threads = 2});
+    struct engine *e = tiny_engine(&llama, (struct engine_options){.threads = 2});
     struct engine_request r;
     engine_request_init(&r);
     r.prompt = SPAN("The engine and the café");
@@ -420,14 +387,14 @@ static void test_text(void **state) {
 
 static void test_seeds(void **state) {
     (void)state;
-    struct engine *e = start(&gpt2, (struct engine_options){.threads = 1});
+    struct engine *e = tiny_engine(&gpt2, (struct engine_options){.threads = 1});
     uint32_t ids[] = {5, 6, 7};
-    struct engine_request r = request(ids, 3, 20);
+    struct engine_request r = tiny_request(ids, 3, 20);
     struct engine_result a, b, c, d, f;
     r.sampling.seed = 1;
     a = one(e, &r);
     b = one(e, &r);
-    same("the same seed", &a, &b);
+    tiny_same("the same seed", &a, &b);
     r.sampling.seed = 2;
     c = one(e, &r);
     assert_true(memcmp(a.tokens, c.tokens, 20 * sizeof *a.tokens) != 0);
@@ -445,9 +412,9 @@ static void test_seeds(void **state) {
 
 static void test_stops(void **state) {
     (void)state;
-    struct engine *e = start(&llama, (struct engine_options){.threads = 1});
+    struct engine *e = tiny_engine(&llama, (struct engine_options){.threads = 1});
     uint32_t ids[] = {40, 41, 42};
-    struct engine_request r = request(ids, 3, 40);
+    struct engine_request r = tiny_request(ids, 3, 40);
     r.sampling.temperature = 1;
     r.sampling.seed = 11;
     struct engine_result free_run = one(e, &r);
@@ -483,7 +450,7 @@ static void test_stops(void **state) {
     engine_result_fini(&got);
     /* the end of sequence, forced */
     struct sampler_bias bias = {(uint32_t)llama.weights.config.eos_ids[0], 100};
-    r = request(ids, 3, 10);
+    r = tiny_request(ids, 3, 10);
     r.ignore_eos = false;
     r.sampling.bias = &bias;
     r.sampling.bias_count = 1;
@@ -513,9 +480,9 @@ static size_t distinct(const struct engine_result *r) {
 
 static void test_penalties_and_logprobs(void **state) {
     (void)state;
-    struct engine *e = start(&llama, (struct engine_options){.threads = 1});
+    struct engine *e = tiny_engine(&llama, (struct engine_options){.threads = 1});
     uint32_t ids[] = {9, 9, 9};
-    struct engine_request r = request(ids, 3, 60);
+    struct engine_request r = tiny_request(ids, 3, 60);
     r.sampling.temperature = 0;
     struct engine_result plain = one(e, &r);
     r.sampling.frequency_penalty = 2;
@@ -534,7 +501,7 @@ static void test_penalties_and_logprobs(void **state) {
         assert_true(l->logprob <= l->top[0].logprob);
     }
     /* top_logits of the first new position: their first is what greedy takes */
-    r = request(ids, 3, 1);
+    r = tiny_request(ids, 3, 1);
     r.sampling.temperature = 0;
     r.top_logits = 10000;
     struct engine_result top = one(e, &r);
@@ -549,7 +516,7 @@ static void test_penalties_and_logprobs(void **state) {
 
 static void test_chat(void **state) {
     (void)state;
-    struct engine *e = start(&llama, (struct engine_options){.threads = 1});
+    struct engine *e = tiny_engine(&llama, (struct engine_options){.threads = 1});
     assert_true(engine_has_chat(e));
     struct chat_message messages[] = {{SPAN("system"), SPAN("short")}, {SPAN("user"), SPAN("<|im_end|> is text")}};
     struct engine_request r;
@@ -561,11 +528,11 @@ static void test_chat(void **state) {
     struct tokens ids = {0};
     assert_int_equal(tokenizer_encode_chat(llama.tokenizer, CHAT_TEMPLATE_CHATML, messages, 2, true, &ids, NULL, NULL), 0);
     struct engine_result a = one(e, &r);
-    struct engine_request by_ids = request(ids.ids, ids.len, 10);
+    struct engine_request by_ids = tiny_request(ids.ids, ids.len, 10);
     by_ids.ignore_eos = false;
     struct engine_result b = one(e, &by_ids);
     assert_int_equal(a.usage.prompt_tokens, ids.len);
-    same("a chat and its ids", &a, &b);
+    tiny_same("a chat and its ids", &a, &b);
     /* the end of the turn ends a chat */
     struct sampler_bias bias = {tokenizer_find(llama.tokenizer, SPAN(TOKENIZER_IM_END)), 100};
     r.sampling.bias = &bias;
@@ -592,10 +559,10 @@ static void expect_free(struct engine *e) {
 
 static void test_credit(void **state) {
     (void)state;
-    struct engine *e = start(&llama, (struct engine_options){.threads = 2});
+    struct engine *e = tiny_engine(&llama, (struct engine_options){.threads = 2});
     uint32_t ids[30];
-    random_tokens(ids, 30, 21);
-    struct engine_request r = request(ids, 30, 50), other = request(ids, 7, 50);
+    tiny_tokens(ids, 30, 21);
+    struct engine_request r = tiny_request(ids, 30, 50), other = tiny_request(ids, 7, 50);
     struct engine_result whole = one(e, &r);
     struct watcher w;
     watcher_init(&w);
@@ -623,10 +590,10 @@ static void test_credit(void **state) {
 
 static void test_cancel_and_deadline(void **state) {
     (void)state;
-    struct engine *e = start(&llama, (struct engine_options){.threads = 2, .sequences_max = 2});
+    struct engine *e = tiny_engine(&llama, (struct engine_options){.threads = 2, .sequences_max = 2});
     uint32_t ids[30];
-    random_tokens(ids, 30, 22);
-    struct engine_request r = request(ids, 30, 100);
+    tiny_tokens(ids, 30, 22);
+    struct engine_request r = tiny_request(ids, 30, 100);
     struct watcher w[6];
     uint64_t id[6];
     r.credit = 2; /* all of them wait for their reader, two in slots */
@@ -666,7 +633,7 @@ static void test_cancel_and_deadline(void **state) {
 static void test_cancel_at_once(void **state) {
     (void)state;
     enum { ROUNDS = 200, TEXT = 60 };
-    struct engine *e = start(&llama, (struct engine_options){.threads = 1});
+    struct engine *e = tiny_engine(&llama, (struct engine_options){.threads = 1});
     static char text[TEXT];
     for (size_t i = 0; i < TEXT; i++) text[i] = i % 3 == 0 ? ' ' : (char)('a' + i % 26);
     for (int i = 0; i < ROUNDS; i++) {
@@ -692,9 +659,9 @@ static void test_cancel_at_once(void **state) {
 static void test_full_and_free(void **state) {
     (void)state;
     enum { SLOTS = 2, MANY = ENGINE_QUEUE_MIN + SLOTS + 5 };
-    struct engine *e = start(&llama, (struct engine_options){.threads = 1, .sequences_max = SLOTS, .queue_max = 1});
+    struct engine *e = tiny_engine(&llama, (struct engine_options){.threads = 1, .sequences_max = SLOTS, .queue_max = 1});
     uint32_t ids[] = {1, 2, 3};
-    struct engine_request r = request(ids, 3, 20);
+    struct engine_request r = tiny_request(ids, 3, 20);
     r.credit = 0;
     static struct watcher w[MANY];
     int accepted = 0, refused = 0;
@@ -739,12 +706,12 @@ static void watcher_finished(void *arg, size_t finished) {
 static void test_watched(void **state) {
     (void)state;
     enum { MANY = 40 };
-    struct engine *e = start(&llama, (struct engine_options){.threads = 1, .sequences_max = 1});
+    struct engine *e = tiny_engine(&llama, (struct engine_options){.threads = 1, .sequences_max = 1});
     uint32_t ids[] = {7, 8};
     struct engine_request requests[MANY];
     struct engine_result alone[MANY], results[MANY];
     for (int i = 0; i < MANY; i++) {
-        requests[i] = request(ids, 2, i == 3 ? ENGINE_TOKENS_MAX + 1 : 60);
+        requests[i] = tiny_request(ids, 2, i == 3 ? ENGINE_TOKENS_MAX + 1 : 60);
         requests[i].sampling.seed = (uint64_t)i;
     }
     assert_int_equal(engine_generate_batch(e, requests, MANY, alone, NULL), 0);
@@ -767,7 +734,7 @@ static void test_watched(void **state) {
         for (int i = 0; i < MANY; i++) {
             assert_int_not_equal(results[i].finish, ENGINE_RUNNING);
             cancelled += results[i].finish == ENGINE_CANCELLED;
-            if (results[i].finish == ENGINE_LENGTH) same(cases[c].name, &alone[i], &results[i]);
+            if (results[i].finish == ENGINE_LENGTH) tiny_same(cases[c].name, &alone[i], &results[i]);
             engine_result_fini(&results[i]);
         }
         assert_int_equal(cancelled > 0, cases[c].stopped);
@@ -784,12 +751,12 @@ static void test_watched(void **state) {
 static void test_large_batch(void **state) {
     (void)state;
     enum { MANY = 300 };
-    struct engine *e = start(&llama, (struct engine_options){.threads = 2, .sequences_max = 8, .queue_max = 1});
+    struct engine *e = tiny_engine(&llama, (struct engine_options){.threads = 2, .sequences_max = 8, .queue_max = 1});
     uint32_t ids[] = {7, 8};
     static struct engine_request requests[MANY];
     static struct engine_result results[MANY];
     for (int i = 0; i < MANY; i++) {
-        requests[i] = request(ids, 2, i == 50 ? ENGINE_TOKENS_MAX + 1 : 3);
+        requests[i] = tiny_request(ids, 2, i == 50 ? ENGINE_TOKENS_MAX + 1 : 3);
         requests[i].sampling.seed = (uint64_t)i;
     }
     assert_int_equal(engine_generate_batch(e, requests, MANY, results, NULL), 0);
@@ -804,10 +771,10 @@ static void test_large_batch(void **state) {
 
 static void test_refusals(void **state) {
     (void)state;
-    struct engine *e = start(&llama, (struct engine_options){.threads = 1});
+    struct engine *e = tiny_engine(&llama, (struct engine_options){.threads = 1});
     uint32_t ids[TINY_CONTEXT + 1];
-    random_tokens(ids, TINY_CONTEXT + 1, 3);
-    struct engine_request r = request(ids, TINY_CONTEXT - 4, 100);
+    tiny_tokens(ids, TINY_CONTEXT + 1, 3);
+    struct engine_request r = tiny_request(ids, TINY_CONTEXT - 4, 100);
     struct engine_result result = one(e, &r); /* cut to what the context leaves */
     assert_int_equal(result.token_count, 4);
     assert_int_equal(result.finish, ENGINE_LENGTH);
@@ -828,7 +795,7 @@ static void test_refusals(void **state) {
         {"temperature", "temperature", 3, 5, 0, 1, 3, E_INVALID},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        r = request(ids, cases[i].count, cases[i].max);
+        r = tiny_request(ids, cases[i].count, cases[i].max);
         ids[0] = cases[i].token;
         r.top_logprobs = cases[i].top_logprobs;
         r.sampling.temperature = cases[i].temperature;

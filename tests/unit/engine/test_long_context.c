@@ -7,7 +7,6 @@
 
 #include <cmocka.h>
 
-#include "base/random.h"
 #include "engine/attention.h"
 #include "engine/engine.h"
 #include "nn/decoder.h"
@@ -16,36 +15,10 @@
 enum { CONTEXT = 3 * ATTENTION_CHUNK, PROMPT = CONTEXT - 40, NEW = 12, REQUESTS = 4 };
 static const char *const names[] = {"llama", "gemma2", "qwen3_moe"}; /* whole contexts; windows and a cap in two of three layers; a kv head of its own for each head */
 
-static struct engine *start(const struct tiny *t, struct engine_options o) {
-    struct engine *e = NULL;
-    struct error err;
-    if (engine_new(&e, t->path, &o, &err) != 0) fail_msg("%s", err.message);
-    return e;
-}
-
-static void random_tokens(uint32_t *out, size_t n, uint64_t seed) {
-    struct random r;
-    random_seed(&r, seed);
-    for (size_t i = 0; i < n; i++) out[i] = (uint32_t)random_below(&r, TINY_VOCAB);
-}
-
 static struct engine_request request(const uint32_t *tokens, size_t n, int64_t max) {
-    struct engine_request r;
-    engine_request_init(&r);
-    r.tokens = tokens;
-    r.token_count = n;
-    r.tokens_max = max;
-    r.ignore_eos = r.seed_set = r.logprobs = true;
+    struct engine_request r = tiny_request(tokens, n, max);
+    r.logprobs = true;
     return r;
-}
-
-static void same(const char *name, const struct engine_result *a, const struct engine_result *b) {
-    if (a->error.code != 0 || b->error.code != 0) fail_msg("%s: %s%s", name, a->error.message, b->error.message);
-    assert_int_equal(a->token_count, b->token_count);
-    for (size_t i = 0; i < a->token_count; i++)
-        if (a->tokens[i] != b->tokens[i] || a->logprobs[i].logprob != b->logprobs[i].logprob) fail_msg("%s: another token %zu", name, i);
-    assert_int_equal(a->prompt_count, b->prompt_count);
-    if (a->prompt_count && memcmp(a->prompt_logprobs, b->prompt_logprobs, a->prompt_count * sizeof *a->prompt_logprobs) != 0) fail_msg("%s: other log-probabilities of the prompt", name);
 }
 
 static void test_same_bits(void **state) {
@@ -59,9 +32,9 @@ static void test_same_bits(void **state) {
         for (enum kv_type type = 0; type < KV_TYPES; type++) {
             struct engine_request requests[REQUESTS];
             struct engine_result alone[REQUESTS], got[REQUESTS];
-            struct engine *e = start(&model, (struct engine_options){.threads = 1, .kv_type = type});
+            struct engine *e = tiny_engine(&model, (struct engine_options){.threads = 1, .kv_type = type});
             for (size_t i = 0; i < REQUESTS; i++) {
-                random_tokens(prompts[i], lengths[i], 10 + i);
+                tiny_tokens(prompts[i], lengths[i], 10 + i);
                 requests[i] = request(prompts[i], lengths[i], NEW);
                 requests[i].prompt_logprobs = i == 0;
                 assert_int_equal(engine_generate_batch(e, &requests[i], 1, &alone[i], NULL), 0);
@@ -72,12 +45,12 @@ static void test_same_bits(void **state) {
                 char name[96];
                 o.kv_type = type;
                 for (int together = 0; together < 2; together++) {
-                    e = start(&model, o);
+                    e = tiny_engine(&model, o);
                     for (size_t i = 0; i < REQUESTS; i += together ? REQUESTS : 1) assert_int_equal(engine_generate_batch(e, &requests[i], together ? REQUESTS : 1, &got[i], NULL), 0);
                     engine_free(e);
                     for (size_t i = 0; i < REQUESTS; i++) {
                         snprintf(name, sizeof name, "%s, %s, way %zu, %s, request %zu", names[m], kv_type_name(type), w, together ? "together" : "alone", i);
-                        same(name, &alone[i], &got[i]);
+                        tiny_same(name, &alone[i], &got[i]);
                         engine_result_fini(&got[i]);
                     }
                 }
@@ -95,7 +68,7 @@ static void test_equals_trainer(void **state) {
     static uint32_t ids[PROMPT], labels[PROMPT];
     static float want[PROMPT];
     const struct model_weights *w = &llama.weights;
-    random_tokens(ids, PROMPT, 5);
+    tiny_tokens(ids, PROMPT, 5);
     for (size_t i = 0; i < PROMPT; i++) labels[i] = i + 1 < PROMPT ? ids[i + 1] : NN_NO_LABEL;
     struct nn_decoder *d;
     assert_int_equal(nn_decoder_new(&d, &w->config, w->params, w->param_count, PROMPT, NULL), 0);
@@ -104,7 +77,7 @@ static void test_equals_trainer(void **state) {
     struct nn_segment segment = {0, PROMPT};
     nn_cross_entropy(t, nn_decoder_forward(d, t, ids, &segment, 1), nn_decoder_head(d), labels, NULL, want);
     assert_int_equal(nn_tape_status(t), 0);
-    struct engine *e = start(&llama, (struct engine_options){.threads = 2, .step_rows = 1}); /* each row alone, its chunks shared */
+    struct engine *e = tiny_engine(&llama, (struct engine_options){.threads = 2, .step_rows = 1}); /* each row alone, its chunks shared */
     struct engine_request r = request(ids, PROMPT, 0);
     struct engine_result got;
     r.prompt_logprobs = true;

@@ -9,7 +9,6 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
-#include "base/random.h"
 #include "engine/engine.h"
 #include "engine/forward.h"
 #include "engine/kv_cache.h"
@@ -38,25 +37,12 @@ static size_t block_size(enum kv_type type) {
 static struct engine *start(struct engine_options o) {
     o.kv_type = kv_type;
     o.kv_bytes = o.kv_bytes / block_size(KV_F32) * block_size(kv_type);
-    struct engine *e = NULL;
-    struct error err;
-    if (engine_new(&e, llama.path, &o, &err) != 0) fail_msg("%s", err.message);
-    return e;
-}
-
-static void random_tokens(uint32_t *out, size_t n, uint64_t seed) {
-    struct random r;
-    random_seed(&r, seed);
-    for (size_t i = 0; i < n; i++) out[i] = (uint32_t)random_below(&r, TINY_VOCAB);
+    return tiny_engine(&llama, o);
 }
 
 static struct engine_request request(const uint32_t *tokens, size_t n, int64_t max) {
-    struct engine_request r;
-    engine_request_init(&r);
-    r.tokens = tokens;
-    r.token_count = n;
-    r.tokens_max = max;
-    r.ignore_eos = r.seed_set = r.logprobs = true;
+    struct engine_request r = tiny_request(tokens, n, max);
+    r.logprobs = true;
     r.sampling.seed = 77;
     r.sampling.repetition_penalty = 1.2;
     return r;
@@ -67,14 +53,6 @@ static struct engine_result one(struct engine *e, const struct engine_request *r
     assert_int_equal(engine_generate_batch(e, r, 1, &result, NULL), 0);
     if (result.error.code != 0) fail_msg("%s", result.error.message);
     return result;
-}
-
-static void same(const char *name, const struct engine_result *a, const struct engine_result *b) {
-    if (a->token_count != b->token_count || memcmp(a->tokens, b->tokens, a->token_count * sizeof *a->tokens) != 0) fail_msg("%s: other tokens", name);
-    for (size_t i = 0; i < a->token_count; i++)
-        if (a->logprobs[i].logprob != b->logprobs[i].logprob) fail_msg("%s: another log-probability at %zu", name, i);
-    if (a->prompt_count != b->prompt_count || (a->prompt_count && memcmp(a->prompt_logprobs, b->prompt_logprobs, a->prompt_count * 4) != 0))
-        fail_msg("%s: other log-probabilities of the prompt", name);
 }
 
 /* The second of a scope takes what the first computed, but for the last row, whose output is wanted; another scope, and who wants every row, compute it themselves. */
@@ -90,7 +68,7 @@ static void test_hits(void **state) {
         {"that tenant again", "b", false, N - 1}, {"nobody's", "", false, 0},
     };
     uint32_t ids[N];
-    random_tokens(ids, N, 1);
+    tiny_tokens(ids, N, 1);
     struct engine *e = start((struct engine_options){.threads = 2});
     struct engine_result first = {0}, scored = {0};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -103,7 +81,7 @@ static void test_hits(void **state) {
         got.prompt_count = 0;
         if (i == 0) first = got;
         else {
-            same(rows[i].name, &first, &got);
+            tiny_same(rows[i].name, &first, &got);
             engine_result_fini(&got);
         }
     }
@@ -119,7 +97,7 @@ static void test_hits(void **state) {
     r.scope = SPAN("nobody before");
     struct engine_result cold = one(e, &r);
     assert_int_equal(cold.usage.cached_tokens, 0);
-    same("a turn later", &cold, &got);
+    tiny_same("a turn later", &cold, &got);
     struct engine_stats s;
     engine_get_stats(e, &s);
     assert_int_equal(s.cached_tokens, 2 * (N - 1) + got.usage.cached_tokens);
@@ -140,8 +118,8 @@ static void test_together(void **state) {
     struct engine_request requests[REQUESTS];
     struct engine_result alone[REQUESTS], got[REQUESTS];
     for (size_t i = 0; i < REQUESTS; i++) {
-        random_tokens(prompts[i], LONGEST, 9);
-        random_tokens(prompts[i] + 30 * (i % 4 + 1), LONGEST - 30 * (i % 4 + 1), 10 + i % 7);
+        tiny_tokens(prompts[i], LONGEST, 9);
+        tiny_tokens(prompts[i] + 30 * (i % 4 + 1), LONGEST - 30 * (i % 4 + 1), 10 + i % 7);
         requests[i] = request(prompts[i], 60 + i * 11 % 90, 4 + (int64_t)(i % 30));
         requests[i].priority = (int32_t)(i % 3);
         requests[i].sampling.seed = i;
@@ -165,7 +143,7 @@ static void test_together(void **state) {
             uint32_t cached = 0;
             for (size_t i = 0; i < REQUESTS; i++) {
                 assert_int_equal(got[i].error.code, 0);
-                same(ways[w].name, &alone[i], &got[i]);
+                tiny_same(ways[w].name, &alone[i], &got[i]);
                 cached += got[i].usage.cached_tokens;
                 engine_result_fini(&got[i]);
             }
@@ -225,8 +203,8 @@ static void test_preemption(void **state) {
     };
     enum { N = 90, M = 60 };
     uint32_t ids[N], others[TINY_CONTEXT];
-    random_tokens(ids, N, 3);
-    random_tokens(others, TINY_CONTEXT, 4);
+    tiny_tokens(ids, N, 3);
+    tiny_tokens(others, TINY_CONTEXT, 4);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct engine *e = start((struct engine_options){.threads = 2, .step_rows = 32, .kv_bytes = 172000});
         struct engine_stats s;
@@ -269,8 +247,8 @@ static void test_begins_anew(void **state) {
     (void)state;
     enum { N = 20, M = 150, ROUNDS_MAX = 500 };
     uint32_t ids[N], others[8];
-    random_tokens(ids, N, 5);
-    random_tokens(others, 8, 6);
+    tiny_tokens(ids, N, 5);
+    tiny_tokens(others, 8, 6);
     struct engine *e = start((struct engine_options){.threads = 2});
     struct engine_request r = request(ids, N, M), other = request(others, 8, 2);
     struct engine_result alone = one(e, &r), other_alone = one(e, &other);
@@ -283,7 +261,7 @@ static void test_begins_anew(void **state) {
         assert_int_equal(engine_submit(e, &r, &w, watch, NULL, NULL), 0);
         for (int i = 0; i < 10; i++) {
             struct engine_result got = one(e, &other);
-            same("a prompt that arrives", &other_alone, &got);
+            tiny_same("a prompt that arrives", &other_alone, &got);
             engine_result_fini(&got);
         }
         wait_for(&w, M, 0, true);

@@ -114,3 +114,35 @@ void tiny_remove(struct tiny *t) {
     model_weights_fini(&t->weights);
     tokenizer_free(t->tokenizer);
 }
+
+struct engine *tiny_engine(const struct tiny *t, struct engine_options o) {
+    struct engine *e = NULL;
+    struct error err;
+    if (engine_new(&e, t->path, &o, &err) != 0) fail_msg("%s", err.message);
+    return e;
+}
+
+struct engine_request tiny_request(const uint32_t *tokens, size_t n, int64_t max) {
+    struct engine_request r;
+    engine_request_init(&r);
+    r.tokens = tokens;
+    r.token_count = n;
+    r.tokens_max = max;
+    r.ignore_eos = r.seed_set = true;
+    return r;
+}
+
+void tiny_tokens(uint32_t *out, size_t n, uint64_t seed) {
+    struct random r;
+    random_seed(&r, seed);
+    for (size_t i = 0; i < n; i++) out[i] = (uint32_t)random_below(&r, TINY_VOCAB);
+}
+
+void tiny_same(const char *name, const struct engine_result *a, const struct engine_result *b) {
+    if (a->error.code != 0 || b->error.code != 0) fail_msg("%s: %s%s", name, a->error.message, b->error.message);
+    if (a->token_count != b->token_count || memcmp(a->tokens, b->tokens, a->token_count * sizeof *a->tokens) != 0) fail_msg("%s: other tokens", name);
+    for (size_t i = 0; a->logprobs && i < a->token_count; i++)
+        if (!b->logprobs || a->logprobs[i].logprob != b->logprobs[i].logprob) fail_msg("%s: another log-probability at %zu", name, i);
+    if (a->prompt_count != b->prompt_count || (a->prompt_count && memcmp(a->prompt_logprobs, b->prompt_logprobs, a->prompt_count * sizeof *a->prompt_logprobs) != 0))
+        fail_msg("%s: other log-probabilities of the prompt", name);
+}

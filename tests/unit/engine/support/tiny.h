@@ -2,6 +2,7 @@
 #ifndef TESTS_ENGINE_TINY_H
 #define TESTS_ENGINE_TINY_H
 
+#include "engine/engine.h"
 #include "model/model_dir.h"
 
 enum { TINY_VOCAB = 300, TINY_CONTEXT = 192, TINY_BORDER = 60 /* of phi3 with longrope */ };
@@ -15,5 +16,11 @@ struct tiny {
 void tiny_make(struct tiny *t, const char *arch, uint64_t seed);
 void tiny_make_long(struct tiny *t, const char *arch, uint64_t seed, uint32_t context); /* for another context than TINY_CONTEXT */
 void tiny_remove(struct tiny *t);
+/* What tests of engines on them share; each fails the test where it cannot. */
+struct engine *tiny_engine(const struct tiny *t, struct engine_options o);
+struct engine_request tiny_request(const uint32_t *tokens, size_t n, int64_t max); /* exactly max tokens, by seed 0 */
+void tiny_tokens(uint32_t *out, size_t n, uint64_t seed);
+/* Answers of the same tokens, log-probabilities among them where the first has any, and of the prompt. */
+void tiny_same(const char *name, const struct engine_result *a, const struct engine_result *b);
 
 #endif

@@ -108,6 +108,43 @@ static void test_kernels_equal_reference(void **state) {
     terms = 1;
 }
 
+/* Tiles take as many rows as x has, and a few blocks at a time: each number of either, whose rows are those of the reference, and nothing is written behind them. */
+static void test_any_number_of_rows_and_blocks(void **state) {
+    (void)state;
+    enum { ROWS = 40, BLOCKS = 9, N = QUANT_TILE_ROWS_MAX + 3, BEHIND = 16 };
+    struct random r;
+    random_seed(&r, 11);
+    float *w = mem_calloc(ROWS * BLOCKS * QUANT_BLOCK, sizeof *w), *x = mem_calloc(N * BLOCKS * QUANT_BLOCK, sizeof *x), *want = mem_calloc(N * ROWS, sizeof *want), *got = mem_calloc((N + BEHIND) * ROWS, sizeof *got),
+          untouched[BEHIND * ROWS];
+    memset(untouched, 0x55, sizeof untouched);
+    for (enum packed_kind kind = PACKED_Q8; kind <= PACKED_Q4M; kind++)
+        for (size_t blocks = 1; blocks <= BLOCKS; blocks++) {
+            size_t cols = blocks * QUANT_BLOCK;
+            fill(w, ROWS * cols, NORMAL, &r);
+            fill(x, N * cols, blocks % 3 ? NORMAL : SPIKES, &r);
+            struct matrix m;
+            pack(&m, kind, ROWS, cols, w);
+            quant_kernels_use(QUANT_KERNELS[QUANT_KERNELS_COUNT - 1]);
+            product(&m, N, x, want);
+            for (size_t k = 0; k < QUANT_KERNELS_COUNT; k++) {
+                if (!QUANT_KERNELS[k]->usable()) continue;
+                quant_kernels_use(QUANT_KERNELS[k]);
+                for (size_t n = 1; n <= N; n++) {
+                    memset(got, 0x55, (N + BEHIND) * ROWS * sizeof *got);
+                    product(&m, n, x, got);
+                    if (memcmp(got, want, n * ROWS * sizeof *got) != 0) fail_msg("%s differs from the reference: kind %d, %zu rows, %zu blocks", QUANT_KERNELS[k]->name, kind, n, blocks);
+                    if (memcmp(got + n * ROWS, untouched, BEHIND * ROWS * sizeof *got) != 0) fail_msg("%s wrote behind %zu rows: kind %d, %zu blocks", QUANT_KERNELS[k]->name, n, kind, blocks);
+                }
+            }
+            quant_kernels_use(NULL);
+            quant_unmap(m.memory, m.size);
+        }
+    mem_free(w);
+    mem_free(x);
+    mem_free(want);
+    mem_free(got);
+}
+
 /* What is lost of x alone, W taken as its blocks have it: half a step of absmax / 127 a value, and with the rest half a step of the 254th part of that. Piece by piece gives the same. */
 static void test_what_is_lost_of_x(void **state) {
     (void)state;
@@ -450,7 +487,7 @@ static void test_f16(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kernels_equal_reference), cmocka_unit_test(test_what_is_lost_of_x), cmocka_unit_test(test_products_are_right), cmocka_unit_test(test_rows_come_back),
+        cmocka_unit_test(test_kernels_equal_reference), cmocka_unit_test(test_any_number_of_rows_and_blocks), cmocka_unit_test(test_what_is_lost_of_x), cmocka_unit_test(test_products_are_right), cmocka_unit_test(test_rows_come_back),
         cmocka_unit_test(test_bias_add_and_panels), cmocka_unit_test(test_many_rows_are_each_alone),
         cmocka_unit_test(test_tiles),
         cmocka_unit_test(test_whole), cmocka_unit_test(test_bad_values_and_sizes), cmocka_unit_test(test_f16),

@@ -2,6 +2,7 @@
 
 enum {
     WINDOW_US = 50000, TRIAL_US = 25000,               /* several of the system's time slices, of 3 to 4 ms */
+    ENOUGH = 2, /* such spans in a row that tell: a request that begins or ends keeps other processes busy for one */
     PATIENCE_MIN_US = 250000, PATIENCE_MAX_US = 2000000, /* from one trial to the next: what a trial costs stays about a hundredth, and a CPU that is free again is soon used */
 };
 
@@ -26,6 +27,12 @@ void crowding_tell(struct crowding *c, int threads, int64_t now_us, int64_t pass
     c->lost_us += lost_us;
     if (c->passed_us < (c->trial ? TRIAL_US : WINDOW_US)) return;
     bool lose = threads > 1 && crowded(c, threads);
+    c->crowded = lose ? c->crowded + 1 : 0;
+    if (lose && c->crowded < ENOUGH) {
+        c->passed_us = c->lost_us = 0;
+        return;
+    }
+    c->crowded = 0;
     if (c->patience_us < PATIENCE_MIN_US) c->patience_us = PATIENCE_MIN_US;
     if (c->trial && lose) c->patience_us = c->patience_us * 2 < PATIENCE_MAX_US ? c->patience_us * 2 : PATIENCE_MAX_US;
     else if (c->trial) {

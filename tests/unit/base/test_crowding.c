@@ -35,11 +35,23 @@ static void crowded(void **state) {
     for (int threads = 2; threads <= 8; threads++) {
         struct machine m = {.lost = 0.4};
         double first = pass(&m, threads, 1000000), then = pass(&m, threads, 10000000);
-        CHECK(first > 0.04 && first < 0.2, "%d threads: all of them for %.3f of the first second", threads, first);
-        CHECK(then > 0 && then < 0.02, "%d threads: all of them for %.3f of the time", threads, then); /* it goes on trying */
+        CHECK(first > 0.04 && first < 0.25, "%d threads: all of them for %.3f of the first second", threads, first);
+        CHECK(then > 0 && then < 0.03, "%d threads: all of them for %.3f of the time", threads, then); /* it goes on trying */
         m.lost = 0;
         pass(&m, threads, 2100000);
         CHECK(pass(&m, threads, 1000000) == 1, "%d threads: not all of them two seconds after", threads);
+    }
+}
+
+/* What other processes do for a request that begins takes a CPU for a moment: no thread is given up for that. */
+static void moments(void **state) {
+    (void)state;
+    struct machine m = {0};
+    for (int i = 0; i < 20; i++) {
+        m.lost = 0.5;
+        CHECK(pass(&m, 2, 50000) == 1, "moment %d", i);
+        m.lost = 0;
+        CHECK(pass(&m, 2, 75000 + 5000 * i) == 1, "after moment %d", i);
     }
 }
 
@@ -90,6 +102,6 @@ static void fewer_allowed(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(quiet), cmocka_unit_test(crowded), cmocka_unit_test(worth_of_a_thread), cmocka_unit_test(all_lose), cmocka_unit_test(fewer_allowed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(quiet), cmocka_unit_test(crowded), cmocka_unit_test(moments), cmocka_unit_test(worth_of_a_thread), cmocka_unit_test(all_lose), cmocka_unit_test(fewer_allowed)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

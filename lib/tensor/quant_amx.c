@@ -26,6 +26,8 @@ enum {
     RUN = 3,            /* lines into the second level of the cache */
 };
 
+_Static_assert(FEWEST <= FEWEST_NIBBLES && FEWEST_NIBBLES <= QUANT_TILE_ROWS + 1, "fewer are for the AVX-512 kernels, at once");
+
 static bool usable(void) {
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18, BF16_TILE_INT8 = 1 << 22 | 1 << 24 | 1 << 25, GFNI_VBMI = 1 << 8 | 1 << 1, AVX512_BF16 = 1 << 5 };
     unsigned a = 0, b, c = 0, d = 0;
@@ -96,6 +98,9 @@ INLINE __m512 load_halves(const uint8_t *at) { return _mm512_cvtph_ps(_mm256_loa
  * 4 bits to a byte each, by products of bits (gf2p8affineqb): a matrix has a byte for each bit of the result, the uppermost first, whose ones say which bits
  * of the source add to it. Without minima what is meant is q - 8: q's upper bit, inverted, is the sign, and all bits above it.
  */
+INLINE __m512i bytes_of(__m512i both, __m512i bits, const bool is_signed) {
+    return is_signed ? _mm512_gf2p8affine_epi64_epi8(both, bits, 0xf8) : _mm512_gf2p8affine_epi64_epi8(both, bits, 0);
+}
 INLINE void unpack(const uint8_t *block, const enum packed_kind kind, size_t count, struct group *g) {
     const bool is_signed = kind == PACKED_Q4;
     const __m512i low = _mm512_set1_epi64(is_signed ? 0x0102040808080808 : 0x0102040800000000), high = _mm512_set1_epi64(is_signed ? 0x1020408080808080 : 0x1020408000000000);
@@ -104,8 +109,8 @@ INLINE void unpack(const uint8_t *block, const enum packed_kind kind, size_t cou
 #pragma GCC unroll 8
         for (size_t line = 0; line < 8; line++) {
             __m512i both = _mm512_load_si512(block + LINE * line);
-            _mm512_store_si512(to + LINE * line, _mm512_gf2p8affine_epi64_epi8(both, low, is_signed ? 0xf8 : 0));
-            _mm512_store_si512(to + LINE * (line + 8), _mm512_gf2p8affine_epi64_epi8(both, high, is_signed ? 0xf8 : 0));
+            _mm512_store_si512(to + LINE * line, bytes_of(both, low, is_signed));
+            _mm512_store_si512(to + LINE * (line + 8), bytes_of(both, high, is_signed));
         }
     }
 }
@@ -187,11 +192,7 @@ INLINE void blocks_some(const uint8_t *block, const uint8_t *w, const struct qua
 INLINE void blocks_any(const uint8_t *panel, const enum packed_kind kind, quant_block_kernel few, size_t blocks, const struct quant_rows *x, size_t n, float *tile) {
     const size_t size = block_size(kind);
     if (n < (kind == PACKED_Q8 ? FEWEST : FEWEST_NIBBLES)) {
-        for (size_t i = 0; i < n; i += QUANT_TILE_ROWS) {
-            size_t at = i * blocks;
-            struct quant_rows rows = {.q = x->q + at * QUANT_BLOCK, .scale = x->scale + at, .correction = x->correction + at, .total = x->total + at};
-            few(panel, blocks, &rows, n - i < QUANT_TILE_ROWS ? n - i : QUANT_TILE_ROWS, tile + i * PACKED_BLOCK_PANEL);
-        }
+        few(panel, blocks, x, n, tile);
         return;
     }
     struct group groups[2];

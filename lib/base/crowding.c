@@ -27,12 +27,12 @@ void crowding_tell(struct crowding *c, int threads, int64_t now_us, int64_t pass
     c->lost_us += lost_us;
     if (c->passed_us < (c->trial ? TRIAL_US : WINDOW_US)) return;
     bool lose = threads > 1 && crowded(c, threads);
-    c->crowded = lose ? c->crowded + 1 : 0;
-    if (lose && c->crowded < ENOUGH) {
+    c->crowded_spans = lose ? c->crowded_spans + 1 : 0;
+    if (lose && c->crowded_spans < ENOUGH) {
         c->passed_us = c->lost_us = 0;
         return;
     }
-    c->crowded = 0;
+    c->crowded_spans = 0;
     if (c->patience_us < PATIENCE_MIN_US) c->patience_us = PATIENCE_MIN_US;
     if (c->trial && lose) c->patience_us = c->patience_us * 2 < PATIENCE_MAX_US ? c->patience_us * 2 : PATIENCE_MAX_US;
     else if (c->trial) {

@@ -15,7 +15,7 @@
 struct crowding {
     int given_up; /* threads */
     bool trial;   /* one of them is back, for a short while */
-    int crowded;  /* spans in a row in which too much was lost */
+    int crowded_spans; /* in a row, in which too much was lost */
     int64_t patience_us, trial_at_us;
     int64_t passed_us, lost_us; /* since what was last decided */
 };

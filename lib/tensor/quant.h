@@ -56,7 +56,7 @@ enum {
     PACKED_BLOCK_PANEL = 32, /* 2 vectors of int32 sums; a block with its scales is whole cache lines */
     PACKED_PANEL_MAX = 64,
     QUANT_TILE_ROWS = 6,    /* rows of x that a kernel takes at once: 6 × 4 sums + 4 weights stay in 32 registers, 6 × 2 + 4 in 16 */
-    QUANT_TILE_ROWS_MAX = 64, /* the same with AMX: four tiles of 16, for which W is unpacked once */
+    QUANT_TILE_ROWS_MAX = 64, /* the same with AMX: four tiles of 16, for which 4 bits are unpacked once */
     QUANT_SIDE = 16,        /* rows of x of an AMX tile, */
     QUANT_ROWS_BEHIND = QUANT_SIDE - 1, /* which is read, and made, whole */
     PACKED_ROWS_AT_ONCE = 256, /* of x, in tiles of bf16: sums of them stay in the second-level cache */

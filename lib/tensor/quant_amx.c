@@ -22,8 +22,7 @@ enum {
     FEWEST_NIBBLES = 7, /* and where W has 4 bits */
     GROUP = 4,          /* blocks that are multiplied, and then scaled */
     NEAR = 4352,        /* bytes: how far ahead W is asked for, */
-    FAR = 9 * 1024,     /* and, before that, a line of */
-    RUN = 3,            /* lines into the second level of the cache */
+    FAR = 9 * 1024,     /* and, before that, into the second level of the cache */
 };
 
 _Static_assert(FEWEST <= FEWEST_NIBBLES && FEWEST_NIBBLES <= QUANT_TILE_ROWS + 1, "fewer are for the AVX-512 kernels, at once");
@@ -79,15 +78,8 @@ struct ahead {
     size_t product_lines, scale_lines;
 };
 
-/*
- * A line that is asked for into the first level holds one of sixteen places until it is there, a long while if it comes from memory, and so does one asked for
- * into the second level. So only every RUN-th is asked for far ahead: it leads the CPU's own prefetcher, which needs no such place, on to those between.
- */
 INLINE void ask(struct ahead *ahead, size_t lines) {
-    for (size_t line = 0; line < lines; line++, ahead->at += LINE) {
-        if ((uintptr_t)ahead->at / LINE % RUN == 0) _mm_prefetch((const char *)ahead->at + FAR, _MM_HINT_T1);
-        _mm_prefetch((const char *)ahead->at + NEAR, _MM_HINT_T0);
-    }
+    for (size_t line = 0; line < lines; line++, ahead->at += LINE) quant_ask(ahead->at, NEAR, FAR);
 }
 
 INLINE size_t block_size(const enum packed_kind kind) { return kind == PACKED_Q8 ? QUANT_Q8_BLOCK_SIZE : kind == PACKED_Q4 ? QUANT_Q4_BLOCK_SIZE : QUANT_Q4M_BLOCK_SIZE; }
@@ -137,7 +129,7 @@ INLINE void unpack(const uint8_t *block, const enum packed_kind kind, size_t cou
 
 /* Rows of x at q times `count` blocks of W, each w_step bytes behind the one before. */
 INLINE void products(const int8_t *q, size_t q_stride, const uint8_t *w, const enum packed_kind kind, const size_t count, struct sums *sums, struct ahead *ahead) {
-    const size_t w_step = kind == PACKED_Q8 ? QUANT_Q8_BLOCK_SIZE : sizeof((struct group *)0)->w[0];
+    const size_t w_step = kind == PACKED_Q8 ? QUANT_Q8_BLOCK_SIZE : QUANT_BLOCK * PACKED_BLOCK_PANEL;
     WRITTEN();
     MULTIPLY(0, 1, 4, 0);
     if (count > 1) MULTIPLY(2, 3, 5, 1);

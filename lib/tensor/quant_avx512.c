@@ -21,15 +21,8 @@ INLINE void ask(const char *at) {
     _mm_prefetch(at + NEAR, _MM_HINT_T0);
 }
 
-/*
- * A line that is asked for holds one of sixteen places (of Golden Cove's first level) until it is there. Where much is computed between, only every third is asked for far ahead, which leads the
- * CPU's own prefetcher on to the rest, and all a little earlier than they are wanted.
- */
-enum { RUN = 3, FAR_OF_RUN = 6528, NEAR_OF_RUN = 2176 };
-INLINE void ask_in_runs(const uint8_t *at) {
-    if ((uintptr_t)at / 64 % RUN == 0) _mm_prefetch((const char *)at + FAR_OF_RUN, _MM_HINT_T1);
-    _mm_prefetch((const char *)at + NEAR_OF_RUN, _MM_HINT_T0);
-}
+/* Where much is computed for each line: quant_ask. */
+enum { FAR_OF_SOME = 6528, NEAR_OF_SOME = 2176 };
 
 /* --- floats: f32, bf16, f16 --- */
 
@@ -165,7 +158,7 @@ INLINE void blocks_n(const uint8_t *block, const enum packed_kind kind, size_t b
         for (size_t g = 0; g < GROUPS; g++) {
             __m512i w[2];
             load_group(block, nibbles, g, w);
-            for (size_t line = lines * g / GROUPS; n >= SOME && line < lines * (g + 1) / GROUPS; line++) ask_in_runs(block + 64 * line);
+            for (size_t line = lines * g / GROUPS; n >= SOME && line < lines * (g + 1) / GROUPS; line++) quant_ask(block + 64 * line, NEAR_OF_SOME, FAR_OF_SOME);
             for (int i = 0; i < n; i++) {
                 __m512i four = four_of(x->q + ((size_t)i * blocks + b) * QUANT_BLOCK + g * 4);
                 dot[i][0] = _mm512_dpbusd_epi32(dot[i][0], w[0], four);

@@ -37,6 +37,17 @@ static inline size_t quant_half_place(enum packed_kind kind, size_t cols, size_t
 /* The scale of a block of x from its largest magnitude. So small that its inverse would be infinite: the block counts as 0. */
 static inline void quant_block_scale(float max, float *scale) { *scale = max < 1e-30f ? 0 : max / 127.0f; }
 
+/*
+ * Asks for a line of W that is read `near` bytes behind `at`, and some that are read `far` behind it. A line that is asked for holds one of sixteen places (of Golden Cove's first level of the
+ * cache; into the second level, too) until it is there, a long while if it comes from memory. So only every third is asked for far ahead, where much is computed between: it leads the CPU's own
+ * prefetcher, which needs no such place, on to those between.
+ */
+static inline __attribute__((always_inline)) void quant_ask(const uint8_t *at, size_t near, size_t far) {
+    enum { LINE = 64, RUN = 3 };
+    if ((uintptr_t)at / LINE % RUN == 0) __builtin_prefetch(at + far, 0, 2);
+    __builtin_prefetch(at + near, 0, 3);
+}
+
 extern const struct quant_kernels QUANT_KERNELS_C, QUANT_KERNELS_AVX2, QUANT_KERNELS_AVX512, QUANT_KERNELS_AMX;
 
 /* A CPU with AMX has AVX-512: its table takes these where tiles do not help. */

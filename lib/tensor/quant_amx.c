@@ -189,8 +189,8 @@ INLINE void blocks_any(const uint8_t *panel, const enum packed_kind kind, quant_
     }
     struct group groups[2];
     float(*acc)[PACKED_BLOCK_PANEL] = (float(*)[PACKED_BLOCK_PANEL])(void *)tile;
-    size_t tiles = (n + SIDE - 1) / SIDE, step = (n + tiles - 1) / tiles, lines = size / LINE * GROUP; /* of a group, half of them with products */
-    struct ahead ahead = {.product_lines = (lines / 2 + GROUP * tiles - 1) / (GROUP * tiles), .scale_lines = (lines / 2 + n - 1) / n};
+    size_t tiles = (n + SIDE - 1) / SIDE, step = (n + tiles - 1) / tiles, lines = size / LINE * GROUP /* of a group */, with_scales = lines / 2 / n;
+    struct ahead ahead = {.product_lines = (lines - with_scales * n + GROUP * tiles - 1) / (GROUP * tiles), .scale_lines = with_scales};
     memset(acc, 0, n * sizeof acc[0]);
     configure(step);
     if (kind != PACKED_Q8) unpack(panel, kind, blocks < GROUP ? blocks : GROUP, &groups[0]);

@@ -426,7 +426,7 @@ const struct encoder_settings *encoder_settings(const struct encoder *e) { retur
 uint32_t encoder_tokens_max(const struct encoder *e) { return e->tokens_max; }
 uint32_t encoder_pass_rows(const struct encoder *e) { return e->pass_rows; }
 uint32_t encoder_texts_max(const struct encoder *e) { return e->texts_max; }
-size_t encoder_memory(const struct encoder *e) { return e->memory.size + e->vectors_size * sizeof(float) + e->scratch_size; }
+size_t encoder_memory(const struct encoder *e) { return e->memory.used + e->vectors_size * sizeof(float) + e->scratch_size; }
 void encoder_set_threads(struct encoder *e, int threads) {
     int most = pool_threads(e->pool);
     pool_set_active(e->pool, threads < 1 ? 1 : threads > most ? most : threads);

@@ -696,8 +696,8 @@ void forward_logits(struct forward *f, size_t first, size_t count, float *logits
 
 const struct packed *forward_embeddings(const struct forward *f) { return f->embed.parts ? &f->embed.part[0] : &f->head.part[0]; }
 const float *forward_hidden(const struct forward *f) { return f->out; }
-size_t forward_weights_size(const struct forward *f) { return f->memory.size; }
-size_t forward_read_size(const struct forward *f) { return f->memory.size - (f->embed.parts ? f->embed.part[0].panels * f->embed.part[0].panel_size : 0); }
+size_t forward_weights_size(const struct forward *f) { return f->memory.used; }
+size_t forward_read_size(const struct forward *f) { return f->memory.used - (f->embed.parts ? f->embed.part[0].panels * f->embed.part[0].panel_size : 0); }
 
 static size_t multiply_adds(const struct forward *f, const struct matrix *m) {
     size_t n = 0;
@@ -713,8 +713,8 @@ void forward_multiply_adds(const struct forward *f, size_t *layers, size_t *logi
     *logits = multiply_adds(f, &f->head);
 }
 bool forward_reads_apart(const struct forward *f) { return f->blocks && packed_form_reads_apart(f->form); }
-enum packed_kind forward_adapter_kind(const struct forward *f) { return f->blocks ? PACKED_Q8 : model_adapter_kind(f->layers[0].qkv.part[0].kind); }
-enum packed_kind forward_weights_kind(const struct forward *f) { return f->layers[0].down.part[0].kind; }
+enum packed_kind forward_adapter_kind(const struct forward *f) { return f->blocks ? PACKED_Q8 : model_adapter_kind(packed_values(&f->layers[0].qkv.part[0])); }
+enum packed_kind forward_weights_kind(const struct forward *f) { return packed_values(&f->layers[0].down.part[0]); }
 
 void forward_kv_shape(const struct model_config *c, enum kv_type type, struct kv_shape *shape) {
     *shape = (struct kv_shape){.layers = c->layers, .kv_heads = c->kv_heads, .head_dim = c->head_dim, .type = type};

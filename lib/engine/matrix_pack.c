@@ -35,7 +35,8 @@ int matrix_memory_take(struct matrix_memory *m, const struct packed_cache *cache
 }
 
 void matrix_memory_keep(struct matrix_memory *m, const struct packed_cache *cache) {
-    ASSERT(m->used == m->size);
+    ASSERT(m->used <= m->size);
+    m->key.size = m->used;
     if (cache && cache->dir && cache->identity && !m->filled) m->writer = packed_cache_write(cache, &m->key, m->data);
 }
 
@@ -80,23 +81,51 @@ static void note(struct matrix_memory *m, const struct matrix_source *from, enum
     sha256_update(&m->plan, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1);
 }
 
+/*
+ * bf16 is kept in 12 bits where its values allow it (PACKED_SHORT), which is known only once they are read: there is room for both, and a line before the matrix says which it became.
+ */
+enum { LINE = 64, IS_SHORT = 1 };
+
+/* Bytes at most, the line with it. */
+static int room(enum packed_kind kind, size_t rows, size_t cols, bool choice, size_t *size) {
+    size_t narrow = 0;
+    if (packed_size(kind, rows, cols, size) != 0 || (choice && packed_size(PACKED_SHORT, rows, cols, &narrow) != 0)) return E_RANGE;
+    if (narrow > *size) *size = narrow;
+    return !choice || size_add(*size, LINE, size) ? 0 : E_RANGE;
+}
+
+/* All panels; E_FULL: the kind does not do. */
+static int fill(struct matrix_memory *m, const struct matrix_source *from, struct packed *w) {
+    struct fill_job job = {.from = from, .w = w};
+    for (size_t i = 1; i < MATRIX_PARTS_MAX && from->part[i]; i++) job.mixed |= from->part[i]->type != from->part[0]->type;
+    pool_run(m->pool, w->panels, &job, fill_panel);
+    return job.result;
+}
+
 int matrix_pack(struct matrix_memory *m, const struct matrix_source *from, enum packed_kind kind, struct packed *w, struct error *err) {
     size_t rows = 0, size;
     for (size_t i = 0; i < MATRIX_PARTS_MAX; i++) rows += from->part_rows[i];
-    if (packed_size(kind, rows, from->cols, &size) != 0 || !size_add(m->used, size, &size))
+    const bool choice = kind == PACKED_BF16 && packed_size(PACKED_SHORT, rows, from->cols, &size) == 0;
+    if (room(kind, rows, from->cols, choice, &size) != 0 || !size_add(m->used, size, &size))
         return error_set(err, E_RANGE, "%s of %zu × %zu is too large", from->name, rows, from->cols);
-    if (!m->data) note(m, from, kind);
-    else {
-        struct fill_job job = {.from = from, .w = w};
-        for (size_t i = 1; i < MATRIX_PARTS_MAX && from->part[i]; i++) job.mixed |= from->part[i]->type != from->part[0]->type;
-        ASSERT(size <= m->size);
-        int r = packed_init(w, kind, rows, from->cols, m->data + m->used);
-        if (r != 0) return r;
-        if (!m->filled) pool_run(m->pool, w->panels, &job, fill_panel);
-        if (job.result == E_NOMEM) return error_set(err, E_NOMEM, "no memory to pack weights");
-        if (job.result != 0) return error_set(err, E_INVALID, "%s of layer %u has values that are not finite or too large", from->name, from->layer);
-        for (size_t i = 0; !m->filled && i < MATRIX_PARTS_MAX && from->part[i]; i++) model_view_release(from->part[i]);
+    if (!m->data) {
+        note(m, from, kind);
+        m->used = size;
+        return 0;
     }
-    m->used = size;
+    ASSERT(size <= m->size);
+    uint8_t *line = m->data + m->used, *at = line + (choice ? LINE : 0);
+    if (choice && !m->filled) *line = IS_SHORT;
+    int r = packed_init(w, choice && *line == IS_SHORT ? PACKED_SHORT : kind, rows, from->cols, at);
+    if (r == 0 && !m->filled) r = fill(m, from, w);
+    if (r == E_FULL && choice) {
+        *line = 0;
+        r = packed_init(w, kind, rows, from->cols, at);
+        if (r == 0) r = fill(m, from, w);
+    }
+    if (r == E_NOMEM) return error_set(err, E_NOMEM, "no memory to pack weights");
+    if (r != 0) return error_set(err, E_INVALID, "%s of layer %u has values that are not finite or too large", from->name, from->layer);
+    for (size_t i = 0; !m->filled && i < MATRIX_PARTS_MAX && from->part[i]; i++) model_view_release(from->part[i]);
+    m->used = (size_t)(at - m->data) + w->panels * w->panel_size;
     return 0;
 }

@@ -17,8 +17,8 @@ enum { MATRIX_PARTS_MAX = 3 };
 struct matrix_memory {
     struct pool *pool;
     uint8_t *data; /* NULL: sizes are counted */
-    size_t size, used;
-    bool filled; /* from a copy */
+    size_t size, used; /* bytes at most, and those that matrices have taken */
+    bool filled;       /* from a copy */
     struct sha256 plan;
     struct packed_copy_key key;
     struct packed_writer *writer; /* of a copy, under way */
@@ -37,7 +37,7 @@ struct matrix_source {
     uint32_t layer;
 };
 /*
- * Behind what is packed already; while sizes are counted w stays as it is. The matrix borrows its bytes from the memory; the file's pages of what was packed are let
+ * Behind what is packed already; while sizes are counted w stays as it is. PACKED_BF16 becomes PACKED_SHORT where its values allow it, without loss. The matrix borrows its bytes from the memory; the file's pages of what was packed are let
  * go. E_RANGE: too large; E_INVALID: a value that is not finite, or that the kind cannot hold.
  */
 int matrix_pack(struct matrix_memory *m, const struct matrix_source *from, enum packed_kind kind, struct packed *w, struct error *err);

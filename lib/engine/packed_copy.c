@@ -38,32 +38,33 @@ static uint32_t head_crc(const uint8_t *head, size_t size) {
     return crc32c(both, sizeof both);
 }
 
-static void make_fixed(uint8_t fixed[PACKED_COPY_FIXED], const struct packed_copy_key *key) {
+static void make_fixed(uint8_t fixed[PACKED_COPY_FIXED], const struct packed_copy_key *key, size_t size) {
     memset(fixed, 0, PACKED_COPY_FIXED);
     memcpy(fixed, MAGIC, sizeof MAGIC);
     put(fixed + AT_VERSION, PACKED_COPY_VERSION, 4);
-    put(fixed + AT_HEAD, PACKED_COPY_FIXED + 4 * chunk_count(key->size), 4);
-    put(fixed + AT_SIZE, key->size, 8);
+    put(fixed + AT_HEAD, PACKED_COPY_FIXED + 4 * chunk_count(size), 4);
+    put(fixed + AT_SIZE, size, 8);
     put(fixed + AT_CHUNK, PACKED_COPY_CHUNK, 4);
     memcpy(fixed + AT_KEY, key->digest, SHA256_SIZE);
     memcpy(fixed + AT_WORDS, key->words, strnlen(key->words, PACKED_COPY_WORDS_MAX));
 }
 
-int packed_copy_check(struct span head, uint64_t file_size, const struct packed_copy_key *key, const uint8_t **sums, struct error *err) {
+int packed_copy_check(struct span head, uint64_t file_size, const struct packed_copy_key *key, size_t *size, const uint8_t **sums, struct error *err) {
     const uint8_t *at = (const uint8_t *)head.data;
     if (head.len < PACKED_COPY_FIXED || memcmp(at, MAGIC, sizeof MAGIC) != 0) return error_set(err, E_DATA_LOSS, "it is no packed copy of a model");
     if (get(at + AT_VERSION, 4) != PACKED_COPY_VERSION) return error_set(err, E_NOT_FOUND, "it is of version %llu, not %d", (unsigned long long)get(at + AT_VERSION, 4), PACKED_COPY_VERSION);
-    size_t chunks = chunk_count(key->size), size = PACKED_COPY_FIXED + 4 * chunks;
-    if (key->size == 0 || chunks > PACKED_COPY_CHUNKS_MAX) return error_set(err, E_TOO_LARGE, "weights of %zu bytes have no packed copy", key->size);
+    if (key->size == 0 || chunk_count(key->size) > PACKED_COPY_CHUNKS_MAX) return error_set(err, E_TOO_LARGE, "weights of %zu bytes have no packed copy", key->size);
     uint64_t head_size = get(at + AT_HEAD, 4);
     if (head_size < PACKED_COPY_FIXED || head_size > PACKED_COPY_OFFSET || head_size > head.len || get(at + AT_CRC, 4) != head_crc(at, (size_t)head_size))
         return error_set(err, E_DATA_LOSS, "its head is damaged");
+    uint64_t of_weights = get(at + AT_SIZE, 8);
     uint8_t want[PACKED_COPY_FIXED];
-    make_fixed(want, key);
+    make_fixed(want, key, of_weights > 0 && of_weights <= key->size ? (size_t)of_weights : key->size);
     put(want + AT_CRC, get(at + AT_CRC, 4), 4);
-    if (memcmp(at, want, sizeof want) != 0 || head_size != size) return error_set(err, E_NOT_FOUND, "it is of another model, or of one that has changed since");
-    if (file_size != (uint64_t)PACKED_COPY_OFFSET + key->size)
-        return error_set(err, E_DATA_LOSS, "it has %llu bytes instead of %llu", (unsigned long long)file_size, (unsigned long long)PACKED_COPY_OFFSET + key->size);
+    if (memcmp(at, want, sizeof want) != 0 || head_size != get(want + AT_HEAD, 4)) return error_set(err, E_NOT_FOUND, "it is of another model, or of one that has changed since");
+    if (file_size != PACKED_COPY_OFFSET + of_weights)
+        return error_set(err, E_DATA_LOSS, "it has %llu bytes instead of %llu", (unsigned long long)file_size, (unsigned long long)(PACKED_COPY_OFFSET + of_weights));
+    *size = (size_t)of_weights;
     *sums = at + PACKED_COPY_FIXED;
     return 0;
 }
@@ -113,14 +114,14 @@ int packed_copy_read(const char *path, const struct packed_copy_key *key, uint8_
     if (fd < 0) return error_errno(err, errno, "%s", path);
     if (fstat(fd, &st) != 0) r = error_errno(err, errno, "it cannot be read");
     else if (!S_ISREG(st.st_mode)) r = error_set(err, E_DATA_LOSS, "it is no regular file");
-    size_t size = PACKED_COPY_FIXED + 4 * chunk_count(key->size);
+    size_t size = PACKED_COPY_FIXED + 4 * chunk_count(key->size), of_weights = 0;
     if (r == 0 && (uint64_t)st.st_size < size) size = (size_t)st.st_size;
     if (r == 0 && !(head = mem_alloc(size))) r = error_set(err, E_NOMEM, "no memory to read it");
     if (r == 0) r = read_at(fd, head, size, 0, err);
-    if (r == 0) r = packed_copy_check(span_of(head, size), (uint64_t)st.st_size, key, &sums, err);
+    if (r == 0) r = packed_copy_check(span_of(head, size), (uint64_t)st.st_size, key, &of_weights, &sums, err);
     if (r == 0) {
-        struct read_job job = {.fd = fd, .size = key->size, .memory = memory, .sums = sums};
-        pool_run(pool, chunk_count(key->size), &job, read_chunk);
+        struct read_job job = {.fd = fd, .size = of_weights, .memory = memory, .sums = sums};
+        pool_run(pool, chunk_count(of_weights), &job, read_chunk);
         r = job.result;
         if (r == E_DATA_LOSS) error_set(err, r, "its bytes from %zu MiB on are damaged", job.damaged * (PACKED_COPY_CHUNK >> 20));
         else if (r != 0) error_set(err, r, "it cannot be read");
@@ -161,7 +162,7 @@ int packed_copy_write(const char *path, const struct packed_copy_key *key, const
         mem_free(head);
         return error_errno(err, errno, "%s", temporary);
     }
-    make_fixed(head, key);
+    make_fixed(head, key, key->size);
     if (fallocate(fd, 0, 0, (off_t)(PACKED_COPY_OFFSET + key->size)) != 0 && errno == ENOSPC) r = error_errno(err, ENOSPC, "%s", temporary); /* said before, not amid */
     for (size_t i = 0; i < chunks && r == 0; i++) {
         size_t size = chunk_size(key->size, i);

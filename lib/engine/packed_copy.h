@@ -9,7 +9,7 @@
  *
  * It appears whole or not at all, and is not believed: a head that is not exactly what is expected, a size that is off by a byte or a chunk that has another
  * checksum make it a file to be written anew. Whoever may write to the folder may of course make a model say anything, as with the model's own files; but
- * numbers are all that they can change: no size and no place is taken from the file.
+ * numbers are all that they can change: no place is taken from the file, and no size beyond what there is room for.
  */
 #ifndef GENLOOP_ENGINE_PACKED_COPY_H
 #define GENLOOP_ENGINE_PACKED_COPY_H
@@ -33,13 +33,13 @@ enum {
 struct packed_copy_key {
     uint8_t digest[SHA256_SIZE];
     char words[PACKED_COPY_WORDS_MAX];
-    size_t size; /* of the weights */
+    size_t size; /* of the weights: when they are written; when they are read, at most */
 };
 
-/* The head of a file of file_size bytes: head are its first PACKED_COPY_OFFSET bytes, or what there is of them. sums: borrowed from it, where the checksums of the
- * chunks begin. E_NOT_FOUND: sound, but of another key; E_DATA_LOSS: not a whole copy. Pure. */
-int packed_copy_check(struct span head, uint64_t file_size, const struct packed_copy_key *key, const uint8_t **sums, struct error *err);
-/* Fills memory [key->size]. Besides these two: E_NOT_FOUND where there is no file, E_IO, E_NOMEM. memory may have anything in it after a failure. */
+/* The head of a file of file_size bytes: head are its first PACKED_COPY_OFFSET bytes, or what there is of them. size: bytes of the weights; sums: borrowed from it, where the checksums of
+ * the chunks begin. E_NOT_FOUND: sound, but of another key; E_DATA_LOSS: not a whole copy. Pure. */
+int packed_copy_check(struct span head, uint64_t file_size, const struct packed_copy_key *key, size_t *size, const uint8_t **sums, struct error *err);
+/* Fills memory [key->size], or less of it. Besides these two: E_NOT_FOUND where there is no file, E_IO, E_NOMEM. memory may have anything in it after a failure. */
 int packed_copy_read(const char *path, const struct packed_copy_key *key, uint8_t *memory, struct pool *pool, struct error *err);
 /* E_CANCELLED: stop became true (NULL: nobody stops it); E_TOO_LARGE; E_NO_SPACE, E_IO. */
 int packed_copy_write(const char *path, const struct packed_copy_key *key, const uint8_t *memory, const atomic_bool *stop, struct error *err);

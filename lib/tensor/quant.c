@@ -20,6 +20,7 @@ const struct quant_kind QUANT_KINDS[PACKED_ALL] = {
     [PACKED_Q4] = {"q4", PACKED_BLOCK_PANEL, QUANT_Q4_BLOCK_SIZE, true},
     [PACKED_Q4M] = {"q4m", PACKED_BLOCK_PANEL, QUANT_Q4M_BLOCK_SIZE, true},
     [PACKED_SPLIT] = {"split", PACKED_FLOAT_PANEL, PACKED_FLOAT_PANEL * sizeof(uint32_t), false},
+    [PACKED_SHORT] = {"short", PACKED_FLOAT_PANEL, 0, false},
 };
 
 float quant_f16_to_f32(uint16_t h) {
@@ -102,11 +103,11 @@ static quant_rows_kernel rows_kernel(enum packed_kind kind) {
 }
 size_t packed_tile_rows(enum packed_kind kind) {
     if (QUANT_KINDS[kind].blocks) return quant_kernels()->block_rows;
-    return rows_kernel(kind) ? QUANT_TILE_ROWS_MAX / QUANT_TILE_ROWS * QUANT_TILE_ROWS : QUANT_TILE_ROWS;
+    return kind == PACKED_SHORT || rows_kernel(kind) ? QUANT_TILE_ROWS_MAX / QUANT_TILE_ROWS * QUANT_TILE_ROWS : QUANT_TILE_ROWS;
 }
 
 size_t packed_unit_rows(enum packed_kind kind) {
-    if (kind == PACKED_BF16 && quant_kernels()->tiles) return QUANT_SIDE;
+    if ((kind == PACKED_BF16 || kind == PACKED_SHORT) && quant_kernels()->tiles) return QUANT_SIDE;
     return QUANT_KINDS[kind].blocks ? quant_kernels()->block_unit : QUANT_TILE_ROWS;
 }
 
@@ -114,6 +115,7 @@ static int panel_bytes(enum packed_kind kind, size_t rows, size_t cols, size_t *
     ASSERT(kind > PACKED_STORED && kind < PACKED_ALL);
     if (rows == 0 || cols == 0 || rows > SIZE_MAX / 2 || cols > SIZE_MAX / 2) return E_RANGE;
     *panels = (rows + packed_panel_rows(kind) - 1) / packed_panel_rows(kind);
+    if (kind == PACKED_SHORT) return quant_short_panel(cols, size);
     return size_mul(QUANT_KINDS[kind].blocks ? quant_block_count(cols) : kind == PACKED_BF16 || kind == PACKED_SPLIT ? quant_block_count(cols) * QUANT_BLOCK : cols, QUANT_KINDS[kind].unit, size) ? 0 : E_RANGE;
 }
 
@@ -152,11 +154,16 @@ void packed_get_row(const struct packed *w, size_t row, float *out) {
     ASSERT(row < w->rows);
     size_t width = packed_panel_rows(w->kind), r = row % width, unit = QUANT_KINDS[w->kind].unit;
     const uint8_t *panel = w->data + row / width * w->panel_size;
+    if (w->kind == PACKED_SHORT) {
+        quant_short_row(panel, w->cols, r, out);
+        return;
+    }
     if (!QUANT_KINDS[w->kind].blocks) {
         for (size_t k = 0; k < w->cols; k++) {
             if (w->kind == PACKED_F32) memcpy(&out[k], panel + k * unit + r * sizeof(float), sizeof(float));
             else if (w->kind == PACKED_F16) out[k] = half_at(panel + quant_half_place(PACKED_F16, w->cols, r, k));
-            else out[k] = bf16_at(panel + quant_half_place(w->kind, w->cols, r, k)) + (w->kind == PACKED_SPLIT ? bf16_at(panel + quant_half_place(w->kind, w->cols, r, k) + QUANT_SPLIT_LOW) : 0);
+            else out[k] = bf16_at(panel + quant_half_place(w->kind, w->cols, r, k));
+            if (w->kind == PACKED_SPLIT) out[k] += bf16_at(panel + quant_half_place(w->kind, w->cols, r, k) + QUANT_SPLIT_LOW);
         }
         return;
     }
@@ -272,9 +279,13 @@ void packed_input_row(struct packed_input *in, size_t i) { packed_input_blocks(i
 
 static void multiply_tile(const struct packed *w, const struct packed_input *in, const uint8_t *panel, size_t i, size_t n, float *tile) {
     const struct quant_kernels *kernels = quant_kernels();
+    if (w->kind == PACKED_SHORT) {
+        quant_short_multiply(panel, w->cols, in->x + i * w->cols, n, tile);
+        return;
+    }
     if (!QUANT_KINDS[w->kind].blocks) {
         quant_float_kernel fn = w->kind == PACKED_F32 ? kernels->f32 : w->kind == PACKED_BF16 ? kernels->bf16 : kernels->f16;
-        fn(panel, w->cols, in->x + i * w->cols, w->cols, n, tile);
+        fn(panel, w->cols, in->x + i * w->cols, w->cols, n, false, tile);
         return;
     }
     size_t blocks = quant_block_count(w->cols), first = i * blocks;
@@ -308,7 +319,7 @@ static __attribute__((noinline)) void multiply_terms(const struct packed *w, con
 
 /* How many of these rows, the first ones, are multiplied in tiles of bf16. */
 static size_t rows_in_tiles(const struct packed *w, const struct packed_input *in, size_t first, size_t rows) {
-    if (w->kind == PACKED_BF16 || w->kind == PACKED_SPLIT) return in->halves ? rows : 0;
+    if (w->kind == PACKED_BF16 || w->kind == PACKED_SPLIT || w->kind == PACKED_SHORT) return in->halves ? rows : 0;
     if (!QUANT_KINDS[w->kind].blocks || first >= in->read) return 0;
     return rows < in->read - first ? rows : in->read - first;
 }
@@ -339,7 +350,7 @@ void packed_multiply_rows(const struct packed *w, const struct packed_input *in,
         multiply_terms(w, in, first_row, rows, from, to, out);
         return;
     }
-    size_t width = packed_panel_rows(w->kind), tile_rows = QUANT_KINDS[w->kind].blocks ? packed_tile_rows(w->kind) : QUANT_TILE_ROWS;
+    size_t width = packed_panel_rows(w->kind), tile_rows = QUANT_KINDS[w->kind].blocks ? packed_tile_rows(w->kind) : w->kind == PACKED_SHORT ? QUANT_TILE_ROWS_MAX : QUANT_TILE_ROWS;
     quant_rows_kernel many = rows >= quant_kernels()->many_rows ? rows_kernel(w->kind) : NULL;
     _Alignas(64) float tile[QUANT_TILE_ROWS_MAX * PACKED_PANEL_MAX];
     for (size_t p = from; p < to; p++) {

@@ -6,13 +6,14 @@
  *     q4:  blocks of 32, 4 bits less 8 with one f16 scale, as Q4_0 has it
  *     q4m: blocks of 32, 4 bits with one f16 scale and one f16 minimum, as Q4_1 has it
  *     split: f32 as two of bf16, what is high and what is low of it, 16 bits in all
+ *     short: bf16 in 12 bits, without loss: of a panel's values few have another sign and exponent than the 16 most frequent, and those few are kept beside
  * With q8, q4 and q4m x is quantized to int8 in blocks of 32 too, once for all the matrices that take it. In two terms what that rounding lost is quantized the same way,
  * as a row of its own behind the first, and the product is the sum of both rows': about 16 bits of x (steps of absmax / 32,000) by the same kernels. Twice the
  * multiply-adds for the same bytes of W: little where few rows of x wait for W, twice the time where many do.
  *
  * The promise that the engine is built on: an element y[i][r] is the same, bit for bit, for any number of rows of x and any split
  * over threads. But for tiles of bf16 (below) it is the same for any of the kernels, too (C, AVX2, AVX-512, AMX). It holds because each element is one chain of operations in one order:
- *     f32, bf16, f16: fma(x[0], w[0], 0), then fma(x[k], w[k], acc) for k = 1, 2, …
+ *     f32, bf16, f16, short: fma(x[0], w[0], 0), then fma(x[k], w[k], acc) for k = 1, 2, …
  *     q8, q4: an exact integer dot product per block b, then fma(dot[b], scale_w[b] · scale_x[b], acc) for b = 0, 1, …
  *     q4m:    the same, each followed by fma(minimum_w[b], scale_x[b] · sum of q_x[b], acc)
  *     two terms: such a chain for each, then first + second
@@ -21,7 +22,7 @@
  * Tiles of bf16, where the CPU has them (AMX), multiply five times as fast as blocks of int8 with their scales, which is what a text that is read is bound by; but W must be
  * widened first, which few rows that wait for W's bytes have no time for. Which of the two a row takes may not depend on how many there are: it is for what the row is. Rows of a text that
  * is read (packed_form.read) are rounded to bf16 and multiplied by W's blocks, their values rounded to bf16; rows of a text that is written go by int8. The former lose less: half a
- * step of 2^-8 of each value against absmax / 127 of each block. Matrices of bf16 take tiles for all rows whose form asks for halves: x is split into two of bf16, 16 bits of it.
+ * step of 2^-8 of each value against absmax / 127 of each block. Matrices of bf16, short or not, take tiles for all rows whose form asks for halves: x is split into two of bf16, 16 bits of it.
  * Where blocks are asked for in two terms, what is read is two of bf16 as well, x and W: high by high, low by high, high by low. So it is with matrices of the kind split.
  * An element's sum is in f32, in the order of quant_amx_bf16.c.
  *
@@ -31,6 +32,8 @@
  *           A lane is a run of memory: four that are read in turns, a kilobyte of each, come a sixth faster from memory than one (Granite Rapids)
  *     f16,  panel of 64 rows: for k: uint16[64]
  *     split, panel of 64 rows, in four lanes of 16: for 32 columns: as bf16 what is high, then what is low
+ *     short, panel of 64 rows: a head, then four lanes of 16 as bf16 has them, for 32 columns: the lower bytes uint8[8][64], then codes of the upper ones, 4 bits each, uint8[4][64]
+ *           (quant_short.c says more). Decoding reads three quarters of bf16's bytes, and waits for nothing else
  *     q8,   panel of 32 rows: for block: uint8[8][32][4] (k in groups of 4; q + 128, because VNNI multiplies unsigned by signed), f16[32] scales
  *     q4,   panel of 32 rows: for block: uint8[4][32][4] (low half k = 4 · group + i, high half 16 more), f16[32] scales
  *     q4m,  the same, then f16[32] minima
@@ -47,10 +50,11 @@
 #include "base/error.h"
 #include "tensor/dtype.h"
 
-/* PACKED_STORED is a wish, not a kind: each matrix as the kind that its stored type is nearest to. PACKED_SPLIT is nobody's wish: for CPUs with tiles of bf16 alone, and for inputs whose form asks for halves. */
-enum packed_kind { PACKED_STORED, PACKED_F32, PACKED_BF16, PACKED_F16, PACKED_Q8, PACKED_Q4, PACKED_Q4M, PACKED_KINDS, PACKED_SPLIT = PACKED_KINDS, PACKED_ALL };
+/* PACKED_STORED is a wish, not a kind: each matrix as the kind that its stored type is nearest to. The last two are nobody's wish. PACKED_SPLIT: for CPUs with
+ * tiles of bf16 alone, and for inputs whose form asks for halves. PACKED_SHORT: for bf16 where its values allow it, see packed_fill. */
+enum packed_kind { PACKED_STORED, PACKED_F32, PACKED_BF16, PACKED_F16, PACKED_Q8, PACKED_Q4, PACKED_Q4M, PACKED_KINDS, PACKED_SPLIT = PACKED_KINDS, PACKED_SHORT, PACKED_ALL };
 enum {
-    PACKED_LAYOUT_VERSION = 3, /* to be raised with every change of what packed bytes mean: copies of them outlive a program (engine/packed_cache.h) */
+    PACKED_LAYOUT_VERSION = 4, /* to be raised with every change of what packed bytes mean: copies of them outlive a program (engine/packed_cache.h) */
     QUANT_BLOCK = 32,       /* values per scale, as in GGUF */
     PACKED_FLOAT_PANEL = 64, /* 4 vectors of 512 bits: enough chains to hide the latency of fma for a single row of x */
     PACKED_BLOCK_PANEL = 32, /* 2 vectors of int32 sums; a block with its scales is whole cache lines */
@@ -84,9 +88,11 @@ int packed_size(enum packed_kind kind, size_t rows, size_t cols, size_t *size);
 int packed_init(struct packed *w, enum packed_kind kind, size_t rows, size_t cols, void *memory);
 /* The kind that loses nothing of a stored type, or least: F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are repacked exactly; Q4_K goes to q4m, what has 5 or 6 bits to q8. */
 enum packed_kind packed_kind_for(enum tensor_type type);
+/* The kind of what its values are: bf16 where that is short. */
+static inline enum packed_kind packed_values(const struct packed *w) { return w->kind == PACKED_SHORT ? PACKED_BF16 : w->kind; }
 /* Fills panel p from rows p · packed_panel_rows … of W; rows[i] is that row as it is stored, cols values, of any alignment; NULL beyond the last row.
  * cols is a multiple of the type's block. Panels may be filled by several threads. E_RANGE where a value is not finite or beyond what the kind holds
- * (f16: 65504; q8: 127 · 65504; q4: 8 · 65504; q4m: 65504). */
+ * (f16: 65504; q8: 127 · 65504; q4: 8 · 65504; q4m: 65504). E_FULL: PACKED_SHORT, and too many values are beside the 16 most frequent upper bytes: the matrix is to be packed as bf16. */
 int packed_fill(struct packed *w, size_t panel, enum tensor_type type, const void *const rows[PACKED_PANEL_MAX]);
 /* Row r as floats, for embeddings tied to the output matrix: out[cols]. */
 void packed_get_row(const struct packed *w, size_t r, float *out);
@@ -173,8 +179,8 @@ struct quant_halves {
     bool exact; /* by blocks: two of bf16, x and W */
 };
 
-/* The kernels behind it; tests hold each to the first. n is 1 … QUANT_TILE_ROWS, of blocks 1 … block_rows; tile is [n][panel rows]. */
-typedef void (*quant_float_kernel)(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile);
+/* The kernels behind it; tests hold each to the first. n is 1 … QUANT_TILE_ROWS, of blocks 1 … block_rows; tile is [n][panel rows]. more: of floats, the chains go on from what the tile has. */
+typedef void (*quant_float_kernel)(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile);
 /* Any number of rows of x [n, cols], with the same bits: y and bias of `out` begin with the first row and the panel, of whose rows the first `count` are written. */
 typedef void (*quant_rows_kernel)(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
 typedef void (*quant_block_kernel)(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
@@ -184,6 +190,8 @@ struct quant_kernels {
     bool (*usable)(void); /* on this CPU, under this system */
     quant_float_kernel f32, bf16, f16;
     quant_rows_kernel f32_rows, bf16_rows, f16_rows; /* NULL: tile by tile */
+    /* A block of a panel of `short`, without what is kept beside: to [32 columns][64 rows], as f32 has a panel; 64-byte aligned. */
+    void (*lengthen)(const uint8_t *panel, size_t cols, size_t block, float *to);
     size_t many_rows; /* so many rows of x are worth those */
     quant_block_kernel q8, q4, q4m;
     size_t block_rows; /* rows of x that these take at once: QUANT_TILE_ROWS … QUANT_TILE_ROWS_MAX */

@@ -141,6 +141,42 @@ INLINE void widen_panel(const uint8_t *block, const enum packed_kind kind, const
         }
 }
 
+/* --- short lengthened --- */
+
+/* 16 rows of W at 32 columns, as tiles read them, but for patches. The table of upper bytes is there four times, so that what lies above a code's four bits does not matter. */
+INLINE void lengthen_tile(const uint8_t *from, __m512i upper, uint8_t *to) {
+#pragma GCC unroll 4
+    for (size_t j = 0; j < 4; j++, to += 4 * LINE) {
+        __m512i codes = _mm512_load_si512(from + QUANT_SHORT_UPPER + j * LINE);
+        for (size_t half = 0; half < 2; half++) {
+            __m512i low = _mm512_load_si512(from + (2 * j + half) * LINE), high = _mm512_permutexvar_epi8(half ? _mm512_srli_epi16(codes, 4) : codes, upper);
+            _mm512_store_si512(to + half * 2 * LINE, _mm512_unpacklo_epi8(low, high));
+            _mm512_store_si512(to + half * 2 * LINE + LINE, _mm512_unpackhi_epi8(low, high));
+        }
+    }
+}
+
+INLINE __m512i upper_bytes(const uint8_t *panel) { return _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(const void *)panel)); }
+
+INLINE void patch(const uint8_t *panel, size_t cols, size_t b, uint8_t *tiles) {
+    const uint8_t *from;
+    for (size_t i = 0, n = quant_short_patches(panel, cols, b, &from); i < n; i++) {
+        struct quant_patch p = quant_patch_at(from, i);
+        memcpy(tiles + p.place * sizeof p.value, &p.value, sizeof p.value);
+    }
+}
+
+/* Blocks [b, b + count) of a panel to a strip's tiles. */
+static void lengthen_panel(const uint8_t *panel, size_t cols, size_t b, size_t count, uint8_t *to) {
+    const size_t lane = quant_lane_size(PACKED_SHORT, cols), size = quant_lane_size(PACKED_SHORT, 1);
+    const uint8_t *at = panel + quant_short_head(cols) + b * size;
+    __m512i upper = upper_bytes(panel);
+    for (size_t i = 0; i < count; i++, at += size, to += STRIP_TILES * TILE) {
+        for (size_t t = 0; t < STRIP_TILES; t++) lengthen_tile(at + t * lane, upper, to + t * TILE);
+        patch(panel, cols, b + i, to);
+    }
+}
+
 /* --- the product --- */
 
 /* A strip of W over some blocks, as tiles read it. */
@@ -220,6 +256,7 @@ struct product {
     const struct packed *w;
     const struct quant_halves *x;
     size_t blocks, block_size, panels_of_strip; /* block_size: bytes of a block of a panel, or of a lane of it */
+    size_t head;                  /* bytes of a panel before its first lane */
     size_t from, to;              /* panels */
     size_t first_tile, tiles;
     size_t row;                   /* of a single tile: the first one that is wanted, */
@@ -254,19 +291,21 @@ INLINE struct strip ready(struct product *p, size_t panel, size_t panels, size_t
     const uint8_t *at = p->w->data + panel * p->w->panel_size + b * p->block_size;
     if (way.direct) return (struct strip){at, p->w->panel_size / STRIP_TILES, p->block_size, TILE};
     uint8_t *wide = p->wide + (p->tiles == 1 ? b % 2 * 2 * STRIP_TILES * TILE : 0);
-    for (size_t i = 0; i < panels; i++) widen_panel(at + i * p->w->panel_size, way.kind, way.exact, p->block_size, count, p->tiles == 1, wide + i * 2 * TILE);
+    if (way.kind == PACKED_SHORT) lengthen_panel(p->w->data + panel * p->w->panel_size, p->w->cols, b, count, wide);
+    for (size_t i = 0; way.kind != PACKED_SHORT && i < panels; i++) widen_panel(at + i * p->w->panel_size, way.kind, way.exact, p->block_size, count, p->tiles == 1, wide + i * 2 * TILE);
     WRITTEN();
     return (struct strip){wide, TILE, (way.exact ? 2 : 1) * STRIP_TILES * TILE, STRIP_TILES * TILE};
 }
 
 /* What is asked for while the strip at `panel` is multiplied: the next one over the same blocks, or the first one over the next blocks. */
-static struct ahead ahead_of(const struct product *p, size_t panel, size_t b, size_t depth, bool direct) {
+static struct ahead ahead_of(const struct product *p, size_t panel, size_t b, size_t depth) {
     size_t next = panel + p->panels_of_strip < p->to ? panel + p->panels_of_strip : p->from, then = next > panel ? b : b + depth;
     if (then >= p->blocks || p->tiles == 1) return (struct ahead){.lines = 0};
     size_t left = p->blocks - then, run = (left < depth ? left : depth) * p->block_size, panels = p->to - next < p->panels_of_strip ? p->to - next : p->panels_of_strip;
-    const uint8_t *at = p->w->data + next * p->w->panel_size + then * p->block_size;
-    size_t runs = direct ? STRIP_TILES : panels;
-    return (struct ahead){.at = at, .end = at + run, .runs = runs - 1, .run = run, .step = direct ? p->w->panel_size / STRIP_TILES : p->w->panel_size, .lines = run * runs / LINE / (p->tiles * depth) + 1};
+    const uint8_t *at = p->w->data + next * p->w->panel_size + p->head + then * p->block_size;
+    const bool lanes = !QUANT_KINDS[p->w->kind].blocks;
+    size_t runs = lanes ? STRIP_TILES : panels;
+    return (struct ahead){.at = at, .end = at + run, .runs = runs - 1, .run = run, .step = lanes ? quant_lane_size(p->w->kind, p->w->cols) : p->w->panel_size, .lines = run * runs / LINE / (p->tiles * depth) + 1};
 }
 
 /* Blocks along the columns at a time. */
@@ -275,7 +314,7 @@ INLINE size_t depth_of(const struct way way) { return way.exact ? DEPTH / 2 : DE
 INLINE void strip_piece(struct product *p, size_t panel, size_t panels, size_t b, size_t count, const struct way way, const bool wide) {
     float(*sums)[STRIP] = sums_of(p, panel);
     struct strip strip = ready(p, panel, panels, b, count, way);
-    struct ahead ahead = ahead_of(p, panel, b, depth_of(way), way.direct);
+    struct ahead ahead = ahead_of(p, panel, b, depth_of(way));
     for (size_t t = 0; t < p->tiles; t++) {
         size_t at = ((p->first_tile + t) * p->blocks + b) * (TILE / 2), later = TILES_AHEAD * p->blocks * (TILE / 2);
         const uint16_t *high = p->x->high + at, *low = way.split ? p->x->low + at : NULL;
@@ -299,6 +338,55 @@ INLINE void strip_alone(struct product *p, size_t panel, size_t panels, const st
     close_sums(sums[p->row], wide);
 }
 
+/* A line of the next panel's head with each block of this one; patches are fewer than there is room for. */
+INLINE void ask_head(const uint8_t *panel, const struct product *p, size_t b) {
+    if (b * LINE < quant_short_patches_at(p->w->cols) + p->blocks * sizeof(uint32_t)) _mm_prefetch((const char *)panel + p->w->panel_size + b * LINE, _MM_HINT_T1);
+}
+
+/* Of short. What comes later is asked for while tiles are multiplied, not while they are lengthened, line by line of the four lanes in turns. */
+enum { NEAR_OF_SHORT = 768, FAR_OF_SHORT = 3 * 1024, LINES_OF_SHORT = QUANT_LANE_BLOCK / 4 * 3 / LINE };
+
+INLINE void ask_lanes(const uint8_t *at, size_t lane, size_t line, size_t near, size_t far) {
+    for (size_t l = 0; l < STRIP_TILES; l++) ask_twice(at + l * lane + line * LINE, near, far);
+}
+
+/* strip_alone of short: a block is lengthened, tile by tile, while the one before it is multiplied. */
+static void strip_alone_short(struct product *p, size_t panel) {
+    const uint8_t *const begin = p->w->data + panel * p->w->panel_size;
+    const size_t lane = quant_lane_size(PACKED_SHORT, p->w->cols), over = p->w->panel_size - lane;
+    const __m512i upper = upper_bytes(begin);
+    lengthen_panel(begin, p->w->cols, 0, 1, p->wide);
+    open_sums(NULL, true, true);
+    for (size_t b = 0; b < p->blocks; b++) {
+        const uint8_t *wide = p->wide + b % 2 * STRIP_TILES * TILE, *at = begin + p->head + (b + 1) * p->block_size;
+        uint8_t *next = p->wide + (b + 1) % 2 * STRIP_TILES * TILE;
+        const bool more = b + 1 < p->blocks;
+        const size_t near = ahead_in_lane(NEAR_OF_SHORT, (b + 1) * p->block_size, lane, over), far = ahead_in_lane(FAR_OF_SHORT, (b + 1) * p->block_size, lane, over);
+        _tile_loadd(4, p->high + b * p->x_block, LINE);
+        _tile_loadd(5, p->low + b * p->x_block, LINE);
+        ask_head(begin, p, b);
+#define LENGTHEN_AND_LOAD(t, tw)                                                                                              \
+    do {                                                                                                                      \
+        if (more) lengthen_tile(at + (t) * lane, upper, next + (t) * TILE);                                                   \
+        _tile_loadd(tw, wide + (t) * TILE, LINE);                                                                             \
+        for (size_t line = LINES_OF_SHORT / 4 * (t); more && line < LINES_OF_SHORT / 4 * ((t) + 1); line++) ask_lanes(at, lane, line, near, far); \
+        _tile_dpbf16ps(t, 4, tw);                                                                                             \
+    } while (0)
+        LENGTHEN_AND_LOAD(0, 6);
+        LENGTHEN_AND_LOAD(1, 7);
+        _tile_dpbf16ps(0, 5, 6);
+        _tile_dpbf16ps(1, 5, 7);
+        LENGTHEN_AND_LOAD(2, 6);
+        LENGTHEN_AND_LOAD(3, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+#undef LENGTHEN_AND_LOAD
+        if (more) patch(begin, p->w->cols, b + 1, next);
+        WRITTEN();
+    }
+    close_sums(sums_of(p, panel)[p->row], true);
+}
+
 /*
  * A single row of x does without tiles: vectors wait for W's bytes alone, where tiles wait for one another, too. The sums are those of the tiles, bit for bit: what TDPBF16PS adds is two
  * chains of fma, of the even and of the odd columns, and numbers below the smallest normal one count as nothing.
@@ -313,14 +401,23 @@ INLINE __m512i pair_at(const uint16_t *x, size_t pair) {
     return _mm512_set1_epi32(bits);
 }
 
-static void strip_by_vectors(struct product *p, size_t panel) {
-    const size_t lane = p->w->panel_size / STRIP_TILES, over = p->w->panel_size - lane;
-    const uint8_t *at = p->w->data + panel * p->w->panel_size;
+INLINE void strip_by_vectors(struct product *p, size_t panel, const bool is_short) {
+    const size_t lane = quant_lane_size(p->w->kind, p->w->cols), over = p->w->panel_size - lane;
+    const uint8_t *const begin = p->w->data + panel * p->w->panel_size, *at = begin + p->head;
+    const __m512i upper = is_short ? upper_bytes(begin) : _mm512_setzero_si512();
     __m512 sums[STRIP_TILES];
     for (int l = 0; l < STRIP_TILES; l++) sums[l] = _mm512_setzero_ps();
-    for (size_t b = 0; b < p->blocks; b++, at += TILE) {
+    for (size_t b = 0; b < p->blocks; b++, at += p->block_size) {
         const uint16_t *const x[] = {p->high + b * p->x_block, p->low + b * p->x_block};
-        size_t near = ahead_in_lane(NEAR, b * TILE, lane, over), far = ahead_in_lane(FAR, b * TILE, lane, over);
+        const size_t near = ahead_in_lane(is_short ? NEAR_OF_SHORT : NEAR, b * p->block_size, lane, over), far = ahead_in_lane(is_short ? FAR_OF_SHORT : FAR, b * p->block_size, lane, over);
+        const uint8_t *tiles = at;
+        if (is_short) {
+            uint8_t *wide = p->wide + b % 2 * STRIP_TILES * TILE;
+            for (size_t l = 0; l < STRIP_TILES; l++) lengthen_tile(at + l * lane, upper, wide + l * TILE);
+            ask_head(begin, p, b);
+            patch(begin, p->w->cols, b, wide);
+            tiles = wide;
+        }
         __m512 even[2][STRIP_TILES], odd[2][STRIP_TILES];
         for (int part = 0; part < 2; part++)
             for (int l = 0; l < STRIP_TILES; l++) even[part][l] = odd[part][l] = _mm512_setzero_ps();
@@ -328,12 +425,13 @@ static void strip_by_vectors(struct product *p, size_t panel) {
         for (size_t pair = 0; pair < QUANT_BLOCK / 2; pair++) {
             __m512 first[STRIP_TILES], second[STRIP_TILES];
             for (size_t l = 0; l < STRIP_TILES; l++) {
-                const uint8_t *line = at + l * lane + pair * LINE;
+                const uint8_t *line = tiles + l * (is_short ? TILE : lane) + pair * LINE;
                 __m512i pairs = _mm512_load_si512(line);
-                ask_twice(line, near, far);
+                if (!is_short) ask_twice(line, near, far);
                 first[l] = even_of(pairs);
                 second[l] = odd_of(pairs);
             }
+            if (is_short && pair < LINES_OF_SHORT) ask_lanes(at, lane, pair, near, far);
             for (int part = 0; part < 2; part++) {
                 __m512i both = pair_at(x[part], pair);
                 for (int l = 0; l < STRIP_TILES; l++) {
@@ -351,13 +449,17 @@ static void strip_by_vectors(struct product *p, size_t panel) {
 static void strips_by_vectors(struct product *p) {
     unsigned control = _mm_getcsr();
     _mm_setcsr(control | NOTHING_BELOW_NORMAL);
-    for (size_t panel = p->from; panel < p->to; panel++) strip_by_vectors(p, panel);
+    for (size_t panel = p->from; panel < p->to; panel++) {
+        if (p->w->kind == PACKED_SHORT) strip_by_vectors(p, panel, true);
+        else strip_by_vectors(p, panel, false);
+    }
     _mm_setcsr(control);
 }
 
 INLINE void strips(struct product *p, const struct way way) {
     for (size_t panel = p->from; p->tiles == 1 && panel < p->to; panel += p->panels_of_strip) {
-        if (p->to - panel >= p->panels_of_strip) strip_alone(p, panel, p->panels_of_strip, way, true);
+        if (way.kind == PACKED_SHORT) strip_alone_short(p, panel);
+        else if (p->to - panel >= p->panels_of_strip) strip_alone(p, panel, p->panels_of_strip, way, true);
         else strip_alone(p, panel, 1, way, false);
     }
     for (size_t b = 0; p->tiles > 1 && b < p->blocks; b += depth_of(way)) {
@@ -400,12 +502,13 @@ void quant_tiles_amx(const struct packed *w, const struct quant_halves *x, size_
     p.blocks = quant_block_count(w->cols);
     p.block_size = QUANT_KINDS[w->kind].blocks ? QUANT_KINDS[w->kind].unit : quant_lane_size(w->kind, 1);
     p.panels_of_strip = STRIP / width;
+    p.head = w->kind == PACKED_SHORT ? quant_short_head(w->cols) : 0;
     for (size_t row = first, end; row < first + rows; row = end) {
         p.first_tile = row / SIDE;
         end = (p.first_tile + TILES_MAX) * SIDE < first + rows ? (p.first_tile + TILES_MAX) * SIDE : first + rows;
         p.tiles = (end + SIDE - 1) / SIDE - p.first_tile;
         p.row = row % SIDE;
-        const bool vectors = w->kind == PACKED_BF16 && end - row == 1;
+        const bool vectors = (w->kind == PACKED_BF16 || w->kind == PACKED_SHORT) && end - row == 1;
         if (!vectors) configure(p.tiles == 1 ? end - row : SIDE);
         if (p.tiles == 1) take_rows(&p, end - row, QUANT_KINDS[w->kind].blocks ? x->exact : true);
         for (p.from = from; p.from < to; p.from = p.to) {
@@ -416,6 +519,10 @@ void quant_tiles_amx(const struct packed *w, const struct quant_halves *x, size_
             case PACKED_BF16:
                 if (vectors) strips_by_vectors(&p);
                 else strips(&p, (struct way){PACKED_BF16, true, false, true});
+                break;
+            case PACKED_SHORT:
+                if (vectors) strips_by_vectors(&p);
+                else strips(&p, (struct way){PACKED_SHORT, true, false, false});
                 break;
             case PACKED_SPLIT: strips(&p, (struct way){PACKED_SPLIT, true, true, true}); break;
             case PACKED_Q8: BLOCKS(PACKED_Q8); break;

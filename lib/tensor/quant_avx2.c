@@ -61,7 +61,7 @@ INLINE void floats_column(const void *panel, const enum format format, size_t la
  * stretches of columns they lie in the tile.
  */
 INLINE void floats_part(const void *panel, const enum format format, size_t lane, size_t from, size_t to, const float *x, size_t stride, const int n, const int pairs, size_t c,
-                        float *tile) {
+                        bool more, float *tile) {
     /* what this turn's share is of the columns that follow */
     const size_t size = format == F32 ? sizeof(float) : sizeof(uint16_t);
     const char *next = (const char *)panel + (to * PACKED_FLOAT_PANEL + (to - from) * c) * size;
@@ -69,8 +69,8 @@ INLINE void floats_part(const void *panel, const enum format format, size_t lane
     for (int p = 0; p < pairs; p++) {
         size_t a = c + 16 * (size_t)p, b = a + 8;
         for (int i = 0; i < n; i++) {
-            acc[2 * (i * pairs + p)] = from ? _mm256_loadu_ps(tile + i * PACKED_FLOAT_PANEL + a) : _mm256_setzero_ps();
-            acc[2 * (i * pairs + p) + 1] = from ? _mm256_loadu_ps(tile + i * PACKED_FLOAT_PANEL + b) : _mm256_setzero_ps();
+            acc[2 * (i * pairs + p)] = more ? _mm256_loadu_ps(tile + i * PACKED_FLOAT_PANEL + a) : _mm256_setzero_ps();
+            acc[2 * (i * pairs + p) + 1] = more ? _mm256_loadu_ps(tile + i * PACKED_FLOAT_PANEL + b) : _mm256_setzero_ps();
         }
     }
     size_t k = from;
@@ -90,27 +90,52 @@ INLINE void floats_part(const void *panel, const enum format format, size_t lane
 }
 
 /* The panel's rows do not fit the registers at once where x has several rows: they are taken in turns, over so few columns that all turns but the first find W in the first level of the cache. */
-INLINE void floats_turns(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, const int n, const int pairs, float *tile) {
+INLINE void floats_turns(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, const int n, const int pairs, bool more, float *tile) {
     for (size_t from = 0; from < cols; from += STRETCH) {
         size_t to = cols - from < STRETCH ? cols : from + STRETCH;
-        for (size_t c = 0; c < PACKED_FLOAT_PANEL; c += 16 * (size_t)pairs) floats_part(panel, format, quant_lane_size(PACKED_BF16, cols), from, to, x, stride, n, pairs, c, tile);
+        for (size_t c = 0; c < PACKED_FLOAT_PANEL; c += 16 * (size_t)pairs) floats_part(panel, format, quant_lane_size(PACKED_BF16, cols), from, to, x, stride, n, pairs, c, more || from > 0, tile);
     }
 }
 
-INLINE void floats(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, size_t n, float *tile) {
+INLINE void floats(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, size_t n, bool more, float *tile) {
     switch (n) {
-    case 1: floats_turns(panel, format, cols, x, stride, 1, 4, tile); break;
-    case 2: floats_turns(panel, format, cols, x, stride, 2, 2, tile); break;
-    case 3: floats_turns(panel, format, cols, x, stride, 3, 2, tile); break;
-    case 4: floats_turns(panel, format, cols, x, stride, 4, 1, tile); break;
-    case 5: floats_turns(panel, format, cols, x, stride, 5, 1, tile); break;
-    default: floats_turns(panel, format, cols, x, stride, 6, 1, tile); break;
+    case 1: floats_turns(panel, format, cols, x, stride, 1, 4, more, tile); break;
+    case 2: floats_turns(panel, format, cols, x, stride, 2, 2, more, tile); break;
+    case 3: floats_turns(panel, format, cols, x, stride, 3, 2, more, tile); break;
+    case 4: floats_turns(panel, format, cols, x, stride, 4, 1, more, tile); break;
+    case 5: floats_turns(panel, format, cols, x, stride, 5, 1, more, tile); break;
+    default: floats_turns(panel, format, cols, x, stride, 6, 1, more, tile); break;
     }
 }
 
-static void f32_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F32, cols, x, x_stride, n, tile); }
-static void bf16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, BF16, cols, x, x_stride, n, tile); }
-static void f16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F16, cols, x, x_stride, n, tile); }
+static void f32_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, F32, cols, x, x_stride, n, more, tile); }
+static void bf16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, BF16, cols, x, x_stride, n, more, tile); }
+static void f16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, F16, cols, x, x_stride, n, more, tile); }
+
+/* Half a line of a tile: 8 rows at two columns. */
+INLINE void two_columns(__m256i pairs, float *to) {
+    _mm256_store_ps(to, _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)));
+    _mm256_store_ps(to + PACKED_FLOAT_PANEL, _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000u))));
+}
+static void lengthen_avx2(const uint8_t *panel, size_t cols, size_t block, float *to) {
+    const __m256i upper = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)panel)), four = _mm256_set1_epi8(15);
+    const size_t lane = quant_lane_size(PACKED_SHORT, cols), size = quant_lane_size(PACKED_SHORT, 1);
+    const uint8_t *at = panel + quant_short_head(cols) + block * size;
+    for (size_t l = 0; l < QUANT_LANES; l++, at += lane)
+        for (size_t j = 0; j < 4; j++) {
+            for (size_t line = 3 * j; line < 3 * j + 3; line++) _mm_prefetch((const char *)at + line * 64 + AHEAD, _MM_HINT_T0);
+            for (size_t v = 0; v < 2; v++) {
+                float *column = to + j * 8 * PACKED_FLOAT_PANEL + l * QUANT_SIDE + v * 8;
+                __m256i codes = _mm256_load_si256((const __m256i *)(const void *)(at + QUANT_SHORT_UPPER + j * 64 + v * 32));
+                for (size_t half = 0; half < 2; half++, column += 4 * PACKED_FLOAT_PANEL) {
+                    __m256i low = _mm256_load_si256((const __m256i *)(const void *)(at + (2 * j + half) * 64 + v * 32));
+                    __m256i high = _mm256_shuffle_epi8(upper, _mm256_and_si256(half ? _mm256_srli_epi16(codes, 4) : codes, four));
+                    two_columns(_mm256_unpacklo_epi8(low, high), column);
+                    two_columns(_mm256_unpackhi_epi8(low, high), column + 2 * PACKED_FLOAT_PANEL);
+                }
+            }
+        }
+}
 
 /* --- many rows of x --- */
 
@@ -291,6 +316,6 @@ static void widen_avx2(const int8_t *q, size_t blocks, int16_t *wide) {
 }
 
 const struct quant_kernels QUANT_KERNELS_AVX2 = {.name = "avx2", .usable = usable, .f32 = f32_avx2, .bf16 = bf16_avx2, .f16 = f16_avx2, .f32_rows = f32_rows_avx2,
-                                                 .bf16_rows = bf16_rows_avx2, .f16_rows = f16_rows_avx2, .many_rows = 24,
+                                                 .bf16_rows = bf16_rows_avx2, .f16_rows = f16_rows_avx2, .lengthen = lengthen_avx2, .many_rows = 24,
                                                  .q8 = q8_avx2, .q4 = q4_avx2, .q4m = q4m_avx2, .block_rows = QUANT_TILE_ROWS, .block_unit = QUANT_TILE_ROWS, .quantize = quantize_avx2, .widen = widen_avx2};
 #endif

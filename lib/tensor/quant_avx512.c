@@ -39,10 +39,10 @@ INLINE __m512 load_one(const void *panel, const enum format format, size_t lane,
 
 /* n rows of x at the columns [from, to), sums going on from where the tile has them. With each column `lines` lines are asked for, in the place of those from `next` on; of lanes, if any, with
  * each pair of columns one of each. */
-INLINE void floats_part(const void *panel, const enum format format, size_t lane, size_t from, size_t to, const float *x, size_t stride, const int n, float *tile, const char *next, size_t lines) {
+INLINE void floats_part(const void *panel, const enum format format, size_t lane, size_t from, size_t to, const float *x, size_t stride, const int n, bool more, float *tile, const char *next, size_t lines) {
     __m512 acc[QUANT_TILE_ROWS][VECTORS];
     for (int i = 0; i < n; i++)
-        for (int v = 0; v < VECTORS; v++) acc[i][v] = from ? _mm512_loadu_ps(tile + i * PACKED_FLOAT_PANEL + 16 * v) : _mm512_setzero_ps();
+        for (int v = 0; v < VECTORS; v++) acc[i][v] = more ? _mm512_loadu_ps(tile + i * PACKED_FLOAT_PANEL + 16 * v) : _mm512_setzero_ps();
     for (size_t k2 = from; k2 < to; k2 += 2)
         for (size_t odd = 0; odd < 2 && k2 + odd < to; odd++) {
             size_t k = k2 + odd;
@@ -61,22 +61,44 @@ INLINE void floats_part(const void *panel, const enum format format, size_t lane
 
 INLINE size_t column_lines(const enum format format) { return PACKED_FLOAT_PANEL * (format == F32 ? sizeof(float) : sizeof(uint16_t)) / 64; }
 
-INLINE void floats_some(const void *panel, const enum format format, size_t lane, size_t from, size_t to, const float *x, size_t stride, size_t n, float *tile, const char *next, size_t lines) {
+INLINE void floats_some(const void *panel, const enum format format, size_t lane, size_t from, size_t to, const float *x, size_t stride, size_t n, bool more, float *tile, const char *next, size_t lines) {
     switch (n) {
-    case 1: floats_part(panel, format, lane, from, to, x, stride, 1, tile, next, lines); break;
-    case 2: floats_part(panel, format, lane, from, to, x, stride, 2, tile, next, lines); break;
-    case 3: floats_part(panel, format, lane, from, to, x, stride, 3, tile, next, lines); break;
-    case 4: floats_part(panel, format, lane, from, to, x, stride, 4, tile, next, lines); break;
-    case 5: floats_part(panel, format, lane, from, to, x, stride, 5, tile, next, lines); break;
-    default: floats_part(panel, format, lane, from, to, x, stride, 6, tile, next, lines); break;
+    case 1: floats_part(panel, format, lane, from, to, x, stride, 1, more, tile, next, lines); break;
+    case 2: floats_part(panel, format, lane, from, to, x, stride, 2, more, tile, next, lines); break;
+    case 3: floats_part(panel, format, lane, from, to, x, stride, 3, more, tile, next, lines); break;
+    case 4: floats_part(panel, format, lane, from, to, x, stride, 4, more, tile, next, lines); break;
+    case 5: floats_part(panel, format, lane, from, to, x, stride, 5, more, tile, next, lines); break;
+    default: floats_part(panel, format, lane, from, to, x, stride, 6, more, tile, next, lines); break;
     }
 }
-INLINE void floats(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, size_t n, float *tile) {
-    floats_some(panel, format, quant_lane_size(PACKED_BF16, cols), 0, cols, x, stride, n, tile, panel, column_lines(format));
+INLINE void floats(const void *panel, const enum format format, size_t cols, const float *x, size_t stride, size_t n, bool more, float *tile) {
+    floats_some(panel, format, quant_lane_size(PACKED_BF16, cols), 0, cols, x, stride, n, more, tile, panel, column_lines(format));
 }
-void quant_f32_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F32, cols, x, x_stride, n, tile); }
-void quant_bf16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, BF16, cols, x, x_stride, n, tile); }
-void quant_f16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile) { floats(panel, F16, cols, x, x_stride, n, tile); }
+void quant_f32_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, F32, cols, x, x_stride, n, more, tile); }
+void quant_bf16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, BF16, cols, x, x_stride, n, more, tile); }
+void quant_f16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, F16, cols, x, x_stride, n, more, tile); }
+
+/* 16 lines of a tile are 32 columns: a line's even ones, then its odd ones. */
+INLINE void two_columns(__m512i pairs, float *to) {
+    _mm512_store_ps(to, _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)));
+    _mm512_store_ps(to + PACKED_FLOAT_PANEL, _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u))));
+}
+void quant_lengthen_avx512(const uint8_t *panel, size_t cols, size_t block, float *to) {
+    const __m512i upper = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(const void *)panel)), four = _mm512_set1_epi8(15);
+    const size_t lane = quant_lane_size(PACKED_SHORT, cols), size = quant_lane_size(PACKED_SHORT, 1);
+    const uint8_t *at = panel + quant_short_head(cols) + block * size;
+    for (size_t l = 0; l < QUANT_LANES; l++, at += lane)
+        for (size_t j = 0; j < 4; j++) {
+            float *column = to + j * 8 * PACKED_FLOAT_PANEL + l * QUANT_SIDE;
+            __m512i codes = _mm512_load_si512(at + QUANT_SHORT_UPPER + j * 64);
+            for (size_t line = 3 * j; line < 3 * j + 3; line++) ask((const char *)at + line * 64);
+            for (size_t half = 0; half < 2; half++, column += 4 * PACKED_FLOAT_PANEL) {
+                __m512i low = _mm512_load_si512(at + (2 * j + half) * 64), high = _mm512_shuffle_epi8(upper, _mm512_and_si512(half ? _mm512_srli_epi16(codes, 4) : codes, four));
+                two_columns(_mm512_unpacklo_epi8(low, high), column);
+                two_columns(_mm512_unpackhi_epi8(low, high), column + 2 * PACKED_FLOAT_PANEL);
+            }
+        }
+}
 
 /* --- many rows of x --- */
 
@@ -103,7 +125,7 @@ INLINE void some_rows(const void *panel, const enum format format, size_t cols, 
         size_t to = cols - from < STRETCH ? cols : from + STRETCH;
         const char *next = (const char *)panel + from * column_lines(format) * 64;
         for (size_t i = 0; i < n; i += step, next += STRETCH * lines * 64)
-            floats_some(panel, format, quant_lane_size(PACKED_BF16, cols), from, to, x + i * cols, cols, n - i < step ? n - i : step, sums[i], next, format == BF16 && i > 0 ? 0 : lines);
+            floats_some(panel, format, quant_lane_size(PACKED_BF16, cols), from, to, x + i * cols, cols, n - i < step ? n - i : step, from > 0, sums[i], next, format == BF16 && i > 0 ? 0 : lines);
     }
     for (size_t i = 0; i < n; i++)
         for (size_t r = 0; r < count; r++) {
@@ -213,6 +235,6 @@ void quant_quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale,
 }
 
 const struct quant_kernels QUANT_KERNELS_AVX512 = {.name = "avx512", .usable = quant_usable_avx512, .f32 = quant_f32_avx512, .bf16 = quant_bf16_avx512, .f16 = quant_f16_avx512,
-                                                   .f32_rows = quant_f32_rows_avx512, .bf16_rows = quant_bf16_rows_avx512, .f16_rows = quant_f16_rows_avx512, .many_rows = QUANT_TILE_ROWS + 1,
+                                                   .f32_rows = quant_f32_rows_avx512, .bf16_rows = quant_bf16_rows_avx512, .f16_rows = quant_f16_rows_avx512, .lengthen = quant_lengthen_avx512, .many_rows = QUANT_TILE_ROWS + 1,
                                                    .q8 = quant_q8_avx512, .q4 = quant_q4_avx512, .q4m = quant_q4m_avx512, .block_rows = QUANT_TILE_ROWS, .block_unit = QUANT_TILE_ROWS, .quantize = quant_quantize_avx512};
 #endif

@@ -27,17 +27,27 @@ static float bf16_at(const void *panel, size_t cols, size_t k, size_t r) {
     return f;
 }
 
-static void floats(float (*at)(const void *, size_t, size_t, size_t), const void *panel, size_t cols, const float *x, size_t stride, size_t n, float *tile) {
+static void floats(float (*at)(const void *, size_t, size_t, size_t), const void *panel, size_t cols, const float *x, size_t stride, size_t n, bool more, float *tile) {
     for (size_t i = 0; i < n; i++) {
         float *acc = tile + i * PACKED_FLOAT_PANEL;
-        memset(acc, 0, PACKED_FLOAT_PANEL * sizeof *acc);
+        if (!more) memset(acc, 0, PACKED_FLOAT_PANEL * sizeof *acc);
         for (size_t k = 0; k < cols; k++)
             for (size_t r = 0; r < PACKED_FLOAT_PANEL; r++) acc[r] = fmaf(x[i * stride + k], at(panel, cols, k, r), acc[r]);
     }
 }
-static void f32_c(const void *panel, size_t cols, const float *x, size_t stride, size_t n, float *tile) { floats(f32_at, panel, cols, x, stride, n, tile); }
-static void f16_c(const void *panel, size_t cols, const float *x, size_t stride, size_t n, float *tile) { floats(f16_at, panel, cols, x, stride, n, tile); }
-static void bf16_c(const void *panel, size_t cols, const float *x, size_t stride, size_t n, float *tile) { floats(bf16_at, panel, cols, x, stride, n, tile); }
+static void f32_c(const void *panel, size_t cols, const float *x, size_t stride, size_t n, bool more, float *tile) { floats(f32_at, panel, cols, x, stride, n, more, tile); }
+static void f16_c(const void *panel, size_t cols, const float *x, size_t stride, size_t n, bool more, float *tile) { floats(f16_at, panel, cols, x, stride, n, more, tile); }
+static void bf16_c(const void *panel, size_t cols, const float *x, size_t stride, size_t n, bool more, float *tile) { floats(bf16_at, panel, cols, x, stride, n, more, tile); }
+
+static void lengthen_c(const uint8_t *panel, size_t cols, size_t block, float *to) {
+    const uint8_t *lane = panel + quant_short_head(cols) + block * quant_lane_size(PACKED_SHORT, 1);
+    for (size_t l = 0; l < QUANT_LANES; l++, lane += quant_lane_size(PACKED_SHORT, cols))
+        for (size_t r = 0; r < QUANT_SIDE; r++)
+            for (size_t k = 0; k < QUANT_BLOCK; k++) {
+                uint32_t bits = (uint32_t)quant_short_value(panel, lane, r, k) << 16;
+                memcpy(&to[k * PACKED_FLOAT_PANEL + l * QUANT_SIDE + r], &bits, sizeof bits);
+            }
+}
 
 static void q8_c(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) {
     for (size_t i = 0; i < n; i++) {
@@ -96,4 +106,4 @@ static void quantize_c(const float *x, size_t cols, int8_t *q, float *scale, int
     }
 }
 
-const struct quant_kernels QUANT_KERNELS_C = {.name = "c", .usable = always, .f32 = f32_c, .bf16 = bf16_c, .f16 = f16_c, .q8 = q8_c, .q4 = q4_c, .q4m = q4m_c, .block_rows = QUANT_TILE_ROWS, .block_unit = QUANT_TILE_ROWS, .quantize = quantize_c};
+const struct quant_kernels QUANT_KERNELS_C = {.name = "c", .usable = always, .f32 = f32_c, .bf16 = bf16_c, .f16 = f16_c, .lengthen = lengthen_c, .q8 = q8_c, .q4 = q4_c, .q4m = q4m_c, .block_rows = QUANT_TILE_ROWS, .block_unit = QUANT_TILE_ROWS, .quantize = quantize_c};

@@ -2,6 +2,8 @@
 #ifndef GENLOOP_TENSOR_QUANT_INTERNAL_H
 #define GENLOOP_TENSOR_QUANT_INTERNAL_H
 
+#include <string.h>
+
 #include "tensor/quant.h"
 
 /* Bytes of a panel's block, and where its scales and minima lie. */
@@ -26,13 +28,64 @@ extern const struct quant_kind QUANT_KINDS[PACKED_ALL];
 static inline size_t quant_block_count(size_t cols) { return (cols + QUANT_BLOCK - 1) / QUANT_BLOCK; }
 /* Lanes, bf16 and split: QUANT_SIDE rows of a panel, as tiles read them, block after block; what is low of a block, split, lies behind what is high. */
 enum { QUANT_LANES = PACKED_FLOAT_PANEL / QUANT_SIDE, QUANT_LANE_BLOCK = QUANT_SIDE * QUANT_BLOCK * sizeof(uint16_t) /* bytes */, QUANT_SPLIT_LOW = QUANT_LANE_BLOCK };
-static inline size_t quant_lane_size(enum packed_kind kind, size_t cols) { return quant_block_count(cols) * QUANT_LANE_BLOCK * (kind == PACKED_SPLIT ? 2 : 1); } /* bytes */
+static inline size_t quant_lane_size(enum packed_kind kind, size_t cols) { /* bytes */
+    return quant_block_count(cols) * (kind == PACKED_SPLIT ? 2 * QUANT_LANE_BLOCK : kind == PACKED_SHORT ? QUANT_LANE_BLOCK / 4 * 3 : QUANT_LANE_BLOCK);
+}
 /* Where W[r][k] lies in a panel, in bytes: f16; bf16; what is high of it, split. */
 static inline size_t quant_half_place(enum packed_kind kind, size_t cols, size_t r, size_t k) {
     if (kind == PACKED_F16) return (k * PACKED_FLOAT_PANEL + r) * sizeof(uint16_t);
     size_t block = k / QUANT_BLOCK * QUANT_LANE_BLOCK * (kind == PACKED_SPLIT ? 2 : 1);
     return r / QUANT_SIDE * quant_lane_size(kind, cols) + block + ((k % QUANT_BLOCK / 2 * QUANT_SIDE + r % QUANT_SIDE) * 2 + k % 2) * sizeof(uint16_t);
 }
+
+/*
+ * short. A panel's head: the 16 upper bytes that codes stand for; uint16 for each block and one more: where its patches begin; the patches, uint32, in the order of blocks: the place of a value
+ * among a block's (lane, line, and value of that, as tiles have them) above, the value's bits below. Whatever they say, nothing outside the panel is read: copies of it are not believed.
+ */
+enum {
+    QUANT_SHORT_CODES = 16,   /* upper bytes that have one */
+    QUANT_SHORT_PATCHES = 4,  /* for each block, on the average */
+    QUANT_SHORT_UPPER = QUANT_LANE_BLOCK / 2, /* where the codes lie in a lane's block */
+    QUANT_SHORT_VALUES = QUANT_LANES * QUANT_SIDE * QUANT_BLOCK, /* of a block */
+};
+static inline size_t quant_short_patches_at(size_t cols) { return (QUANT_SHORT_CODES + (quant_block_count(cols) + 1) * sizeof(uint16_t) + 3) & ~(size_t)3; }
+static inline size_t quant_short_head(size_t cols) { return (quant_short_patches_at(cols) + quant_block_count(cols) * QUANT_SHORT_PATCHES * sizeof(uint32_t) + 63) & ~(size_t)63; }
+/* The patches of a block: how many, the first of them at `from`. */
+static inline size_t quant_short_patches(const uint8_t *panel, size_t cols, size_t block, const uint8_t **from) {
+    uint16_t span[2];
+    memcpy(span, panel + QUANT_SHORT_CODES + block * sizeof span[0], sizeof span);
+    size_t room = quant_block_count(cols) * QUANT_SHORT_PATCHES, end = span[1] < room ? span[1] : room;
+    *from = panel + quant_short_patches_at(cols) + span[0] * sizeof(uint32_t);
+    return span[0] < end ? end - span[0] : 0;
+}
+/* A lane's lower bytes: line j has those of the tile's lines 2 j and 2 j + 1, eight of the one and eight of the other in turns, so that each half of 16 bytes and its upper bytes make 16 bytes of a
+ * line of the tile. The codes of lines 2 j and 2 j + 1 of them are the lower and the upper halves of line j of codes. Value k of row r, but for patches: */
+static inline size_t quant_short_place(size_t r, size_t k) { return k / 4 * 64 + r / 4 * 16 + k / 2 % 2 * 8 + r % 4 * 2 + k % 2; } /* of its lower byte */
+static inline size_t quant_short_code(size_t r, size_t k) { /* of its code's byte; in columns 4 to 7 of eight the upper half of it is its */
+    size_t at = quant_short_place(r, k);
+    return QUANT_SHORT_UPPER + at / 128 * 64 + at % 64;
+}
+static inline uint16_t quant_short_value(const uint8_t *panel, const uint8_t *lane, size_t r, size_t k) {
+    uint8_t codes = lane[quant_short_code(r, k)];
+    return (uint16_t)(panel[k / 4 % 2 ? codes >> 4 : codes & 15] << 8 | lane[quant_short_place(r, k)]);
+}
+struct quant_patch {
+    size_t place;
+    uint16_t value;
+};
+static inline struct quant_patch quant_patch_at(const uint8_t *from, size_t i) {
+    uint32_t bits;
+    memcpy(&bits, from + i * sizeof bits, sizeof bits);
+    return (struct quant_patch){(bits >> 16) % QUANT_SHORT_VALUES, (uint16_t)bits};
+}
+static inline size_t quant_patch_row(struct quant_patch p) { return p.place / (QUANT_SIDE * QUANT_BLOCK) * QUANT_SIDE + p.place / 2 % QUANT_SIDE; }
+static inline size_t quant_patch_column(struct quant_patch p) { return p.place / (2 * QUANT_SIDE) % (QUANT_BLOCK / 2) * 2 + p.place % 2; }
+/* quant_short.c: packed_size, packed_fill, packed_get_row and packed_multiply_rows of it. */
+int quant_short_panel(size_t cols, size_t *size);
+int quant_short_fill(const struct packed *w, uint8_t *panel, enum tensor_type type, const void *const *rows);
+void quant_short_row(const uint8_t *panel, size_t cols, size_t r, float *out);
+/* rows ≤ QUANT_TILE_ROWS_MAX; tile: [rows][64] */
+void quant_short_multiply(const uint8_t *panel, size_t cols, const float *x, size_t rows, float *tile);
 
 /* The scale of a block of x from its largest magnitude. So small that its inverse would be infinite: the block counts as 0. */
 static inline void quant_block_scale(float max, float *scale) { *scale = max < 1e-30f ? 0 : max / 127.0f; }
@@ -52,15 +105,16 @@ extern const struct quant_kernels QUANT_KERNELS_C, QUANT_KERNELS_AVX2, QUANT_KER
 
 /* A CPU with AMX has AVX-512: its table takes these where tiles do not help. */
 bool quant_usable_avx512(void);
-void quant_f32_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile);
-void quant_bf16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile);
-void quant_f16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, float *tile);
+void quant_f32_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile);
+void quant_bf16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile);
+void quant_f16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile);
 void quant_f32_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
 void quant_bf16_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
 void quant_f16_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
 void quant_q8_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 void quant_q4_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 void quant_q4m_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
+void quant_lengthen_avx512(const uint8_t *panel, size_t cols, size_t block, float *to);
 void quant_quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction);
 
 /* What tiles are, as the CPU is told. */

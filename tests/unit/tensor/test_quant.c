@@ -26,12 +26,16 @@ static void fill(float *x, size_t n, enum values kind, struct random *r) {
     }
 }
 
+/* Of those that take any input. */
+static enum packed_kind next_kind(enum packed_kind kind) { return kind + 1 == PACKED_SPLIT ? PACKED_SHORT : kind + 1; }
+
 struct matrix {
     struct packed w;
     void *memory;
     size_t size;
 };
-static void pack(struct matrix *m, enum packed_kind kind, size_t rows, size_t cols, const float *values) {
+static void free_matrix(struct matrix *m) { quant_unmap(m->memory, m->size); }
+static int try_pack(struct matrix *m, enum packed_kind kind, size_t rows, size_t cols, const float *values) {
     assert_int_equal(packed_size(kind, rows, cols, &m->size), 0);
     m->memory = quant_map(m->size);
     assert_non_null(m->memory);
@@ -40,8 +44,19 @@ static void pack(struct matrix *m, enum packed_kind kind, size_t rows, size_t co
     for (size_t p = 0; p < m->w.panels; p++) {
         const void *at[PACKED_PANEL_MAX] = {0};
         for (size_t i = 0; i < width && p * width + i < rows; i++) at[i] = values + (p * width + i) * cols;
-        assert_int_equal(packed_fill(&m->w, p, TENSOR_F32, at), 0);
+        int r = packed_fill(&m->w, p, TENSOR_F32, at);
+        if (r != 0) {
+            free_matrix(m);
+            return r;
+        }
     }
+    return 0;
+}
+/* What does not fit `short` is bf16. */
+static void pack(struct matrix *m, enum packed_kind kind, size_t rows, size_t cols, const float *values) {
+    int r = try_pack(m, kind, rows, cols, values);
+    if (kind == PACKED_SHORT && r == E_FULL) r = try_pack(m, PACKED_BF16, rows, cols, values);
+    assert_int_equal(r, 0);
 }
 
 static uint32_t terms = 1; /* of x for products of blocks from here on */
@@ -64,7 +79,7 @@ static const struct {
 static void kernels_equal_reference(enum packed_kind from) {
     const struct quant_kernels *c = QUANT_KERNELS[QUANT_KERNELS_COUNT - 1];
     assert_string_equal(c->name, "c");
-    for (enum packed_kind kind = from; kind < PACKED_KINDS; kind++)
+    for (enum packed_kind kind = from; kind < PACKED_ALL; kind = next_kind(kind))
         for (size_t s = 0; s < sizeof SHAPES / sizeof *SHAPES; s++)
             for (enum values v = NORMAL; v <= EQUAL; v++) {
                 size_t rows = SHAPES[s].rows, cols = SHAPES[s].cols, n = SHAPES[s].n;
@@ -91,7 +106,7 @@ static void kernels_equal_reference(enum packed_kind from) {
                     }
                 }
                 quant_kernels_use(NULL);
-                quant_unmap(m.memory, m.size);
+                free_matrix(&m);
                 mem_free(w);
                 mem_free(x);
                 mem_free(want);
@@ -137,7 +152,7 @@ static void test_any_number_of_rows_and_blocks(void **state) {
                 }
             }
             quant_kernels_use(NULL);
-            quant_unmap(m.memory, m.size);
+            free_matrix(&m);
         }
     mem_free(w);
     mem_free(x);
@@ -188,7 +203,7 @@ static void test_what_is_lost_of_x(void **state) {
         packed_multiply(&m.w, &in, 0, m.w.panels, &(struct packed_output){.y = pieces, .stride = ROWS});
         assert_memory_equal(pieces, y, sizeof y);
         mem_free(memory);
-        quant_unmap(m.memory, m.size);
+        free_matrix(&m);
     }
     terms = 1;
     enum packed_activations a;
@@ -202,7 +217,7 @@ static void test_what_is_lost_of_x(void **state) {
 /* Against f64: each kind within what its rounding loses, of W and, where x is quantized too, of x. */
 static void test_products_are_right(void **state) {
     (void)state;
-    for (enum packed_kind kind = PACKED_F32; kind < PACKED_KINDS; kind++)
+    for (enum packed_kind kind = PACKED_F32; kind < PACKED_ALL; kind = next_kind(kind))
         for (size_t s = 0; s < sizeof SHAPES / sizeof *SHAPES; s++) {
             size_t rows = SHAPES[s].rows, cols = SHAPES[s].cols, n = SHAPES[s].n;
             struct random r;
@@ -223,13 +238,13 @@ static void test_products_are_right(void **state) {
                     double root = size / sqrt((double)cols); /* what is lost at random grows with the root of the length */
                     double tolerance = kind == PACKED_F32    ? 1e-6 * size + 1e-7
                                        : kind == PACKED_F16  ? 6e-4 * size + 1e-6
-                                       : kind == PACKED_BF16 ? 4e-3 * size + 1e-5
+                                       : kind == PACKED_BF16 || kind == PACKED_SHORT ? 4e-3 * size + 1e-5
                                        : kind == PACKED_Q8   ? 0.06 * root + 0.05
                                                              : 0.9 * root + 0.7;
                     if (fabs((double)y[i * rows + o] - want) > tolerance)
                         fail_msg("kind %d shape %zu [%zu,%zu]: %g, should be %g within %g", kind, s, i, o, (double)y[i * rows + o], want, tolerance);
                 }
-            quant_unmap(m.memory, m.size);
+            free_matrix(&m);
             mem_free(w);
             mem_free(x);
             mem_free(y);
@@ -243,7 +258,7 @@ static void test_rows_come_back(void **state) {
     struct random r;
     random_seed(&r, 3);
     fill(w, ROWS * COLS, NORMAL, &r);
-    for (enum packed_kind kind = PACKED_F32; kind < PACKED_KINDS; kind++) {
+    for (enum packed_kind kind = PACKED_F32; kind < PACKED_ALL; kind = next_kind(kind)) {
         struct matrix m;
         pack(&m, kind, ROWS, COLS, w);
         for (size_t i = 0; i < ROWS; i++) {
@@ -251,11 +266,11 @@ static void test_rows_come_back(void **state) {
             for (size_t k = 0; k < COLS; k++) {
                 float max = 0; /* of the block: half a step of it is what q8 may lose, and a little of the scale's own rounding */
                 for (size_t b = k / 32 * 32; b < COLS && b < k / 32 * 32 + 32; b++) max = fmaxf(max, fabsf(w[i * COLS + b]));
-                const float lost[PACKED_KINDS] = {[PACKED_F16] = 1.0f / 2048, [PACKED_BF16] = 1.0f / 256, [PACKED_Q8] = 0.57f / 127, [PACKED_Q4] = 1.02f / 8, [PACKED_Q4M] = 1.1f / 15};
+                const float lost[PACKED_ALL] = {[PACKED_SHORT] = 1.0f / 256, [PACKED_F16] = 1.0f / 2048, [PACKED_BF16] = 1.0f / 256, [PACKED_Q8] = 0.57f / 127, [PACKED_Q4] = 1.02f / 8, [PACKED_Q4M] = 1.1f / 15};
                 assert_true(fabsf(row[k] - w[i * COLS + k]) <= max * lost[kind]);
             }
         }
-        quant_unmap(m.memory, m.size);
+        free_matrix(&m);
     }
 }
 
@@ -277,7 +292,7 @@ static void test_bias_add_and_panels(void **state) {
     for (size_t p = 0; p < m.w.panels; p++) /* one panel after the other, as threads take them */
         packed_multiply(&m.w, &in, p, p + 1, &(struct packed_output){.y = y, .stride = ROWS, .bias = bias, .add = true});
     for (size_t i = 0; i < N * ROWS; i++) assert_true(y[i] == 10 + (plain[i] + bias[i % ROWS]));
-    quant_unmap(m.memory, m.size);
+    free_matrix(&m);
 }
 
 /* Many rows take another way than few: bias, addition and a stride of their own come out the same, and nothing beyond is written. */
@@ -306,7 +321,7 @@ static void test_many_rows_are_each_alone(void **state) {
                 if (memcmp(one, y + i * STRIDE, STRIDE * sizeof *y) != 0) fail_msg("kind %d, form %d: row %zu differs from what it is alone", kind, form, i);
             }
             for (size_t k = (N - FIRST) * STRIDE; k < N * STRIDE; k++) assert_true(y[k] == (float)(k % 7));
-            quant_unmap(m.memory, m.size);
+            free_matrix(&m);
         }
     mem_free(w);
     mem_free(x);
@@ -387,7 +402,7 @@ static void tiles_of(const struct quant_kernels *kernels, enum packed_kind kind,
         for (size_t k = (n - first) * stride; k < n * stride; k++) assert_true(y[k] == (float)(k % 7));
     }
     quant_kernels_use(NULL);
-    quant_unmap(m.memory, m.size);
+    free_matrix(&m);
     void *all[] = {w, x, plain, y, one, row, bias, memory};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) mem_free(all[i]);
 }
@@ -436,7 +451,7 @@ static void test_whole(void **state) {
             assert_memory_equal(got, want, ROWS * WIDE * sizeof *got);
             for (size_t i = (ROWS + BEHIND) * WIDE; i < (ROWS + BEHIND) * WIDE + GUARD; i++) assert_true(got[i] == 77);
             mem_free(memory);
-            quant_unmap(m.memory, m.size);
+            free_matrix(&m);
         }
     }
     quant_kernels_use(NULL);
@@ -447,12 +462,104 @@ static void test_whole(void **state) {
     if (!any) skip();
 }
 
+static void product_by(const struct matrix *m, bool halves, size_t n, const float *x, float *y) {
+    struct packed_form form = {.halves = halves};
+    void *memory = mem_alloc_aligned(packed_input_size(form, n, m->w.cols) + 64);
+    struct packed_input in;
+    packed_input_init(&in, form, n, m->w.cols, x, memory);
+    for (size_t i = 0; i < n; i++) packed_input_row(&in, i);
+    packed_multiply(&m->w, &in, 0, m->w.panels, &(struct packed_output){.y = y, .stride = m->w.rows});
+    mem_free(memory);
+}
+
+/* short: every value comes back, and every product is bf16's, bit for bit; values without a code among them, as many as there is room for. One more, and it does not fit. */
+static void test_short_is_bf16(void **state) {
+    (void)state;
+    enum { N = QUANT_TILE_ROWS_MAX * 2 + 3 };
+    static const size_t counts[] = {1, 2, 4, 6, 7, 16, 17, 40, N};
+    static const float odd[] = {0, 1e-20f, -1e-20f, 3e20f, 1e-40f, -0.0f, 7e-12f};
+    struct random r;
+    random_seed(&r, 19);
+    for (size_t s = 0; s < sizeof SHAPES / sizeof *SHAPES; s++)
+        for (int patches = 0; patches < 3; patches++) {
+            size_t rows = SHAPES[s].rows, cols = SHAPES[s].cols, room = (cols + QUANT_BLOCK - 1) / QUANT_BLOCK * 4;
+            float *w = mem_calloc(rows * cols, sizeof *w), *x = mem_calloc(N * cols, sizeof *x), *want = mem_calloc(N * rows, sizeof *want), *got = mem_calloc(N * rows, sizeof *got), *row[2];
+            struct matrix plain, narrow;
+            for (size_t i = 0; i < 2; i++) row[i] = mem_calloc(cols, sizeof *row[i]);
+            fill(x, N * cols, NORMAL, &r);
+            for (size_t i = 0; i < rows * cols; i++) /* 16 upper bytes, each often enough */
+                w[i] = ldexpf((random_below(&r, 2) ? 1.0f : -1.0f) * (1 + (float)random_below(&r, 128) / 128), (int)(i % 16) - 13);
+            size_t taken = 0; /* in the first panel */
+            for (size_t i = 0; patches > 0 && rows * cols > 2048 && taken < room + (patches == 2); i++) {
+                size_t at = i < 2 ? i : random_below(&r, (rows < 64 ? rows : 64) * cols); /* the first value, and its neighbour, too */
+                bool is = false;
+                for (size_t j = 0; j < sizeof odd / sizeof *odd; j++) is |= memcmp(&w[at], &odd[j], sizeof w[at]) == 0;
+                if (!is) w[at] = odd[taken++ % (sizeof odd / sizeof *odd)];
+            }
+            int result = try_pack(&narrow, PACKED_SHORT, rows, cols, w);
+            if (taken > room) assert_int_equal(result, E_FULL);
+            else {
+                if (result != 0) fail_msg("shape %zu with %zu patches does not fit", s, taken);
+                pack(&plain, PACKED_BF16, rows, cols, w);
+                assert_true(rows * cols < 5000 || (cols + 31) / 32 * 32 * 64 * 2 * narrow.w.panels * 10 > narrow.size * 13);
+                for (size_t i = 0; i < rows; i++) {
+                    packed_get_row(&plain.w, i, row[0]);
+                    packed_get_row(&narrow.w, i, row[1]);
+                    if (memcmp(row[0], row[1], cols * sizeof *row[0]) != 0) fail_msg("row %zu of shape %zu with %zu patches comes back otherwise", i, s, taken);
+                }
+                for (size_t k = 0; k < QUANT_KERNELS_COUNT; k++)
+                    for (size_t c = 0; QUANT_KERNELS[k]->usable() && c < sizeof counts / sizeof *counts; c++)
+                        for (int halves = 0; halves < 2; halves++) {
+                            quant_kernels_use(QUANT_KERNELS[k]);
+                            product_by(&plain, halves, counts[c], x, want);
+                            product_by(&narrow, halves, counts[c], x, got);
+                            if (memcmp(want, got, counts[c] * rows * sizeof *want) != 0) fail_msg("%s: %zu rows by shape %zu with %zu patches are not bf16's (halves %d)", QUANT_KERNELS[k]->name, counts[c], s, taken, halves);
+                        }
+                quant_kernels_use(NULL);
+                free_matrix(&plain);
+                free_matrix(&narrow);
+            }
+            void *all[] = {w, x, want, got, row[0], row[1]};
+            for (size_t i = 0; i < sizeof all / sizeof *all; i++) mem_free(all[i]);
+        }
+}
+
+/* Bytes that nobody wrote, as a damaged copy may have them: any numbers come out, and nothing else is touched (a sanitizer sees it). */
+static void test_short_of_any_bytes(void **state) {
+    (void)state;
+    enum { ROWS = 70, COLS = 200, N = 20 };
+    struct random r;
+    size_t size;
+    random_seed(&r, 20);
+    assert_int_equal(packed_size(PACKED_SHORT, ROWS, COLS, &size), 0);
+    struct matrix m = {.memory = mem_alloc_aligned(size), .size = size};
+    float *x = mem_calloc(N * COLS, sizeof *x), *y = mem_calloc(N * ROWS, sizeof *y), row[COLS];
+    fill(x, N * COLS, NORMAL, &r);
+    assert_int_equal(packed_init(&m.w, PACKED_SHORT, ROWS, COLS, m.memory), 0);
+    for (size_t turn = 0; turn < 20; turn++) {
+        for (size_t i = 0; i < size; i++) m.w.data[i] = (uint8_t)random_below(&r, 256);
+        packed_get_row(&m.w, turn, row);
+        for (size_t k = 0; k < QUANT_KERNELS_COUNT; k++) {
+            if (!QUANT_KERNELS[k]->usable()) continue;
+            quant_kernels_use(QUANT_KERNELS[k]);
+            for (size_t n = 1; n <= N; n += 3) {
+                product_by(&m, false, n, x, y);
+                product_by(&m, true, n, x, y);
+            }
+        }
+    }
+    quant_kernels_use(NULL);
+    mem_free(m.memory);
+    mem_free(x);
+    mem_free(y);
+}
+
 static void test_bad_values_and_sizes(void **state) {
     (void)state;
     const float bad[] = {INFINITY, NAN, -INFINITY, 1e30f};
-    for (enum packed_kind kind = PACKED_F32; kind < PACKED_KINDS; kind++)
+    for (enum packed_kind kind = PACKED_F32; kind < PACKED_ALL; kind = next_kind(kind))
         for (size_t i = 0; i < 4; i++) {
-            if ((kind == PACKED_F32 || kind == PACKED_BF16) && i == 3) continue; /* a large number is a number */
+            if ((kind == PACKED_F32 || kind == PACKED_BF16 || kind == PACKED_SHORT) && i == 3) continue; /* a large number is a number */
             float row[8] = {1, 2, 3, bad[i], 5, 6, 7, 8};
             size_t size;
             assert_int_equal(packed_size(kind, 1, 8, &size), 0);
@@ -490,7 +597,7 @@ int main(void) {
         cmocka_unit_test(test_kernels_equal_reference), cmocka_unit_test(test_any_number_of_rows_and_blocks), cmocka_unit_test(test_what_is_lost_of_x), cmocka_unit_test(test_products_are_right), cmocka_unit_test(test_rows_come_back),
         cmocka_unit_test(test_bias_add_and_panels), cmocka_unit_test(test_many_rows_are_each_alone),
         cmocka_unit_test(test_tiles),
-        cmocka_unit_test(test_whole), cmocka_unit_test(test_bad_values_and_sizes), cmocka_unit_test(test_f16),
+        cmocka_unit_test(test_whole), cmocka_unit_test(test_short_is_bf16), cmocka_unit_test(test_short_of_any_bytes), cmocka_unit_test(test_bad_values_and_sizes), cmocka_unit_test(test_f16),
     };
     return cmocka_run_group_tests_name("quant", tests, NULL, NULL);
 }

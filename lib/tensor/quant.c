@@ -99,7 +99,7 @@ size_t packed_panel_rows(enum packed_kind kind) { return QUANT_KINDS[kind].panel
 
 static quant_rows_kernel rows_kernel(enum packed_kind kind) {
     const struct quant_kernels *kernels = quant_kernels();
-    return kind == PACKED_F32 ? kernels->f32_rows : kind == PACKED_BF16 ? kernels->bf16_rows : kind == PACKED_F16 ? kernels->f16_rows : NULL;
+    return kind == PACKED_F32 ? kernels->f32_rows : kind == PACKED_BF16 ? kernels->bf16_rows : kind == PACKED_F16 ? kernels->f16_rows : kind == PACKED_SHORT ? kernels->short_rows : NULL;
 }
 size_t packed_tile_rows(enum packed_kind kind) {
     if (QUANT_KINDS[kind].blocks) return quant_kernels()->block_rows;

@@ -22,7 +22,7 @@ static bool usable(void) {
 
 /* --- floats: f32, bf16, f16 --- */
 
-enum format { F32, BF16, F16 };
+enum format { F32, BF16, F16, SHORT };
 
 /* 16 rows of W at one k, those that begin at row c of the panel. bf16 comes in lanes of so many bytes, in pairs of k: `odd` says which. */
 INLINE void load_two(const void *panel, const enum format format, size_t lane, size_t k, const bool odd, size_t c, __m256 *a, __m256 *b) {
@@ -112,40 +112,41 @@ static void f32_avx2(const void *panel, size_t cols, const float *x, size_t x_st
 static void bf16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, BF16, cols, x, x_stride, n, more, tile); }
 static void f16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, F16, cols, x, x_stride, n, more, tile); }
 
-/* Half a line of a tile: 8 rows at two columns. */
-INLINE void two_columns(__m256i pairs, float *to) {
-    _mm256_store_ps(to, _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)));
-    _mm256_store_ps(to + PACKED_FLOAT_PANEL, _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000u))));
-}
-static void lengthen_avx2(const uint8_t *panel, size_t cols, size_t block, float *to) {
-    const __m256i upper = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)panel)), four = _mm256_set1_epi8(15);
-    const size_t lane = quant_lane_size(PACKED_SHORT, cols), size = quant_lane_size(PACKED_SHORT, 1);
-    const uint8_t *at = panel + quant_short_head(cols) + block * size;
-    for (size_t l = 0; l < QUANT_LANES; l++, at += lane)
-        for (size_t j = 0; j < 4; j++) {
-            for (size_t line = 3 * j; line < 3 * j + 3; line++) _mm_prefetch((const char *)at + line * 64 + AHEAD, _MM_HINT_T0);
-            for (size_t v = 0; v < 2; v++) {
-                float *column = to + j * 8 * PACKED_FLOAT_PANEL + l * QUANT_SIDE + v * 8;
-                __m256i codes = _mm256_load_si256((const __m256i *)(const void *)(at + QUANT_SHORT_UPPER + j * 64 + v * 32));
-                for (size_t half = 0; half < 2; half++, column += 4 * PACKED_FLOAT_PANEL) {
-                    __m256i low = _mm256_load_si256((const __m256i *)(const void *)(at + (2 * j + half) * 64 + v * 32));
-                    __m256i high = _mm256_shuffle_epi8(upper, _mm256_and_si256(half ? _mm256_srli_epi16(codes, 4) : codes, four));
-                    two_columns(_mm256_unpacklo_epi8(low, high), column);
-                    two_columns(_mm256_unpackhi_epi8(low, high), column + 2 * PACKED_FLOAT_PANEL);
-                }
+/* --- short --- */
+
+/* Block b of `lanes` lanes from row c of the panel on, to [32 columns][step]. */
+INLINE void lengthen(const uint8_t *panel, size_t cols, size_t block, size_t c, const size_t lanes, const bool asks, const size_t step, float *to) {
+    const __m256i upper = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)panel)), four = _mm256_set1_epi8(15), odd = _mm256_set1_epi32((int)0xffff0000u);
+    const size_t lane_size = quant_lane_size(PACKED_SHORT, cols), size = quant_lane_size(PACKED_SHORT, 1);
+    const uint8_t *at = panel + quant_short_head(cols) + c / QUANT_SIDE * lane_size + block * size;
+    for (size_t lane = 0; lane < lanes; lane++, at += lane_size)
+        for (size_t l = 0; l < QUANT_BLOCK / 4; l++) { /* two lines of a tile, four columns */
+            for (size_t line = 3 * l / 2; asks && line < 3 * (l + 1) / 2; line++) _mm_prefetch((const char *)at + line * 64 + AHEAD, _MM_HINT_T0);
+            for (size_t v = 0; v < 2; v++) { /* 8 rows each */
+                float *column = to + 4 * l * step + lane * QUANT_SIDE + v * 8;
+                __m256i low = _mm256_load_si256((const __m256i *)(const void *)(at + l * 64 + v * 32)), codes = _mm256_load_si256((const __m256i *)(const void *)(at + QUANT_SHORT_UPPER + l / 2 * 64 + v * 32));
+                __m256i high = _mm256_shuffle_epi8(upper, _mm256_and_si256(l % 2 ? _mm256_srli_epi16(codes, 4) : codes, four));
+                __m256i pairs[2] = {_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high)};
+                for (size_t k = 0; k < 4; k++) _mm256_store_ps(column + k * step, _mm256_castsi256_ps(k % 2 ? _mm256_and_si256(pairs[k / 2], odd) : _mm256_slli_epi32(pairs[k / 2], 16)));
             }
         }
 }
+static void lengthen_avx2(const uint8_t *panel, size_t cols, size_t block, float *to) { lengthen(panel, cols, block, 0, QUANT_LANES, true, PACKED_FLOAT_PANEL, to); }
 
 /* --- many rows of x --- */
 
 enum { DEPTH_MAX = 128 };
 #define STRIP_ROWS 6
+INLINE void lengthen_strip(const void *panel, size_t cols, size_t c, size_t block, float *to) {
+    lengthen(panel, cols, block, c, 1, false, 2 * W, to);
+    quant_short_patch(panel, cols, block, c, 2 * W, 2 * W, to);
+}
 #include "tensor/quant_strips.h"
 
 static void f32_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, F32, cols, x, n, out, count); }
 static void bf16_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, BF16, cols, x, n, out, count); }
 static void f16_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, F16, cols, x, n, out, count); }
+static void short_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, SHORT, cols, x, n, out, count); }
 
 /* --- blocks --- */
 
@@ -316,6 +317,6 @@ static void widen_avx2(const int8_t *q, size_t blocks, int16_t *wide) {
 }
 
 const struct quant_kernels QUANT_KERNELS_AVX2 = {.name = "avx2", .usable = usable, .f32 = f32_avx2, .bf16 = bf16_avx2, .f16 = f16_avx2, .f32_rows = f32_rows_avx2,
-                                                 .bf16_rows = bf16_rows_avx2, .f16_rows = f16_rows_avx2, .lengthen = lengthen_avx2, .many_rows = 24,
+                                                 .bf16_rows = bf16_rows_avx2, .f16_rows = f16_rows_avx2, .lengthen = lengthen_avx2, .short_rows = short_rows_avx2, .many_rows = 24,
                                                  .q8 = q8_avx2, .q4 = q4_avx2, .q4m = q4m_avx2, .block_rows = QUANT_TILE_ROWS, .block_unit = QUANT_TILE_ROWS, .quantize = quantize_avx2, .widen = widen_avx2};
 #endif

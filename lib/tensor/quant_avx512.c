@@ -26,7 +26,7 @@ enum { FAR_OF_SOME = 6528, NEAR_OF_SOME = 2176 };
 
 /* --- floats: f32, bf16, f16 --- */
 
-enum format { F32, BF16, F16 };
+enum format { F32, BF16, F16, SHORT };
 enum { VECTORS = PACKED_FLOAT_PANEL / 16 };
 
 /* 16 rows of a panel from row c on, at column k; bf16 comes in lanes of so many bytes, in pairs of k: `odd` says which. */
@@ -78,26 +78,71 @@ void quant_f32_avx512(const void *panel, size_t cols, const float *x, size_t x_s
 void quant_bf16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, BF16, cols, x, x_stride, n, more, tile); }
 void quant_f16_avx512(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, F16, cols, x, x_stride, n, more, tile); }
 
-/* 16 lines of a tile are 32 columns: a line's even ones, then its odd ones. */
-INLINE void two_columns(__m512i pairs, float *to) {
-    _mm512_store_ps(to, _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)));
-    _mm512_store_ps(to + PACKED_FLOAT_PANEL, _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u))));
+/* --- short --- */
+
+/* Of a panel: what its codes stand for, the bytes of a lane, and block b of the first lane. */
+struct narrow {
+    __m512i upper;
+    size_t lane;
+    const uint8_t *at;
+};
+INLINE struct narrow narrow_block(const uint8_t *panel, size_t cols, size_t b) {
+    return (struct narrow){_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(const void *)panel)), quant_lane_size(PACKED_SHORT, cols), panel + quant_short_head(cols) + b * quant_lane_size(PACKED_SHORT, 1)};
+}
+/* Two lines of a lane's tile, 2 l and 2 l + 1 of 16: four columns of its rows, in pairs. */
+INLINE void two_lines(const struct narrow *w, size_t lane, size_t l, __m512i pairs[2]) {
+    const uint8_t *at = w->at + lane * w->lane;
+    __m512i low = _mm512_load_si512(at + l * 64), codes = _mm512_load_si512(at + QUANT_SHORT_UPPER + l / 2 * 64);
+    __m512i high = _mm512_shuffle_epi8(w->upper, _mm512_and_si512(l % 2 ? _mm512_srli_epi16(codes, 4) : codes, _mm512_set1_epi8(15)));
+    pairs[0] = _mm512_unpacklo_epi8(low, high);
+    pairs[1] = _mm512_unpackhi_epi8(low, high);
+}
+INLINE __m512 column(__m512i pairs, const bool odd) { return _mm512_castsi512_ps(odd ? _mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(pairs, 16)); }
+enum { NARROW_LINES = QUANT_LANE_BLOCK / 4 * 3 / 64 };
+
+/* `lanes` lanes from the first on, to [32 columns][step]. */
+INLINE void lengthen(const struct narrow *w, const size_t lanes, const bool asks, const size_t step, float *to) {
+    for (size_t l = 0; l < QUANT_BLOCK / 4; l++)
+        for (size_t lane = 0; lane < lanes; lane++) {
+            __m512i pairs[2];
+            two_lines(w, lane, l, pairs);
+            for (size_t line = NARROW_LINES * l / 8; asks && line < NARROW_LINES * (l + 1) / 8; line++) ask((const char *)w->at + lane * w->lane + line * 64);
+            for (size_t k = 0; k < 4; k++) _mm512_store_ps(to + (4 * l + k) * step + lane * QUANT_SIDE, column(pairs[k / 2], k % 2));
+        }
 }
 void quant_lengthen_avx512(const uint8_t *panel, size_t cols, size_t block, float *to) {
-    const __m512i upper = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(const void *)panel)), four = _mm512_set1_epi8(15);
-    const size_t lane = quant_lane_size(PACKED_SHORT, cols), size = quant_lane_size(PACKED_SHORT, 1);
-    const uint8_t *at = panel + quant_short_head(cols) + block * size;
-    for (size_t l = 0; l < QUANT_LANES; l++, at += lane)
-        for (size_t j = 0; j < 4; j++) {
-            float *column = to + j * 8 * PACKED_FLOAT_PANEL + l * QUANT_SIDE;
-            __m512i codes = _mm512_load_si512(at + QUANT_SHORT_UPPER + j * 64);
-            for (size_t line = 3 * j; line < 3 * j + 3; line++) ask((const char *)at + line * 64);
-            for (size_t half = 0; half < 2; half++, column += 4 * PACKED_FLOAT_PANEL) {
-                __m512i low = _mm512_load_si512(at + (2 * j + half) * 64), high = _mm512_shuffle_epi8(upper, _mm512_and_si512(half ? _mm512_srli_epi16(codes, 4) : codes, four));
-                two_columns(_mm512_unpacklo_epi8(low, high), column);
-                two_columns(_mm512_unpackhi_epi8(low, high), column + 2 * PACKED_FLOAT_PANEL);
-            }
+    struct narrow w = narrow_block(panel, cols, block);
+    lengthen(&w, QUANT_LANES, true, PACKED_FLOAT_PANEL, to);
+}
+
+INLINE void short_part(const struct narrow *w, const float *x, size_t stride, const int n, bool more, float *tile) {
+    __m512 acc[QUANT_SHORT_FEW_AVX512][QUANT_LANES];
+    for (int i = 0; i < n; i++)
+        for (int lane = 0; lane < QUANT_LANES; lane++) acc[i][lane] = more ? _mm512_loadu_ps(tile + i * PACKED_FLOAT_PANEL + lane * QUANT_SIDE) : _mm512_setzero_ps();
+#pragma GCC unroll 8
+    for (size_t l = 0; l < QUANT_BLOCK / 4; l++) {
+        __m512i pairs[QUANT_LANES][2];
+        for (size_t lane = 0; lane < QUANT_LANES; lane++) {
+            two_lines(w, lane, l, pairs[lane]);
+            for (size_t line = NARROW_LINES * l / 8; line < NARROW_LINES * (l + 1) / 8; line++) ask((const char *)w->at + lane * w->lane + line * 64);
         }
+        for (size_t k = 0; k < 4; k++)
+            for (int i = 0; i < n; i++) {
+                __m512 xk = _mm512_set1_ps(x[(size_t)i * stride + 4 * l + k]);
+                for (int lane = 0; lane < QUANT_LANES; lane++) acc[i][lane] = _mm512_fmadd_ps(xk, column(pairs[lane][k / 2], k % 2), acc[i][lane]);
+            }
+    }
+    for (int i = 0; i < n; i++)
+        for (int lane = 0; lane < QUANT_LANES; lane++) _mm512_storeu_ps(tile + i * PACKED_FLOAT_PANEL + lane * QUANT_SIDE, acc[i][lane]);
+}
+void quant_short_block_avx512(const uint8_t *panel, size_t cols, size_t block, const float *x, size_t x_stride, size_t n, bool more, float *tile) {
+    struct narrow w = narrow_block(panel, cols, block);
+    switch (n) {
+    case 1: short_part(&w, x, x_stride, 1, more, tile); break;
+    case 2: short_part(&w, x, x_stride, 2, more, tile); break;
+    case 3: short_part(&w, x, x_stride, 3, more, tile); break;
+    default: short_part(&w, x, x_stride, QUANT_SHORT_FEW_AVX512, more, tile); break;
+    }
 }
 
 /* --- many rows of x --- */
@@ -107,6 +152,12 @@ enum { DEPTH_MAX = 128 };
 INLINE void load_two(const void *panel, const enum format format, size_t lane, size_t k, const bool odd, size_t c, vf *a, vf *b) {
     *a = load_one(panel, format, lane, k, odd, c);
     *b = load_one(panel, format, lane, k, odd, c + W);
+}
+INLINE void lengthen_strip(const void *panel, size_t cols, size_t c, size_t block, float *to) {
+    struct narrow w = narrow_block(panel, cols, block);
+    w.at += c / QUANT_SIDE * w.lane;
+    lengthen(&w, 2, false, 2 * W, to);
+    quant_short_patch(panel, cols, block, c, 2 * W, 2 * W, to);
 }
 #include "tensor/quant_strips.h"
 
@@ -136,12 +187,13 @@ INLINE void some_rows(const void *panel, const enum format format, size_t cols, 
 }
 
 INLINE void rows_any(const void *panel, const enum format format, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) {
-    if (n < MANY) some_rows(panel, format, cols, x, n, out, count);
+    if (format != SHORT && n < MANY) some_rows(panel, format, cols, x, n, out, count);
     else float_rows(panel, format, cols, x, n, out, count);
 }
 void quant_f32_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { rows_any(panel, F32, cols, x, n, out, count); }
 void quant_bf16_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { rows_any(panel, BF16, cols, x, n, out, count); }
 void quant_f16_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { rows_any(panel, F16, cols, x, n, out, count); }
+void quant_short_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { rows_any(panel, SHORT, cols, x, n, out, count); }
 
 /* --- blocks --- */
 
@@ -235,6 +287,6 @@ void quant_quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale,
 }
 
 const struct quant_kernels QUANT_KERNELS_AVX512 = {.name = "avx512", .usable = quant_usable_avx512, .f32 = quant_f32_avx512, .bf16 = quant_bf16_avx512, .f16 = quant_f16_avx512,
-                                                   .f32_rows = quant_f32_rows_avx512, .bf16_rows = quant_bf16_rows_avx512, .f16_rows = quant_f16_rows_avx512, .lengthen = quant_lengthen_avx512, .many_rows = QUANT_TILE_ROWS + 1,
+                                                   .f32_rows = quant_f32_rows_avx512, .bf16_rows = quant_bf16_rows_avx512, .f16_rows = quant_f16_rows_avx512, .lengthen = quant_lengthen_avx512, .short_block = quant_short_block_avx512, .few = QUANT_SHORT_FEW_AVX512, .short_rows = quant_short_rows_avx512, .many_rows = QUANT_TILE_ROWS + 1,
                                                    .q8 = quant_q8_avx512, .q4 = quant_q4_avx512, .q4m = quant_q4m_avx512, .block_rows = QUANT_TILE_ROWS, .block_unit = QUANT_TILE_ROWS, .quantize = quant_quantize_avx512};
 #endif

@@ -84,6 +84,8 @@ static inline size_t quant_patch_column(struct quant_patch p) { return p.place /
 int quant_short_panel(size_t cols, size_t *size);
 int quant_short_fill(const struct packed *w, uint8_t *panel, enum tensor_type type, const void *const *rows);
 void quant_short_row(const uint8_t *panel, size_t cols, size_t r, float *out);
+/* Puts the patches of a block of W where they belong, among rows [first, first + rows) of [32 columns][step]. */
+void quant_short_patch(const uint8_t *panel, size_t cols, size_t block, size_t first, size_t rows, size_t step, float *to);
 /* rows ≤ QUANT_TILE_ROWS_MAX; tile: [rows][64] */
 void quant_short_multiply(const uint8_t *panel, size_t cols, const float *x, size_t rows, float *tile);
 
@@ -114,7 +116,10 @@ void quant_f16_rows_avx512(const void *panel, size_t cols, const float *x, size_
 void quant_q8_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 void quant_q4_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 void quant_q4m_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
+void quant_short_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
+void quant_short_block_avx512(const uint8_t *panel, size_t cols, size_t block, const float *x, size_t x_stride, size_t n, bool more, float *tile);
 void quant_lengthen_avx512(const uint8_t *panel, size_t cols, size_t block, float *to);
+enum { QUANT_SHORT_FEW_AVX512 = 4 };
 void quant_quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction);
 
 /* What tiles are, as the CPU is told. */

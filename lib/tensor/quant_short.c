@@ -149,17 +149,27 @@ void quant_short_row(const uint8_t *panel, size_t cols, size_t r, float *out) {
         }
 }
 
+void quant_short_patch(const uint8_t *panel, size_t cols, size_t block, size_t first, size_t rows, size_t step, float *to) {
+    const uint8_t *from;
+    for (size_t i = 0, n = quant_short_patches(panel, cols, block, &from); i < n; i++) {
+        struct quant_patch p = quant_patch_at(from, i);
+        size_t row = quant_patch_row(p) - first; /* wraps */
+        if (row < rows) to[quant_patch_column(p) * step + row] = widened(p.value);
+    }
+}
+
 void quant_short_multiply(const uint8_t *panel, size_t cols, const float *x, size_t rows, float *tile) {
     const struct quant_kernels *kernels = quant_kernels();
     _Alignas(64) float wide[QUANT_BLOCK * PACKED_FLOAT_PANEL];
     const uint8_t *from;
     for (size_t b = 0; b < quant_block_count(cols); b++) {
         size_t k = b * QUANT_BLOCK, count = cols - k < QUANT_BLOCK ? cols - k : QUANT_BLOCK;
-        kernels->lengthen(panel, cols, b, wide);
-        for (size_t i = 0, n = quant_short_patches(panel, cols, b, &from); i < n; i++) {
-            struct quant_patch p = quant_patch_at(from, i);
-            wide[quant_patch_column(p) * PACKED_FLOAT_PANEL + quant_patch_row(p)] = widened(p.value);
+        if (rows <= kernels->few && count == QUANT_BLOCK && quant_short_patches(panel, cols, b, &from) == 0) {
+            kernels->short_block(panel, cols, b, x + k, cols, rows, b > 0, tile);
+            continue;
         }
+        kernels->lengthen(panel, cols, b, wide);
+        quant_short_patch(panel, cols, b, 0, PACKED_FLOAT_PANEL, PACKED_FLOAT_PANEL, wide);
         for (size_t i = 0; i < rows; i += QUANT_TILE_ROWS)
             kernels->f32(wide, count, x + i * cols + k, cols, rows - i < QUANT_TILE_ROWS ? rows - i : QUANT_TILE_ROWS, b > 0, tile + i * PACKED_FLOAT_PANEL);
     }

@@ -1,6 +1,7 @@
 /*
  * quant.h's products of floats with many rows of x, for vectors of any width. The file that includes this has included vectors_*.h and defined
  *     load_two         2 · W rows of the panel at one k (W is how many floats a vector holds; lane: bytes of a lane of bf16)
+ *     lengthen_strip   of short: a block of 2 · W rows, to [32 columns][2 · W]
  *     DEPTH_MAX        columns of a strip that the first level of the cache has room for
  *     STRIP_ROWS       (a macro) rows of x at once, 6 or 12: with two vectors of the panel each they fill the registers
  * A strip, 2 · W rows of the panel, is widened once, for DEPTH_MAX columns at most, and all rows of x pass over it.
@@ -93,7 +94,11 @@ static void strip_tiles(const float *strip, size_t step, size_t depth, const flo
 }
 
 /* Rows c … c + STRIP − 1 of the panel at the columns [from, to). */
-INLINE void widen_strip(const void *panel, const enum format format, size_t lane, size_t c, size_t from, size_t to, float *strip) {
+INLINE void widen_strip(const void *panel, const enum format format, size_t cols, size_t lane, size_t c, size_t from, size_t to, float *strip) {
+    if (format == SHORT) { /* a stretch begins with a block */
+        for (size_t k = from; k < to; k += QUANT_BLOCK, strip += QUANT_BLOCK * STRIP) lengthen_strip(panel, cols, c, k / QUANT_BLOCK, strip);
+        return;
+    }
     for (size_t k2 = from; k2 < to; k2 += 2) /* a stretch begins with a pair */
         for (size_t odd = 0; odd < 2 && k2 + odd < to; odd++, strip += STRIP) {
             vf a, b;
@@ -106,10 +111,10 @@ INLINE void widen_strip(const void *panel, const enum format format, size_t lane
 /* At most ROWS_MAX rows. */
 INLINE void float_rows_some(const void *panel, const enum format format, size_t cols, const float *x, size_t n, const struct packed_output *out, float *y, size_t count) {
     _Alignas(64) float strip[STRIP * DEPTH_MAX], sums[PACKED_FLOAT_PANEL / STRIP][STRIP * ROWS_MAX];
-    const size_t together = format == BF16 ? 2 : 1, size = format == F16 ? sizeof(uint16_t) : sizeof(uint32_t); /* columns that lie in one word, and its bytes */
-    const size_t lane = quant_lane_size(PACKED_BF16, cols);
+    const size_t together = format == BF16 || format == SHORT ? 2 : 1, size = format == F16 ? sizeof(uint16_t) : sizeof(uint32_t); /* columns that lie in one word, and its bytes */
+    const size_t lane = quant_lane_size(format == SHORT ? PACKED_SHORT : PACKED_BF16, cols);
     const bool in_place = format == F32 && STRIP == PACKED_FLOAT_PANEL / 2; /* half of all lines: they do not crowd each other out of the cache */
-    size_t pieces = (cols + DEPTH_MAX - 1) / DEPTH_MAX, depth = ((cols + pieces - 1) / pieces + 1) & ~(size_t)1;
+    size_t pieces = (cols + DEPTH_MAX - 1) / DEPTH_MAX, least = format == SHORT ? QUANT_BLOCK : 2, depth = ((cols + pieces - 1) / pieces + least - 1) / least * least;
     for (size_t from = 0; from < cols; from += depth) {
         size_t to = cols - from < depth ? cols : from + depth;
         for (size_t c = 0; c < count; c += STRIP) {
@@ -126,9 +131,15 @@ INLINE void float_rows_some(const void *panel, const enum format format, size_t 
                 ahead.apart = lane;
                 ahead.step = 64;
             }
+            if (format == SHORT) {
+                ahead.at = (const char *)panel + quant_short_head(cols) + (k_next == cols ? QUANT_LANES * lane : c_next / QUANT_SIDE * lane + k_next / QUANT_BLOCK * quant_lane_size(PACKED_SHORT, 1));
+                ahead.lines = STRIP / QUANT_SIDE;
+                ahead.apart = lane;
+                ahead.step = 48;
+            }
             const float *w = strip;
             if (in_place) w = (const float *)panel + from * PACKED_FLOAT_PANEL + c;
-            else widen_strip(panel, format, lane, c, from, to, strip);
+            else widen_strip(panel, format, cols, lane, c, from, to, strip);
             strip_tiles(w, in_place ? PACKED_FLOAT_PANEL : STRIP, to - from, x + from, cols, n, from == 0, last, part, out, y + c, bias, ahead);
         }
     }

@@ -239,8 +239,8 @@ static int run(struct cli *c) {
     }
     if (r == 0 && cli_json(c)) write_json(&out, rows, 2 * n);
     else if (r == 0) {
-        (void)buf_printf(&out, "%s: loaded in %.2f s, matrices of %.0f MB (%s), %.0f MB resident; kernels %s, %d threads; read bandwidth %.1f GB/s, %.1f G multiply-adds/s\n", model, load_s,
-                         (double)weights.size / 1e6, packed_kind_name(weights.kind), (double)resident_bytes() / 1e6, quant_kernels()->name, o.threads > 0 ? o.threads : cpu_count(),
+        (void)buf_printf(&out, "%s: loaded in %.2f s, matrices of %.0f MB (%s%s), %.0f MB resident; kernels %s, %d threads; read bandwidth %.1f GB/s, %.1f G multiply-adds/s\n", model, load_s,
+                         (double)weights.size / 1e6, packed_kind_name(weights.kind), weights.in_12_bits ? " in 12 bits" : "", (double)resident_bytes() / 1e6, quant_kernels()->name, o.threads > 0 ? o.threads : cpu_count(),
                          machine.bandwidth / 1e9, machine.multiply_adds / 1e9);
         write_table(&out, rows, 2 * n);
         if (o.draft) write_draft(&out, e);

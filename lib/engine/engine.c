@@ -29,7 +29,7 @@ bool engine_has_chat(const struct engine *e) { return e->chat_template != NULL; 
 const struct chat_template *engine_chat_template(const struct engine *e) { return e->chat_template; }
 uint32_t engine_context(const struct engine *e) { return e->context; }
 void engine_get_weights(const struct engine *e, struct engine_weights *w) {
-    *w = (struct engine_weights){.size = forward_read_size(e->forward), .kind = forward_weights_kind(e->forward)};
+    *w = (struct engine_weights){.size = forward_read_size(e->forward), .kind = forward_weights_kind(e->forward), .in_12_bits = forward_weights_short(e->forward)};
     forward_multiply_adds(e->forward, &w->multiply_adds, &w->multiply_adds_logits);
 }
 enum packed_kind engine_adapter_kind(const struct engine *e) { return forward_adapter_kind(e->forward); }

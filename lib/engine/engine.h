@@ -82,10 +82,11 @@ uint32_t engine_context(const struct engine *e); /* tokens that prompt and answe
 enum packed_kind engine_adapter_kind(const struct engine *e); /* what model_adapter_load is to make of a request's adapter */
 size_t engine_adapter_parameters(const struct engine *e); /* of options.adapter; 0: there is none */
 size_t engine_memory(const struct engine *e);    /* bytes: weights and the whole KV cache, the draft model's too */
-/* Of the packed matrices: their bytes, which a step reads once for all its rows; what they are packed as; multiply-adds of a row, without and for its logits. */
+/* Of the packed matrices: their bytes, which a step reads once for all its rows; what they are packed as, in 12 bits where bf16 allowed it (tensor/quant.h); multiply-adds of a row, without and for its logits. */
 struct engine_weights {
     size_t size, multiply_adds, multiply_adds_logits;
     enum packed_kind kind;
+    bool in_12_bits;
 };
 void engine_get_weights(const struct engine *e, struct engine_weights *w);
 

@@ -714,6 +714,7 @@ void forward_multiply_adds(const struct forward *f, size_t *layers, size_t *logi
 }
 bool forward_reads_apart(const struct forward *f) { return f->blocks && packed_form_reads_apart(f->form); }
 enum packed_kind forward_adapter_kind(const struct forward *f) { return f->blocks ? PACKED_Q8 : model_adapter_kind(packed_values(&f->layers[0].qkv.part[0])); }
+bool forward_weights_short(const struct forward *f) { return f->layers[0].down.part[0].kind == PACKED_SHORT; }
 enum packed_kind forward_weights_kind(const struct forward *f) { return packed_values(&f->layers[0].down.part[0]); }
 
 void forward_kv_shape(const struct model_config *c, enum kv_type type, struct kv_shape *shape) {

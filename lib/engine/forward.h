@@ -61,6 +61,7 @@ void forward_multiply_adds(const struct forward *f, size_t *layers, size_t *logi
 bool forward_reads_apart(const struct forward *f);
 /* What the widest matrices are packed as. */
 enum packed_kind forward_weights_kind(const struct forward *f);
+bool forward_weights_short(const struct forward *f); /* of bf16: kept in 12 bits */
 enum packed_kind forward_adapter_kind(const struct forward *f); /* what adapters are to be packed as: floats go with any, blocks not */
 
 #endif

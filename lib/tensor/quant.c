@@ -144,10 +144,7 @@ static float half_at(const uint8_t *at) {
 static float bf16_at(const uint8_t *at) {
     uint16_t h;
     memcpy(&h, at, sizeof h);
-    uint32_t bits = (uint32_t)h << 16;
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
+    return quant_bf16_to_f32(h);
 }
 
 void packed_get_row(const struct packed *w, size_t row, float *out) {

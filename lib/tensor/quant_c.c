@@ -21,10 +21,7 @@ static float f16_at(const void *panel, size_t cols, size_t k, size_t r) { return
 static float bf16_at(const void *panel, size_t cols, size_t k, size_t r) {
     uint16_t h;
     memcpy(&h, (const uint8_t *)panel + quant_half_place(PACKED_BF16, cols, r, k), sizeof h);
-    uint32_t bits = (uint32_t)h << 16;
-    float f;
-    memcpy(&f, &bits, sizeof f);
-    return f;
+    return quant_bf16_to_f32(h);
 }
 
 static void floats(float (*at)(const void *, size_t, size_t, size_t), const void *panel, size_t cols, const float *x, size_t stride, size_t n, bool more, float *tile) {
@@ -43,10 +40,7 @@ static void lengthen_c(const uint8_t *panel, size_t cols, size_t block, float *t
     const uint8_t *lane = panel + quant_short_head(cols) + block * quant_lane_size(PACKED_SHORT, 1);
     for (size_t l = 0; l < QUANT_LANES; l++, lane += quant_lane_size(PACKED_SHORT, cols))
         for (size_t r = 0; r < QUANT_SIDE; r++)
-            for (size_t k = 0; k < QUANT_BLOCK; k++) {
-                uint32_t bits = (uint32_t)quant_short_value(panel, lane, r, k) << 16;
-                memcpy(&to[k * PACKED_FLOAT_PANEL + l * QUANT_SIDE + r], &bits, sizeof bits);
-            }
+            for (size_t k = 0; k < QUANT_BLOCK; k++) to[k * PACKED_FLOAT_PANEL + l * QUANT_SIDE + r] = quant_bf16_to_f32(quant_short_value(panel, lane, r, k));
 }
 
 static void q8_c(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) {

@@ -211,30 +211,16 @@ static int block_q4m(uint8_t *block, size_t r, const float *x, size_t count) {
     return 0;
 }
 
-/* Nearest even; what is beyond the largest bf16 becomes infinite, which the caller looks for. */
-static uint16_t bf16_from_f32(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-static float bf16_to_f32(uint16_t h) {
-    uint32_t bits = (uint32_t)h << 16;
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
 /* `count` values of row r from column k on, to a kind of floats. */
 static int put_floats(const struct packed *w, uint8_t *panel, size_t r, size_t k, const float *x, size_t count) {
     bool bad = false;
     for (size_t i = 0; i < count; i++) {
         if (w->kind == PACKED_F32) memcpy(panel + ((k + i) * PACKED_FLOAT_PANEL + r) * sizeof(float), &x[i], sizeof x[i]);
         else {
-            uint16_t h = w->kind == PACKED_F16 ? quant_f16_from_f32(x[i]) : bf16_from_f32(x[i]), infinite = w->kind == PACKED_F16 ? F16_INFINITE : BF16_INFINITE;
+            uint16_t h = w->kind == PACKED_F16 ? quant_f16_from_f32(x[i]) : quant_bf16_from_f32(x[i]), infinite = w->kind == PACKED_F16 ? F16_INFINITE : BF16_INFINITE;
             bad |= (h & infinite) == infinite;
             put_half(panel + quant_half_place(w->kind, w->cols, r, k + i), h);
-            if (w->kind == PACKED_SPLIT) put_half(panel + quant_half_place(w->kind, w->cols, r, k + i) + QUANT_SPLIT_LOW, bf16_from_f32(x[i] - bf16_to_f32(h)));
+            if (w->kind == PACKED_SPLIT) put_half(panel + quant_half_place(w->kind, w->cols, r, k + i) + QUANT_SPLIT_LOW, quant_bf16_from_f32(x[i] - quant_bf16_to_f32(h)));
         }
         bad |= !isfinite(x[i]);
     }

@@ -38,6 +38,19 @@ static inline size_t quant_half_place(enum packed_kind kind, size_t cols, size_t
     return r / QUANT_SIDE * quant_lane_size(kind, cols) + block + ((k % QUANT_BLOCK / 2 * QUANT_SIDE + r % QUANT_SIDE) * 2 + k % 2) * sizeof(uint16_t);
 }
 
+/* bf16, rounding to nearest even; what is beyond the largest becomes infinite. */
+static inline uint16_t quant_bf16_from_f32(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+static inline float quant_bf16_to_f32(uint16_t h) {
+    uint32_t bits = (uint32_t)h << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 /*
  * short. A panel's head: the 16 upper bytes that codes stand for; uint16 for each block and one more: where its patches begin; the patches, uint32, in the order of blocks: the place of a value
  * among a block's (lane, line, and value of that, as tiles have them) above, the value's bits below. Whatever they say, nothing outside the panel is read: copies of it are not believed.

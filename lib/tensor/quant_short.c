@@ -17,13 +17,6 @@ int quant_short_panel(size_t cols, size_t *size) {
     return 0;
 }
 
-/* Nearest even, as quant_fill.c has it. */
-static uint16_t bf16_from_f32(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
 enum { STRETCH = TENSOR_BLOCK_MAX };
 static size_t stretch_length(const void *row, size_t cols, size_t k) { return !row ? 0 : cols - k < STRETCH ? cols - k : STRETCH; }
 /* A stretch of a row as bf16. What lies behind its end becomes whatever the first code stands for: x is 0 there, and rows that there are not are nobody's. E_RANGE: not finite. */
@@ -38,7 +31,7 @@ static int stretch(enum tensor_type type, const void *row, size_t cols, size_t k
         tensor_to_f32(type, (const uint8_t *)row + k / tensor_block(type) * tensor_block_bytes(type), count, x);
         for (size_t i = 0; i < count; i++) {
             bad |= (unsigned)!isfinite(x[i]);
-            to[i] = bf16_from_f32(x[i]);
+            to[i] = quant_bf16_from_f32(x[i]);
         }
     }
     for (size_t i = 0; i < count; i++) bad |= (unsigned)((to[i] & BF16_INFINITE) == BF16_INFINITE);
@@ -132,20 +125,13 @@ int quant_short_fill(const struct packed *w, uint8_t *panel, enum tensor_type ty
     return 0;
 }
 
-static float widened(uint16_t value) {
-    uint32_t bits = (uint32_t)value << 16;
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
 void quant_short_row(const uint8_t *panel, size_t cols, size_t r, float *out) {
     const uint8_t *lane = panel + quant_short_head(cols) + r / QUANT_SIDE * quant_lane_size(PACKED_SHORT, cols), *from;
-    for (size_t k = 0; k < cols; k++) out[k] = widened(quant_short_value(panel, lane + k / QUANT_BLOCK * quant_lane_size(PACKED_SHORT, 1), r % QUANT_SIDE, k % QUANT_BLOCK));
+    for (size_t k = 0; k < cols; k++) out[k] = quant_bf16_to_f32(quant_short_value(panel, lane + k / QUANT_BLOCK * quant_lane_size(PACKED_SHORT, 1), r % QUANT_SIDE, k % QUANT_BLOCK));
     for (size_t b = 0; b < quant_block_count(cols); b++)
         for (size_t i = 0, n = quant_short_patches(panel, cols, b, &from); i < n; i++) {
             struct quant_patch p = quant_patch_at(from, i);
-            if (quant_patch_row(p) == r && b * QUANT_BLOCK + quant_patch_column(p) < cols) out[b * QUANT_BLOCK + quant_patch_column(p)] = widened(p.value);
+            if (quant_patch_row(p) == r && b * QUANT_BLOCK + quant_patch_column(p) < cols) out[b * QUANT_BLOCK + quant_patch_column(p)] = quant_bf16_to_f32(p.value);
         }
 }
 
@@ -154,7 +140,7 @@ void quant_short_patch(const uint8_t *panel, size_t cols, size_t block, size_t f
     for (size_t i = 0, n = quant_short_patches(panel, cols, block, &from); i < n; i++) {
         struct quant_patch p = quant_patch_at(from, i);
         size_t row = quant_patch_row(p) - first; /* wraps */
-        if (row < rows) to[quant_patch_column(p) * step + row] = widened(p.value);
+        if (row < rows) to[quant_patch_column(p) * step + row] = quant_bf16_to_f32(p.value);
     }
 }
 

@@ -107,7 +107,7 @@ size_t packed_tile_rows(enum packed_kind kind) {
 }
 
 size_t packed_unit_rows(enum packed_kind kind) {
-    if ((kind == PACKED_BF16 || kind == PACKED_SHORT) && quant_kernels()->tiles) return QUANT_SIDE;
+    if (quant_in_lanes(kind) && quant_kernels()->tiles) return QUANT_SIDE;
     return QUANT_KINDS[kind].blocks ? quant_kernels()->block_unit : QUANT_TILE_ROWS;
 }
 
@@ -116,7 +116,7 @@ static int panel_bytes(enum packed_kind kind, size_t rows, size_t cols, size_t *
     if (rows == 0 || cols == 0 || rows > SIZE_MAX / 2 || cols > SIZE_MAX / 2) return E_RANGE;
     *panels = (rows + packed_panel_rows(kind) - 1) / packed_panel_rows(kind);
     if (kind == PACKED_SHORT) return quant_short_panel(cols, size);
-    return size_mul(QUANT_KINDS[kind].blocks ? quant_block_count(cols) : kind == PACKED_BF16 || kind == PACKED_SPLIT ? quant_block_count(cols) * QUANT_BLOCK : cols, QUANT_KINDS[kind].unit, size) ? 0 : E_RANGE;
+    return size_mul(QUANT_KINDS[kind].blocks ? quant_block_count(cols) : quant_in_lanes(kind) ? quant_block_count(cols) * QUANT_BLOCK : cols, QUANT_KINDS[kind].unit, size) ? 0 : E_RANGE;
 }
 
 int packed_size(enum packed_kind kind, size_t rows, size_t cols, size_t *size) {
@@ -316,7 +316,7 @@ static __attribute__((noinline)) void multiply_terms(const struct packed *w, con
 
 /* How many of these rows, the first ones, are multiplied in tiles of bf16. */
 static size_t rows_in_tiles(const struct packed *w, const struct packed_input *in, size_t first, size_t rows) {
-    if (w->kind == PACKED_BF16 || w->kind == PACKED_SPLIT || w->kind == PACKED_SHORT) return in->halves ? rows : 0;
+    if (quant_in_lanes(w->kind)) return in->halves ? rows : 0;
     if (!QUANT_KINDS[w->kind].blocks || first >= in->read) return 0;
     return rows < in->read - first ? rows : in->read - first;
 }

@@ -190,13 +190,13 @@ struct quant_kernels {
     bool (*usable)(void); /* on this CPU, under this system */
     quant_float_kernel f32, bf16, f16;
     quant_rows_kernel f32_rows, bf16_rows, f16_rows; /* NULL: tile by tile */
+    quant_rows_kernel short_rows; /* NULL: by way of lengthen */
+    size_t many_rows; /* so many rows of x are worth those */
     /* A block of a panel of `short`, without what is kept beside: to [32 columns][64 rows], as f32 has a panel; 64-byte aligned. */
     void (*lengthen)(const uint8_t *panel, size_t cols, size_t block, float *to);
-    /* The product of such a block with n ≤ few rows of x at its 32 columns, without what is kept beside; NULL: by way of lengthen. And of panels with many rows. */
+    /* The product of such a block with n ≤ short_few rows of x at its 32 columns, without what is kept beside; short_few 0: by way of lengthen. */
     void (*short_block)(const uint8_t *panel, size_t cols, size_t block, const float *x, size_t x_stride, size_t n, bool more, float *tile);
-    size_t few;
-    quant_rows_kernel short_rows;
-    size_t many_rows; /* so many rows of x are worth those */
+    size_t short_few;
     quant_block_kernel q8, q4, q4m;
     size_t block_rows; /* rows of x that these take at once: QUANT_TILE_ROWS … QUANT_TILE_ROWS_MAX */
     size_t block_unit; /* and those that they multiply together */

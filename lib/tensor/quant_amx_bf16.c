@@ -168,10 +168,10 @@ INLINE void patch(const uint8_t *panel, size_t cols, size_t b, uint8_t *tiles) {
 
 /* Blocks [b, b + count) of a panel to a strip's tiles. */
 static void lengthen_panel(const uint8_t *panel, size_t cols, size_t b, size_t count, uint8_t *to) {
-    const size_t lane = quant_lane_size(PACKED_SHORT, cols), size = quant_lane_size(PACKED_SHORT, 1);
-    const uint8_t *at = panel + quant_short_head(cols) + b * size;
+    const size_t lane = quant_lane_size(PACKED_SHORT, cols);
+    const uint8_t *at = panel + quant_short_head(cols) + b * QUANT_SHORT_LANE_BLOCK;
     __m512i upper = upper_bytes(panel);
-    for (size_t i = 0; i < count; i++, at += size, to += STRIP_TILES * TILE) {
+    for (size_t i = 0; i < count; i++, at += QUANT_SHORT_LANE_BLOCK, to += STRIP_TILES * TILE) {
         for (size_t t = 0; t < STRIP_TILES; t++) lengthen_tile(at + t * lane, upper, to + t * TILE);
         patch(panel, cols, b + i, to);
     }
@@ -344,7 +344,7 @@ INLINE void ask_head(const uint8_t *panel, const struct product *p, size_t b) {
 }
 
 /* Of short. What comes later is asked for while tiles are multiplied, not while they are lengthened, line by line of the four lanes in turns. */
-enum { NEAR_OF_SHORT = 768, FAR_OF_SHORT = 3 * 1024, LINES_OF_SHORT = QUANT_LANE_BLOCK / 4 * 3 / LINE };
+enum { NEAR_OF_SHORT = 768, FAR_OF_SHORT = 3 * 1024 };
 
 INLINE void ask_lanes(const uint8_t *at, size_t lane, size_t line, size_t near, size_t far) {
     for (size_t l = 0; l < STRIP_TILES; l++) ask_twice(at + l * lane + line * LINE, near, far);
@@ -369,7 +369,7 @@ static void strip_alone_short(struct product *p, size_t panel) {
     do {                                                                                                                      \
         if (more) lengthen_tile(at + (t) * lane, upper, next + (t) * TILE);                                                   \
         _tile_loadd(tw, wide + (t) * TILE, LINE);                                                                             \
-        for (size_t line = LINES_OF_SHORT / 4 * (t); more && line < LINES_OF_SHORT / 4 * ((t) + 1); line++) ask_lanes(at, lane, line, near, far); \
+        for (size_t line = QUANT_SHORT_LINES / 4 * (t); more && line < QUANT_SHORT_LINES / 4 * ((t) + 1); line++) ask_lanes(at, lane, line, near, far); \
         _tile_dpbf16ps(t, 4, tw);                                                                                             \
     } while (0)
         LENGTHEN_AND_LOAD(0, 6);
@@ -431,7 +431,7 @@ INLINE void strip_by_vectors(struct product *p, size_t panel, const bool is_shor
                 first[l] = even_of(pairs);
                 second[l] = odd_of(pairs);
             }
-            if (is_short && pair < LINES_OF_SHORT) ask_lanes(at, lane, pair, near, far);
+            if (is_short && pair < QUANT_SHORT_LINES) ask_lanes(at, lane, pair, near, far);
             for (int part = 0; part < 2; part++) {
                 __m512i both = pair_at(x[part], pair);
                 for (int l = 0; l < STRIP_TILES; l++) {

@@ -117,11 +117,11 @@ static void f16_avx2(const void *panel, size_t cols, const float *x, size_t x_st
 /* Block b of `lanes` lanes from row c of the panel on, to [32 columns][step]. */
 INLINE void lengthen(const uint8_t *panel, size_t cols, size_t block, size_t c, const size_t lanes, const bool asks, const size_t step, float *to) {
     const __m256i upper = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)panel)), four = _mm256_set1_epi8(15), odd = _mm256_set1_epi32((int)0xffff0000u);
-    const size_t lane_size = quant_lane_size(PACKED_SHORT, cols), size = quant_lane_size(PACKED_SHORT, 1);
-    const uint8_t *at = panel + quant_short_head(cols) + c / QUANT_SIDE * lane_size + block * size;
+    const size_t lane_size = quant_lane_size(PACKED_SHORT, cols);
+    const uint8_t *at = panel + quant_short_head(cols) + c / QUANT_SIDE * lane_size + block * QUANT_SHORT_LANE_BLOCK;
     for (size_t lane = 0; lane < lanes; lane++, at += lane_size)
         for (size_t l = 0; l < QUANT_BLOCK / 4; l++) { /* two lines of a tile, four columns */
-            for (size_t line = 3 * l / 2; asks && line < 3 * (l + 1) / 2; line++) _mm_prefetch((const char *)at + line * 64 + AHEAD, _MM_HINT_T0);
+            for (size_t line = QUANT_SHORT_LINES * l / 8; asks && line < QUANT_SHORT_LINES * (l + 1) / 8; line++) _mm_prefetch((const char *)at + line * 64 + AHEAD, _MM_HINT_T0);
             for (size_t v = 0; v < 2; v++) { /* 8 rows each */
                 float *column = to + 4 * l * step + lane * QUANT_SIDE + v * 8;
                 __m256i low = _mm256_load_si256((const __m256i *)(const void *)(at + l * 64 + v * 32)), codes = _mm256_load_si256((const __m256i *)(const void *)(at + QUANT_SHORT_UPPER + l / 2 * 64 + v * 32));

@@ -29,12 +29,14 @@ enum { FAR_OF_SOME = 6528, NEAR_OF_SOME = 2176 };
 enum format { F32, BF16, F16, SHORT };
 enum { VECTORS = PACKED_FLOAT_PANEL / 16 };
 
+/* One of two columns of bf16, of 16 rows. */
+INLINE __m512 column(__m512i pairs, const bool odd) { return _mm512_castsi512_ps(odd ? _mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(pairs, 16)); }
+
 /* 16 rows of a panel from row c on, at column k; bf16 comes in lanes of so many bytes, in pairs of k: `odd` says which. */
 INLINE __m512 load_one(const void *panel, const enum format format, size_t lane, size_t k, const bool odd, size_t c) {
     if (format == F32) return _mm512_load_ps((const float *)panel + k * PACKED_FLOAT_PANEL + c);
     if (format == F16) return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)((const uint16_t *)panel + k * PACKED_FLOAT_PANEL + c)));
-    __m512i pairs = _mm512_load_si512((const uint8_t *)panel + c / QUANT_SIDE * lane + k / 2 * 64);
-    return _mm512_castsi512_ps(odd ? _mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(pairs, 16));
+    return column(_mm512_load_si512((const uint8_t *)panel + c / QUANT_SIDE * lane + k / 2 * 64), odd);
 }
 
 /* n rows of x at the columns [from, to), sums going on from where the tile has them. With each column `lines` lines are asked for, in the place of those from `next` on; of lanes, if any, with
@@ -87,7 +89,7 @@ struct narrow {
     const uint8_t *at;
 };
 INLINE struct narrow narrow_block(const uint8_t *panel, size_t cols, size_t b) {
-    return (struct narrow){_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(const void *)panel)), quant_lane_size(PACKED_SHORT, cols), panel + quant_short_head(cols) + b * quant_lane_size(PACKED_SHORT, 1)};
+    return (struct narrow){_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(const void *)panel)), quant_lane_size(PACKED_SHORT, cols), panel + quant_short_head(cols) + b * QUANT_SHORT_LANE_BLOCK};
 }
 /* Two lines of a lane's tile, 2 l and 2 l + 1 of 16: four columns of its rows, in pairs. */
 INLINE void two_lines(const struct narrow *w, size_t lane, size_t l, __m512i pairs[2]) {
@@ -97,8 +99,6 @@ INLINE void two_lines(const struct narrow *w, size_t lane, size_t l, __m512i pai
     pairs[0] = _mm512_unpacklo_epi8(low, high);
     pairs[1] = _mm512_unpackhi_epi8(low, high);
 }
-INLINE __m512 column(__m512i pairs, const bool odd) { return _mm512_castsi512_ps(odd ? _mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(pairs, 16)); }
-enum { NARROW_LINES = QUANT_LANE_BLOCK / 4 * 3 / 64 };
 
 /* `lanes` lanes from the first on, to [32 columns][step]. */
 INLINE void lengthen(const struct narrow *w, const size_t lanes, const bool asks, const size_t step, float *to) {
@@ -106,7 +106,7 @@ INLINE void lengthen(const struct narrow *w, const size_t lanes, const bool asks
         for (size_t lane = 0; lane < lanes; lane++) {
             __m512i pairs[2];
             two_lines(w, lane, l, pairs);
-            for (size_t line = NARROW_LINES * l / 8; asks && line < NARROW_LINES * (l + 1) / 8; line++) ask((const char *)w->at + lane * w->lane + line * 64);
+            for (size_t line = QUANT_SHORT_LINES * l / 8; asks && line < QUANT_SHORT_LINES * (l + 1) / 8; line++) ask((const char *)w->at + lane * w->lane + line * 64);
             for (size_t k = 0; k < 4; k++) _mm512_store_ps(to + (4 * l + k) * step + lane * QUANT_SIDE, column(pairs[k / 2], k % 2));
         }
 }
@@ -124,7 +124,7 @@ INLINE void short_part(const struct narrow *w, const float *x, size_t stride, co
         __m512i pairs[QUANT_LANES][2];
         for (size_t lane = 0; lane < QUANT_LANES; lane++) {
             two_lines(w, lane, l, pairs[lane]);
-            for (size_t line = NARROW_LINES * l / 8; line < NARROW_LINES * (l + 1) / 8; line++) ask((const char *)w->at + lane * w->lane + line * 64);
+            for (size_t line = QUANT_SHORT_LINES * l / 8; line < QUANT_SHORT_LINES * (l + 1) / 8; line++) ask((const char *)w->at + lane * w->lane + line * 64);
         }
         for (size_t k = 0; k < 4; k++)
             for (int i = 0; i < n; i++) {
@@ -187,13 +187,13 @@ INLINE void some_rows(const void *panel, const enum format format, size_t cols, 
 }
 
 INLINE void rows_any(const void *panel, const enum format format, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) {
-    if (format != SHORT && n < MANY) some_rows(panel, format, cols, x, n, out, count);
+    if (n < MANY) some_rows(panel, format, cols, x, n, out, count);
     else float_rows(panel, format, cols, x, n, out, count);
 }
 void quant_f32_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { rows_any(panel, F32, cols, x, n, out, count); }
 void quant_bf16_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { rows_any(panel, BF16, cols, x, n, out, count); }
 void quant_f16_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { rows_any(panel, F16, cols, x, n, out, count); }
-void quant_short_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { rows_any(panel, SHORT, cols, x, n, out, count); }
+void quant_short_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, SHORT, cols, x, n, out, count); }
 
 /* --- blocks --- */
 
@@ -287,6 +287,6 @@ void quant_quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale,
 }
 
 const struct quant_kernels QUANT_KERNELS_AVX512 = {.name = "avx512", .usable = quant_usable_avx512, .f32 = quant_f32_avx512, .bf16 = quant_bf16_avx512, .f16 = quant_f16_avx512,
-                                                   .f32_rows = quant_f32_rows_avx512, .bf16_rows = quant_bf16_rows_avx512, .f16_rows = quant_f16_rows_avx512, .lengthen = quant_lengthen_avx512, .short_block = quant_short_block_avx512, .few = QUANT_SHORT_FEW_AVX512, .short_rows = quant_short_rows_avx512, .many_rows = QUANT_TILE_ROWS + 1,
+                                                   .f32_rows = quant_f32_rows_avx512, .bf16_rows = quant_bf16_rows_avx512, .f16_rows = quant_f16_rows_avx512, .lengthen = quant_lengthen_avx512, .short_block = quant_short_block_avx512, .short_few = QUANT_SHORT_FEW_AVX512, .short_rows = quant_short_rows_avx512, .many_rows = QUANT_TILE_ROWS + 1,
                                                    .q8 = quant_q8_avx512, .q4 = quant_q4_avx512, .q4m = quant_q4m_avx512, .block_rows = QUANT_TILE_ROWS, .block_unit = QUANT_TILE_ROWS, .quantize = quant_quantize_avx512};
 #endif

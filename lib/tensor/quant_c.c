@@ -37,7 +37,7 @@ static void f16_c(const void *panel, size_t cols, const float *x, size_t stride,
 static void bf16_c(const void *panel, size_t cols, const float *x, size_t stride, size_t n, bool more, float *tile) { floats(bf16_at, panel, cols, x, stride, n, more, tile); }
 
 static void lengthen_c(const uint8_t *panel, size_t cols, size_t block, float *to) {
-    const uint8_t *lane = panel + quant_short_head(cols) + block * quant_lane_size(PACKED_SHORT, 1);
+    const uint8_t *lane = panel + quant_short_head(cols) + block * QUANT_SHORT_LANE_BLOCK;
     for (size_t l = 0; l < QUANT_LANES; l++, lane += quant_lane_size(PACKED_SHORT, cols))
         for (size_t r = 0; r < QUANT_SIDE; r++)
             for (size_t k = 0; k < QUANT_BLOCK; k++) to[k * PACKED_FLOAT_PANEL + l * QUANT_SIDE + r] = quant_bf16_to_f32(quant_short_value(panel, lane, r, k));

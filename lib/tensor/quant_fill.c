@@ -252,7 +252,7 @@ int packed_fill(struct packed *w, size_t panel, enum tensor_type type, const voi
     uint8_t *at = w->data + panel * w->panel_size;
     size_t whole = w->cols / QUANT_BLOCK * QUANT_BLOCK;
     if (w->kind == PACKED_SHORT) return quant_short_fill(w, at, type, rows);
-    if ((w->kind == PACKED_BF16 || w->kind == PACKED_SPLIT) && whole < w->cols)
+    if (quant_in_lanes(w->kind) && whole < w->cols)
         for (size_t lane = 0, last = quant_half_place(w->kind, w->cols, 0, whole); lane < QUANT_LANES; lane++) /* what follows the last column */
             memset(at + lane * quant_lane_size(w->kind, w->cols) + last, 0, quant_lane_size(w->kind, 1));
     if (type == TENSOR_F32 && w->kind == PACKED_F32) return fill_f32(w, (float *)(void *)at, rows);

@@ -26,10 +26,12 @@ struct quant_kind {
 extern const struct quant_kind QUANT_KINDS[PACKED_ALL];
 
 static inline size_t quant_block_count(size_t cols) { return (cols + QUANT_BLOCK - 1) / QUANT_BLOCK; }
-/* Lanes, bf16 and split: QUANT_SIDE rows of a panel, as tiles read them, block after block; what is low of a block, split, lies behind what is high. */
+/* Lanes, bf16, split and short: QUANT_SIDE rows of a panel, as tiles read them, block after block; what is low of a block, split, lies behind what is high. */
 enum { QUANT_LANES = PACKED_FLOAT_PANEL / QUANT_SIDE, QUANT_LANE_BLOCK = QUANT_SIDE * QUANT_BLOCK * sizeof(uint16_t) /* bytes */, QUANT_SPLIT_LOW = QUANT_LANE_BLOCK };
+enum { QUANT_SHORT_LANE_BLOCK = QUANT_LANE_BLOCK / 4 * 3 /* bytes */, QUANT_SHORT_LINES = QUANT_SHORT_LANE_BLOCK / 64 };
+static inline bool quant_in_lanes(enum packed_kind kind) { return kind == PACKED_BF16 || kind == PACKED_SPLIT || kind == PACKED_SHORT; }
 static inline size_t quant_lane_size(enum packed_kind kind, size_t cols) { /* bytes */
-    return quant_block_count(cols) * (kind == PACKED_SPLIT ? 2 * QUANT_LANE_BLOCK : kind == PACKED_SHORT ? QUANT_LANE_BLOCK / 4 * 3 : QUANT_LANE_BLOCK);
+    return quant_block_count(cols) * (kind == PACKED_SPLIT ? 2 * QUANT_LANE_BLOCK : kind == PACKED_SHORT ? QUANT_SHORT_LANE_BLOCK : QUANT_LANE_BLOCK);
 }
 /* Where W[r][k] lies in a panel, in bytes: f16; bf16; what is high of it, split. */
 static inline size_t quant_half_place(enum packed_kind kind, size_t cols, size_t r, size_t k) {

@@ -98,7 +98,7 @@ int quant_short_fill(const struct packed *w, uint8_t *panel, enum tensor_type ty
         }
     for (size_t i = 0; i < 256; i++) counts[0][i] += counts[1][i];
     size_t blocks = quant_block_count(w->cols), room = blocks * QUANT_SHORT_PATCHES, patches = 0;
-    const size_t lane_size = quant_lane_size(PACKED_SHORT, w->cols), block_size = quant_lane_size(PACKED_SHORT, 1);
+    const size_t lane_size = quant_lane_size(PACKED_SHORT, w->cols);
     memset(panel, 0, quant_short_head(w->cols));
     choose_codes(counts[0], panel, code);
     const uint16_t padding = (uint16_t)(panel[0] << 8);
@@ -109,7 +109,7 @@ int quant_short_fill(const struct packed *w, uint8_t *panel, enum tensor_type ty
             uint8_t *lane = panel + quant_short_head(w->cols) + r / QUANT_SIDE * lane_size;
             (void)stretch(type, rows[r], w->cols, k0, padding, values);
             for (size_t b = first; b < end; b++)
-                if (put_block(values + (b - first) * QUANT_BLOCK, code, r % QUANT_SIDE, lane + b * block_size)) patched[b - first] |= UINT64_C(1) << r;
+                if (put_block(values + (b - first) * QUANT_BLOCK, code, r % QUANT_SIDE, lane + b * QUANT_SHORT_LANE_BLOCK)) patched[b - first] |= UINT64_C(1) << r;
         }
         for (size_t b = first; b < end; b++) {
             for (uint64_t left = patched[b - first]; left; left &= left - 1) {
@@ -127,7 +127,7 @@ int quant_short_fill(const struct packed *w, uint8_t *panel, enum tensor_type ty
 
 void quant_short_row(const uint8_t *panel, size_t cols, size_t r, float *out) {
     const uint8_t *lane = panel + quant_short_head(cols) + r / QUANT_SIDE * quant_lane_size(PACKED_SHORT, cols), *from;
-    for (size_t k = 0; k < cols; k++) out[k] = quant_bf16_to_f32(quant_short_value(panel, lane + k / QUANT_BLOCK * quant_lane_size(PACKED_SHORT, 1), r % QUANT_SIDE, k % QUANT_BLOCK));
+    for (size_t k = 0; k < cols; k++) out[k] = quant_bf16_to_f32(quant_short_value(panel, lane + k / QUANT_BLOCK * QUANT_SHORT_LANE_BLOCK, r % QUANT_SIDE, k % QUANT_BLOCK));
     for (size_t b = 0; b < quant_block_count(cols); b++)
         for (size_t i = 0, n = quant_short_patches(panel, cols, b, &from); i < n; i++) {
             struct quant_patch p = quant_patch_at(from, i);
@@ -150,7 +150,7 @@ void quant_short_multiply(const uint8_t *panel, size_t cols, const float *x, siz
     const uint8_t *from;
     for (size_t b = 0; b < quant_block_count(cols); b++) {
         size_t k = b * QUANT_BLOCK, count = cols - k < QUANT_BLOCK ? cols - k : QUANT_BLOCK;
-        if (rows <= kernels->few && count == QUANT_BLOCK && quant_short_patches(panel, cols, b, &from) == 0) {
+        if (rows <= kernels->short_few && count == QUANT_BLOCK && quant_short_patches(panel, cols, b, &from) == 0) {
             kernels->short_block(panel, cols, b, x + k, cols, rows, b > 0, tile);
             continue;
         }

@@ -132,10 +132,10 @@ INLINE void float_rows_some(const void *panel, const enum format format, size_t 
                 ahead.step = 64;
             }
             if (format == SHORT) {
-                ahead.at = (const char *)panel + quant_short_head(cols) + (k_next == cols ? QUANT_LANES * lane : c_next / QUANT_SIDE * lane + k_next / QUANT_BLOCK * quant_lane_size(PACKED_SHORT, 1));
+                ahead.at = (const char *)panel + quant_short_head(cols) + (k_next == cols ? QUANT_LANES * lane : c_next / QUANT_SIDE * lane + k_next / QUANT_BLOCK * QUANT_SHORT_LANE_BLOCK);
                 ahead.lines = STRIP / QUANT_SIDE;
                 ahead.apart = lane;
-                ahead.step = 48;
+                ahead.step = QUANT_SHORT_LANE_BLOCK * 2 / QUANT_BLOCK; /* less than a line: some are asked for twice */
             }
             const float *w = strip;
             if (in_place) w = (const float *)panel + from * PACKED_FLOAT_PANEL + c;

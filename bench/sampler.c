@@ -89,7 +89,7 @@ static int measure(uint32_t vocab, double step_us) {
             memcpy(logits, given, vocab * sizeof *logits);
             int64_t from = processor_us();
             if (rows[i].logprobs) memcpy(scratch.raw, logits, vocab * sizeof *logits);
-            result = sampler_draw(&rows[i].p, rows[i].counts ? &counts : NULL, (uint64_t)k, logits, &scratch, &token);
+            result = sampler_draw(&rows[i].p, rows[i].counts ? &counts : NULL, (uint64_t)k, logits, NULL, &scratch, &token);
             if (!result && rows[i].logprobs) sampler_logprobs(scratch.raw, token, SAMPLER_TOP_LOGPROBS_MAX, &scratch, &chosen, top);
             us[k] = processor_us() - from;
         }

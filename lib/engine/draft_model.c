@@ -85,7 +85,7 @@ static int warm_up(struct draft_model *d, struct error *err) {
     uint32_t token = 0, block = 0;
     struct forward_item item = {.tokens = &token, .count = 1, .outputs = 1, .blocks = &block};
     (void)forward_step(d->forward, &d->kv, &item, 1);
-    forward_logits(d->forward, 0, 1, d->logits);
+    forward_logits(d->forward, 0, 1, d->logits, NULL);
     for (uint32_t i = 0; i < d->vocab; i++)
         if (!isfinite(d->logits[i])) return error_set(err, E_INVALID, "the draft model's output is not a number: its weights are damaged, or too large for their type");
     return 0;
@@ -166,7 +166,7 @@ static uint32_t draw(struct draft_model *d, const struct draft_wish *w, uint32_t
     p.dry_multiplier = 0;
     p.mirostat = 0;
     if (d->fewer) p.bias_count = 0; /* either may be about tokens that this one has not */
-    return sampler_draw(&p, d->fewer ? NULL : w->counts, w->draw + nth, logits, &d->scratch, &token) == 0 ? token : TOKEN_NONE;
+    return sampler_draw(&p, d->fewer ? NULL : w->counts, w->draw + nth, logits, NULL, &d->scratch, &token) == 0 ? token : TOKEN_NONE;
 }
 
 /* One step for those that want an nth guess: first what they lack, then a token each. */
@@ -192,7 +192,7 @@ static size_t guess_nth(struct draft_model *d, struct draft_wish *wishes, size_t
     }
     if (count == 0) return 0;
     (void)forward_step(d->forward, &d->kv, items, count);
-    if (outputs > 0) forward_logits(d->forward, 0, outputs, d->logits);
+    if (outputs > 0) forward_logits(d->forward, 0, outputs, d->logits, NULL);
     for (size_t i = 0; i < outputs; i++) {
         uint32_t token = draw(d, of[i], nth, d->logits + i * d->dir.config.vocab);
         if (token == TOKEN_NONE) continue;

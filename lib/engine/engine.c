@@ -7,6 +7,7 @@
 #include "base/random.h"
 #include "engine/engine_internal.h"
 #include "engine/engine_source.h"
+#include "tensor/kernels.h"
 #include "tensor/quant.h"
 
 enum { KV_BYTES_DEFAULT_MAX = 1 << 30, STEP_ROWS_DEFAULT = 256, STEP_ROWS_MIXED_DEFAULT = 64, PROMPT_BYTES_MAX = 16 << 20, WARM_ROWS = 8 };
@@ -460,8 +461,9 @@ static int make_tables(struct engine *e, struct error *err) {
     e->items = mem_calloc(o->sequences_max, sizeof *e->items);
     e->outputs = mem_calloc(o->step_rows, sizeof *e->outputs);
     e->logits = mem_alloc_aligned((size_t)ENGINE_LOGITS_ROWS * c->vocab * sizeof *e->logits);
+    e->maxima = mem_calloc(ENGINE_LOGITS_ROWS * kernels_maxima(c->vocab), sizeof *e->maxima);
     e->scratch = mem_calloc((size_t)threads, sizeof *e->scratch);
-    if (!e->live || !e->gone || !e->queued || !e->slots || !e->items || !e->outputs || !e->logits || !e->scratch)
+    if (!e->live || !e->gone || !e->queued || !e->slots || !e->items || !e->outputs || !e->logits || !e->maxima || !e->scratch)
         return error_set(err, E_NOMEM, "no memory for an engine");
     for (int i = 0; i < threads; i++)
         if (sampler_scratch_init(&e->scratch[i], c->vocab) != 0) return error_set(err, E_NOMEM, "no memory for an engine");
@@ -477,7 +479,7 @@ static int warm_up(struct engine *e, struct error *err) {
     struct forward_item item = {.tokens = tokens, .count = rows, .read = true, .outputs = 1, .blocks = &block, .adapter = e->adapter};
     source_warm_up(e, &item);
     if (!forward_step(e->forward, &e->kv, &item, 1)) return error_set(err, E_INTERNAL, "the first step was given up");
-    forward_logits(e->forward, 0, 1, e->logits);
+    forward_logits(e->forward, 0, 1, e->logits, NULL);
     for (uint32_t i = 0; i < e->dir.config.vocab; i++)
         if (!isfinite(e->logits[i])) return error_set(err, E_INVALID, "the model's output is not a number: its weights are damaged, or too large for their type");
     return 0;
@@ -570,6 +572,7 @@ void engine_free(struct engine *e) {
     mem_free(e->items);
     mem_free(e->outputs);
     mem_free(e->logits);
+    mem_free(e->maxima);
     source_fini(e);
     forward_free(e->forward);
     model_adapter_free(e->adapter);

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "engine/engine_internal.h"
 #include "engine/engine_source.h"
+#include "tensor/kernels.h"
 
 enum {
     RATE_WINDOW_US = 1000000,
@@ -246,7 +247,7 @@ static void sample_output(void *arg, size_t i, int thread) {
     struct output *o = &p->outputs[i];
     struct request *q = o->request;
     struct sampler_scratch *s = &p->e->scratch[thread];
-    float *logits = p->e->logits + i * s->vocab;
+    float *logits = p->e->logits + i * s->vocab, *maxima = p->e->maxima + i * kernels_maxima(s->vocab);
     o->result = 0;
     if (o->score) {
         uint32_t next = q->tokens[o->position + 1];
@@ -272,7 +273,7 @@ static void sample_output(void *arg, size_t i, int thread) {
         o->token = GRAMMAR_END; /* nothing goes on and nothing may end it: a vocabulary that cannot say what is asked for */
         return;
     }
-    o->result = sampler_draw(&q->given.sampling, &q->counts, q->len - q->prompt_len, logits, s, &o->token);
+    o->result = sampler_draw(&q->given.sampling, &q->counts, q->len - q->prompt_len, logits, q->grammar ? NULL : maxima, s, &o->token); /* a grammar has masked some */
     if (o->result == 0 && q->grammar) {
         o->token = grammar_hold(q->grammar, o->token);
         if (o->token == GRAMMAR_END && q->end_count > 0) o->token = q->ends[0];
@@ -565,7 +566,7 @@ static void compute(struct engine *e, const struct scheduler_plan *plan) {
     bool computed = compute_rows(e, plan);
     for (size_t from = 0; computed && from < outputs; from += ENGINE_LOGITS_ROWS) {
         size_t n = outputs - from < ENGINE_LOGITS_ROWS ? outputs - from : ENGINE_LOGITS_ROWS;
-        forward_logits(e->forward, from, n, e->logits);
+        forward_logits(e->forward, from, n, e->logits, e->maxima);
         struct sample_phase phase = {e, e->outputs + from};
         if (n == 1) sample_output(&phase, 0, 0);
         else pool_run(e->pool, n, &phase, sample_output);

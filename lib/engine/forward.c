@@ -651,47 +651,72 @@ bool forward_step(struct forward *f, struct kv_cache *kv, const struct forward_i
     return true;
 }
 
-enum { LOGITS_PIECE = 8192 }; /* logits that one thread scales and caps at a time: about 20 µs */
-struct logits_phase {
-    float *logits;
-    size_t count;
-    float scale, cap;
-};
-static void scale_piece(void *arg, size_t item, int thread) {
-    struct logits_phase *p = arg;
-    (void)thread;
-    size_t from = item * LOGITS_PIECE, n = p->count - from < LOGITS_PIECE ? p->count - from : LOGITS_PIECE;
-    float *x = p->logits + from;
-    if (p->scale != 1) kernels()->scale(p->scale, x, n);
-    for (size_t i = 0; p->cap > 0 && i < n; i++) x[i] = p->cap * tanhf(x[i] / p->cap);
+/* --- logits --- */
+
+enum { LOGITS_FEW = 8 * KERNELS_MAXIMA }; /* of a row, that are made at once: they are looked at before they leave the cache */
+
+/* Logits [from, to) of some rows, as the product left them: the model's scaling, and their maxima. */
+static void finish_logits(const struct forward *f, size_t first_row, size_t rows, size_t from, size_t to) {
+    float scale = f->config.logits_scale, cap = f->config.logits_softcap;
+    for (size_t r = first_row; r < first_row + rows; r++) {
+        float *x = f->w_output.y + r * f->w_output.stride + from;
+        if (scale != 1) kernels()->scale(scale, x, to - from);
+        for (size_t i = 0; cap > 0 && i < to - from; i++) x[i] = cap * tanhf(x[i] / cap);
+        if (f->maxima) kernels()->maxima(x, f->maxima + r * kernels_maxima(f->config.vocab) + from / KERNELS_MAXIMA, to - from);
+    }
 }
 
-/* n rows [·, C] of `input` → logits, by way of the narrower width where the model has one */
-static void head(struct forward *f, const float *rows, size_t n, float *logits) {
-    const struct matrix *w = f->embed_out.parts ? &f->embed_out : &f->head;
-    packed_input_init(&f->input, written(f), n, f->config.width, rows, f->input_memory);
-    if (f->prepared)
-        for (size_t r = 0; r < n; r++) packed_input_row(&f->input, r);
-    if (w == &f->head) {
-        multiply(f, w, &f->input, logits, f->config.vocab, f->head_bias, false);
+/* Blocks of KERNELS_MAXIMA logits, all rows. */
+static void logits_piece(void *arg, size_t from, size_t to, int thread) {
+    struct forward *f = arg;
+    (void)thread;
+    size_t V = f->config.vocab, panels = KERNELS_MAXIMA / packed_panel_rows(f->w->part[0].kind), all = f->w->part[0].panels;
+    for (from *= KERNELS_MAXIMA, to = to * KERNELS_MAXIMA < V ? to * KERNELS_MAXIMA : V; from < to; from += LOGITS_FEW) {
+        size_t end = to - from < LOGITS_FEW ? to : from + LOGITS_FEW, last = kernels_maxima(end) * panels;
+        multiply_panels(f, from / KERNELS_MAXIMA * panels, last < all ? last : all, 0, f->w_input->n);
+        finish_logits(f, 0, f->w_input->n, from, end);
+    }
+}
+static void finish_piece(void *arg, size_t from, size_t to, int thread) {
+    struct forward *f = arg;
+    size_t V = f->config.vocab;
+    (void)thread;
+    finish_logits(f, 0, f->w_input->n, from * KERNELS_MAXIMA, to * KERNELS_MAXIMA < V ? to * KERNELS_MAXIMA : V);
+}
+
+static void input_of_output(struct forward *f, size_t n, size_t cols, const float *rows) {
+    packed_input_init(&f->input, written(f), n, cols, rows, f->input_memory);
+    for (size_t r = 0; f->prepared && r < n; r++) packed_input_row(&f->input, r);
+}
+
+/* n rows [·, C] of the output → logits, by way of the narrower width where the model has one */
+static void head(struct forward *f, const float *rows, size_t n, float *logits, float *maxima) {
+    size_t V = f->config.vocab;
+    input_of_output(f, n, f->config.width, rows);
+    if (f->embed_out.parts) {
+        multiply(f, &f->embed_out, &f->input, f->h, f->config.embed_width, NULL, false);
+        input_of_output(f, n, f->config.embed_width, f->h);
+    }
+    f->maxima = maxima;
+    if (packed_input_is_long(&f->head.part[0], &f->input)) {
+        multiply(f, &f->head, &f->input, logits, V, f->head_bias, false);
+        pool_run_pieces(f->pool, kernels_maxima(V), f, finish_piece);
         return;
     }
-    multiply(f, w, &f->input, f->h, f->config.embed_width, NULL, false);
-    packed_input_init(&f->input, written(f), n, f->config.embed_width, f->h, f->input_memory);
-    if (f->prepared)
-        for (size_t r = 0; r < n; r++) packed_input_row(&f->input, r);
-    multiply(f, &f->head, &f->input, logits, f->config.vocab, f->head_bias, false);
+    f->w = &f->head;
+    f->w_input = &f->input;
+    f->w_output = (struct packed_output){.y = logits, .stride = V, .bias = f->head_bias};
+    if (n * V * f->input.cols < INLINE_PRODUCT) logits_piece(f, 0, kernels_maxima(V), 0);
+    else pool_run_pieces(f->pool, kernels_maxima(V), f, logits_piece);
 }
 
-void forward_logits(struct forward *f, size_t first, size_t count, float *logits) {
+void forward_logits(struct forward *f, size_t first, size_t count, float *logits, float *maxima) {
     size_t C = f->config.width, V = f->config.vocab;
-    ASSERT(first + count <= f->outputs);
+    ASSERT(first + count <= f->outputs && f->head.parts == 1);
     for (size_t i = 0; i < count; i += LOGITS_INPUT_ROWS) {
         size_t n = count - i < LOGITS_INPUT_ROWS ? count - i : LOGITS_INPUT_ROWS;
-        head(f, f->out + (first + i) * C, n, logits + i * V);
+        head(f, f->out + (first + i) * C, n, logits + i * V, maxima ? maxima + i * kernels_maxima(V) : NULL);
     }
-    struct logits_phase phase = {logits, count * V, f->config.logits_scale, f->config.logits_softcap};
-    if (phase.scale != 1 || phase.cap > 0) pool_run(f->pool, (phase.count + LOGITS_PIECE - 1) / LOGITS_PIECE, &phase, scale_piece);
 }
 
 const struct packed *forward_embeddings(const struct forward *f) { return f->embed.parts ? &f->embed.part[0] : &f->head.part[0]; }

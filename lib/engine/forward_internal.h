@@ -104,6 +104,7 @@ struct forward {
     const struct matrix *w;
     const struct packed_input *w_input;
     struct packed_output w_output;
+    float *maxima;            /* of the logits in hand; NULL: not wanted */
     size_t w_panels, w_parts; /* a piece; parts that x's rows are taken in */
 };
 

@@ -7,10 +7,10 @@
 #include "tensor/kernels.h"
 
 enum {
-    BLOCK = 64,          /* logits whose highest is known */
-    CHUNK = 8 * BLOCK,   /* weights that are made together, while they are in the first cache */
-    LIKELY = 256,        /* of a distribution, those that mostly hold its share top_p */
-    BINS = 1024,         /* of weights, where these do not: 32 to a factor of e, the last one for all that is below */
+    BLOCK = KERNELS_MAXIMA, /* logits whose highest is known */
+    CHUNK = 8 * BLOCK,      /* weights that are made together, while they are in the first cache */
+    LIKELY = 256,           /* of a distribution, those that mostly hold its share top_p */
+    BINS = 1024,            /* of weights, where these do not: 32 to a factor of e, the last one for all that is below */
     BINS_PER_E = 32,
 };
 
@@ -180,10 +180,11 @@ static void fill_candidates(struct sampler_scratch *s, const float *logits) {
     for (uint32_t i = 0; i < s->vocab; i++) s->candidates[i] = (struct sampler_candidate){logits[i], i};
 }
 
-/* The highest of each block; returns the highest of all. */
-static float block_maxima(const float *logits, struct sampler_scratch *s) {
-    for (uint32_t b = 0, from = 0; from < s->vocab; b++, from += BLOCK) s->maxima[b] = kernels()->max(logits + from, s->vocab - from < BLOCK ? s->vocab - from : BLOCK);
-    return kernels()->max(s->maxima, blocks_of(s->vocab));
+/* The highest of each block, given or to be looked for. False: a logit is not finite. */
+static bool block_maxima(const float *logits, const float *maxima, struct sampler_scratch *s) {
+    if (maxima) memcpy(s->maxima, maxima, blocks_of(s->vocab) * sizeof *maxima);
+    else kernels()->maxima(logits, s->maxima, s->vocab);
+    return isfinite(kernels()->sum_squares(s->maxima, blocks_of(s->vocab)));
 }
 
 /* The k-th highest of the blocks' maxima: at least k logits are at or above it. -inf where there are fewer blocks. */
@@ -257,13 +258,9 @@ double sampler_log_sum(const float *logits, struct sampler_scratch *s) {
 }
 
 void sampler_top(const float *logits, uint32_t k, struct sampler_scratch *s, struct sampler_candidate *out) {
-    size_t want = k < s->vocab ? k : s->vocab, n;
-    block_maxima(logits, s);
-    n = collect(logits, maximum_of_rank(s, k), s);
-    if (n < want) { /* some are no numbers: they have a place too */
-        fill_candidates(s, logits);
-        n = s->vocab;
-    }
+    size_t want = k < s->vocab ? k : s->vocab, n = s->vocab;
+    if (block_maxima(logits, NULL, s)) n = collect(logits, maximum_of_rank(s, k), s);
+    else fill_candidates(s, logits); /* some are no numbers: they have a place too */
     sort_first(s->candidates, n, want);
     memcpy(out, s->candidates, want * sizeof *out);
 }
@@ -280,9 +277,10 @@ void sampler_logprobs(const float *logits, uint32_t token, uint32_t top, struct 
 
 /* --- the draw --- */
 
-static void apply_penalties(const struct sampler_params *p, const struct sampler_counts *counts, float *logits, uint32_t vocab) {
+/* This and apply_dry: whether they changed any. */
+static bool apply_penalties(const struct sampler_params *p, const struct sampler_counts *counts, float *logits, uint32_t vocab) {
     for (size_t i = 0; i < p->bias_count; i++) logits[p->bias[i].token] += p->bias[i].value;
-    if (!counts || (p->repetition_penalty == 1 && p->frequency_penalty == 0 && p->presence_penalty == 0)) return;
+    if (!counts || (p->repetition_penalty == 1 && p->frequency_penalty == 0 && p->presence_penalty == 0)) return p->bias_count > 0;
     for (size_t i = 0; i < counts->len; i++) {
         struct sampler_count c = counts->items[i];
         if (c.token >= vocab) continue;
@@ -291,6 +289,7 @@ static void apply_penalties(const struct sampler_params *p, const struct sampler
         if (c.answer > 0) logit -= p->frequency_penalty * c.answer + p->presence_penalty;
         logits[c.token] = (float)logit;
     }
+    return p->bias_count > 0 || counts->len > 0;
 }
 
 /* [0, 1), of the n-th token. */
@@ -344,13 +343,14 @@ static double weights_of(const struct sampler_candidate *c, size_t n, float max,
 }
 
 /* How far the end of the text agrees with the text before each place, by the Z algorithm on the text read backwards (Gusfield 1997): runs[i] of the place i + 1 tokens before the end. */
-static void apply_dry(const struct sampler_params *p, uint64_t n, float *logits, struct sampler_scratch *s) {
+static bool apply_dry(const struct sampler_params *p, uint64_t n, float *logits, struct sampler_scratch *s) {
     const struct sampler_memory *m = p->memory;
-    if (!m || !m->tokens || p->dry_multiplier == 0) return;
+    bool changed = false;
+    if (!m || !m->tokens || p->dry_multiplier == 0) return false;
     size_t len = (p->dry_answer_only ? 0 : m->prompt) + n, most = 0, left = 0, right = 0;
     const uint32_t *end = m->tokens + m->prompt + n; /* end[-1 - i] is the i-th from behind */
     while (most < len && !(end[-1 - (ptrdiff_t)most] < s->vocab && m->breakers[end[-1 - (ptrdiff_t)most] / 64] >> (end[-1 - (ptrdiff_t)most] % 64) & 1)) most++;
-    if (len < 2 || most == 0) return;
+    if (len < 2 || most == 0) return false;
     for (size_t i = 1; i < len; i++) {
         size_t z = i < right ? (m->runs[i - left] < right - i ? m->runs[i - left] : right - i) : 0;
         while (i + z < len && end[-1 - (ptrdiff_t)z] == end[-1 - (ptrdiff_t)(i + z)]) z++;
@@ -375,7 +375,9 @@ static void apply_dry(const struct sampler_params *p, uint64_t n, float *logits,
         double penalty = p->dry_multiplier * pow(p->dry_base, power);
         logits[next] -= (float)(penalty < 1e6 ? penalty : 1e6);
         s->values[next] = 0; /* once */
+        changed = true;
     }
+    return changed;
 }
 
 /* Candidates [0, len) by what they are from `keys` in place of their logits, as many as have `share` of the weight `total`; the logits come back. Sorted as far as needed. */
@@ -449,11 +451,11 @@ static size_t keep_surprise(const struct sampler_params *p, struct sampler_candi
     return kept;
 }
 
-/* The lowest logit within so many standard deviations of the highest; masked ones have no part in it. squares: Σ logit², where none is masked: one alone would be 1e58 of it. */
-static float lowest_of_sigma(const float *logits, float max, double sigmas, double squares, struct sampler_scratch *s) {
+/* The lowest logit within so many standard deviations of the highest; masked ones have no part in it. */
+static float lowest_of_sigma(const float *logits, float max, double sigmas, struct sampler_scratch *s) {
     float *restrict values = s->values;
-    double count = (double)s->vocab, sum;
-    if (squares < 1e40) sum = sum_of(logits, s->vocab);
+    double count = (double)s->vocab, squares = kernels()->sum_squares(logits, s->vocab), sum;
+    if (squares < 1e40) /* none is masked: one alone would be 1e58 of it */ sum = sum_of(logits, s->vocab);
     else {
         count = 0;
         for (uint32_t i = 0; i < s->vocab; i++) {
@@ -468,10 +470,10 @@ static float lowest_of_sigma(const float *logits, float max, double sigmas, doub
 }
 
 /* The way with all that is not common. Candidates without masked ones; what is left of them is drawn from in their order. */
-static uint32_t draw_filtered(const struct sampler_params *p, uint64_t n, const float *logits, float max, double squares, struct sampler_scratch *s) {
+static uint32_t draw_filtered(const struct sampler_params *p, uint64_t n, const float *logits, float max, struct sampler_scratch *s) {
     struct sampler_candidate *c = s->candidates;
     bool top_k = p->mirostat == 0 && p->top_n_sigma <= 0 && p->top_k > 0; /* the first filter, then: no others need be looked at */
-    float least = top_k ? maximum_of_rank(s, p->top_k) : p->mirostat == 0 && p->top_n_sigma > 0 ? lowest_of_sigma(logits, max, p->top_n_sigma, squares, s) : -INFINITY;
+    float least = top_k ? maximum_of_rank(s, p->top_k) : p->mirostat == 0 && p->top_n_sigma > 0 ? lowest_of_sigma(logits, max, p->top_n_sigma, s) : -INFINITY;
     size_t len = collect(logits, least > SAMPLER_MASKED ? least : nextafterf(SAMPLER_MASKED, 0), s);
     if (p->mirostat > 0 && p->memory) len = keep_surprise(p, c, len, max, s);
     else {
@@ -661,14 +663,12 @@ static uint32_t draw_candidate(const struct sampler_params *p, size_t n, float m
     return s->candidates[pick(s->values, n, total, u)].token;
 }
 
-int sampler_draw(const struct sampler_params *p, const struct sampler_counts *counts, uint64_t n, float *logits, struct sampler_scratch *s,
+int sampler_draw(const struct sampler_params *p, const struct sampler_counts *counts, uint64_t n, float *logits, const float *maxima, struct sampler_scratch *s,
                  uint32_t *token) {
     uint32_t V = s->vocab;
-    apply_penalties(p, counts, logits, V);
-    apply_dry(p, n, logits, s);
-    float max = block_maxima(logits, s);
-    double squares = kernels()->sum_squares(logits, V); /* in f64: not finite only where a logit is not */
-    if (!isfinite(max) || !isfinite(squares)) return E_RANGE;
+    bool penalized = apply_penalties(p, counts, logits, V), repeats = apply_dry(p, n, logits, s);
+    if (!block_maxima(logits, penalized || repeats ? NULL : maxima, s)) return E_RANGE;
+    float max = kernels()->max(s->maxima, blocks_of(V));
     if (p->temperature == 0 || p->top_k == 1) {
         uint32_t b = 0;
         while (s->maxima[b] != max) b++;
@@ -677,7 +677,7 @@ int sampler_draw(const struct sampler_params *p, const struct sampler_counts *co
     }
     if (p->mirostat > 0 || p->top_n_sigma > 0 || p->typical_p < 1 || p->xtc_probability > 0) {
         bool whole = p->mirostat == 0 && p->top_n_sigma <= 0 && (p->top_k == 0 || p->top_k >= V) && (p->typical_p >= 1 || p->top_p >= 1);
-        *token = whole ? draw_whole(p, n, logits, max, s) : draw_filtered(p, n, logits, max, squares, s);
+        *token = whole ? draw_whole(p, n, logits, max, s) : draw_filtered(p, n, logits, max, s);
         return 0;
     }
     double u = chance(p->seed, n);

@@ -100,8 +100,8 @@ struct sampler_scratch {
 int sampler_scratch_init(struct sampler_scratch *s, uint32_t vocab); /* E_NOMEM */
 void sampler_scratch_fini(struct sampler_scratch *s);
 
-/* logits [vocab] are changed. n: which token of the request this is, from 0. E_RANGE where no logit is finite or some are nan. */
-int sampler_draw(const struct sampler_params *p, const struct sampler_counts *counts, uint64_t n, float *logits, struct sampler_scratch *scratch,
+/* logits [vocab] are changed. maxima: what kernels()->maxima makes of them, or NULL: they are looked through. n: which token of the request this is, from 0. E_RANGE where some logits are not finite. */
+int sampler_draw(const struct sampler_params *p, const struct sampler_counts *counts, uint64_t n, float *logits, const float *maxima, struct sampler_scratch *scratch,
                  uint32_t *token);
 
 struct sampler_logprob {

@@ -33,6 +33,13 @@ static float c_max(const float *x, size_t n) {
     return most;
 }
 
+static void c_maxima(const float *x, float *y, size_t n) {
+    for (size_t from = 0; from < n; from += KERNELS_MAXIMA, y++) {
+        *y = -INFINITY;
+        for (size_t i = from; i < n && i < from + KERNELS_MAXIMA; i++) *y = !isfinite(x[i]) ? NAN : *y > x[i] ? *y : isnan(*y) ? *y : x[i];
+    }
+}
+
 static float exp_of(float x) {
     if (x < -87.3f) return 0;
     if (x > 88.7f) return INFINITY;
@@ -225,6 +232,7 @@ const struct kernels kernels_c = {
     .scale = c_scale,
     .sum_squares = c_sum_squares,
     .max = c_max,
+    .maxima = c_maxima,
     .exp = c_exp,
     .softmax = c_softmax,
     .softmax_part = c_softmax_part,

@@ -90,6 +90,19 @@ static float simd_max(const float *x, size_t n) {
         if (x[i] > m) m = x[i];
     return m;
 }
+static void simd_maxima(const float *x, float *y, size_t n) {
+    for (; n >= KERNELS_MAXIMA; n -= KERNELS_MAXIMA, x += KERNELS_MAXIMA, y++) {
+        vf most = v_set(-INFINITY), none = v_set(0); /* 0 times what is finite is 0 */
+        for (size_t i = 0; i < KERNELS_MAXIMA; i += W) {
+            vf v = v_load_all(x + i);
+            most = v_max(v, most);
+            none = v_fma(v, v_set(0), none);
+        }
+        *y = v_most(most) + v_sum(none);
+    }
+    if (n > 0) *y = simd_max(x, n);
+    for (size_t i = 0; i < n; i++) *y += 0 * x[i];
+}
 static void simd_exp(const float *x, float *y, size_t n) { EACH(n, store(y + i, exp_of(load(x + i, k)), k)); }
 
 /* x = e^(scale x - most); returns their sum. */
@@ -331,6 +344,7 @@ const struct kernels ISA_TABLE = {
     .scale = simd_scale,
     .sum_squares = simd_sum_squares,
     .max = simd_max,
+    .maxima = simd_maxima,
     .exp = simd_exp,
     .softmax = simd_softmax,
     .softmax_part = simd_softmax_part,

@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/random.h"
 #include "engine/sampler.h"
+#include "tensor/kernels.h"
 
 enum { V = 6, DRAWS = 20000 };
 static const float LOGITS[V] = {0, 2, 1, -1, 2, -50}; /* 1 and 4 are equal: 1 goes first */
@@ -30,7 +31,7 @@ static uint32_t draw(const struct sampler_params *p, const struct sampler_counts
     float logits[V];
     memcpy(logits, LOGITS, sizeof logits);
     uint32_t token = 99;
-    assert_int_equal(sampler_draw(p, c, n, logits, &scratch, &token), 0);
+    assert_int_equal(sampler_draw(p, c, n, logits, NULL, &scratch, &token), 0);
     return token;
 }
 
@@ -149,7 +150,7 @@ static void test_penalties_and_bias(void **state) {
     p.temperature = 0;
     float logits[V] = {-1, -3, -3, -9, -2, -9};
     uint32_t token;
-    assert_int_equal(sampler_draw(&p, &c, 0, logits, &scratch, &token), 0);
+    assert_int_equal(sampler_draw(&p, &c, 0, logits, NULL, &scratch, &token), 0);
     assert_true(logits[0] == -2 && logits[1] == -6 && logits[4] == -4 && logits[3] == -9);
     sampler_counts_fini(&c);
 }
@@ -222,6 +223,7 @@ static void test_shares_of_many(void **state) {
     static struct naive sorted[MANY];
     static float logits[MANY], given[MANY];
     static double share[MANY];
+    float maxima[(MANY + KERNELS_MAXIMA - 1) / KERNELS_MAXIMA];
     struct sampler_scratch many;
     assert_int_equal(sampler_scratch_init(&many, MANY), 0);
     for (size_t shape = 0; shape < sizeof shapes / sizeof shapes[0]; shape++)
@@ -236,6 +238,7 @@ static void test_shares_of_many(void **state) {
                 sorted[k] = (struct naive){(double)logits[k], 0, (uint32_t)k};
                 share[k] = 0;
             }
+            kernels()->maxima(logits, maxima, MANY);
             qsort(sorted, MANY, sizeof sorted[0], naive_before);
             uint32_t n = cases[i].top_k && cases[i].top_k < MANY ? cases[i].top_k : MANY, kept = 0;
             for (uint32_t k = 0; k < n; k++) total += sorted[k].weight = exp((sorted[k].logit - sorted[0].logit) / cases[i].temperature);
@@ -252,7 +255,7 @@ static void test_shares_of_many(void **state) {
                 uint32_t token = 0;
                 memcpy(given, logits, sizeof given);
                 p.seed = d;
-                assert_int_equal(sampler_draw(&p, NULL, d, given, &many, &token), 0);
+                assert_int_equal(sampler_draw(&p, NULL, d, given, d % 2 ? maxima : NULL, &many, &token), 0);
                 /* What lies on a filter's edge may fall on either side by rounding: the next one of the order is no error. */
                 bool edge = share[token] > 0 || (kept < n && sorted[kept].token == token) || 
                             (cases[i].min_p > 0 && fabs((double)logits[token] - sorted[0].logit - cases[i].temperature * log(cases[i].min_p)) < 1e-4);
@@ -356,7 +359,7 @@ static void test_filters_of_many(void **state) {
                 uint32_t token = 0;
                 memcpy(given, logits, sizeof given);
                 p.seed = d;
-                assert_int_equal(sampler_draw(&p, NULL, d, given, &many, &token), 0);
+                assert_int_equal(sampler_draw(&p, NULL, d, given, NULL, &many, &token), 0);
                 double l = (double)logits[token], w = exp((l - max) / T);
                 /* By rounding an edge may lie on either side of one. */
                 bool near = fabs(fabs((max - l) / T - edges[0]) - edges[1]) < 2e-3 || fabs(max - l - edges[2]) < 2e-3 || fabs(l - edges[0]) < 1e-4 || fabs(w - threshold) < 1e-3 * threshold || fabs(w - cases[i].min_p * highest) < 1e-3 * highest;
@@ -416,8 +419,41 @@ static void test_refused(void **state) {
     float bad[V] = {0, NAN, 1, 2, 3, 4};
     uint32_t token = 77;
     p.bias_count = 0;
-    assert_int_equal(sampler_draw(&p, NULL, 0, bad, &scratch, &token), E_RANGE);
+    assert_int_equal(sampler_draw(&p, NULL, 0, bad, NULL, &scratch, &token), E_RANGE);
     assert_int_equal(token, 77);
+}
+
+/* Maxima that are given are those of the logits before a bias and penalties changed some. */
+static void test_given_maxima(void **state) {
+    (void)state;
+    struct sampler_params p;
+    struct sampler_bias bias = {1, -100};
+    struct sampler_counts counts = {0};
+    float logits[V], maxima[1];
+    uint32_t token = 99;
+    sampler_params_default(&p);
+    p.temperature = 0;
+    kernels()->maxima(LOGITS, maxima, V);
+    memcpy(logits, LOGITS, sizeof logits);
+    assert_int_equal(sampler_draw(&p, NULL, 0, logits, maxima, &scratch, &token), 0);
+    assert_int_equal(token, 1);
+    p.bias = &bias;
+    p.bias_count = 1;
+    assert_int_equal(sampler_draw(&p, NULL, 0, logits, maxima, &scratch, &token), 0);
+    assert_int_equal(token, 4);
+    p.bias_count = 0;
+    p.frequency_penalty = 2;
+    assert_int_equal(sampler_counts_prompt(&counts, NULL, 0), 0);
+    assert_int_equal(sampler_counts_add(&counts, 1), 0);
+    assert_int_equal(sampler_counts_add(&counts, 4), 0);
+    memcpy(logits, LOGITS, sizeof logits);
+    assert_int_equal(sampler_draw(&p, &counts, 0, logits, maxima, &scratch, &token), 0);
+    assert_int_equal(token, 2);
+    sampler_counts_fini(&counts);
+    memcpy(logits, LOGITS, sizeof logits);
+    maxima[0] = NAN; /* said by who made the logits */
+    p.frequency_penalty = 0;
+    assert_int_equal(sampler_draw(&p, NULL, 0, logits, maxima, &scratch, &token), E_RANGE);
 }
 
 /* --- against naive ones --- */
@@ -428,7 +464,7 @@ static uint32_t draw_of(const float *from, const struct sampler_params *p, uint6
     float logits[V];
     memcpy(logits, from, sizeof logits);
     uint32_t token = 99;
-    assert_int_equal(sampler_draw(p, NULL, n, logits, &scratch, &token), 0);
+    assert_int_equal(sampler_draw(p, NULL, n, logits, NULL, &scratch, &token), 0);
     return token;
 }
 
@@ -536,7 +572,7 @@ static void test_dry(void **state) {
         float logits[V];
         uint32_t token;
         memcpy(logits, LOGITS, sizeof logits);
-        assert_int_equal(sampler_draw(&p, NULL, len - prompt, logits, &scratch, &token), 0);
+        assert_int_equal(sampler_draw(&p, NULL, len - prompt, logits, NULL, &scratch, &token), 0);
         for (int i = 0; i < V; i++)
             if (fabs((double)logits[i] - want[i]) > 1e-4) fail_msg("round %d: token %d has %.4f, wanted %.4f", round, i, (double)logits[i], want[i]);
     }
@@ -592,7 +628,7 @@ static void test_masked(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shares), cmocka_unit_test(test_shares_of_many), cmocka_unit_test(test_filters_of_many),   cmocka_unit_test(test_greedy_and_seeds), cmocka_unit_test(test_penalties_and_bias),
+        cmocka_unit_test(test_given_maxima), cmocka_unit_test(test_shares), cmocka_unit_test(test_shares_of_many), cmocka_unit_test(test_filters_of_many),   cmocka_unit_test(test_greedy_and_seeds), cmocka_unit_test(test_penalties_and_bias),
         cmocka_unit_test(test_logprobs), cmocka_unit_test(test_top_of_many),      cmocka_unit_test(test_refused),
         cmocka_unit_test(test_top_n_sigma), cmocka_unit_test(test_typical), cmocka_unit_test(test_xtc), cmocka_unit_test(test_dry), cmocka_unit_test(test_mirostat), cmocka_unit_test(test_masked),
     };

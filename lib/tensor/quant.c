@@ -241,10 +241,8 @@ void packed_input_init(struct packed_input *in, struct packed_form form, size_t 
 /* x [cols] into the blocks from `first` on. */
 static void quantize(struct packed_input *in, const float *x, size_t cols, size_t first) {
     const struct quant_kernels *kernels = quant_kernels();
-    size_t blocks = quant_block_count(cols);
-    kernels->quantize(x, cols, in->q + first * QUANT_BLOCK, in->scale + first, in->correction + first);
-    for (size_t b = first; b < first + blocks; b++) in->total[b] = in->scale[b] * (float)(in->correction[b] / -128);
-    if (in->wide) kernels->widen(in->q + first * QUANT_BLOCK, blocks, in->wide + first * QUANT_BLOCK);
+    kernels->quantize(x, cols, in->q + first * QUANT_BLOCK, in->scale + first, in->correction + first, in->total + first);
+    if (in->wide) kernels->widen(in->q + first * QUANT_BLOCK, quant_block_count(cols), in->wide + first * QUANT_BLOCK);
 }
 
 /* n columns from block `from` on of row i into its lines of tiles. */

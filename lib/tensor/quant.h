@@ -200,8 +200,8 @@ struct quant_kernels {
     quant_block_kernel q8, q4, q4m;
     size_t block_rows; /* rows of x that these take at once: QUANT_TILE_ROWS … QUANT_TILE_ROWS_MAX */
     size_t block_unit; /* and those that they multiply together */
-    /* One row of x into blocks: scale = absmax / 127, q = round to nearest even of x / scale. */
-    void (*quantize)(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction);
+    /* One row of x into blocks: scale = absmax / 127, q = round to nearest even of x / scale; correction = -128 times the sum of q, total = scale times that sum. */
+    void (*quantize)(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction, float *total);
     void (*done)(void); /* after the last product of a call of packed_multiply: what a kernel keeps of the CPU's state between its panels is given back; NULL */
     /* Blocks of q as q8 reads them, where that is not q itself (else NULL). */
     void (*widen)(const int8_t *q, size_t blocks, int16_t *wide);

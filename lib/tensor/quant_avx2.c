@@ -276,35 +276,61 @@ static void q4m_avx2(const uint8_t *panel, size_t blocks, const struct quant_row
 
 /* --- x --- */
 
-static void quantize_avx2(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction) {
-    const __m256 low = _mm256_set1_ps(-127), high = _mm256_set1_ps(127), sign = _mm256_set1_ps(-0.0f);
-    for (size_t b = 0; b * QUANT_BLOCK < cols; b++, q += QUANT_BLOCK) {
-        size_t count = cols - b * QUANT_BLOCK < QUANT_BLOCK ? cols - b * QUANT_BLOCK : QUANT_BLOCK;
-        float values[QUANT_BLOCK] = {0};
-        const float *xb = x + b * QUANT_BLOCK;
-        if (count < QUANT_BLOCK) xb = memcpy(values, xb, count * sizeof *values);
-        __m256 v[4], most = _mm256_setzero_ps();
-        for (int i = 0; i < 4; i++) {
-            v[i] = _mm256_loadu_ps(xb + 8 * i);
-            most = _mm256_max_ps(_mm256_andnot_ps(sign, v[i]), most); /* the second where v is NaN */
-        }
-        __m128 m = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
-        m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-        m = _mm_max_ss(m, _mm_movehdup_ps(m));
-        quant_block_scale(_mm_cvtss_f32(m), &scale[b]);
-        __m256 inverse = _mm256_set1_ps(scale[b] > 0 ? 1.0f / scale[b] : 0);
+/* Of n vectors (1, 2, 4 or 8) the highest lane of each, or the sum of its lanes, in the first n lanes: pairs of vectors are folded into one that has half of the lanes of each, and what is left alone into itself. */
+#define FOLD(NAME, OP)                                                                                                                                      \
+    INLINE __m256i NAME(__m256i v[8], const int n) {                                                                                                        \
+        for (int i = 0; i < (n > 1 ? n / 2 : 1); i++) {                                                                                                     \
+            __m256i a = v[n > 1 ? 2 * i : i], b = v[n > 1 ? 2 * i + 1 : i];                                                                                 \
+            v[i] = OP(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));                                                                            \
+        }                                                                                                                                                   \
+        for (int i = 0; i < (n > 2 ? n / 4 : 1); i++) {                                                                                                     \
+            __m256i a = v[n > 2 ? 2 * i : i], b = v[n > 2 ? 2 * i + 1 : i];                                                                                 \
+            v[i] = OP(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));                                                                            \
+        }                                                                                                                                                   \
+        return OP(_mm256_permute2x128_si256(v[0], v[n > 4 ? 1 : 0], 0x20), _mm256_permute2x128_si256(v[0], v[n > 4 ? 1 : 0], 0x31));                        \
+    }
+/* Magnitudes, whose bits are in the order of their values. */
+FOLD(fold_most, _mm256_max_epu32)
+FOLD(fold_sums, _mm256_add_epi32)
+
+/* n whole blocks at x; scales, corrections and totals are made for all of them together. */
+INLINE void quantize_some(const float *x, const int n, int8_t *q, float *scale, int32_t *correction, float *total) {
+    const __m256 low = _mm256_set1_ps(-127), sign = _mm256_set1_ps(-0.0f), zero = _mm256_setzero_ps();
+    _Alignas(32) float inverses[8];
+    __m256i most[8], sums[8];
+    for (int b = 0; b < n; b++) {
+        __m256 m = zero;
+        for (int i = 0; i < 4; i++) m = _mm256_max_ps(_mm256_andnot_ps(sign, _mm256_loadu_ps(x + b * QUANT_BLOCK + 8 * i)), m); /* the second where the first is NaN */
+        most[b] = _mm256_castps_si256(m);
+    }
+    __m256 highest = _mm256_castsi256_ps(fold_most(most, n));
+    __m256 scales = _mm256_and_ps(_mm256_cmp_ps(highest, _mm256_set1_ps(QUANT_LEAST), _CMP_GE_OQ), _mm256_div_ps(highest, _mm256_set1_ps(127)));
+    _mm256_store_ps(inverses, _mm256_and_ps(_mm256_cmp_ps(scales, zero, _CMP_GT_OQ), _mm256_div_ps(_mm256_set1_ps(1), scales)));
+    for (int b = 0; b < n; b++) {
+        __m256 inverse = _mm256_set1_ps(inverses[b]);
         __m256i whole[4];
-        for (int i = 0; i < 4; i++) whole[i] = _mm256_cvtps_epi32(_mm256_min_ps(high, _mm256_max_ps(_mm256_mul_ps(v[i], inverse), low)));
-        __m256i sum = _mm256_add_epi32(_mm256_add_epi32(whole[0], whole[1]), _mm256_add_epi32(whole[2], whole[3]));
+        for (int i = 0; i < 4; i++) /* at most 127 and a little, which is rounded to 127; NaN becomes -127 */
+            whole[i] = _mm256_cvtps_epi32(_mm256_max_ps(_mm256_mul_ps(_mm256_loadu_ps(x + b * QUANT_BLOCK + 8 * i), inverse), low));
+        sums[b] = _mm256_add_epi32(_mm256_add_epi32(whole[0], whole[1]), _mm256_add_epi32(whole[2], whole[3]));
         /* packs goes by halves of 128 bits: 4 values of each vector lie together, and are put into order at the end */
         __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]), _mm256_packs_epi32(whole[2], whole[3]));
         bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-        _mm256_storeu_si256((__m256i *)(void *)q, bytes);
-        __m128i s = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
-        correction[b] = -128 * _mm_cvtsi128_si32(s);
+        _mm256_storeu_si256((__m256i *)(void *)(q + b * QUANT_BLOCK), bytes);
     }
+    __m256i sum = fold_sums(sums, n), some = first_lanes((size_t)n);
+    _mm256_maskstore_ps(scale, some, scales);
+    _mm256_maskstore_epi32(correction, some, _mm256_mullo_epi32(sum, _mm256_set1_epi32(-128)));
+    _mm256_maskstore_ps(total, some, _mm256_mul_ps(scales, _mm256_cvtepi32_ps(sum)));
+}
+static void quantize_avx2(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction, float *total) {
+    size_t b = 0, whole = cols / QUANT_BLOCK;
+    for (; b + 8 <= whole; b += 8) quantize_some(x + b * QUANT_BLOCK, 8, q + b * QUANT_BLOCK, scale + b, correction + b, total + b);
+    for (; b + 2 <= whole; b += 2) quantize_some(x + b * QUANT_BLOCK, 2, q + b * QUANT_BLOCK, scale + b, correction + b, total + b);
+    for (; b < whole; b++) quantize_some(x + b * QUANT_BLOCK, 1, q + b * QUANT_BLOCK, scale + b, correction + b, total + b);
+    if (b * QUANT_BLOCK == cols) return;
+    float rest[QUANT_BLOCK] = {0};
+    memcpy(rest, x + b * QUANT_BLOCK, (cols - b * QUANT_BLOCK) * sizeof *rest);
+    quantize_some(rest, 1, q + b * QUANT_BLOCK, scale + b, correction + b, total + b);
 }
 
 /* Of each four values k: 0, 2, 1, 3, in 16 bits: the pairs that q8_part's even and odd bytes meet. */

@@ -266,23 +266,76 @@ void quant_q8_avx512(const uint8_t *panel, size_t blocks, const struct quant_row
 void quant_q4_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { blocks_any(panel, PACKED_Q4, blocks, x, n, tile); }
 void quant_q4m_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { blocks_any(panel, PACKED_Q4M, blocks, x, n, tile); }
 
-void quant_quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction) {
-    const __m512 low = _mm512_set1_ps(-127), high = _mm512_set1_ps(127), sign = _mm512_set1_ps(-0.0f);
-    for (size_t b = 0; b * QUANT_BLOCK < cols; b++, x += QUANT_BLOCK, q += QUANT_BLOCK) {
-        size_t count = cols - b * QUANT_BLOCK;
-        uint32_t mask = count >= QUANT_BLOCK ? 0xffffffffu : (1u << count) - 1;
-        __m512 a = _mm512_maskz_loadu_ps((__mmask16)mask, x), c = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + 16);
+/* --- x --- */
+
+/* Of n vectors (1, 2, 4, 8 or 16) the highest lane of each, or the sum of its lanes, in the first n lanes: pairs of vectors are folded into one that has half of the lanes of each, and what is left alone into itself. */
+#define FOLD(NAME, OP)                                                                                                                                      \
+    INLINE __m512i NAME(__m512i v[16], const int n) {                                                                                                       \
+        for (int i = 0; i < (n > 1 ? n / 2 : 1); i++) {                                                                                                     \
+            __m512i a = v[n > 1 ? 2 * i : i], b = v[n > 1 ? 2 * i + 1 : i];                                                                                 \
+            v[i] = OP(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));                                                                            \
+        }                                                                                                                                                   \
+        for (int i = 0; i < (n > 2 ? n / 4 : 1); i++) {                                                                                                     \
+            __m512i a = v[n > 2 ? 2 * i : i], b = v[n > 2 ? 2 * i + 1 : i];                                                                                 \
+            v[i] = OP(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));                                                                            \
+        }                                                                                                                                                   \
+        for (int i = 0; i < (n > 4 ? n / 8 : 1); i++) {                                                                                                     \
+            __m512i a = v[n > 4 ? 2 * i : i], b = v[n > 4 ? 2 * i + 1 : i];                                                                                 \
+            v[i] = OP(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));                                                                  \
+        }                                                                                                                                                   \
+        return OP(_mm512_shuffle_i32x4(v[0], v[n > 8 ? 1 : 0], 0x88), _mm512_shuffle_i32x4(v[0], v[n > 8 ? 1 : 0], 0xdd));                                  \
+    }
+/* Magnitudes, whose bits are in the order of their values. */
+FOLD(fold_most, _mm512_max_epu32)
+FOLD(fold_sums, _mm512_add_epi32)
+
+/* n blocks at x, their last one of `count` columns; scales, corrections and totals are made and written for all of them together. */
+INLINE void quantize_some(const float *x, const int n, size_t count, int8_t *q, float *scale, int32_t *correction, float *total) {
+    const __m512 low = _mm512_set1_ps(-127), sign = _mm512_set1_ps(-0.0f), zero = _mm512_setzero_ps();
+    const uint32_t last = count < QUANT_BLOCK ? (1u << count) - 1 : 0xffffffffu;
+    const __mmask16 all = (__mmask16)((1u << n) - 1);
+    _Alignas(64) float inverses[16];
+    __m512i most[16], sums[16];
+    for (int b = 0; b < n; b++) {
+        uint32_t mask = n == 1 ? last : 0xffffffffu;
+        __m512 m = _mm512_andnot_ps(sign, _mm512_maskz_loadu_ps((__mmask16)mask, x + b * QUANT_BLOCK));
         /* max(v, so far): the second where v is NaN, so that NaN never is the maximum, as in the reference */
-        __m512 most = _mm512_max_ps(_mm512_andnot_ps(sign, a), _mm512_setzero_ps());
-        most = _mm512_max_ps(_mm512_andnot_ps(sign, c), most);
-        quant_block_scale(_mm512_reduce_max_ps(most), &scale[b]);
-        __m512 inverse = _mm512_set1_ps(scale[b] > 0 ? 1.0f / scale[b] : 0);
-        a = _mm512_min_ps(high, _mm512_max_ps(_mm512_mul_ps(a, inverse), low));
-        c = _mm512_min_ps(high, _mm512_max_ps(_mm512_mul_ps(c, inverse), low));
-        __m512i ia = _mm512_cvtps_epi32(a), ic = _mm512_cvtps_epi32(c);
-        _mm_storeu_si128((__m128i *)(void *)q, _mm512_cvtepi32_epi8(ia));
-        _mm_storeu_si128((__m128i *)(void *)(q + 16), _mm512_cvtepi32_epi8(ic));
-        correction[b] = -128 * _mm512_reduce_add_epi32(_mm512_add_epi32(ia, ic));
+        most[b] = _mm512_castps_si512(_mm512_max_ps(_mm512_andnot_ps(sign, _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + b * QUANT_BLOCK + 16)), _mm512_max_ps(m, zero)));
+    }
+    __m512 highest = _mm512_castsi512_ps(fold_most(most, n)), scales = _mm512_maskz_div_ps(_mm512_cmp_ps_mask(highest, _mm512_set1_ps(QUANT_LEAST), _CMP_GE_OQ), highest, _mm512_set1_ps(127));
+    _mm512_store_ps(inverses, _mm512_maskz_div_ps(_mm512_cmp_ps_mask(scales, zero, _CMP_GT_OQ), _mm512_set1_ps(1), scales));
+    for (int b = 0; b < n; b += 2) {
+        __m512i words[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+        for (int k = 0; k < 2 && b + k < n; k++, x += QUANT_BLOCK) {
+            uint32_t mask = n == 1 ? last : 0xffffffffu;
+            __m512 inverse = _mm512_set1_ps(inverses[b + k]);
+            __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps((__mmask16)mask, x), inverse), w = _mm512_mul_ps(_mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + 16), inverse);
+            /* at most 127 and a little, which is rounded to 127; NaN becomes -127 */
+            __m512i a = _mm512_cvtps_epi32(_mm512_max_ps(v, low)), c = _mm512_cvtps_epi32(_mm512_max_ps(w, low));
+            sums[b + k] = _mm512_add_epi32(a, c);
+            words[k] = _mm512_packs_epi32(a, c);
+        }
+        /* packs goes by quarters: four values of each vector lie together, and are put into order at the end */
+        __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(words[0], words[1]));
+        if (n > 1) _mm512_storeu_si512(q + b * QUANT_BLOCK, bytes);
+        else _mm256_storeu_si256((__m256i *)(void *)q, _mm512_castsi512_si256(bytes));
+    }
+    __m512i whole = fold_sums(sums, n);
+    _mm512_mask_storeu_ps(scale, all, scales);
+    _mm512_mask_storeu_epi32(correction, all, _mm512_mullo_epi32(whole, _mm512_set1_epi32(-128)));
+    _mm512_mask_storeu_ps(total, all, _mm512_mul_ps(scales, _mm512_cvtepi32_ps(whole)));
+}
+void quant_quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction, float *total) {
+    for (size_t n; cols > 0; cols -= n * QUANT_BLOCK < cols ? n * QUANT_BLOCK : cols, x += n * QUANT_BLOCK, q += n * QUANT_BLOCK, scale += n, correction += n, total += n) {
+        size_t whole = cols / QUANT_BLOCK;
+        n = whole >= 16 ? 16 : whole >= 8 ? 8 : whole >= 4 ? 4 : whole >= 2 ? 2 : 1;
+        switch (n) {
+        case 16: quantize_some(x, 16, QUANT_BLOCK, q, scale, correction, total); break;
+        case 8: quantize_some(x, 8, QUANT_BLOCK, q, scale, correction, total); break;
+        case 4: quantize_some(x, 4, QUANT_BLOCK, q, scale, correction, total); break;
+        case 2: quantize_some(x, 2, QUANT_BLOCK, q, scale, correction, total); break;
+        default: quantize_some(x, 1, whole ? QUANT_BLOCK : cols, q, scale, correction, total); break;
+        }
     }
 }
 

@@ -82,7 +82,7 @@ static void q4_any(const uint8_t *panel, size_t blocks, const struct quant_rows 
 static void q4_c(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { q4_any(panel, blocks, x, n, tile, false); }
 static void q4m_c(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { q4_any(panel, blocks, x, n, tile, true); }
 
-static void quantize_c(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction) {
+static void quantize_c(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction, float *total) {
     for (size_t b = 0; b * QUANT_BLOCK < cols; b++, q += QUANT_BLOCK) {
         size_t count = cols - b * QUANT_BLOCK < QUANT_BLOCK ? cols - b * QUANT_BLOCK : QUANT_BLOCK;
         const float *xb = x + b * QUANT_BLOCK;
@@ -97,6 +97,7 @@ static void quantize_c(const float *x, size_t cols, int8_t *q, float *scale, int
             sum += q[k];
         }
         correction[b] = -128 * sum;
+        total[b] = scale[b] * (float)sum;
     }
 }
 

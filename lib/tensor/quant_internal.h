@@ -105,7 +105,8 @@ void quant_short_patch(const uint8_t *panel, size_t cols, size_t block, size_t f
 void quant_short_multiply(const uint8_t *panel, size_t cols, const float *x, size_t rows, float *tile);
 
 /* The scale of a block of x from its largest magnitude. So small that its inverse would be infinite: the block counts as 0. */
-static inline void quant_block_scale(float max, float *scale) { *scale = max < 1e-30f ? 0 : max / 127.0f; }
+#define QUANT_LEAST 1e-30f
+static inline void quant_block_scale(float max, float *scale) { *scale = max < QUANT_LEAST ? 0 : max / 127.0f; }
 
 /*
  * Asks for a line of W that is read `near` bytes behind `at`, and some that are read `far` behind it. A line that is asked for holds one of sixteen places (of Golden Cove's first level of the
@@ -135,7 +136,7 @@ void quant_short_rows_avx512(const void *panel, size_t cols, const float *x, siz
 void quant_short_block_avx512(const uint8_t *panel, size_t cols, size_t block, const float *x, size_t x_stride, size_t n, bool more, float *tile);
 void quant_lengthen_avx512(const uint8_t *panel, size_t cols, size_t block, float *to);
 enum { QUANT_SHORT_FEW_AVX512 = 4 };
-void quant_quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction);
+void quant_quantize_avx512(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction, float *total);
 
 /* What tiles are, as the CPU is told. */
 struct quant_tiles {

@@ -554,6 +554,39 @@ static void test_short_of_any_bytes(void **state) {
     mem_free(y);
 }
 
+/* x in blocks, of any number of columns and with any values, is the same bits by every kernel; nothing is written behind it. */
+static void test_blocks_of_x(void **state) {
+    (void)state;
+    enum { COLS = 20 * QUANT_BLOCK + 5, BLOCKS = COLS / QUANT_BLOCK + 1 };
+    static const float odd[] = {INFINITY, -INFINITY, NAN, 1e-31f, -1e-30f, 3e38f, -3e38f, 1e-45f, 0, -0.0f};
+    struct random r;
+    random_seed(&r, 31);
+    for (size_t k = 0; k < QUANT_KERNELS_COUNT; k++) {
+        if (!QUANT_KERNELS[k]->usable()) continue;
+        for (size_t cols = 1; cols <= COLS; cols++)
+            for (int values = 0; values < 4; values++) {
+                float x[COLS], scale[2][BLOCKS + 1], total[2][BLOCKS + 1];
+                int8_t q[2][(BLOCKS + 1) * QUANT_BLOCK];
+                int32_t correction[2][BLOCKS + 1];
+                size_t blocks = (cols + QUANT_BLOCK - 1) / QUANT_BLOCK;
+                fill(x, cols, NORMAL, &r);
+                for (size_t i = 0; values == 1 && i < cols; i++) x[i] = ldexpf(x[i], (int)random_below(&r, 240) - 120);
+                for (size_t i = 0; values == 2 && i < cols; i += 1 + random_below(&r, 40)) x[i] = odd[random_below(&r, sizeof odd / sizeof *odd)];
+                for (size_t i = 0; values == 3 && i < cols; i++) x[i] = i / QUANT_BLOCK % 2 ? 0 : (float)((int)random_below(&r, 255) - 127) / 2;
+                memset(q, 77, sizeof q);
+                memset(scale, 77, sizeof scale);
+                memset(correction, 77, sizeof correction);
+                memset(total, 77, sizeof total);
+                QUANT_KERNELS[QUANT_KERNELS_COUNT - 1]->quantize(x, cols, q[0], scale[0], correction[0], total[0]);
+                QUANT_KERNELS[k]->quantize(x, cols, q[1], scale[1], correction[1], total[1]);
+                for (size_t b = 0; b < blocks; b++)
+                    if (isnan(total[0][b]) && isnan(total[1][b])) total[0][b] = total[1][b] = 0; /* whatever NaN it is */
+                if (memcmp(q[0], q[1], sizeof q[0]) || memcmp(scale[0], scale[1], sizeof scale[0]) || memcmp(correction[0], correction[1], sizeof correction[0]) || memcmp(total[0], total[1], sizeof total[0]))
+                    fail_msg("%s, %zu columns, values %d", QUANT_KERNELS[k]->name, cols, values);
+            }
+    }
+}
+
 static void test_bad_values_and_sizes(void **state) {
     (void)state;
     const float bad[] = {INFINITY, NAN, -INFINITY, 1e30f};
@@ -597,7 +630,7 @@ int main(void) {
         cmocka_unit_test(test_kernels_equal_reference), cmocka_unit_test(test_any_number_of_rows_and_blocks), cmocka_unit_test(test_what_is_lost_of_x), cmocka_unit_test(test_products_are_right), cmocka_unit_test(test_rows_come_back),
         cmocka_unit_test(test_bias_add_and_panels), cmocka_unit_test(test_many_rows_are_each_alone),
         cmocka_unit_test(test_tiles),
-        cmocka_unit_test(test_whole), cmocka_unit_test(test_short_is_bf16), cmocka_unit_test(test_short_of_any_bytes), cmocka_unit_test(test_bad_values_and_sizes), cmocka_unit_test(test_f16),
+        cmocka_unit_test(test_whole), cmocka_unit_test(test_short_is_bf16), cmocka_unit_test(test_short_of_any_bytes), cmocka_unit_test(test_blocks_of_x), cmocka_unit_test(test_bad_values_and_sizes), cmocka_unit_test(test_f16),
     };
     return cmocka_run_group_tests_name("quant", tests, NULL, NULL);
 }

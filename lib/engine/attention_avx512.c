@@ -9,31 +9,6 @@ static inline __attribute__((always_inline)) __m512 load(const void *data, const
     return _mm512_loadu_ps((const float *)data + i);
 }
 
-static inline __attribute__((always_inline)) void scores_n(const float *const *q, const int n, const void *keys, const bool half, size_t head_dim,
-                                                           float *scores, size_t stride) {
-    __m512 acc[ATTENTION_TILE];
-    for (int i = 0; i < n; i++) acc[i] = _mm512_setzero_ps();
-    for (size_t d = 0; d < head_dim; d++) {
-        __m512 key = load(keys, half, d * 16);
-        for (int i = 0; i < n; i++) acc[i] = _mm512_fmadd_ps(_mm512_set1_ps(q[i][d]), key, acc[i]);
-    }
-    for (int i = 0; i < n; i++) _mm512_storeu_ps(scores + (size_t)i * stride, acc[i]);
-}
-
-static inline __attribute__((always_inline)) void scores_any(const float *const *q, size_t n, const void *keys, const bool half, size_t head_dim,
-                                                             float *scores, size_t stride) {
-    switch (n) {
-    case 1: scores_n(q, 1, keys, half, head_dim, scores, stride); break;
-    case 2: scores_n(q, 2, keys, half, head_dim, scores, stride); break;
-    case 3: scores_n(q, 3, keys, half, head_dim, scores, stride); break;
-    case 4: scores_n(q, 4, keys, half, head_dim, scores, stride); break;
-    case 5: scores_n(q, 5, keys, half, head_dim, scores, stride); break;
-    case 6: scores_n(q, 6, keys, half, head_dim, scores, stride); break;
-    case 7: scores_n(q, 7, keys, half, head_dim, scores, stride); break;
-    default: scores_n(q, 8, keys, half, head_dim, scores, stride); break;
-    }
-}
-
 /* n queries times some blocks at once, up to 16 sums: one chain of additions for each, and with fewer than 8 the two units that add would wait for one another. */
 static inline __attribute__((always_inline)) void scores_together(const float *const *q, const int n, const void *const *keys, const int blocks, const bool half,
                                                                   size_t head_dim, float *scores, size_t stride) {
@@ -53,22 +28,34 @@ static inline __attribute__((always_inline)) void scores_together(const float *c
         for (int b = 0; b < blocks; b++) _mm512_storeu_ps(scores + (size_t)i * stride + 16 * b, acc[i][b]);
 }
 
+/* blocks: at most 2 of more than 4 queries. */
+static inline __attribute__((always_inline)) void scores_any(const float *const *q, size_t n, const void *const *keys, const int blocks, const bool half, size_t head_dim, float *scores,
+                                                             size_t stride) {
+    const int few = blocks < 2 ? blocks : 2;
+    switch (n) {
+    case 1: scores_together(q, 1, keys, blocks, half, head_dim, scores, stride); break;
+    case 2: scores_together(q, 2, keys, blocks, half, head_dim, scores, stride); break;
+    case 3: scores_together(q, 3, keys, blocks, half, head_dim, scores, stride); break;
+    case 4: scores_together(q, 4, keys, blocks, half, head_dim, scores, stride); break;
+    case 5: scores_together(q, 5, keys, few, half, head_dim, scores, stride); break;
+    case 6: scores_together(q, 6, keys, few, half, head_dim, scores, stride); break;
+    case 7: scores_together(q, 7, keys, few, half, head_dim, scores, stride); break;
+    default: scores_together(q, 8, keys, few, half, head_dim, scores, stride); break;
+    }
+}
+
 static inline __attribute__((always_inline)) void scores_blocks(const float *const *q, size_t n, const void *const *keys, size_t blocks, const bool half,
                                                                 size_t head_dim, float *scores, size_t stride) {
-    size_t b = 0, together = n <= 4 ? 4 : 2;
-    for (; b + together <= blocks; b += together, keys += together, scores += 16 * together) {
-        switch (n) {
-        case 1: scores_together(q, 1, keys, 4, half, head_dim, scores, stride); break;
-        case 2: scores_together(q, 2, keys, 4, half, head_dim, scores, stride); break;
-        case 3: scores_together(q, 3, keys, 4, half, head_dim, scores, stride); break;
-        case 4: scores_together(q, 4, keys, 4, half, head_dim, scores, stride); break;
-        case 5: scores_together(q, 5, keys, 2, half, head_dim, scores, stride); break;
-        case 6: scores_together(q, 6, keys, 2, half, head_dim, scores, stride); break;
-        case 7: scores_together(q, 7, keys, 2, half, head_dim, scores, stride); break;
-        default: scores_together(q, 8, keys, 2, half, head_dim, scores, stride); break;
+    const size_t most = n <= 4 ? 4 : 2;
+    for (size_t now; blocks > 0; blocks -= now, keys += now, scores += KV_BLOCK_TOKENS * now) {
+        now = blocks < most ? blocks : most;
+        switch (now) {
+        case 1: scores_any(q, n, keys, 1, half, head_dim, scores, stride); break;
+        case 2: scores_any(q, n, keys, 2, half, head_dim, scores, stride); break;
+        case 3: scores_any(q, n, keys, 3, half, head_dim, scores, stride); break;
+        default: scores_any(q, n, keys, 4, half, head_dim, scores, stride); break;
         }
     }
-    for (; b < blocks; b++, keys++, scores += 16) scores_any(q, n, keys[0], half, head_dim, scores, stride);
 }
 
 static void scores_avx512(const float *const *q, size_t n, const void *const *keys, size_t blocks, bool half, size_t head_dim, float *scores,

@@ -14,15 +14,15 @@ bool quant_usable_avx512(void) {
 /* What is inlined takes its counts as constants, so that the sums live in registers. */
 #define INLINE static inline __attribute__((always_inline))
 
-/* W streams by once: a line is asked for twice, into the second level of the cache, which has room for many that are on their way, and then into the first. */
-enum { FAR = 4352, NEAR = 1088 }; /* bytes */
-INLINE void ask(const char *at) {
-    _mm_prefetch(at + FAR, _MM_HINT_T1);
-    _mm_prefetch(at + NEAR, _MM_HINT_T0);
+/* W streams by once: a line is asked for twice, into the second level of the cache, which has room for many that are on their way, and then into the first; where the panel lies in lanes, not so
+ * far ahead in each. Blocks: quant_ask. */
+enum { FAR = 6400, NEAR = 2944, FAR_OF_LANE = 4352, NEAR_OF_LANE = 1088 }; /* bytes */
+INLINE void ask_twice(const char *at, size_t near, size_t far) {
+    _mm_prefetch(at + far, _MM_HINT_T1);
+    _mm_prefetch(at + near, _MM_HINT_T0);
 }
-
-/* Where much is computed for each line: quant_ask. */
-enum { FAR_OF_SOME = 6528, NEAR_OF_SOME = 2176 };
+INLINE void ask(const char *at) { ask_twice(at, NEAR, FAR); }
+INLINE void ask_lane(const char *at) { ask_twice(at, NEAR_OF_LANE, FAR_OF_LANE); }
 
 /* --- floats: f32, bf16, f16 --- */
 
@@ -51,7 +51,7 @@ INLINE void floats_part(const void *panel, const enum format format, size_t lane
             __m512 w[VECTORS];
             for (size_t v = 0; v < VECTORS; v++) w[v] = load_one(panel, format, lane, k, odd, 16 * v);
             for (size_t line = 0; format != BF16 && line < lines; line++, next += 64) ask(next);
-            for (size_t v = 0; format == BF16 && !odd && lines > 0 && v < VECTORS; v++) ask((const char *)panel + v * lane + k / 2 * 64);
+            for (size_t v = 0; format == BF16 && !odd && lines > 0 && v < VECTORS; v++) ask_lane((const char *)panel + v * lane + k / 2 * 64);
             for (int i = 0; i < n; i++) {
                 __m512 xk = _mm512_set1_ps(x[(size_t)i * stride + k]);
                 for (int v = 0; v < VECTORS; v++) acc[i][v] = _mm512_fmadd_ps(xk, w[v], acc[i][v]);
@@ -106,7 +106,7 @@ INLINE void lengthen(const struct narrow *w, const size_t lanes, const bool asks
         for (size_t lane = 0; lane < lanes; lane++) {
             __m512i pairs[2];
             two_lines(w, lane, l, pairs);
-            for (size_t line = QUANT_SHORT_LINES * l / 8; asks && line < QUANT_SHORT_LINES * (l + 1) / 8; line++) ask((const char *)w->at + lane * w->lane + line * 64);
+            for (size_t line = QUANT_SHORT_LINES * l / 8; asks && line < QUANT_SHORT_LINES * (l + 1) / 8; line++) ask_lane((const char *)w->at + lane * w->lane + line * 64);
             for (size_t k = 0; k < 4; k++) _mm512_store_ps(to + (4 * l + k) * step + lane * QUANT_SIDE, column(pairs[k / 2], k % 2));
         }
 }
@@ -124,7 +124,7 @@ INLINE void short_part(const struct narrow *w, const float *x, size_t stride, co
         __m512i pairs[QUANT_LANES][2];
         for (size_t lane = 0; lane < QUANT_LANES; lane++) {
             two_lines(w, lane, l, pairs[lane]);
-            for (size_t line = QUANT_SHORT_LINES * l / 8; line < QUANT_SHORT_LINES * (l + 1) / 8; line++) ask((const char *)w->at + lane * w->lane + line * 64);
+            for (size_t line = QUANT_SHORT_LINES * l / 8; line < QUANT_SHORT_LINES * (l + 1) / 8; line++) ask_lane((const char *)w->at + lane * w->lane + line * 64);
         }
         for (size_t k = 0; k < 4; k++)
             for (int i = 0; i < n; i++) {
@@ -218,7 +218,7 @@ INLINE void blocks_n(const uint8_t *block, const enum packed_kind kind, size_t b
     const bool nibbles = kind != PACKED_Q8;
     const size_t size = kind == PACKED_Q8 ? QUANT_Q8_BLOCK_SIZE : kind == PACKED_Q4 ? QUANT_Q4_BLOCK_SIZE : QUANT_Q4M_BLOCK_SIZE;
     const size_t scales = nibbles ? QUANT_Q4_SCALES : QUANT_Q8_SCALES, lines = size / 64;
-    enum { GROUPS = QUANT_BLOCK / 4, SOME = 3 /* rows of x: much to compute for each line */ };
+    enum { GROUPS = QUANT_BLOCK / 4 };
     __m512 acc[QUANT_TILE_ROWS][2];
     for (int i = 0; i < n; i++) acc[i][0] = acc[i][1] = _mm512_setzero_ps();
     for (size_t b = 0; b < blocks; b++, block += size) {
@@ -227,12 +227,11 @@ INLINE void blocks_n(const uint8_t *block, const enum packed_kind kind, size_t b
             __m512i correction = _mm512_set1_epi32(x->correction[(size_t)i * blocks + b]); /* 128 times a sum; of 4 bits 8 times that is taken out */
             dot[i][0] = dot[i][1] = kind == PACKED_Q8 ? correction : kind == PACKED_Q4 ? _mm512_srai_epi32(correction, 4) : _mm512_setzero_si512();
         }
-        for (size_t line = 0; n < SOME && line < lines; line++) ask((const char *)block + 64 * line);
 #pragma GCC unroll 8
         for (size_t g = 0; g < GROUPS; g++) {
             __m512i w[2];
             load_group(block, nibbles, g, w);
-            for (size_t line = lines * g / GROUPS; n >= SOME && line < lines * (g + 1) / GROUPS; line++) quant_ask(block + 64 * line, NEAR_OF_SOME, FAR_OF_SOME);
+            for (size_t line = lines * g / GROUPS; line < lines * (g + 1) / GROUPS; line++) quant_ask(block + 64 * line, NEAR, FAR);
             for (int i = 0; i < n; i++) {
                 __m512i four = four_of(x->q + ((size_t)i * blocks + b) * QUANT_BLOCK + g * 4);
                 dot[i][0] = _mm512_dpbusd_epi32(dot[i][0], w[0], four);

@@ -110,7 +110,7 @@ static inline void quant_block_scale(float max, float *scale) { *scale = max < Q
 
 /*
  * Asks for a line of W that is read `near` bytes behind `at`, and some that are read `far` behind it. A line that is asked for holds one of sixteen places (of Golden Cove's first level of the
- * cache; into the second level, too) until it is there, a long while if it comes from memory. So only every third is asked for far ahead, where much is computed between: it leads the CPU's own
+ * cache; into the second level, too) until it is there, a long while if it comes from memory. So only every third is asked for far ahead: it leads the CPU's own
  * prefetcher, which needs no such place, on to those between.
  */
 static inline __attribute__((always_inline)) void quant_ask(const uint8_t *at, size_t near, size_t far) {

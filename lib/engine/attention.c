@@ -144,6 +144,13 @@ static void weigh(const struct attention_tile *t, uint32_t i, uint32_t origin, u
     memset(row + to, 0, (tokens - to) * sizeof *row);
 }
 
+/* The i-th that is read behind the tile: keys, then values. */
+static const void *next_place(const struct attention_tile *t, uint32_t i, const void *none) {
+    if (i >= 2 * t->next.count) return none;
+    uint32_t block = i < t->next.count ? i : i - t->next.count;
+    return t->next.base + t->next.blocks[t->next.first + block] * t->block_stride + (i < t->next.count ? 0 : t->values_offset);
+}
+
 /* more: the chunk behind it is read next. */
 static void part_of(const struct attention_tile *t, const struct attention_query *quantized, uint32_t chunk, bool more, float *part, float *scores) {
     const struct attention_kernels *k = attention_kernels();
@@ -156,7 +163,7 @@ static void part_of(const struct attention_tile *t, const struct attention_query
         places[blocks + i] = (const uint8_t *)places[i] + t->values_offset;
     }
     if (more) blocks_of(t, chunk + 1, &then, &end);
-    for (uint32_t i = 0; i < ATTENTION_AHEAD; i++) places[2 * blocks + i] = then + i < end ? t->base + t->blocks[then + i] * t->block_stride : places[2 * blocks - 1];
+    for (uint32_t i = 0; i < ATTENTION_AHEAD; i++) places[2 * blocks + i] = then + i < end ? t->base + t->blocks[then + i] * t->block_stride : next_place(t, then + i - end, places[2 * blocks - 1]);
     if (t->type == KV_INT8) k->scores_int8(quantized, t->n, places, blocks, t->head_dim, scores, stride);
     else k->scores(t->q, t->n, places, blocks, t->type == KV_F16, t->head_dim, scores, stride);
 

@@ -43,6 +43,12 @@ struct attention_tile {
     size_t block_stride;    /* bytes from a block to the next */
     size_t values_offset;   /* bytes from a block's keys to its values */
     const uint32_t *blocks; /* the sequence's block table */
+    /* What the same thread attends to behind this tile, of which it asks for the begin: the same of it, its first block of tokens and how many there are. 0: nothing is known. */
+    struct {
+        const uint8_t *base;
+        const uint32_t *blocks;
+        uint32_t first, count;
+    } next;
 };
 /* scratch: attention_scratch_size(head_dim) bytes, 64-byte aligned, one per thread. */
 size_t attention_scratch_size(uint32_t head_dim);

@@ -225,6 +225,7 @@ static void cache_row(struct forward *f, size_t row, int thread) {
     size_t D = c->head_dim;
     uint32_t token, position = row_position(f, row, &token);
     float *q = f->qkv + row * (c->heads + 2 * (size_t)c->kv_heads) * D, *k = q + c->heads * D, *v = k + c->kv_heads * D;
+    kv_cache_ask(f->kv, f->items[f->row_item[row]].blocks, f->layer_index, position);
     rotate(f, q, row, c->heads, f->layer->q_norm);
     rotate(f, k, row, c->kv_heads, f->layer->k_norm);
     kv_cache_put(f->kv, f->items[f->row_item[row]].blocks, f->layer_index, position, k, v);
@@ -291,39 +292,64 @@ static bool attend_piece(struct forward *f, const struct attention_tile *tile, s
     return true;
 }
 
-static void attention_item(void *arg, size_t work, int thread) {
-    struct forward *f = arg;
-    const struct model_config *c = &f->config;
+/* Which tile a piece of attention is of. The latest rows go first: they are the longest. */
+struct tile_place {
+    const struct forward_item *it;
+    struct tiling t;
+    size_t item, in_item;
+    uint32_t row_part, kv_head, head_part, pieces, piece;
+};
+static struct tile_place place_of(const struct forward *f, size_t work) {
     size_t low = 0, high = f->item_count; /* work_before[low] <= work < work_before[high] */
     while (high - low > 1) {
         size_t mid = low + (high - low) / 2;
         if (f->work_before[mid] <= work) low = mid;
         else high = mid;
     }
-    const struct forward_item *it = &f->items[low];
-    struct tiling t = tiling_of(f, it);
-    uint32_t pieces = f->item_pieces[low], piece = (uint32_t)((work - f->work_before[low]) % pieces);
-    size_t in_item = (work - f->work_before[low]) / pieces;
-    /* the latest rows first: they are the longest */
-    uint32_t row_part = t.row_parts - 1 - (uint32_t)(in_item / (c->kv_heads * t.head_parts));
-    uint32_t kv_head = (uint32_t)(in_item / t.head_parts % c->kv_heads), head_part = (uint32_t)(in_item % t.head_parts);
-    size_t D = c->head_dim, row0 = f->item_row[low], stride = f->cross ? c->heads * D : (c->heads + 2 * (size_t)c->kv_heads) * D;
+    struct tile_place p = {.it = &f->items[low], .t = tiling_of(f, &f->items[low]), .item = low, .pieces = f->item_pieces[low]};
+    p.piece = (uint32_t)((work - f->work_before[low]) % p.pieces);
+    p.in_item = (work - f->work_before[low]) / p.pieces;
+    p.row_part = p.t.row_parts - 1 - (uint32_t)(p.in_item / (f->config.kv_heads * p.t.head_parts));
+    p.kv_head = (uint32_t)(p.in_item / p.t.head_parts % f->config.kv_heads);
+    p.head_part = (uint32_t)(p.in_item % p.t.head_parts);
+    return p;
+}
+
+/* What a thread attends to next, if it is a whole tile. */
+static void ask_next(const struct forward *f, size_t work, struct attention_tile *tile) {
+    if (f->cross || work >= f->work_before[f->item_count]) return;
+    struct tile_place p = place_of(f, work);
+    if (p.pieces > 1) return;
+    uint32_t from = p.row_part * p.t.rows, to = from + p.t.rows < p.it->count ? from + p.t.rows : p.it->count, position = p.it->start + from;
+    tile->next.base = kv_cache_base(f->kv, f->layer_index, p.kv_head);
+    tile->next.blocks = p.it->blocks;
+    tile->next.first = tile->window && position >= tile->window ? (position + 1 - tile->window) / KV_BLOCK_TOKENS : 0;
+    tile->next.count = (p.it->start + to - 1) / KV_BLOCK_TOKENS + 1 - tile->next.first;
+}
+
+static void attention_item(void *arg, size_t work, int thread) {
+    struct forward *f = arg;
+    const struct model_config *c = &f->config;
+    const struct tile_place p = place_of(f, work);
+    const struct forward_item *it = p.it;
+    size_t D = c->head_dim, row0 = f->item_row[p.item], stride = f->cross ? c->heads * D : (c->heads + 2 * (size_t)c->kv_heads) * D;
 
     struct attention_tile tile = {.head_dim = c->head_dim, .scale = c->attn_scale, .softcap = c->attn_softcap, .window = f->layer->window, .type = f->kv->shape.type, .blocks = it->blocks,
-                                  .base = kv_cache_base(f->kv, f->layer_index, kv_head), .block_stride = f->kv->block_size,
+                                  .base = kv_cache_base(f->kv, f->layer_index, p.kv_head), .block_stride = f->kv->block_size,
                                   .values_offset = c->kv_heads * f->kv->head_size};
     if (f->cross) tile.blocks = it->source_blocks;
     if (!f->cross) tile.bias_distance = c->position_distance;
-    for (uint32_t r = row_part * t.rows; r < it->count && r < (row_part + 1) * t.rows; r++)
-        for (uint32_t g = head_part * t.heads; g < t.group && g < (head_part + 1) * t.heads; g++) {
-            size_t head = kv_head * t.group + g;
+    for (uint32_t r = p.row_part * p.t.rows; r < it->count && r < (p.row_part + 1) * p.t.rows; r++)
+        for (uint32_t g = p.head_part * p.t.heads; g < p.t.group && g < (p.head_part + 1) * p.t.heads; g++) {
+            size_t head = p.kv_head * p.t.group + g;
             tile.q[tile.n] = f->qkv + (row0 + r) * stride + head * D;
             tile.out[tile.n] = f->att + ((row0 + r) * c->heads + head) * D;
             if (f->layer->positions && !f->cross) tile.bias[tile.n] = position_bias_head(c, f->layer->positions, (uint32_t)head, false);
             tile.position[tile.n++] = f->cross ? it->source_count - 1 : it->start + r; /* of a source everything is seen */
         }
-    if (pieces == 1) attention_run(&tile, f->attention_scratch[thread]);
-    else if (!attend_piece(f, &tile, low, in_item, piece, f->attention_scratch[thread])) return;
+    ask_next(f, work + 1, &tile);
+    if (p.pieces == 1) attention_run(&tile, f->attention_scratch[thread]);
+    else if (!attend_piece(f, &tile, p.item, p.in_item, p.piece, f->attention_scratch[thread])) return;
     if (f->prepared && D % QUANT_BLOCK == 0) /* the heads' blocks of the next product's input */
         for (uint32_t i = 0; i < tile.n; i++) {
             size_t at = (size_t)(tile.out[i] - f->att), row = at / (c->heads * D), block = at % (c->heads * D) / QUANT_BLOCK;

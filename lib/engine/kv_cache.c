@@ -119,6 +119,16 @@ static void put_int8(const struct kv_cache *c, uint8_t *k, uint8_t *v, size_t t,
     }
 }
 
+void kv_cache_ask(const struct kv_cache *c, const uint32_t *table, uint32_t layer, uint32_t position) {
+    size_t t = position % KV_BLOCK_TOKENS, token = c->shape.head_dim * kv_value_size(c->shape.type);
+    const uint8_t *block = kv_cache_base(c, layer, 0) + table[position / KV_BLOCK_TOKENS] * c->block_size;
+    for (uint32_t h = 0; h < c->shape.kv_heads; h++) {
+        const uint8_t *k = block + h * c->head_size, *v = block + (c->shape.kv_heads + h) * c->head_size + t * token;
+        for (size_t at = 0; at < token * KV_BLOCK_TOKENS; at += 64) __builtin_prefetch(k + at, 1, 3);
+        for (size_t at = 0; at < token; at += 64) __builtin_prefetch(v + at, 1, 3);
+    }
+}
+
 void kv_cache_put(struct kv_cache *c, const uint32_t *table, uint32_t layer, uint32_t position, const float *key, const float *value) {
     size_t D = c->shape.head_dim, t = position % KV_BLOCK_TOKENS;
     uint8_t *block = kv_cache_base(c, layer, 0) + table[position / KV_BLOCK_TOKENS] * c->block_size;

@@ -64,6 +64,8 @@ int kv_cache_init(struct kv_cache *c, const struct kv_shape *shape, uint32_t blo
 void kv_cache_fini(struct kv_cache *c);
 /* Writes a token's key and value of one layer, [kv_heads · head_dim] each, at `position` of the sequence with this table. */
 void kv_cache_put(struct kv_cache *c, const uint32_t *table, uint32_t layer, uint32_t position, const float *key, const float *value);
+/* Asks for the memory that kv_cache_put writes: a key lies in as many lines as it has dimensions, or half of that. */
+void kv_cache_ask(const struct kv_cache *c, const uint32_t *table, uint32_t layer, uint32_t position);
 /* All keys and values of a block to another one. */
 void kv_cache_copy(struct kv_cache *c, uint32_t from, uint32_t to);
 /* KV_INT8: where a head's scales lie behind its int8, and how many a token has. */

@@ -147,6 +147,20 @@ static float bf16_at(const uint8_t *at) {
     return quant_bf16_to_f32(h);
 }
 
+/* Row r of a block, before its scale: four columns lie together. */
+static void block_row(const uint8_t *block, enum packed_kind kind, size_t r, int q[QUANT_BLOCK]) {
+    for (size_t group = 0; group < QUANT_BLOCK / (kind == PACKED_Q8 ? 4 : 8); group++) {
+        const uint8_t *four = block + (group * PACKED_BLOCK_PANEL + r) * 4;
+        for (size_t k = 0; k < 4; k++) {
+            if (kind == PACKED_Q8) q[group * 4 + k] = four[k] - 128;
+            else {
+                q[group * 4 + k] = (four[k] & 15) - (kind == PACKED_Q4 ? 8 : 0);
+                q[QUANT_BLOCK / 2 + group * 4 + k] = (four[k] >> 4) - (kind == PACKED_Q4 ? 8 : 0);
+            }
+        }
+    }
+}
+
 void packed_get_row(const struct packed *w, size_t row, float *out) {
     ASSERT(row < w->rows);
     size_t width = packed_panel_rows(w->kind), r = row % width, unit = QUANT_KINDS[w->kind].unit;
@@ -168,15 +182,10 @@ void packed_get_row(const struct packed *w, size_t row, float *out) {
         const uint8_t *block = panel + b * unit;
         float scale = half_at(block + (w->kind == PACKED_Q8 ? QUANT_Q8_SCALES : QUANT_Q4_SCALES) + 2 * r);
         float minimum = w->kind == PACKED_Q4M ? half_at(block + QUANT_Q4_MINIMA + 2 * r) : 0;
-        for (size_t k = 0; k < QUANT_BLOCK && b * QUANT_BLOCK + k < w->cols; k++) {
-            int q;
-            if (w->kind == PACKED_Q8) q = block[(k / 4 * PACKED_BLOCK_PANEL + r) * 4 + k % 4] - 128;
-            else {
-                int pair = block[(k % 16 / 4 * PACKED_BLOCK_PANEL + r) * 4 + k % 4];
-                q = (k < 16 ? pair & 15 : pair >> 4) - (w->kind == PACKED_Q4 ? 8 : 0);
-            }
-            out[b * QUANT_BLOCK + k] = (float)q * scale + minimum;
-        }
+        size_t count = w->cols - b * QUANT_BLOCK < QUANT_BLOCK ? w->cols - b * QUANT_BLOCK : QUANT_BLOCK;
+        int q[QUANT_BLOCK];
+        block_row(block, w->kind, r, q);
+        for (size_t k = 0; k < count; k++) out[b * QUANT_BLOCK + k] = (float)q[k] * scale + minimum;
     }
 }
 

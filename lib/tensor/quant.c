@@ -60,6 +60,7 @@ const struct quant_kernels *const QUANT_KERNELS[] = {
 #ifdef __x86_64__
     &QUANT_KERNELS_AMX,
     &QUANT_KERNELS_AVX512,
+    &QUANT_KERNELS_AVXVNNI,
     &QUANT_KERNELS_AVX2,
 #endif
     &QUANT_KERNELS_C,

@@ -213,7 +213,7 @@ struct quant_kernels {
 /* Best first, the C reference last. */
 extern const struct quant_kernels *const QUANT_KERNELS[];
 extern const size_t QUANT_KERNELS_COUNT;
-/* The one in use: the best that the CPU has, or the one that the environment variable GENLOOP_KERNELS names ("c", "avx2", "avx512", "amx"). */
+/* The one in use: the best that the CPU has, or the one that the environment variable GENLOOP_KERNELS names ("c", "avx2", "avxvnni", "avx512", "amx"). */
 const struct quant_kernels *quant_kernels(void);
 /* Tests: another one from here on; NULL for the default again. */
 void quant_kernels_use(const struct quant_kernels *k);

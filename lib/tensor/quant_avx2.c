@@ -9,7 +9,7 @@
 enum { AHEAD = 4096 };  /* bytes: few rows of x stream through W, and the hardware's prefetcher stops at page borders */
 enum { STRETCH = 64 }; /* columns: 8 KiB of halves, 16 of floats */
 
-static bool usable(void) {
+bool quant_usable_avx2(void) {
     __builtin_cpu_init();
     unsigned a, b, c = 0, d; /* clang has no word for f16c */
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
@@ -108,9 +108,9 @@ INLINE void floats(const void *panel, const enum format format, size_t cols, con
     }
 }
 
-static void f32_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, F32, cols, x, x_stride, n, more, tile); }
-static void bf16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, BF16, cols, x, x_stride, n, more, tile); }
-static void f16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, F16, cols, x, x_stride, n, more, tile); }
+void quant_f32_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, F32, cols, x, x_stride, n, more, tile); }
+void quant_bf16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, BF16, cols, x, x_stride, n, more, tile); }
+void quant_f16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile) { floats(panel, F16, cols, x, x_stride, n, more, tile); }
 
 /* --- short --- */
 
@@ -131,7 +131,7 @@ INLINE void lengthen(const uint8_t *panel, size_t cols, size_t block, size_t c, 
             }
         }
 }
-static void lengthen_avx2(const uint8_t *panel, size_t cols, size_t block, float *to) { lengthen(panel, cols, block, 0, QUANT_LANES, true, PACKED_FLOAT_PANEL, to); }
+void quant_lengthen_avx2(const uint8_t *panel, size_t cols, size_t block, float *to) { lengthen(panel, cols, block, 0, QUANT_LANES, true, PACKED_FLOAT_PANEL, to); }
 
 /* --- many rows of x --- */
 
@@ -143,10 +143,10 @@ INLINE void lengthen_strip(const void *panel, size_t cols, size_t c, size_t bloc
 }
 #include "tensor/quant_strips.h"
 
-static void f32_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, F32, cols, x, n, out, count); }
-static void bf16_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, BF16, cols, x, n, out, count); }
-static void f16_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, F16, cols, x, n, out, count); }
-static void short_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, SHORT, cols, x, n, out, count); }
+void quant_f32_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, F32, cols, x, n, out, count); }
+void quant_bf16_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, BF16, cols, x, n, out, count); }
+void quant_f16_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, F16, cols, x, n, out, count); }
+void quant_short_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count) { float_rows(panel, SHORT, cols, x, n, out, count); }
 
 /* --- blocks --- */
 
@@ -322,7 +322,7 @@ INLINE void quantize_some(const float *x, const int n, int8_t *q, float *scale, 
     _mm256_maskstore_epi32(correction, some, _mm256_mullo_epi32(sum, _mm256_set1_epi32(-128)));
     _mm256_maskstore_ps(total, some, _mm256_mul_ps(scales, _mm256_cvtepi32_ps(sum)));
 }
-static void quantize_avx2(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction, float *total) {
+void quant_quantize_avx2(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction, float *total) {
     size_t b = 0, whole = cols / QUANT_BLOCK;
     for (; b + 8 <= whole; b += 8) quantize_some(x + b * QUANT_BLOCK, 8, q + b * QUANT_BLOCK, scale + b, correction + b, total + b);
     for (; b + 2 <= whole; b += 2) quantize_some(x + b * QUANT_BLOCK, 2, q + b * QUANT_BLOCK, scale + b, correction + b, total + b);
@@ -342,7 +342,7 @@ static void widen_avx2(const int8_t *q, size_t blocks, int16_t *wide) {
     }
 }
 
-const struct quant_kernels QUANT_KERNELS_AVX2 = {.name = "avx2", .usable = usable, .f32 = f32_avx2, .bf16 = bf16_avx2, .f16 = f16_avx2, .f32_rows = f32_rows_avx2,
-                                                 .bf16_rows = bf16_rows_avx2, .f16_rows = f16_rows_avx2, .lengthen = lengthen_avx2, .short_rows = short_rows_avx2, .many_rows = 24,
-                                                 .q8 = q8_avx2, .q4 = q4_avx2, .q4m = q4m_avx2, .block_rows = QUANT_TILE_ROWS, .block_unit = QUANT_TILE_ROWS, .quantize = quantize_avx2, .widen = widen_avx2};
+const struct quant_kernels QUANT_KERNELS_AVX2 = {.name = "avx2", .usable = quant_usable_avx2, .f32 = quant_f32_avx2, .bf16 = quant_bf16_avx2, .f16 = quant_f16_avx2, .f32_rows = quant_f32_rows_avx2,
+                                                 .bf16_rows = quant_bf16_rows_avx2, .f16_rows = quant_f16_rows_avx2, .lengthen = quant_lengthen_avx2, .short_rows = quant_short_rows_avx2, .many_rows = QUANT_MANY_ROWS_AVX2,
+                                                 .q8 = q8_avx2, .q4 = q4_avx2, .q4m = q4m_avx2, .block_rows = QUANT_TILE_ROWS, .block_unit = QUANT_TILE_ROWS, .quantize = quant_quantize_avx2, .widen = widen_avx2};
 #endif

@@ -119,7 +119,20 @@ static inline __attribute__((always_inline)) void quant_ask(const uint8_t *at, s
     __builtin_prefetch(at + near, 0, 3);
 }
 
-extern const struct quant_kernels QUANT_KERNELS_C, QUANT_KERNELS_AVX2, QUANT_KERNELS_AVX512, QUANT_KERNELS_AMX;
+extern const struct quant_kernels QUANT_KERNELS_C, QUANT_KERNELS_AVX2, QUANT_KERNELS_AVXVNNI, QUANT_KERNELS_AVX512, QUANT_KERNELS_AMX;
+
+/* A CPU with AVX-VNNI has AVX2: its table takes all but the products of blocks from there. */
+bool quant_usable_avx2(void);
+void quant_f32_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile);
+void quant_bf16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile);
+void quant_f16_avx2(const void *panel, size_t cols, const float *x, size_t x_stride, size_t n, bool more, float *tile);
+void quant_f32_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
+void quant_bf16_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
+void quant_f16_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
+void quant_short_rows_avx2(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
+void quant_lengthen_avx2(const uint8_t *panel, size_t cols, size_t block, float *to);
+void quant_quantize_avx2(const float *x, size_t cols, int8_t *q, float *scale, int32_t *correction, float *total);
+enum { QUANT_MANY_ROWS_AVX2 = 24 };
 
 /* A CPU with AMX has AVX-512: its table takes these where tiles do not help. */
 bool quant_usable_avx512(void);

@@ -181,10 +181,8 @@ static void test_right(void **state) {
     engine_free(e);
 }
 
-/* One whose guesses are always wrong is asked now and then, whatever it costs: how often exactly hangs on the time that steps take (on a machine that stands still now and then it was two for three tokens), and one that is
- * believed guesses several for every token. */
-static void test_wrong(void **state) {
-    (void)state;
+/* Guesses of an engine whose draft model is always wrong, for 40 answers of 180 tokens. */
+static uint64_t wrong_guesses(uint64_t *tokens) {
     struct engine *e = start(&llama, (struct engine_options){.threads = 1, .draft = other.path});
     for (uint32_t i = 0; i < 40; i++) {
         struct engine_request r;
@@ -201,8 +199,21 @@ static void test_wrong(void **state) {
     }
     struct engine_stats s;
     engine_get_stats(e, &s);
-    if (s.drafted == 0 || s.drafted > s.completion_tokens) fail_msg("%d guesses beside %d tokens, %d right", (int)s.drafted, (int)s.completion_tokens, (int)s.drafted_right);
     engine_free(e);
+    *tokens = s.completion_tokens;
+    return s.drafted;
+}
+
+/* It is asked now and then, whatever it costs, where one that is believed is asked for every token. How often exactly hangs on the time that steps take, which a machine that stands still falsifies: not three times. */
+static void test_wrong(void **state) {
+    (void)state;
+    uint64_t tokens = 0, drafted = 0;
+    for (int tries = 0; tries < 3; tries++) {
+        drafted = wrong_guesses(&tokens);
+        assert_true(drafted > 0);
+        if (drafted <= tokens / 2) return;
+    }
+    fail_msg("%d guesses beside %d tokens", (int)drafted, (int)tokens);
 }
 
 /* --- vocabularies --- */

@@ -276,22 +276,22 @@ static void q4m_avx2(const uint8_t *panel, size_t blocks, const struct quant_row
 
 /* --- x --- */
 
+/* The higher of two magnitudes in each lane, whose bits are in the order of their values, or their sums. */
+INLINE __m256i meet(__m256i a, __m256i b, const bool sums) { return sums ? _mm256_add_epi32(a, b) : _mm256_max_epu32(a, b); }
+
 /* Of n vectors (1, 2, 4 or 8) the highest lane of each, or the sum of its lanes, in the first n lanes: pairs of vectors are folded into one that has half of the lanes of each, and what is left alone into itself. */
-#define FOLD(NAME, OP)                                                                                                                                      \
-    INLINE __m256i NAME(__m256i v[8], const int n) {                                                                                                        \
-        for (int i = 0; i < (n > 1 ? n / 2 : 1); i++) {                                                                                                     \
-            __m256i a = v[n > 1 ? 2 * i : i], b = v[n > 1 ? 2 * i + 1 : i];                                                                                 \
-            v[i] = OP(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));                                                                            \
-        }                                                                                                                                                   \
-        for (int i = 0; i < (n > 2 ? n / 4 : 1); i++) {                                                                                                     \
-            __m256i a = v[n > 2 ? 2 * i : i], b = v[n > 2 ? 2 * i + 1 : i];                                                                                 \
-            v[i] = OP(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));                                                                            \
-        }                                                                                                                                                   \
-        return OP(_mm256_permute2x128_si256(v[0], v[n > 4 ? 1 : 0], 0x20), _mm256_permute2x128_si256(v[0], v[n > 4 ? 1 : 0], 0x31));                        \
+INLINE __m256i fold(__m256i v[8], const int n, const bool sums) {
+    for (int i = 0; i < (n > 1 ? n / 2 : 1); i++) {
+        __m256i a = v[n > 1 ? 2 * i : i], b = v[n > 1 ? 2 * i + 1 : i];
+        v[i] = meet(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b), sums);
     }
-/* Magnitudes, whose bits are in the order of their values. */
-FOLD(fold_most, _mm256_max_epu32)
-FOLD(fold_sums, _mm256_add_epi32)
+    for (int i = 0; i < (n > 2 ? n / 4 : 1); i++) {
+        __m256i a = v[n > 2 ? 2 * i : i], b = v[n > 2 ? 2 * i + 1 : i];
+        v[i] = meet(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b), sums);
+    }
+    __m256i a = v[0], b = v[n > 4 ? 1 : 0];
+    return meet(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31), sums);
+}
 
 /* n whole blocks at x; scales, corrections and totals are made for all of them together. */
 INLINE void quantize_some(const float *x, const int n, int8_t *q, float *scale, int32_t *correction, float *total) {
@@ -303,7 +303,7 @@ INLINE void quantize_some(const float *x, const int n, int8_t *q, float *scale, 
         for (int i = 0; i < 4; i++) m = _mm256_max_ps(_mm256_andnot_ps(sign, _mm256_loadu_ps(x + b * QUANT_BLOCK + 8 * i)), m); /* the second where the first is NaN */
         most[b] = _mm256_castps_si256(m);
     }
-    __m256 highest = _mm256_castsi256_ps(fold_most(most, n));
+    __m256 highest = _mm256_castsi256_ps(fold(most, n, false));
     __m256 scales = _mm256_and_ps(_mm256_cmp_ps(highest, _mm256_set1_ps(QUANT_LEAST), _CMP_GE_OQ), _mm256_div_ps(highest, _mm256_set1_ps(127)));
     _mm256_store_ps(inverses, _mm256_and_ps(_mm256_cmp_ps(scales, zero, _CMP_GT_OQ), _mm256_div_ps(_mm256_set1_ps(1), scales)));
     for (int b = 0; b < n; b++) {
@@ -317,7 +317,7 @@ INLINE void quantize_some(const float *x, const int n, int8_t *q, float *scale, 
         bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
         _mm256_storeu_si256((__m256i *)(void *)(q + b * QUANT_BLOCK), bytes);
     }
-    __m256i sum = fold_sums(sums, n), some = first_lanes((size_t)n);
+    __m256i sum = fold(sums, n, true), some = first_lanes((size_t)n);
     _mm256_maskstore_ps(scale, some, scales);
     _mm256_maskstore_epi32(correction, some, _mm256_mullo_epi32(sum, _mm256_set1_epi32(-128)));
     _mm256_maskstore_ps(total, some, _mm256_mul_ps(scales, _mm256_cvtepi32_ps(sum)));

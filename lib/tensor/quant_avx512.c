@@ -267,46 +267,44 @@ void quant_q4m_avx512(const uint8_t *panel, size_t blocks, const struct quant_ro
 
 /* --- x --- */
 
-/* Of n vectors (1, 2, 4, 8 or 16) the highest lane of each, or the sum of its lanes, in the first n lanes: pairs of vectors are folded into one that has half of the lanes of each, and what is left alone into itself. */
-#define FOLD(NAME, OP)                                                                                                                                      \
-    INLINE __m512i NAME(__m512i v[16], const int n) {                                                                                                       \
-        for (int i = 0; i < (n > 1 ? n / 2 : 1); i++) {                                                                                                     \
-            __m512i a = v[n > 1 ? 2 * i : i], b = v[n > 1 ? 2 * i + 1 : i];                                                                                 \
-            v[i] = OP(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));                                                                            \
-        }                                                                                                                                                   \
-        for (int i = 0; i < (n > 2 ? n / 4 : 1); i++) {                                                                                                     \
-            __m512i a = v[n > 2 ? 2 * i : i], b = v[n > 2 ? 2 * i + 1 : i];                                                                                 \
-            v[i] = OP(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));                                                                            \
-        }                                                                                                                                                   \
-        for (int i = 0; i < (n > 4 ? n / 8 : 1); i++) {                                                                                                     \
-            __m512i a = v[n > 4 ? 2 * i : i], b = v[n > 4 ? 2 * i + 1 : i];                                                                                 \
-            v[i] = OP(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));                                                                  \
-        }                                                                                                                                                   \
-        return OP(_mm512_shuffle_i32x4(v[0], v[n > 8 ? 1 : 0], 0x88), _mm512_shuffle_i32x4(v[0], v[n > 8 ? 1 : 0], 0xdd));                                  \
-    }
-/* Magnitudes, whose bits are in the order of their values. */
-FOLD(fold_most, _mm512_max_epu32)
-FOLD(fold_sums, _mm512_add_epi32)
+/* The higher of two magnitudes in each lane, whose bits are in the order of their values, or their sums. */
+INLINE __m512i meet(__m512i a, __m512i b, const bool sums) { return sums ? _mm512_add_epi32(a, b) : _mm512_max_epu32(a, b); }
 
-/* n blocks at x, their last one of `count` columns; scales, corrections and totals are made and written for all of them together. */
+/* Of n vectors (1, 2, 4, 8 or 16) the highest lane of each, or the sum of its lanes, in the first n lanes: pairs of vectors are folded into one that has half of the lanes of each, and what is left alone into itself. */
+INLINE __m512i fold(__m512i v[16], const int n, const bool sums) {
+    for (int i = 0; i < (n > 1 ? n / 2 : 1); i++) {
+        __m512i a = v[n > 1 ? 2 * i : i], b = v[n > 1 ? 2 * i + 1 : i];
+        v[i] = meet(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b), sums);
+    }
+    for (int i = 0; i < (n > 2 ? n / 4 : 1); i++) {
+        __m512i a = v[n > 2 ? 2 * i : i], b = v[n > 2 ? 2 * i + 1 : i];
+        v[i] = meet(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b), sums);
+    }
+    for (int i = 0; i < (n > 4 ? n / 8 : 1); i++) {
+        __m512i a = v[n > 4 ? 2 * i : i], b = v[n > 4 ? 2 * i + 1 : i];
+        v[i] = meet(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd), sums);
+    }
+    __m512i a = v[0], b = v[n > 8 ? 1 : 0];
+    return meet(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd), sums);
+}
+
+/* n blocks at x, a single one of `count` columns; scales, corrections and totals are made and written for all of them together. */
 INLINE void quantize_some(const float *x, const int n, size_t count, int8_t *q, float *scale, int32_t *correction, float *total) {
     const __m512 low = _mm512_set1_ps(-127), sign = _mm512_set1_ps(-0.0f), zero = _mm512_setzero_ps();
-    const uint32_t last = count < QUANT_BLOCK ? (1u << count) - 1 : 0xffffffffu;
+    const uint32_t mask = n == 1 && count < QUANT_BLOCK ? (1u << count) - 1 : 0xffffffffu;
     const __mmask16 all = (__mmask16)((1u << n) - 1);
     _Alignas(64) float inverses[16];
     __m512i most[16], sums[16];
     for (int b = 0; b < n; b++) {
-        uint32_t mask = n == 1 ? last : 0xffffffffu;
         __m512 m = _mm512_andnot_ps(sign, _mm512_maskz_loadu_ps((__mmask16)mask, x + b * QUANT_BLOCK));
         /* max(v, so far): the second where v is NaN, so that NaN never is the maximum, as in the reference */
         most[b] = _mm512_castps_si512(_mm512_max_ps(_mm512_andnot_ps(sign, _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + b * QUANT_BLOCK + 16)), _mm512_max_ps(m, zero)));
     }
-    __m512 highest = _mm512_castsi512_ps(fold_most(most, n)), scales = _mm512_maskz_div_ps(_mm512_cmp_ps_mask(highest, _mm512_set1_ps(QUANT_LEAST), _CMP_GE_OQ), highest, _mm512_set1_ps(127));
+    __m512 highest = _mm512_castsi512_ps(fold(most, n, false)), scales = _mm512_maskz_div_ps(_mm512_cmp_ps_mask(highest, _mm512_set1_ps(QUANT_LEAST), _CMP_GE_OQ), highest, _mm512_set1_ps(127));
     _mm512_store_ps(inverses, _mm512_maskz_div_ps(_mm512_cmp_ps_mask(scales, zero, _CMP_GT_OQ), _mm512_set1_ps(1), scales));
     for (int b = 0; b < n; b += 2) {
         __m512i words[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
         for (int k = 0; k < 2 && b + k < n; k++, x += QUANT_BLOCK) {
-            uint32_t mask = n == 1 ? last : 0xffffffffu;
             __m512 inverse = _mm512_set1_ps(inverses[b + k]);
             __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps((__mmask16)mask, x), inverse), w = _mm512_mul_ps(_mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + 16), inverse);
             /* at most 127 and a little, which is rounded to 127; NaN becomes -127 */
@@ -319,7 +317,7 @@ INLINE void quantize_some(const float *x, const int n, size_t count, int8_t *q, 
         if (n > 1) _mm512_storeu_si512(q + b * QUANT_BLOCK, bytes);
         else _mm256_storeu_si256((__m256i *)(void *)q, _mm512_castsi512_si256(bytes));
     }
-    __m512i whole = fold_sums(sums, n);
+    __m512i whole = fold(sums, n, true);
     _mm512_mask_storeu_ps(scale, all, scales);
     _mm512_mask_storeu_epi32(correction, all, _mm512_mullo_epi32(whole, _mm512_set1_epi32(-128)));
     _mm512_mask_storeu_ps(total, all, _mm512_mul_ps(scales, _mm512_cvtepi32_ps(whole)));

@@ -16,12 +16,12 @@ bool quant_usable_avx512(void) {
 
 /* W streams by once: a line is asked for twice, into the second level of the cache, which has room for many that are on their way, and then into the first; where the panel lies in lanes, not so
  * far ahead in each. Blocks: quant_ask. */
-enum { FAR = 6400, NEAR = 2944, FAR_OF_LANE = 4352, NEAR_OF_LANE = 1088 }; /* bytes */
+enum { FAR_OF_LANE = 4352, NEAR_OF_LANE = 1088 }; /* bytes */
 INLINE void ask_twice(const char *at, size_t near, size_t far) {
     _mm_prefetch(at + far, _MM_HINT_T1);
     _mm_prefetch(at + near, _MM_HINT_T0);
 }
-INLINE void ask(const char *at) { ask_twice(at, NEAR, FAR); }
+INLINE void ask(const char *at) { ask_twice(at, QUANT_NEAR, QUANT_FAR); }
 INLINE void ask_lane(const char *at) { ask_twice(at, NEAR_OF_LANE, FAR_OF_LANE); }
 
 /* --- floats: f32, bf16, f16 --- */
@@ -231,7 +231,7 @@ INLINE void blocks_n(const uint8_t *block, const enum packed_kind kind, size_t b
         for (size_t g = 0; g < GROUPS; g++) {
             __m512i w[2];
             load_group(block, nibbles, g, w);
-            for (size_t line = lines * g / GROUPS; line < lines * (g + 1) / GROUPS; line++) quant_ask(block + 64 * line, NEAR, FAR);
+            for (size_t line = lines * g / GROUPS; line < lines * (g + 1) / GROUPS; line++) quant_ask(block + 64 * line, QUANT_NEAR, QUANT_FAR);
             for (int i = 0; i < n; i++) {
                 __m512i four = four_of(x->q + ((size_t)i * blocks + b) * QUANT_BLOCK + g * 4);
                 dot[i][0] = _mm512_dpbusd_epi32(dot[i][0], w[0], four);

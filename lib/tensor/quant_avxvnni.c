@@ -12,8 +12,6 @@ static bool usable(void) {
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { NEAR = 2944, FAR = 6400 }; /* bytes: how far ahead W is asked for (quant_ask) */
-
 INLINE __m256i four_of(const int8_t *at) { /* the same 32 bits in each lane: an operand of vpdpbusd */
     int32_t bits;
     memcpy(&bits, at, sizeof bits);
@@ -42,7 +40,7 @@ INLINE void block_part(const uint8_t *block, const enum packed_kind kind, size_t
         __m256i w[4];
         for (int v = 0; v < vectors; v++) {
             w[v] = load_group(block, nibbles, g, c + 8 * (size_t)v);
-            if (v % 2 == 0 && (!nibbles || g < 4)) quant_ask(block + g * 128 + c * 4 + 32 * (size_t)v, NEAR, FAR);
+            if (v % 2 == 0 && (!nibbles || g < 4)) quant_ask(block + g * 128 + c * 4 + 32 * (size_t)v, QUANT_NEAR, QUANT_FAR);
         }
         for (int i = 0; i < n; i++) {
             __m256i four = four_of(x->q + ((size_t)i * blocks + b) * QUANT_BLOCK + g * 4);

@@ -113,6 +113,7 @@ static inline void quant_block_scale(float max, float *scale) { *scale = max < Q
  * cache; into the second level, too) until it is there, a long while if it comes from memory. So only every third is asked for far ahead: it leads the CPU's own
  * prefetcher, which needs no such place, on to those between.
  */
+enum { QUANT_NEAR = 2944, QUANT_FAR = 6400 }; /* bytes; few rows of x and one run of W */
 static inline __attribute__((always_inline)) void quant_ask(const uint8_t *at, size_t near, size_t far) {
     enum { LINE = 64, RUN = 3 };
     if ((uintptr_t)at / LINE % RUN == 0) __builtin_prefetch(at + far, 0, 2);

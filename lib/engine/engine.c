@@ -461,7 +461,7 @@ static int make_tables(struct engine *e, struct error *err) {
     e->items = mem_calloc(o->sequences_max, sizeof *e->items);
     e->outputs = mem_calloc(o->step_rows, sizeof *e->outputs);
     e->logits = mem_alloc_aligned((size_t)ENGINE_LOGITS_ROWS * c->vocab * sizeof *e->logits);
-    e->maxima = mem_calloc(ENGINE_LOGITS_ROWS * kernels_maxima(c->vocab), sizeof *e->maxima);
+    e->maxima = mem_calloc(ENGINE_LOGITS_ROWS * kernels_maxima_count(c->vocab), sizeof *e->maxima);
     e->scratch = mem_calloc((size_t)threads, sizeof *e->scratch);
     if (!e->live || !e->gone || !e->queued || !e->slots || !e->items || !e->outputs || !e->logits || !e->maxima || !e->scratch)
         return error_set(err, E_NOMEM, "no memory for an engine");

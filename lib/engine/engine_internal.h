@@ -139,7 +139,7 @@ struct engine {
     struct forward_item *items;
     struct output *outputs; /* [step rows] */
     float *logits;          /* [ENGINE_LOGITS_ROWS, vocab] */
-    float *maxima;          /* [ENGINE_LOGITS_ROWS, kernels_maxima(vocab)] of them */
+    float *maxima;          /* [ENGINE_LOGITS_ROWS, kernels_maxima_count(vocab)] of them */
     struct sampler_scratch *scratch; /* per thread */
     struct draft_costs costs;
     struct draft_model *draft; /* NULL: none */

@@ -247,7 +247,7 @@ static void sample_output(void *arg, size_t i, int thread) {
     struct output *o = &p->outputs[i];
     struct request *q = o->request;
     struct sampler_scratch *s = &p->e->scratch[thread];
-    float *logits = p->e->logits + i * s->vocab, *maxima = p->e->maxima + i * kernels_maxima(s->vocab);
+    float *logits = p->e->logits + i * s->vocab, *maxima = p->e->maxima + i * kernels_maxima_count(s->vocab);
     o->result = 0;
     if (o->score) {
         uint32_t next = q->tokens[o->position + 1];

@@ -315,8 +315,8 @@ static struct tile_place place_of(const struct forward *f, size_t work) {
     return p;
 }
 
-/* What a thread attends to next, if it is a whole tile. */
-static void ask_next(const struct forward *f, size_t work, struct attention_tile *tile) {
+/* What the thread attends to behind the tile, where that is a whole one. */
+static void set_next(const struct forward *f, size_t work, struct attention_tile *tile) {
     if (f->cross || work >= f->work_before[f->item_count]) return;
     struct tile_place p = place_of(f, work);
     if (p.pieces > 1) return;
@@ -347,7 +347,7 @@ static void attention_item(void *arg, size_t work, int thread) {
             if (f->layer->positions && !f->cross) tile.bias[tile.n] = position_bias_head(c, f->layer->positions, (uint32_t)head, false);
             tile.position[tile.n++] = f->cross ? it->source_count - 1 : it->start + r; /* of a source everything is seen */
         }
-    ask_next(f, work + 1, &tile);
+    set_next(f, work + 1, &tile);
     if (p.pieces == 1) attention_run(&tile, f->attention_scratch[thread]);
     else if (!attend_piece(f, &tile, p.item, p.in_item, p.piece, f->attention_scratch[thread])) return;
     if (f->prepared && D % QUANT_BLOCK == 0) /* the heads' blocks of the next product's input */
@@ -679,7 +679,7 @@ bool forward_step(struct forward *f, struct kv_cache *kv, const struct forward_i
 
 /* --- logits --- */
 
-enum { LOGITS_FEW = 8 * KERNELS_MAXIMA }; /* of a row, that are made at once: they are looked at before they leave the cache */
+enum { LOGITS_FEW = 8 * KERNELS_MAXIMA_BLOCK }; /* of a row, that are made at once: they are looked at before they leave the cache */
 
 /* Logits [from, to) of some rows, as the product left them: the model's scaling, and their maxima. */
 static void finish_logits(const struct forward *f, size_t first_row, size_t rows, size_t from, size_t to) {
@@ -688,18 +688,18 @@ static void finish_logits(const struct forward *f, size_t first_row, size_t rows
         float *x = f->w_output.y + r * f->w_output.stride + from;
         if (scale != 1) kernels()->scale(scale, x, to - from);
         for (size_t i = 0; cap > 0 && i < to - from; i++) x[i] = cap * tanhf(x[i] / cap);
-        if (f->maxima) kernels()->maxima(x, f->maxima + r * kernels_maxima(f->config.vocab) + from / KERNELS_MAXIMA, to - from);
+        if (f->maxima) kernels()->maxima(x, f->maxima + r * kernels_maxima_count(f->config.vocab) + from / KERNELS_MAXIMA_BLOCK, to - from);
     }
 }
 
-/* Blocks of KERNELS_MAXIMA logits, all rows. */
+/* Blocks of KERNELS_MAXIMA_BLOCK logits, all rows. */
 static void logits_piece(void *arg, size_t from, size_t to, int thread) {
     struct forward *f = arg;
     (void)thread;
-    size_t V = f->config.vocab, panels = KERNELS_MAXIMA / packed_panel_rows(f->w->part[0].kind), all = f->w->part[0].panels;
-    for (from *= KERNELS_MAXIMA, to = to * KERNELS_MAXIMA < V ? to * KERNELS_MAXIMA : V; from < to; from += LOGITS_FEW) {
-        size_t end = to - from < LOGITS_FEW ? to : from + LOGITS_FEW, last = kernels_maxima(end) * panels;
-        multiply_panels(f, from / KERNELS_MAXIMA * panels, last < all ? last : all, 0, f->w_input->n);
+    size_t V = f->config.vocab, panels = KERNELS_MAXIMA_BLOCK / packed_panel_rows(f->w->part[0].kind), all = f->w->part[0].panels;
+    for (from *= KERNELS_MAXIMA_BLOCK, to = to * KERNELS_MAXIMA_BLOCK < V ? to * KERNELS_MAXIMA_BLOCK : V; from < to; from += LOGITS_FEW) {
+        size_t end = to - from < LOGITS_FEW ? to : from + LOGITS_FEW, last = kernels_maxima_count(end) * panels;
+        multiply_panels(f, from / KERNELS_MAXIMA_BLOCK * panels, last < all ? last : all, 0, f->w_input->n);
         finish_logits(f, 0, f->w_input->n, from, end);
     }
 }
@@ -707,7 +707,7 @@ static void finish_piece(void *arg, size_t from, size_t to, int thread) {
     struct forward *f = arg;
     size_t V = f->config.vocab;
     (void)thread;
-    finish_logits(f, 0, f->w_input->n, from * KERNELS_MAXIMA, to * KERNELS_MAXIMA < V ? to * KERNELS_MAXIMA : V);
+    finish_logits(f, 0, f->w_input->n, from * KERNELS_MAXIMA_BLOCK, to * KERNELS_MAXIMA_BLOCK < V ? to * KERNELS_MAXIMA_BLOCK : V);
 }
 
 static void input_of_output(struct forward *f, size_t n, size_t cols, const float *rows) {
@@ -726,14 +726,14 @@ static void head(struct forward *f, const float *rows, size_t n, float *logits, 
     f->maxima = maxima;
     if (packed_input_is_long(&f->head.part[0], &f->input)) {
         multiply(f, &f->head, &f->input, logits, V, f->head_bias, false);
-        pool_run_pieces(f->pool, kernels_maxima(V), f, finish_piece);
+        pool_run_pieces(f->pool, kernels_maxima_count(V), f, finish_piece);
         return;
     }
     f->w = &f->head;
     f->w_input = &f->input;
     f->w_output = (struct packed_output){.y = logits, .stride = V, .bias = f->head_bias};
-    if (n * V * f->input.cols < INLINE_PRODUCT) logits_piece(f, 0, kernels_maxima(V), 0);
-    else pool_run_pieces(f->pool, kernels_maxima(V), f, logits_piece);
+    if (n * V * f->input.cols < INLINE_PRODUCT) logits_piece(f, 0, kernels_maxima_count(V), 0);
+    else pool_run_pieces(f->pool, kernels_maxima_count(V), f, logits_piece);
 }
 
 void forward_logits(struct forward *f, size_t first, size_t count, float *logits, float *maxima) {
@@ -741,7 +741,7 @@ void forward_logits(struct forward *f, size_t first, size_t count, float *logits
     ASSERT(first + count <= f->outputs && f->head.parts == 1);
     for (size_t i = 0; i < count; i += LOGITS_INPUT_ROWS) {
         size_t n = count - i < LOGITS_INPUT_ROWS ? count - i : LOGITS_INPUT_ROWS;
-        head(f, f->out + (first + i) * C, n, logits + i * V, maxima ? maxima + i * kernels_maxima(V) : NULL);
+        head(f, f->out + (first + i) * C, n, logits + i * V, maxima ? maxima + i * kernels_maxima_count(V) : NULL);
     }
 }
 

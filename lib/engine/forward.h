@@ -49,7 +49,7 @@ const struct packed *forward_embeddings(const struct forward *f);
 /* Asked before each layer of a step, on the caller's thread: true gives the step up. fn NULL: nobody is asked. */
 void forward_on_layer(struct forward *f, void *arg, bool (*fn)(void *arg));
 /* Logits [count, vocab] of the last step's wanted rows from `first` on (counted over all items in order), after the model's own scaling, and what kernels()->maxima makes of each row,
- * [count, kernels_maxima(vocab)], where they are in the cache anyway; NULL: not wanted. */
+ * [count, kernels_maxima_count(vocab)], where they are in the cache anyway; NULL: not wanted. */
 void forward_logits(struct forward *f, size_t first, size_t count, float *logits, float *maxima);
 /* The wanted rows themselves after the final norm, [outputs, width]. Borrowed until the next step. */
 const float *forward_hidden(const struct forward *f);

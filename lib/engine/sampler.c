@@ -7,7 +7,7 @@
 #include "tensor/kernels.h"
 
 enum {
-    BLOCK = KERNELS_MAXIMA, /* logits whose highest is known */
+    BLOCK = KERNELS_MAXIMA_BLOCK, /* logits whose highest is known */
     CHUNK = 8 * BLOCK,      /* weights that are made together, while they are in the first cache */
     LIKELY = 256,           /* of a distribution, those that mostly hold its share top_p */
     BINS = 1024,            /* of weights, where these do not: 32 to a factor of e, the last one for all that is below */
@@ -455,7 +455,7 @@ static size_t keep_surprise(const struct sampler_params *p, struct sampler_candi
 static float lowest_of_sigma(const float *logits, float max, double sigmas, struct sampler_scratch *s) {
     float *restrict values = s->values;
     double count = (double)s->vocab, squares = kernels()->sum_squares(logits, s->vocab), sum;
-    if (squares < 1e40) /* none is masked: one alone would be 1e58 of it */ sum = sum_of(logits, s->vocab);
+    if (squares < 1e40) sum = sum_of(logits, s->vocab); /* none is masked: one alone would be 1e58 of it */
     else {
         count = 0;
         for (uint32_t i = 0; i < s->vocab; i++) {

@@ -24,8 +24,8 @@ struct kernels_adamw {
     float correction2_sqrt; /* sqrt(1 - beta2^t) */
 };
 
-enum { KERNELS_MAXIMA = 64 };
-static inline size_t kernels_maxima(size_t n) { return (n + KERNELS_MAXIMA - 1) / KERNELS_MAXIMA; }
+enum { KERNELS_MAXIMA_BLOCK = 64 };
+static inline size_t kernels_maxima_count(size_t n) { return (n + KERNELS_MAXIMA_BLOCK - 1) / KERNELS_MAXIMA_BLOCK; }
 
 struct kernels {
     const char *name; /* "c", "avx2", "avx512" */
@@ -36,7 +36,7 @@ struct kernels {
     void (*scale)(float alpha, float *x, size_t n);                   /* x *= alpha */
     double (*sum_squares)(const float *x, size_t n);                  /* in f64 */
     float (*max)(const float *x, size_t n);                           /* -inf for n = 0 */
-    void (*maxima)(const float *x, float *y, size_t n);               /* y[b]: the highest of the b-th KERNELS_MAXIMA of x; nan where one of them is not finite */
+    void (*maxima)(const float *x, float *y, size_t n);               /* y[b]: the highest of the b-th block of KERNELS_MAXIMA_BLOCK of x, the last may be shorter; nan where one of them is not finite */
     /* y = e^x, within 2 ulp; 0 below -87.3, inf above 88.7 (so that every variant agrees), nan stays. x and y may be equal. */
     void (*exp)(const float *x, float *y, size_t n);
 

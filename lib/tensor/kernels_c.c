@@ -34,9 +34,11 @@ static float c_max(const float *x, size_t n) {
 }
 
 static void c_maxima(const float *x, float *y, size_t n) {
-    for (size_t from = 0; from < n; from += KERNELS_MAXIMA, y++) {
-        *y = -INFINITY;
-        for (size_t i = from; i < n && i < from + KERNELS_MAXIMA; i++) *y = !isfinite(x[i]) ? NAN : *y > x[i] ? *y : isnan(*y) ? *y : x[i];
+    for (size_t from = 0; from < n; from += KERNELS_MAXIMA_BLOCK, y++) {
+        size_t count = n - from < KERNELS_MAXIMA_BLOCK ? n - from : KERNELS_MAXIMA_BLOCK;
+        *y = c_max(x + from, count);
+        for (size_t i = from; i < from + count; i++)
+            if (!isfinite(x[i])) *y = NAN;
     }
 }
 

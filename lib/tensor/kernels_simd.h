@@ -91,9 +91,9 @@ static float simd_max(const float *x, size_t n) {
     return m;
 }
 static void simd_maxima(const float *x, float *y, size_t n) {
-    for (; n >= KERNELS_MAXIMA; n -= KERNELS_MAXIMA, x += KERNELS_MAXIMA, y++) {
+    for (; n >= KERNELS_MAXIMA_BLOCK; n -= KERNELS_MAXIMA_BLOCK, x += KERNELS_MAXIMA_BLOCK, y++) {
         vf most = v_set(-INFINITY), none = v_set(0); /* 0 times what is finite is 0 */
-        for (size_t i = 0; i < KERNELS_MAXIMA; i += W) {
+        for (size_t i = 0; i < KERNELS_MAXIMA_BLOCK; i += W) {
             vf v = v_load_all(x + i);
             most = v_max(v, most);
             none = v_fma(v, v_set(0), none);

@@ -223,7 +223,7 @@ static void test_shares_of_many(void **state) {
     static struct naive sorted[MANY];
     static float logits[MANY], given[MANY];
     static double share[MANY];
-    float maxima[(MANY + KERNELS_MAXIMA - 1) / KERNELS_MAXIMA];
+    float maxima[(MANY + KERNELS_MAXIMA_BLOCK - 1) / KERNELS_MAXIMA_BLOCK];
     struct sampler_scratch many;
     assert_int_equal(sampler_scratch_init(&many, MANY), 0);
     for (size_t shape = 0; shape < sizeof shapes / sizeof shapes[0]; shape++)

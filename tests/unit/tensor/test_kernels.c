@@ -84,7 +84,7 @@ static void check_reductions(const struct kernels *c, const struct kernels *v, e
     close_to("sum_squares", v->name, f, n, 0, v->sum_squares(in(0), n), c->sum_squares(in(0), n), 0, 1e-12);
     assert_true(v->max(in(0), n) == c->max(in(0), n));
     v->maxima(in(0), in(2), n);
-    for (size_t b = 0; b < kernels_maxima(n); b++) assert_true(in(2)[b] == c->max(in(0) + b * KERNELS_MAXIMA, n - b * KERNELS_MAXIMA < KERNELS_MAXIMA ? n - b * KERNELS_MAXIMA : KERNELS_MAXIMA));
+    for (size_t b = 0; b < kernels_maxima_count(n); b++) assert_true(in(2)[b] == c->max(in(0) + b * KERNELS_MAXIMA_BLOCK, n - b * KERNELS_MAXIMA_BLOCK < KERNELS_MAXIMA_BLOCK ? n - b * KERNELS_MAXIMA_BLOCK : KERNELS_MAXIMA_BLOCK));
 }
 
 static void check_elementwise(const struct kernels *c, const struct kernels *v, enum filling f, size_t n, struct random *r) {
@@ -318,13 +318,13 @@ static void test_extremes(void **state) {
             if (xs[i] > 10 && isfinite(xs[i])) assert_true(y[i] == xs[i]);
             if (xs[i] < -20 && isfinite(xs[i])) assert_true(y[i] == 0);
         }
-        for (size_t at = 0; at < 2 * KERNELS_MAXIMA + 3; at++) /* one value that is none, anywhere, of whole blocks and of what is behind */
+        for (size_t at = 0; at < 2 * KERNELS_MAXIMA_BLOCK + 3; at++) /* one value that is none, anywhere, of whole blocks and of what is behind */
             for (int i = 12; i < 15; i++) {
-                float many[2 * KERNELS_MAXIMA + 3], most[3];
+                float many[2 * KERNELS_MAXIMA_BLOCK + 3], most[3];
                 for (size_t k = 0; k < sizeof many / sizeof *many; k++) many[k] = -3e38f + (float)k;
                 many[at] = xs[i];
                 v->maxima(many, most, sizeof many / sizeof *many);
-                for (size_t b = 0; b < 3; b++) assert_int_equal(isnan(most[b]) != 0, at / KERNELS_MAXIMA == b);
+                for (size_t b = 0; b < 3; b++) assert_int_equal(isnan(most[b]) != 0, at / KERNELS_MAXIMA_BLOCK == b);
             }
         v->silu_mul(xs, one, y, N);
         for (int i = 0; i < N; i++)

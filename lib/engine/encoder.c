@@ -352,7 +352,7 @@ void encoder_begin(struct encoder *e, const struct encoder_text *texts, size_t n
     e->texts = texts;
     e->text_count = n;
     e->rows = rows;
-    e->step_unit = e->prepared && quant_kernels()->tiles ? QUANT_SIDE : QUANT_TILE_ROWS;
+    e->step_unit = e->prepared && quant_kernels()->tiles_of_blocks ? QUANT_SIDE : QUANT_TILE_ROWS;
     e->blocks_used = blocks;
     e->parts = (longest + QUERIES_PER_ITEM - 1) / QUERIES_PER_ITEM;
     struct packed_form form = e->form;

@@ -16,7 +16,7 @@ enum { PASS_ROWS_MIN = 128 };
  * Blocks of several types (files of 4 bits have some values in 6) become the one that loses least of all of them. An encoder that a decoder stands beside has what that has: f32 is f32. */
 static enum packed_kind kind_of(const struct encoder *e, const struct matrix_source *from) {
     enum packed_kind kind = e->kind;
-    bool tiles = quant_kernels()->tiles && !e->pool_borrowed;
+    bool tiles = quant_kernels()->tiles_of_blocks && !e->pool_borrowed;
     for (size_t i = 0; e->kind == PACKED_STORED && i < MATRIX_PARTS_MAX && from->part[i]; i++) {
         enum packed_kind own = packed_kind_for(from->part[i]->type);
         if (!packed_kind_is_blocks(own)) {

@@ -109,7 +109,7 @@ static void multiply(struct forward *f, const struct matrix *w, const struct pac
 }
 
 /* Of rows whose order is not that of the step, and of those of the head: as what is written, whatever they are. */
-static struct packed_form written(const struct forward *f) { return (struct packed_form){.terms = f->form.terms, .halves = f->form.halves}; }
+static struct packed_form written(const struct forward *f) { return (struct packed_form){.terms = f->form.terms, .halves = f->form.halves, .low = f->form.low}; }
 
 static void norm_row(const struct forward *f, const struct norm *n, const float *x, float *y) {
     size_t C = f->config.width;

@@ -320,6 +320,7 @@ int forward_new(struct forward **out, const struct model_weights *weights, enum 
     if ((r = load_matrices(f, weights, err)) != 0) goto out; /* sizes only */
     if ((r = matrix_memory_take(&f->memory, cache, err)) != 0 || (r = load_matrices(f, weights, err)) != 0 || (r = load_small(f, weights, err)) != 0) goto out;
     f->form.terms = f->blocks ? packed_terms(activations) : 0;
+    f->form.low = activations == PACKED_INT16;
     f->prepared = packed_form_any(f->form);
     if ((r = make_scratch(f, err)) != 0) goto out;
     matrix_memory_keep(&f->memory, cache);

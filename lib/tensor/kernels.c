@@ -42,7 +42,7 @@ const struct kernels *kernels(void) {
     if (k) return k;
     const char *forced = getenv("GENLOOP_KERNELS");
     if (forced && *forced) {
-        k = kernels_named(strcmp(forced, "amx") == 0 ? "avx512" : strcmp(forced, "avxvnni") == 0 ? "avx2" : forced); /* tiles and products of bytes are quant.h's alone */
+        k = kernels_named(strcmp(forced, "amx") == 0 || strcmp(forced, "avx512bf16") == 0 ? "avx512" : strcmp(forced, "avxvnni") == 0 ? "avx2" : forced); /* tiles and products of bytes are quant.h's alone */
         if (!k) {
             fprintf(stderr, "GENLOOP_KERNELS=%s: no such kernels, or this CPU cannot run them\n", forced);
             abort();

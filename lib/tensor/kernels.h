@@ -88,7 +88,7 @@ struct kernels {
     const struct gemm_isa *gemm; /* what gemm.h's products are made of */
 };
 
-/* The table of this machine; chosen at the first call (thread-safe), after that a load. GENLOOP_KERNELS=c|avx2|avxvnni|avx512|amx in the environment
+/* The table of this machine; chosen at the first call (thread-safe), after that a load. GENLOOP_KERNELS=c|avx2|avxvnni|avx512|avx512bf16|amx in the environment
  * forces one; a name that is unknown or that this CPU cannot run aborts with a message: a benchmark must not lie. */
 const struct kernels *kernels(void);
 /* By name; NULL where it is unknown, not compiled in, or this CPU cannot run it. */

@@ -65,7 +65,7 @@ static void multiply_part(void *arg, size_t item, int thread) {
 double peak_multiply_adds(struct pool *pool, enum packed_kind kind) {
     size_t n = (size_t)pool_threads(pool), width = PACKED_PANEL_MAX, rows_of_x = packed_tile_rows(kind), size;
     struct packed_form form = {.terms = packed_kind_is_blocks(kind), .halves = kind == PACKED_BF16};
-    if (quant_kernels()->tiles && (form.terms || form.halves)) form.read = rows_of_x = READ_ROWS;
+    if (form.halves ? quant_kernels()->tiles != NULL : form.terms && quant_kernels()->tiles_of_blocks) form.read = rows_of_x = READ_ROWS;
     struct arithmetic a = {.y_size = rows_of_x * width};
     float *x = mem_calloc(rows_of_x * COLUMNS, sizeof *x);
     uint8_t *input = mem_alloc_aligned(packed_input_size(form, rows_of_x, COLUMNS) + 64);

@@ -59,6 +59,7 @@ uint16_t quant_f16_from_f32(float x) {
 const struct quant_kernels *const QUANT_KERNELS[] = {
 #ifdef __x86_64__
     &QUANT_KERNELS_AMX,
+    &QUANT_KERNELS_AVX512BF16,
     &QUANT_KERNELS_AVX512,
     &QUANT_KERNELS_AVXVNNI,
     &QUANT_KERNELS_AVX2,
@@ -108,7 +109,7 @@ size_t packed_tile_rows(enum packed_kind kind) {
 }
 
 size_t packed_unit_rows(enum packed_kind kind) {
-    if (quant_in_lanes(kind) && quant_kernels()->tiles) return QUANT_SIDE;
+    if (quant_in_lanes(kind) && quant_kernels()->tiles_of_blocks) return QUANT_SIDE;
     return QUANT_KINDS[kind].blocks ? quant_kernels()->block_unit : QUANT_TILE_ROWS;
 }
 
@@ -207,13 +208,15 @@ static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 /* What this CPU makes of it. */
 static struct packed_form form_here(struct packed_form form) {
     if (!quant_kernels()->tiles) return (struct packed_form){.terms = form.terms};
-    if (!form.terms) form.read = 0;
+    if (quant_kernels()->tiles_of_blocks) form.low = form.halves || form.terms > 1;
+    else form.low &= form.halves;
+    if (!form.terms || !quant_kernels()->tiles_of_blocks) form.read = 0;
     return form;
 }
 
 bool packed_form_any(struct packed_form form) { return form.terms || form_here(form).halves; }
 
-bool packed_form_reads_apart(struct packed_form form) { return form.terms && quant_kernels()->tiles; }
+bool packed_form_reads_apart(struct packed_form form) { return form.terms && quant_kernels()->tiles_of_blocks; }
 
 /* Of one part of x in tiles of bf16. */
 static size_t halves_size(size_t n, size_t cols) { return (n + QUANT_ROWS_BEHIND) / QUANT_SIDE * QUANT_SIDE * quant_block_count(cols) * QUANT_BLOCK * sizeof(uint16_t); }
@@ -223,7 +226,7 @@ size_t packed_input_size(struct packed_form form, size_t n, size_t cols) {
     form.read = n;
     form = form_here(form);
     if (form.terms) size = align64((blocks + behind) * QUANT_BLOCK) + align64(blocks * QUANT_BLOCK * sizeof(int16_t)) + 3 * align64(blocks * sizeof(float));
-    return size + (form.halves || form.terms > 1 ? 2 : form.read > 0) * halves_size(n, cols);
+    return size + (form.halves || form.read > 0 ? 1 + form.low : 0) * halves_size(n, cols);
 }
 
 void packed_input_init(struct packed_input *in, struct packed_form form, size_t n, size_t cols, const float *x, void *memory) {
@@ -245,7 +248,7 @@ void packed_input_init(struct packed_input *in, struct packed_form form, size_t 
         at += align64(count * sizeof(float));
     }
     if (form.halves || form.read > 0) in->high = (uint16_t *)(void *)at;
-    if (form.halves || (form.read > 0 && form.terms > 1)) in->low = (uint16_t *)(void *)(at + halves_size(n, cols));
+    if (form.low && in->high) in->low = (uint16_t *)(void *)(at + halves_size(n, cols));
 }
 
 /* x [cols] into the blocks from `first` on. */

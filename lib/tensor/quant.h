@@ -108,6 +108,7 @@ static inline uint32_t packed_terms(enum packed_activations a) { return a == PAC
 struct packed_form {
     uint32_t terms; /* of int8: 1 or 2 where a matrix of q8, q4 or q4m takes them, else 0 */
     bool halves;    /* a matrix of bf16 takes them */
+    bool low;       /* 16 bits of x for it, on any CPU: two of bf16, not one */
     size_t read;    /* the first so many rows are a text's that is read, not written: what they are says how their products with blocks are made, see above */
 };
 /* Whether rows are made into anything: else packed_input_row has nothing to do, and packed_input_init takes no memory. */
@@ -118,7 +119,7 @@ bool packed_form_reads_apart(struct packed_form form);
 /* Rows of x [n, cols] made ready once for all the matrices that take them. */
 struct packed_input {
     uint32_t terms; /* quantized, for q8, q4 and q4m; 0: x is taken as it is */
-    bool halves;    /* all rows are split into two of bf16 */
+    bool halves;    /* all rows are one of bf16, or two */
     size_t read;    /* these are multiplied by blocks in tiles of bf16 */
     size_t n, cols;
     const float *x;      /* [n, cols], borrowed */
@@ -205,15 +206,16 @@ struct quant_kernels {
     void (*done)(void); /* after the last product of a call of packed_multiply: what a kernel keeps of the CPU's state between its panels is given back; NULL */
     /* Blocks of q as q8 reads them, where that is not q itself (else NULL). */
     void (*widen)(const int8_t *q, size_t blocks, int16_t *wide);
-    /* Products in tiles of bf16, of bf16 and blocks; rows [first, first + rows), with which y begins. NULL: this CPU has none, and rows that are read go the way of all others. */
+    /* Products of tiles of bf16, of bf16 and, where tiles_of_blocks, of split and blocks; rows [first, first + rows), with which y begins. NULL: this CPU has none, and x is taken as it is. */
     void (*tiles)(const struct packed *w, const struct quant_halves *x, size_t first, size_t rows, size_t from, size_t to, const struct packed_output *out);
+    bool tiles_of_blocks; /* tiles are so much faster than all else that blocks are widened for rows that are read, and x is always two of bf16 */
     /* n ≤ 32 columns of a row as a line of a tile; low NULL: is not wanted */
     void (*halve)(const float *x, size_t n, uint16_t *high, uint16_t *low);
 };
 /* Best first, the C reference last. */
 extern const struct quant_kernels *const QUANT_KERNELS[];
 extern const size_t QUANT_KERNELS_COUNT;
-/* The one in use: the best that the CPU has, or the one that the environment variable GENLOOP_KERNELS names ("c", "avx2", "avxvnni", "avx512", "amx"). */
+/* The one in use: the best that the CPU has, or the one that the environment variable GENLOOP_KERNELS names ("c", "avx2", "avxvnni", "avx512", "avx512bf16", "amx"). */
 const struct quant_kernels *quant_kernels(void);
 /* Tests: another one from here on; NULL for the default again. */
 void quant_kernels_use(const struct quant_kernels *k);

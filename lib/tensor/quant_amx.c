@@ -220,5 +220,5 @@ const struct quant_kernels QUANT_KERNELS_AMX = {.name = "amx", .vectors = "avx51
                                                 .f16 = quant_f16_avx512, .f32_rows = quant_f32_rows_avx512, .bf16_rows = quant_bf16_rows_avx512,
                                                 .f16_rows = quant_f16_rows_avx512, .lengthen = quant_lengthen_avx512, .short_block = quant_short_block_avx512, .short_few = QUANT_SHORT_FEW_AVX512, .short_rows = quant_short_rows_avx512, .many_rows = QUANT_TILE_ROWS + 1, .q8 = q8_amx, .q4 = q4_amx, .q4m = q4m_amx,
                                                 .block_rows = QUANT_TILE_ROWS_MAX, .block_unit = SIDE, .quantize = quant_quantize_avx512, .done = done,
-                                                .tiles = quant_tiles_amx, .halve = quant_halves_amx};
+                                                .tiles = quant_tiles_amx, .tiles_of_blocks = true, .halve = quant_halves_avx512bf16};
 #endif

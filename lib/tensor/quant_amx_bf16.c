@@ -7,16 +7,10 @@
  * of the element alone, whatever rows and columns are beside it.
  */
 #ifdef __x86_64__
-#include <immintrin.h>
-
-#include "tensor/quant_internal.h"
+#include "tensor/quant_bf16_avx512.h"
 
 enum {
     SIDE = QUANT_SIDE,      /* rows of x, and of W, of a tile */
-    LINE = 64,              /* bytes of a tile's row */
-    TILE = SIDE * LINE,
-    STRIP = PACKED_FLOAT_PANEL, /* rows of W that are multiplied by the same rows of x: four tiles */
-    STRIP_TILES = STRIP / SIDE,
     DEPTH = 8,              /* blocks along the columns at a time: a strip's stay in the first-level cache while the rows of x go by */
     TILES_AHEAD = 2,        /* of rows of x */
     TILES_MAX = PACKED_ROWS_AT_ONCE / SIDE, /* of rows of x, and */
@@ -26,7 +20,6 @@ enum {
     FEW_VALUES = 12 * 1024, /* of x: half of the first-level cache */
 };
 
-#define INLINE static inline __attribute__((always_inline))
 #define WRITTEN() __asm__ volatile("" : : : "memory")
 
 /* Tiles 0 to 3 are sums, 4 and 5 rows of x (what is high and what is low of them), 6 and 7 rows of W. Few rows of x take less time than SIDE of them. */
@@ -65,14 +58,6 @@ INLINE void ask(struct ahead *a, size_t b) {
     }
 }
 
-INLINE void ask_twice(const uint8_t *at, size_t near, size_t far) {
-    _mm_prefetch((const char *)at + far, _MM_HINT_T1);
-    _mm_prefetch((const char *)at + near, _MM_HINT_T0);
-}
-
-/* How far ahead of byte `at` of a lane something is asked for: what its end is nearer than that is followed by the same lane of the next panel, `over` bytes further on. */
-INLINE size_t ahead_in_lane(size_t distance, size_t at, size_t lane, size_t over) { return distance + (at + distance < lane ? 0 : over); }
-
 /* --- blocks widened --- */
 
 /* Scale and what takes the offset out again, of 16 rows of W, each twice: for two columns. */
@@ -89,13 +74,6 @@ INLINE void load_scales(const uint8_t *scales, const uint8_t *minima, float offs
         s->offset[i] = _mm512_mul_ps(s->scale[i], _mm512_set1_ps(-offset));
         s->minimum[i] = minima ? _mm512_permutexvar_ps(twice[i], minimum) : _mm512_setzero_ps();
     }
-}
-
-/* Of 32 floats, a before b, what is lost where these bf16 stand for them: bf16 too. */
-INLINE __m512i what_is_lost(__m512 a, __m512 b, __m512i high) {
-    __m512 of_a = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(high)), 16));
-    __m512 of_b = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(high, 1)), 16));
-    return (__m512i)_mm512_cvtne2ps_pbh(_mm512_sub_ps(b, of_b), _mm512_sub_ps(a, of_a));
 }
 
 /* Four columns of 16 rows of W, a byte each, to two rows of a tile. A byte behind the leading ones of 32,768 is a float without a conversion: 32,768 more than it is. */
@@ -139,42 +117,6 @@ INLINE void widen_panel(const uint8_t *block, const enum packed_kind kind, const
                 widen_four(_mm512_and_si512(_mm512_srli_epi16(both, 4), low), &s, kind == PACKED_Q4M, exact, tile + (8 + group * 2) * LINE);
             }
         }
-}
-
-/* --- short lengthened --- */
-
-/* 16 rows of W at 32 columns, as tiles read them, but for patches. The table of upper bytes is there four times, so that what lies above a code's four bits does not matter. */
-INLINE void lengthen_tile(const uint8_t *from, __m512i upper, uint8_t *to) {
-#pragma GCC unroll 4
-    for (size_t j = 0; j < 4; j++, to += 4 * LINE) {
-        __m512i codes = _mm512_load_si512(from + QUANT_SHORT_UPPER + j * LINE);
-        for (size_t half = 0; half < 2; half++) {
-            __m512i low = _mm512_load_si512(from + (2 * j + half) * LINE), high = _mm512_permutexvar_epi8(half ? _mm512_srli_epi16(codes, 4) : codes, upper);
-            _mm512_store_si512(to + half * 2 * LINE, _mm512_unpacklo_epi8(low, high));
-            _mm512_store_si512(to + half * 2 * LINE + LINE, _mm512_unpackhi_epi8(low, high));
-        }
-    }
-}
-
-INLINE __m512i upper_bytes(const uint8_t *panel) { return _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(const void *)panel)); }
-
-INLINE void patch(const uint8_t *panel, size_t cols, size_t b, uint8_t *tiles) {
-    const uint8_t *from;
-    for (size_t i = 0, n = quant_short_patches(panel, cols, b, &from); i < n; i++) {
-        struct quant_patch p = quant_patch_at(from, i);
-        memcpy(tiles + p.place * sizeof p.value, &p.value, sizeof p.value);
-    }
-}
-
-/* Blocks [b, b + count) of a panel to a strip's tiles. */
-static void lengthen_panel(const uint8_t *panel, size_t cols, size_t b, size_t count, uint8_t *to) {
-    const size_t lane = quant_lane_size(PACKED_SHORT, cols);
-    const uint8_t *at = panel + quant_short_head(cols) + b * QUANT_SHORT_LANE_BLOCK;
-    __m512i upper = upper_bytes(panel);
-    for (size_t i = 0; i < count; i++, at += QUANT_SHORT_LANE_BLOCK, to += STRIP_TILES * TILE) {
-        for (size_t t = 0; t < STRIP_TILES; t++) lengthen_tile(at + t * lane, upper, to + t * TILE);
-        patch(panel, cols, b + i, to);
-    }
 }
 
 /* --- the product --- */
@@ -534,14 +476,5 @@ void quant_tiles_amx(const struct packed *w, const struct quant_halves *x, size_
         }
     }
     _tile_release(); /* a thread that the system takes away has its tiles saved while they hold anything */
-}
-
-void quant_halves_amx(const float *x, size_t n, uint16_t *high, uint16_t *low) {
-    _Alignas(64) float whole[QUANT_BLOCK] = {0};
-    memcpy(whole, x, n * sizeof *x);
-    __m512 a = _mm512_load_ps(whole), b = _mm512_load_ps(whole + SIDE);
-    __m512i h = (__m512i)_mm512_cvtne2ps_pbh(b, a);
-    _mm512_store_si512(high, h);
-    if (low) _mm512_store_si512(low, what_is_lost(a, b, h));
 }
 #endif

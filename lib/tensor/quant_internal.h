@@ -120,7 +120,7 @@ static inline __attribute__((always_inline)) void quant_ask(const uint8_t *at, s
     __builtin_prefetch(at + near, 0, 3);
 }
 
-extern const struct quant_kernels QUANT_KERNELS_C, QUANT_KERNELS_AVX2, QUANT_KERNELS_AVXVNNI, QUANT_KERNELS_AVX512, QUANT_KERNELS_AMX;
+extern const struct quant_kernels QUANT_KERNELS_C, QUANT_KERNELS_AVX2, QUANT_KERNELS_AVXVNNI, QUANT_KERNELS_AVX512, QUANT_KERNELS_AVX512BF16, QUANT_KERNELS_AMX;
 
 /* A CPU with AVX-VNNI has AVX2: its table takes all but the products of blocks from there. */
 bool quant_usable_avx2(void);
@@ -160,6 +160,7 @@ struct quant_tiles {
 };
 /* quant_amx_bf16.c */
 void quant_tiles_amx(const struct packed *w, const struct quant_halves *x, size_t first, size_t rows, size_t from, size_t to, const struct packed_output *out);
-void quant_halves_amx(const float *x, size_t n, uint16_t *high, uint16_t *low);
+/* quant_avx512bf16.c: what has tiles of bf16 has vectors of it */
+void quant_halves_avx512bf16(const float *x, size_t n, uint16_t *high, uint16_t *low);
 
 #endif

@@ -365,8 +365,8 @@ static void tiles_of(const struct quant_kernels *kernels, enum packed_kind kind,
     fill(bias, rows, NORMAL, &r);
     struct matrix m;
     struct packed_input in;
-    bool blocks = packed_kind_is_blocks(kind);
-    struct packed_form form = {.terms = blocks ? of_x : 0, .halves = !blocks};
+    bool blocks = packed_kind_is_blocks(kind), two_x = blocks ? of_x > 1 : of_x > 1 || kernels->tiles_of_blocks;
+    struct packed_form form = {.terms = blocks ? of_x : 0, .halves = !blocks, .low = !blocks && of_x > 1};
     pack(&m, kind, rows, cols, w);
     quant_kernels_use(kernels);
     terms = of_x;
@@ -393,7 +393,7 @@ static void tiles_of(const struct quant_kernels *kernels, enum packed_kind kind,
             for (size_t o = 0; o < rows; o++) {
                 double before = how & 2 ? (double)((i * stride + o) % 7) : 0, b = how & 1 ? (double)bias[o] : 0, size;
                 packed_get_row(&m.w, o, row);
-                double want = tiled_element(kind == PACKED_SPLIT ? w + o * cols : row, kind == PACKED_SPLIT || (blocks && of_x > 1), x + row_of_x * cols, !blocks || of_x > 1, cols, &size), got = (double)y[i * stride + o];
+                double want = tiled_element(kind == PACKED_SPLIT ? w + o * cols : row, kind == PACKED_SPLIT || (blocks && of_x > 1), x + row_of_x * cols, two_x, cols, &size), got = (double)y[i * stride + o];
                 if (row_of_x >= tiled) want = (double)plain[row_of_x * rows + o], size = fabs(want);
                 if (fabs(got - (want + before + b)) > 2e-6 * (size + before + fabs(b)) + 1e-30)
                     fail_msg("%s: kind %d, shape %zu, %s: [%zu, %zu] is %g, should be %g", kernels->name, kind, s, VALUES[v], row_of_x, o, got, want + before + b);
@@ -407,6 +407,8 @@ static void tiles_of(const struct quant_kernels *kernels, enum packed_kind kind,
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) mem_free(all[i]);
 }
 
+static bool takes_tiles(const struct quant_kernels *kernels, enum packed_kind kind) { return kernels->tiles_of_blocks || kind == PACKED_BF16 || kind == PACKED_SHORT; }
+
 static void test_tiles(void **state) {
     (void)state;
     bool any = false;
@@ -416,7 +418,8 @@ static void test_tiles(void **state) {
         for (enum packed_kind kind = PACKED_BF16; kind < PACKED_ALL; kind++)
             for (size_t s = 0; kind != PACKED_F16 && s < sizeof SHAPES / sizeof *SHAPES; s++)
                 for (enum values v = NORMAL; v <= EQUAL; v++)
-                    for (uint32_t of_x = 1; of_x <= (packed_kind_is_blocks(kind) ? 2 : 1); of_x++) tiles_of(QUANT_KERNELS[k], kind, of_x, s, v);
+                    for (uint32_t of_x = 1; of_x <= 2; of_x++)
+                        if (takes_tiles(QUANT_KERNELS[k], kind)) tiles_of(QUANT_KERNELS[k], kind, of_x, s, v);
     }
     if (!any) skip();
 }
@@ -437,7 +440,7 @@ static void test_whole(void **state) {
         any = true;
         quant_kernels_use(QUANT_KERNELS[k]);
         for (enum packed_kind kind = PACKED_BF16; kind < PACKED_ALL; kind++) {
-            if (kind == PACKED_F16) continue;
+            if (kind == PACKED_F16 || !takes_tiles(QUANT_KERNELS[k], kind)) continue;
             struct matrix m;
             struct packed_input in;
             struct packed_form form = {.terms = packed_kind_is_blocks(kind), .halves = !packed_kind_is_blocks(kind), .read = N};

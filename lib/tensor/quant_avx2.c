@@ -124,7 +124,7 @@ INLINE void lengthen(const uint8_t *panel, size_t cols, size_t block, size_t c, 
             for (size_t line = QUANT_SHORT_LINES * l / 8; asks && line < QUANT_SHORT_LINES * (l + 1) / 8; line++) _mm_prefetch((const char *)at + line * 64 + AHEAD, _MM_HINT_T0);
             for (size_t v = 0; v < 2; v++) { /* 8 rows each */
                 float *column = to + 4 * l * step + lane * QUANT_SIDE + v * 8;
-                __m256i low = _mm256_load_si256((const __m256i *)(const void *)(at + l * 64 + v * 32)), codes = _mm256_load_si256((const __m256i *)(const void *)(at + QUANT_SHORT_UPPER + l / 2 * 64 + v * 32));
+                __m256i low = _mm256_load_si256((const __m256i *)(const void *)(at + quant_short_low(l) + v * 32)), codes = _mm256_load_si256((const __m256i *)(const void *)(at + quant_short_codes(l) + v * 32));
                 __m256i high = _mm256_shuffle_epi8(upper, _mm256_and_si256(l % 2 ? _mm256_srli_epi16(codes, 4) : codes, four));
                 __m256i pairs[2] = {_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high)};
                 for (size_t k = 0; k < 4; k++) _mm256_store_ps(column + k * step, _mm256_castsi256_ps(k % 2 ? _mm256_and_si256(pairs[k / 2], odd) : _mm256_slli_epi32(pairs[k / 2], 16)));

@@ -94,7 +94,7 @@ INLINE struct narrow narrow_block(const uint8_t *panel, size_t cols, size_t b) {
 /* Two lines of a lane's tile, 2 l and 2 l + 1 of 16: four columns of its rows, in pairs. */
 INLINE void two_lines(const struct narrow *w, size_t lane, size_t l, __m512i pairs[2]) {
     const uint8_t *at = w->at + lane * w->lane;
-    __m512i low = _mm512_load_si512(at + l * 64), codes = _mm512_load_si512(at + QUANT_SHORT_UPPER + l / 2 * 64);
+    __m512i low = _mm512_load_si512(at + quant_short_low(l)), codes = _mm512_load_si512(at + quant_short_codes(l));
     __m512i high = _mm512_shuffle_epi8(w->upper, _mm512_and_si512(l % 2 ? _mm512_srli_epi16(codes, 4) : codes, _mm512_set1_epi8(15)));
     pairs[0] = _mm512_unpacklo_epi8(low, high);
     pairs[1] = _mm512_unpackhi_epi8(low, high);

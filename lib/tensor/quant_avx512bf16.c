@@ -12,7 +12,8 @@ enum {
     FEW = 4,    /* rows of x that a block of short is lengthened for in registers, and not in memory */
     DEPTH = 3,  /* blocks along the columns at a time, where many rows of x go by: a strip's stay in the first-level cache */
     NEAR = 1088, /* bytes: how W is asked for in advance, in each lane, */
-    FAR = 6144,  /* and, before that, into the second level of the cache */
+    FAR = 6144,  /* and, before that, into the second level of the cache, */
+    FAR_ALONE = 3072, /* or only so far, where few rows of x wait for it */
 };
 
 static bool usable(void) { return quant_usable_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi"); }
@@ -102,29 +103,35 @@ INLINE void group_any(const struct strip *s, size_t count, const uint16_t *high,
     }
 }
 
-/* A panel of short times few rows of x: blocks are lengthened into registers, but for those with patches. */
+/* Of short a line of each lane, four pairs of columns each, with what is kept beside them: a way through memory, since a patch has its place there. */
+INLINE void patch_lines(const uint8_t *panel, size_t cols, size_t b, size_t j, __m512i lines[STRIP_TILES][4]) {
+    _Alignas(64) uint8_t tiles[STRIP_TILES * TILE];
+    for (size_t t = 0; t < STRIP_TILES; t++)
+        for (size_t i = 0; i < 4; i++) _mm512_store_si512(tiles + t * TILE + (4 * j + i) * LINE, lines[t][i]);
+    patch(panel, cols, b, tiles); /* those of other lines come to nothing */
+    for (size_t t = 0; t < STRIP_TILES; t++)
+        for (size_t i = 0; i < 4; i++) lines[t][i] = _mm512_load_si512(tiles + t * TILE + (4 * j + i) * LINE);
+}
+
+/* A panel of short times few rows of x: blocks are lengthened into registers. */
 INLINE void short_n(const struct packed *w, size_t p, const uint16_t *high, const uint16_t *low, const int n, float *sums) {
-    _Alignas(64) uint8_t wide[STRIP_TILES * TILE];
     const size_t cols = w->cols, lane = quant_lane_size(PACKED_SHORT, cols), blocks = quant_block_count(cols), over = w->panel_size - lane;
-    const uint8_t *panel = w->data + p * w->panel_size;
-    const struct strip patched = {wide, TILE, 0};
-    const uint8_t *at = panel + quant_short_head(cols), *from;
+    const uint8_t *panel = w->data + p * w->panel_size, *at = panel + quant_short_head(cols), *from;
     const __m512i upper = upper_bytes(panel);
     sums_of_group acc;
     open_sums(acc, NULL, n);
     for (size_t b = 0; b < blocks; b++, at += QUANT_SHORT_LANE_BLOCK, high += TILE / 2, low = low ? low + TILE / 2 : NULL) {
-        size_t near = ahead_in_lane(NEAR, b * QUANT_SHORT_LANE_BLOCK, lane, over), far = ahead_in_lane(FAR, b * QUANT_SHORT_LANE_BLOCK, lane, over);
-        if (quant_short_patches(panel, cols, b, &from) > 0) {
-            lengthen_panel(panel, cols, b, 1, wide);
-            add_block(acc, &patched, 0, high, low, n, NULL, false);
-            continue;
-        }
+        size_t far = ahead_in_lane(FAR_ALONE, b * QUANT_SHORT_LANE_BLOCK, lane, over);
+        unsigned patched = 0; /* which of the four, a bit each */
+        for (size_t i = 0, count = quant_short_patches(panel, cols, b, &from); i < count; i++) patched |= 1u << quant_patch_column(quant_patch_at(from, i)) / 8;
 #pragma GCC unroll 4
         for (size_t j = 0; j < 4; j++) {
             __m512i lines[STRIP_TILES][4];
-            for (size_t line = QUANT_SHORT_LINES / 4 * j; line < QUANT_SHORT_LINES / 4 * (j + 1); line++)
-                for (size_t t = 0; t < STRIP_TILES; t++) ask_twice(at + t * lane + line * LINE, near, far);
-            for (size_t t = 0; t < STRIP_TILES; t++) lengthen_lines(at + t * lane, upper, j, lines[t]);
+            for (size_t t = 0; t < STRIP_TILES; t++) {
+                _mm_prefetch((const char *)at + t * lane + 3 * j * LINE + far, _MM_HINT_T1); /* one of three: it leads the CPU's own prefetcher on to the rest */
+                lengthen_lines(at + t * lane, upper, j, lines[t]);
+            }
+            if (__builtin_expect(patched >> j & 1, 0)) patch_lines(panel, cols, b, j, lines);
             for (size_t i = 0; i < 4; i++) add_pair(acc, (const __m512i[]){lines[0][i], lines[1][i], lines[2][i], lines[3][i]}, high, low, 4 * j + i, n);
         }
     }

@@ -36,9 +36,9 @@ INLINE __m512i upper_bytes(const uint8_t *panel) { return _mm512_broadcast_i32x4
 
 /* Four lines of 16, the j-th: columns 8 j to 8 j + 7 in pairs. The table of upper bytes is there four times, so that what lies above a code's four bits does not matter. */
 INLINE void lengthen_lines(const uint8_t *from, __m512i upper, size_t j, __m512i lines[4]) {
-    __m512i codes = _mm512_load_si512(from + QUANT_SHORT_UPPER + j * LINE);
+    __m512i codes = _mm512_load_si512(from + quant_short_codes(2 * j));
     for (size_t half = 0; half < 2; half++) {
-        __m512i low = _mm512_load_si512(from + (2 * j + half) * LINE), high = _mm512_permutexvar_epi8(half ? _mm512_srli_epi16(codes, 4) : codes, upper);
+        __m512i low = _mm512_load_si512(from + quant_short_low(2 * j + half)), high = _mm512_permutexvar_epi8(half ? _mm512_srli_epi16(codes, 4) : codes, upper);
         lines[2 * half] = _mm512_unpacklo_epi8(low, high);
         lines[2 * half + 1] = _mm512_unpackhi_epi8(low, high);
     }

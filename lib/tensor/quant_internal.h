@@ -60,7 +60,6 @@ static inline float quant_bf16_to_f32(uint16_t h) {
 enum {
     QUANT_SHORT_CODES = 16,   /* upper bytes that have one */
     QUANT_SHORT_PATCHES = 4,  /* for each block, on the average */
-    QUANT_SHORT_UPPER = QUANT_LANE_BLOCK / 2, /* where the codes lie in a lane's block */
     QUANT_SHORT_VALUES = QUANT_LANES * QUANT_SIDE * QUANT_BLOCK, /* of a block */
 };
 static inline size_t quant_short_patches_at(size_t cols) { return (QUANT_SHORT_CODES + (quant_block_count(cols) + 1) * sizeof(uint16_t) + 3) & ~(size_t)3; }
@@ -73,13 +72,13 @@ static inline size_t quant_short_patches(const uint8_t *panel, size_t cols, size
     *from = panel + quant_short_patches_at(cols) + span[0] * sizeof(uint32_t);
     return span[0] < end ? end - span[0] : 0;
 }
-/* A lane's lower bytes: line j has those of the tile's lines 2 j and 2 j + 1, eight of the one and eight of the other in turns, so that each half of 16 bytes and its upper bytes make 16 bytes of a
- * line of the tile. The codes of lines 2 j and 2 j + 1 of them are the lower and the upper halves of line j of codes. Value k of row r, but for patches: */
-static inline size_t quant_short_place(size_t r, size_t k) { return k / 4 * 64 + r / 4 * 16 + k / 2 % 2 * 8 + r % 4 * 2 + k % 2; } /* of its lower byte */
-static inline size_t quant_short_code(size_t r, size_t k) { /* of its code's byte; in columns 4 to 7 of eight the upper half of it is its */
-    size_t at = quant_short_place(r, k);
-    return QUANT_SHORT_UPPER + at / 128 * 64 + at % 64;
-}
+/* A lane's lower bytes: line l of them has those of the tile's lines 2 l and 2 l + 1, eight of the one and eight of the other in turns, so that each half of 16 bytes and its upper bytes make 16
+ * bytes of a line of the tile. Before two lines of lower bytes lies one with their codes, of the first in the lower halves, of the second in the upper: all is read in the order in which it lies. */
+static inline size_t quant_short_low(size_t l) { return (l / 2 * 3 + 1 + l % 2) * 64; } /* bytes from the lane's block */
+static inline size_t quant_short_codes(size_t l) { return l / 2 * 3 * 64; }
+/* Value k of row r, but for patches: */
+static inline size_t quant_short_place(size_t r, size_t k) { return quant_short_low(k / 4) + r / 4 * 16 + k / 2 % 2 * 8 + r % 4 * 2 + k % 2; } /* of its lower byte */
+static inline size_t quant_short_code(size_t r, size_t k) { return quant_short_codes(k / 4) + quant_short_place(r, k) % 64; } /* of its code's byte; in columns 4 to 7 of eight the upper half of it is its */
 static inline uint16_t quant_short_value(const uint8_t *panel, const uint8_t *lane, size_t r, size_t k) {
     uint8_t codes = lane[quant_short_code(r, k)];
     return (uint16_t)(panel[k / 4 % 2 ? codes >> 4 : codes & 15] << 8 | lane[quant_short_place(r, k)]);

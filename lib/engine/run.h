@@ -31,7 +31,7 @@ struct engine_run_options {
     bool no_normalize;      /* embed: the vector as it is, not of length 1 */
     int threads;            /* 0: all */
     enum packed_kind weights;
-    enum packed_activations activations; /* generate, logprobs: of products with weights in blocks; int16 unless said: one prompt waits for the weights, not for the arithmetic */
+    enum packed_activations activations; /* generate, logprobs: packed_form.terms and .low; int16 unless said: one prompt waits for the weights, not for the arithmetic */
     enum kv_type kv_type;   /* generate, logprobs: of keys and values; 0: f32 */
     struct packed_cache packed; /* as of engine_options */
     const char *draft;      /* a model that guesses, while it pays (draft_model.h); NULL: none */

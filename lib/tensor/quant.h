@@ -12,7 +12,7 @@
  * multiply-adds for the same bytes of W: little where few rows of x wait for W, twice the time where many do.
  *
  * The promise that the engine is built on: an element y[i][r] is the same, bit for bit, for any number of rows of x and any split
- * over threads. But for tiles of bf16 (below) it is the same for any of the kernels, too (C, AVX2, AVX-512, AMX). It holds because each element is one chain of operations in one order:
+ * over threads. But for products of bf16 (below) it is the same for any of the kernels, too (C, AVX2, AVX-512, AMX). It holds because each element is one chain of operations in one order:
  *     f32, bf16, f16, short: fma(x[0], w[0], 0), then fma(x[k], w[k], acc) for k = 1, 2, …
  *     q8, q4: an exact integer dot product per block b, then fma(dot[b], scale_w[b] · scale_x[b], acc) for b = 0, 1, …
  *     q4m:    the same, each followed by fma(minimum_w[b], scale_x[b] · sum of q_x[b], acc)
@@ -25,6 +25,9 @@
  * step of 2^-8 of each value against absmax / 127 of each block. Matrices of bf16, short or not, take tiles for all rows whose form asks for halves: x is split into two of bf16, 16 bits of it.
  * Where blocks are asked for in two terms, what is read is two of bf16 as well, x and W: high by high, low by high, high by low. So it is with matrices of the kind split.
  * An element's sum is in f32, in the order of quant_amx_bf16.c.
+ *
+ * CPUs that multiply pairs of bf16 in vectors (AVX-512 BF16 without AMX: Zen 4) do so with matrices of bf16, short or not, whose form asks for halves, twice as fast as in f32: x is rounded to bf16,
+ * or, where the form asks for what is low of it, is two of bf16, which takes as long as f32. An element's sum is in the order of quant_avx512bf16.c.
  *
  * Layout. W's rows are taken in panels, zero rows fill the last one up; a panel is one run of memory that is read front to back, but for lanes.
  *     f32,  panel of 64 rows: for k: float[64]

@@ -9,10 +9,10 @@
 
 enum {
     GROUP = QUANT_TILE_ROWS, /* rows of x at once: with four vectors of W for each, their sums stay in registers */
-    FEW = 4,    /* rows of x that a block of short is lengthened for in registers, and not in memory */
-    DEPTH = 3,  /* blocks along the columns at a time, where many rows of x go by: a strip's stay in the first-level cache */
-    NEAR = 1088, /* bytes: how W is asked for in advance, in each lane, */
-    FAR = 6144,  /* and, before that, into the second level of the cache, */
+    FEW = 4,          /* rows of x that a panel is read for once, short lengthened in registers and not in memory */
+    DEPTH = 3,        /* blocks along the columns at a time, where more rows of x go by: a strip's stay in the first-level cache */
+    NEAR = 1088,      /* bytes: how W is asked for in advance, in each lane, */
+    FAR = 6144,       /* and, before that, into the second level of the cache, */
     FAR_ALONE = 3072, /* or only so far, where few rows of x wait for it, and where W is in blocks */
 };
 
@@ -102,7 +102,7 @@ INLINE void group_n(const struct strip *s, size_t count, const uint16_t *high, c
     close_sums(acc, sums, n);
 }
 
-#define GROUP_OF(n, call) \
+#define GROUP_OF(n, call) /* the count as a constant, for the registers' sake */ \
     case n: call; break
 INLINE void group_any(const struct strip *s, size_t count, const uint16_t *high, const uint16_t *low, size_t n, const struct ahead *ahead, const bool lengthens, const bool more, float *sums) {
     switch (n) {
@@ -125,23 +125,26 @@ INLINE void patch_lines(const uint8_t *panel, size_t cols, size_t b, size_t j, _
         for (size_t i = 0; i < 4; i++) lines[t][i] = _mm512_load_si512(tiles + t * TILE + (4 * j + i) * LINE);
 }
 
-/* A panel of short times few rows of x: blocks are lengthened into registers. */
-INLINE void short_n(const struct packed *w, size_t p, const uint16_t *high, const uint16_t *low, const int n, float *sums) {
-    const size_t cols = w->cols, lane = quant_lane_size(PACKED_SHORT, cols), blocks = quant_block_count(cols), over = w->panel_size - lane;
-    const uint8_t *panel = w->data + p * w->panel_size, *at = panel + quant_short_head(cols), *from;
-    const __m512i upper = upper_bytes(panel);
+/* A panel times few rows of x: of short, lines are lengthened into registers. */
+INLINE void few_n(const struct packed *w, size_t p, const bool is_short, const uint16_t *high, const uint16_t *low, const int n, float *sums) {
+    const size_t cols = w->cols, lane = quant_lane_size(w->kind, cols), blocks = quant_block_count(cols), over = w->panel_size - lane, block = is_short ? QUANT_SHORT_LANE_BLOCK : QUANT_LANE_BLOCK;
+    const uint8_t *panel = w->data + p * w->panel_size, *at = panel + (is_short ? quant_short_head(cols) : 0), *from;
+    const __m512i upper = upper_bytes(panel); /* of short */
     sums_of_group acc;
     open_sums(acc, NULL, n);
-    for (size_t b = 0; b < blocks; b++, at += QUANT_SHORT_LANE_BLOCK, high += TILE / 2, low = low ? low + TILE / 2 : NULL) {
-        size_t far = ahead_in_lane(FAR_ALONE, b * QUANT_SHORT_LANE_BLOCK, lane, over);
+    for (size_t b = 0; b < blocks; b++, at += block, high += TILE / 2, low = low ? low + TILE / 2 : NULL) {
+        size_t far = ahead_in_lane(FAR_ALONE, b * block, lane, over);
         unsigned patched = 0; /* which of the four, a bit each */
-        for (size_t i = 0, count = quant_short_patches(panel, cols, b, &from); i < count; i++) patched |= 1u << quant_patch_column(quant_patch_at(from, i)) / 8;
+        for (size_t i = 0, count = is_short ? quant_short_patches(panel, cols, b, &from) : 0; i < count; i++) patched |= 1u << quant_patch_column(quant_patch_at(from, i)) / 8;
 #pragma GCC unroll 4
         for (size_t j = 0; j < 4; j++) {
             __m512i lines[STRIP_TILES][4];
             for (size_t t = 0; t < STRIP_TILES; t++) {
-                _mm_prefetch((const char *)at + t * lane + 3 * j * LINE + far, _MM_HINT_T1); /* one of three, see ask_block */
-                lengthen_lines(at + t * lane, upper, j, lines[t]);
+                const uint8_t *line = at + t * lane + j * (block / 4);
+                _mm_prefetch((const char *)line + far, _MM_HINT_T1); /* one of three, or of four, see ask_block */
+                if (is_short) lengthen_lines(at + t * lane, upper, j, lines[t]);
+                else
+                    for (size_t i = 0; i < 4; i++) lines[t][i] = _mm512_load_si512(line + i * LINE);
             }
             if (__builtin_expect(patched >> j & 1, 0)) patch_lines(panel, cols, b, j, lines);
             for (size_t i = 0; i < 4; i++) add_pair(acc, (const __m512i[]){lines[0][i], lines[1][i], lines[2][i], lines[3][i]}, high, low, 4 * j + i, n);
@@ -150,12 +153,12 @@ INLINE void short_n(const struct packed *w, size_t p, const uint16_t *high, cons
     close_sums(acc, sums, n);
 }
 
-INLINE void short_any(const struct packed *w, size_t p, const uint16_t *high, const uint16_t *low, size_t n, float *sums) {
+INLINE void few_any(const struct packed *w, size_t p, const bool is_short, const uint16_t *high, const uint16_t *low, size_t n, float *sums) {
     switch (n) {
-        GROUP_OF(1, short_n(w, p, high, low, 1, sums));
-        GROUP_OF(2, short_n(w, p, high, low, 2, sums));
-        GROUP_OF(3, short_n(w, p, high, low, 3, sums));
-    default: short_n(w, p, high, low, FEW, sums);
+        GROUP_OF(1, few_n(w, p, is_short, high, low, 1, sums));
+        GROUP_OF(2, few_n(w, p, is_short, high, low, 2, sums));
+        GROUP_OF(3, few_n(w, p, is_short, high, low, 3, sums));
+    default: few_n(w, p, is_short, high, low, FEW, sums);
     }
 }
 
@@ -171,17 +174,18 @@ INLINE void panel_by_rows(const struct packed *w, size_t p, const struct quant_h
     const uint8_t *panel = w->data + p * w->panel_size;
     const bool is_short = w->kind == PACKED_SHORT;
     size_t begin = (first / QUANT_SIDE * x->blocks * QUANT_SIDE + first % QUANT_SIDE) * QUANT_BLOCK;
-    if (is_short && rows <= FEW && group_rows(first, first + rows) == rows) {
-        short_any(w, p, x->high + begin, split ? x->low + begin : NULL, rows, sums[0]);
+    if (rows <= FEW && group_rows(first, first + rows) == rows) {
+        const uint16_t *high = x->high + begin, *low = split ? x->low + begin : NULL;
+        if (is_short) few_any(w, p, true, high, low, rows, sums[0]);
+        else few_any(w, p, false, high, low, rows, sums[0]);
         return;
     }
     const size_t lane = quant_lane_size(w->kind, w->cols), block = is_short ? QUANT_SHORT_LANE_BLOCK : QUANT_LANE_BLOCK, groups = (rows + GROUP - 1) / GROUP;
-    size_t depth = rows <= GROUP && !is_short ? x->blocks : DEPTH;
-    if (is_short) lengthen_panel(panel, w->cols, 0, x->blocks < depth ? x->blocks : depth, wide[0]);
+    if (is_short) lengthen_panel(panel, w->cols, 0, x->blocks < DEPTH ? x->blocks : DEPTH, wide[0]);
     const uint8_t *at = panel + (is_short ? quant_short_head(w->cols) : 0);
     for (size_t b = 0, turn = 0, count, next; b < x->blocks; b += count, turn ^= 1) {
-        count = x->blocks - b < depth ? x->blocks - b : depth;
-        next = x->blocks - b - count < depth ? x->blocks - b - count : depth;
+        count = x->blocks - b < DEPTH ? x->blocks - b : DEPTH;
+        next = x->blocks - b - count < DEPTH ? x->blocks - b - count : DEPTH;
         struct strip s = {at + b * block, lane, block};
         struct ahead ahead = {.first = at, .lane = lane, .block = block, .over = w->panel_size - lane, .at = (b + count) * block};
         if (is_short) {
@@ -227,9 +231,8 @@ static void products(const struct packed *w, const struct quant_halves *x, size_
 }
 
 void quant_halves_avx512bf16(const float *x, size_t n, uint16_t *high, uint16_t *low) {
-    _Alignas(64) float whole[QUANT_BLOCK] = {0};
-    memcpy(whole, x, n * sizeof *x);
-    __m512 a = _mm512_load_ps(whole), b = _mm512_load_ps(whole + QUANT_SIDE);
+    const uint32_t mask = n < QUANT_BLOCK ? (1u << n) - 1 : 0xffffffffu;
+    __m512 a = _mm512_maskz_loadu_ps((__mmask16)mask, x), b = _mm512_maskz_loadu_ps((__mmask16)(mask >> QUANT_SIDE), x + QUANT_SIDE);
     __m512i h = (__m512i)_mm512_cvtne2ps_pbh(b, a);
     _mm512_store_si512(high, h);
     if (low) _mm512_store_si512(low, what_is_lost(a, b, h));

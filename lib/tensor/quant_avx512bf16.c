@@ -10,7 +10,7 @@
 enum {
     GROUP = QUANT_TILE_ROWS, /* rows of x at once: with four vectors of W for each, their sums stay in registers */
     FEW = 4,          /* rows of x that a panel is read for once, short lengthened in registers and not in memory */
-    DEPTH = 3,        /* blocks along the columns at a time, where more rows of x go by: a strip's stay in the first-level cache */
+    DEPTH = 2,        /* blocks along the columns at a time, where more rows of x go by: a strip's stay in the first-level cache */
     NEAR = 1088,      /* bytes: how W is asked for in advance, in each lane, */
     FAR = 6144,       /* and, before that, into the second level of the cache, */
     FAR_ALONE = 3072, /* or only so far, where few rows of x wait for it, and where W is in blocks */

@@ -21,7 +21,7 @@ target_compile_options(genloop_flags INTERFACE
 target_link_options(genloop_flags INTERFACE -Wl,--gc-sections -Wl,--as-needed)
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   target_compile_options(genloop_flags INTERFACE -O2 -g1 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE)
-  target_link_options(genloop_flags INTERFACE -pie -Wl,-z,relro,-z,now)
+  target_link_options(genloop_flags INTERFACE -pie -Wl,-z,relro,-z,now -Wl,--compress-debug-sections=zlib) # line numbers for a backtrace are a third of a program, kernels' most of all
 endif()
 if(GENLOOP_SANITIZE)
   target_compile_options(genloop_flags INTERFACE -fsanitize=${GENLOOP_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)

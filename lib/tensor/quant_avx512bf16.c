@@ -16,18 +16,6 @@ enum {
     FAR_ALONE = 3072, /* or only so far, where few rows of x wait for it, and where W is in blocks */
 };
 
-/*
- * Few rows of x wait for memory: one line of three is asked for, into the second level of the cache; it leads the CPU's own prefetcher on to the rest. What is asked for into the first level as well
- * has 24 places to wait in and holds the rest up: a core of Zen 4 reads 26 GB/s of Q8_0 so, 23 with quant_ask (30 is all of it); 12 of short where all is asked for into the first level. The
- * CPU's own prefetcher sleeps where more rows make W slow.
- */
-INLINE bool alone(const bool nibbles, const int n) { return n <= (nibbles ? 2 : 4); }
-INLINE void ask_block(const uint8_t *at, const bool nibbles, const int n) {
-    if (!alone(nibbles, n)) quant_ask(at, QUANT_NEAR, QUANT_FAR);
-    else if ((uintptr_t)at / LINE % 3 == 0) _mm_prefetch((const char *)at + FAR_ALONE, _MM_HINT_T1);
-}
-#include "tensor/quant_blocks_avx512.h"
-
 static bool usable(void) { return quant_usable_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi"); }
 
 /* A strip of W over some blocks: bytes from lane to lane, and from a block to the next. */
@@ -80,7 +68,7 @@ struct ahead {
 
 INLINE void add_block(sums_of_group acc, const struct strip *s, size_t b, const uint16_t *high, const uint16_t *low, const int n, const struct ahead *ahead, const bool lengthens) {
     const uint8_t *at = s->at + b * s->block;
-#pragma GCC unroll 16
+#pragma GCC unroll 2
     for (size_t pair = 0; pair < QUANT_BLOCK / 2; pair++) {
         __m512i w[STRIP_TILES];
         for (size_t t = 0; t < STRIP_TILES; t++) w[t] = _mm512_load_si512(at + t * s->lane + pair * LINE);
@@ -125,7 +113,23 @@ INLINE void patch_lines(const uint8_t *panel, size_t cols, size_t b, size_t j, _
         for (size_t i = 0; i < 4; i++) lines[t][i] = _mm512_load_si512(tiles + t * TILE + (4 * j + i) * LINE);
 }
 
-/* A panel times few rows of x: of short, lines are lengthened into registers. */
+/* Four pairs of columns of a block of a panel, the j-th four, times few rows of x; what lies `far` behind is asked for on the way, one line of three (short) or four, see `blocks`. */
+INLINE void few_lines(sums_of_group acc, const uint8_t *panel, const uint8_t *at, const struct packed *w, size_t b, size_t j, const bool is_short, __m512i upper, bool patched, size_t far,
+                      const uint16_t *high, const uint16_t *low, const int n) {
+    const size_t lane = quant_lane_size(w->kind, w->cols);
+    __m512i lines[STRIP_TILES][4];
+    for (size_t t = 0; t < STRIP_TILES; t++) {
+        const uint8_t *line = at + t * lane + j * (is_short ? QUANT_SHORT_LANE_BLOCK / 4 : QUANT_LANE_BLOCK / 4);
+        _mm_prefetch((const char *)line + far, _MM_HINT_T1);
+        if (is_short) lengthen_lines(at + t * lane, upper, j, lines[t]);
+        else
+            for (size_t i = 0; i < 4; i++) lines[t][i] = _mm512_load_si512(line + i * LINE);
+    }
+    if (__builtin_expect(patched, 0)) patch_lines(panel, w->cols, b, j, lines);
+    for (size_t i = 0; i < 4; i++) add_pair(acc, (const __m512i[]){lines[0][i], lines[1][i], lines[2][i], lines[3][i]}, high, low, 4 * j + i, n);
+}
+
+/* A panel times few rows of x: of short, lines are lengthened into registers, and the loop over a block is unrolled. */
 INLINE void few_n(const struct packed *w, size_t p, const bool is_short, const uint16_t *high, const uint16_t *low, const int n, float *sums) {
     const size_t cols = w->cols, lane = quant_lane_size(w->kind, cols), blocks = quant_block_count(cols), over = w->panel_size - lane, block = is_short ? QUANT_SHORT_LANE_BLOCK : QUANT_LANE_BLOCK;
     const uint8_t *panel = w->data + p * w->panel_size, *at = panel + (is_short ? quant_short_head(cols) : 0), *from;
@@ -136,18 +140,12 @@ INLINE void few_n(const struct packed *w, size_t p, const bool is_short, const u
         size_t far = ahead_in_lane(FAR_ALONE, b * block, lane, over);
         unsigned patched = 0; /* which of the four, a bit each */
         for (size_t i = 0, count = is_short ? quant_short_patches(panel, cols, b, &from) : 0; i < count; i++) patched |= 1u << quant_patch_column(quant_patch_at(from, i)) / 8;
+        if (is_short && !low) {
 #pragma GCC unroll 4
-        for (size_t j = 0; j < 4; j++) {
-            __m512i lines[STRIP_TILES][4];
-            for (size_t t = 0; t < STRIP_TILES; t++) {
-                const uint8_t *line = at + t * lane + j * (block / 4);
-                _mm_prefetch((const char *)line + far, _MM_HINT_T1); /* one of three, or of four, see ask_block */
-                if (is_short) lengthen_lines(at + t * lane, upper, j, lines[t]);
-                else
-                    for (size_t i = 0; i < 4; i++) lines[t][i] = _mm512_load_si512(line + i * LINE);
-            }
-            if (__builtin_expect(patched >> j & 1, 0)) patch_lines(panel, cols, b, j, lines);
-            for (size_t i = 0; i < 4; i++) add_pair(acc, (const __m512i[]){lines[0][i], lines[1][i], lines[2][i], lines[3][i]}, high, low, 4 * j + i, n);
+            for (size_t j = 0; j < 4; j++) few_lines(acc, panel, at, w, b, j, is_short, upper, patched >> j & 1, far, high, low, n);
+        } else {
+#pragma GCC unroll 1
+            for (size_t j = 0; j < 4; j++) few_lines(acc, panel, at, w, b, j, is_short, upper, patched >> j & 1, far, high, low, n);
         }
     }
     close_sums(acc, sums, n);
@@ -168,7 +166,8 @@ INLINE size_t group_rows(size_t row, size_t end) {
     return left / ((left + GROUP - 1) / GROUP);
 }
 
-/* A panel times the rows [first, first + rows) of x, to sums of their own. split: x is two of bf16. Of short, some blocks are lengthened while the first rows are multiplied by those before. */
+/* A panel times the rows [first, first + rows) of x, to sums of their own. split: x is two of bf16. Of short, some blocks are lengthened while the first rows are multiplied by
+ * those before; where x is two of bf16, behind them. */
 INLINE void panel_by_rows(const struct packed *w, size_t p, const struct quant_halves *x, size_t first, size_t rows, const bool split, float (*sums)[STRIP]) {
     _Alignas(64) uint8_t wide[2][DEPTH * STRIP_TILES * TILE];
     const uint8_t *panel = w->data + p * w->panel_size;
@@ -199,11 +198,11 @@ INLINE void panel_by_rows(const struct packed *w, size_t p, const struct quant_h
             n = group_rows(row, first + rows);
             ahead.from = group < groups ? block / LINE * group / groups : 0;
             ahead.to = group < groups ? block / LINE * (group + 1) / groups : 0;
-            if (is_short && group == 0 && next == count) group_any(&s, count, high, low, n, &ahead, true, b > 0, sums[row - first]);
+            if (is_short && !split && group == 0 && next == count) group_any(&s, count, high, low, n, &ahead, true, b > 0, sums[row - first]);
             else group_any(&s, count, high, low, n, &ahead, false, b > 0, sums[row - first]);
         }
         if (!is_short || next == 0) continue;
-        if (next < count) lengthen_panel(panel, w->cols, b + count, next, ahead.wide);
+        if (split || next < count) lengthen_panel(panel, w->cols, b + count, next, ahead.wide);
         else
             for (size_t i = 0; i < next; i++) patch(panel, w->cols, b + count + i, ahead.wide + i * STRIP_TILES * TILE);
     }
@@ -238,9 +237,18 @@ void quant_halves_avx512bf16(const float *x, size_t n, uint16_t *high, uint16_t 
     if (low) _mm512_store_si512(low, what_is_lost(a, b, h));
 }
 
-static void q8_avx512bf16(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { blocks_any(panel, PACKED_Q8, blocks, x, n, tile); }
-static void q4_avx512bf16(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { blocks_any(panel, PACKED_Q4, blocks, x, n, tile); }
-static void q4m_avx512bf16(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { blocks_any(panel, PACKED_Q4M, blocks, x, n, tile); }
+/*
+ * Few rows of x wait for memory: one line of three is asked for, into the second level of the cache; it leads the CPU's own prefetcher on to the rest (near: 0 asks for what is just being read). What
+ * is asked for into the first level as well has 24 places to wait in and holds the rest up: a core of Zen 4 reads 26 GB/s of Q8_0 so, 23 as QUANT_NEAR has it (30 is all of it); 12 of short where
+ * all is asked for into the first level. The CPU's own prefetcher sleeps where more rows make W slow.
+ */
+static void blocks(const uint8_t *panel, enum packed_kind kind, size_t count, const struct quant_rows *x, size_t n, float *tile) {
+    bool few = n <= (kind == PACKED_Q8 ? 4 : 2);
+    quant_blocks_avx512(panel, kind, count, x, n, few ? 0 : QUANT_NEAR, few ? FAR_ALONE : QUANT_FAR, tile);
+}
+static void q8_avx512bf16(const uint8_t *panel, size_t count, const struct quant_rows *x, size_t n, float *tile) { blocks(panel, PACKED_Q8, count, x, n, tile); }
+static void q4_avx512bf16(const uint8_t *panel, size_t count, const struct quant_rows *x, size_t n, float *tile) { blocks(panel, PACKED_Q4, count, x, n, tile); }
+static void q4m_avx512bf16(const uint8_t *panel, size_t count, const struct quant_rows *x, size_t n, float *tile) { blocks(panel, PACKED_Q4M, count, x, n, tile); }
 
 const struct quant_kernels QUANT_KERNELS_AVX512BF16 = {
     .name = "avx512bf16", .vectors = "avx512", .usable = usable, .f32 = quant_f32_avx512, .bf16 = quant_bf16_avx512, .f16 = quant_f16_avx512, .f32_rows = quant_f32_rows_avx512,

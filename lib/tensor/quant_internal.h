@@ -142,6 +142,8 @@ void quant_f16_avx512(const void *panel, size_t cols, const float *x, size_t x_s
 void quant_f32_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
 void quant_bf16_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
 void quant_f16_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
+/* Lines of W are asked for so far ahead: quant_ask. */
+void quant_blocks_avx512(const uint8_t *panel, enum packed_kind kind, size_t blocks, const struct quant_rows *x, size_t n, size_t near, size_t far, float *tile);
 void quant_q8_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 void quant_q4_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 void quant_q4m_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);

@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 
 #include "tensor/kernels_list.h"
+#include "tensor/quant.h"
 
 struct variant {
     const struct kernels *table;
@@ -37,12 +38,19 @@ const struct kernels *kernels_named(const char *name) {
     return NULL;
 }
 
+/* The variant that goes with kernels of quant.h of this name: tiles, and products of bytes and of bf16, are those' alone. */
+static const char *vectors_of(const char *name) {
+    for (size_t i = 0; i < QUANT_KERNELS_COUNT; i++)
+        if (strcmp(QUANT_KERNELS[i]->name, name) == 0 && QUANT_KERNELS[i]->vectors) return QUANT_KERNELS[i]->vectors;
+    return name;
+}
+
 const struct kernels *kernels(void) {
     const struct kernels *k = atomic_load_explicit(&chosen, memory_order_acquire);
     if (k) return k;
     const char *forced = getenv("GENLOOP_KERNELS");
     if (forced && *forced) {
-        k = kernels_named(strcmp(forced, "amx") == 0 || strcmp(forced, "avx512bf16") == 0 ? "avx512" : strcmp(forced, "avxvnni") == 0 ? "avx2" : forced); /* tiles and products of bytes are quant.h's alone */
+        k = kernels_named(vectors_of(forced));
         if (!k) {
             fprintf(stderr, "GENLOOP_KERNELS=%s: no such kernels, or this CPU cannot run them\n", forced);
             abort();

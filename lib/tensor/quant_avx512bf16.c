@@ -90,15 +90,13 @@ INLINE void group_n(const struct strip *s, size_t count, const uint16_t *high, c
     close_sums(acc, sums, n);
 }
 
-#define GROUP_OF(n, call) /* the count as a constant, for the registers' sake */ \
-    case n: call; break
 INLINE void group_any(const struct strip *s, size_t count, const uint16_t *high, const uint16_t *low, size_t n, const struct ahead *ahead, const bool lengthens, const bool more, float *sums) {
     switch (n) {
-        GROUP_OF(1, group_n(s, count, high, low, 1, ahead, lengthens, more, sums));
-        GROUP_OF(2, group_n(s, count, high, low, 2, ahead, lengthens, more, sums));
-        GROUP_OF(3, group_n(s, count, high, low, 3, ahead, lengthens, more, sums));
-        GROUP_OF(4, group_n(s, count, high, low, 4, ahead, lengthens, more, sums));
-        GROUP_OF(5, group_n(s, count, high, low, 5, ahead, lengthens, more, sums));
+    case 1: group_n(s, count, high, low, 1, ahead, lengthens, more, sums); break;
+    case 2: group_n(s, count, high, low, 2, ahead, lengthens, more, sums); break;
+    case 3: group_n(s, count, high, low, 3, ahead, lengthens, more, sums); break;
+    case 4: group_n(s, count, high, low, 4, ahead, lengthens, more, sums); break;
+    case 5: group_n(s, count, high, low, 5, ahead, lengthens, more, sums); break;
     default: group_n(s, count, high, low, 6, ahead, lengthens, more, sums);
     }
 }
@@ -129,7 +127,7 @@ INLINE void few_lines(sums_of_group acc, const uint8_t *panel, const uint8_t *at
     for (size_t i = 0; i < 4; i++) add_pair(acc, (const __m512i[]){lines[0][i], lines[1][i], lines[2][i], lines[3][i]}, high, low, 4 * j + i, n);
 }
 
-/* A panel times few rows of x: of short, lines are lengthened into registers, and the loop over a block is unrolled. */
+/* A panel times few rows of x: of short, lines are lengthened into registers. What is asked for most, short by one of bf16, has its loop over a block unrolled; all of them would be much code. */
 INLINE void few_n(const struct packed *w, size_t p, const bool is_short, const uint16_t *high, const uint16_t *low, const int n, float *sums) {
     const size_t cols = w->cols, lane = quant_lane_size(w->kind, cols), blocks = quant_block_count(cols), over = w->panel_size - lane, block = is_short ? QUANT_SHORT_LANE_BLOCK : QUANT_LANE_BLOCK;
     const uint8_t *panel = w->data + p * w->panel_size, *at = panel + (is_short ? quant_short_head(cols) : 0), *from;
@@ -153,9 +151,9 @@ INLINE void few_n(const struct packed *w, size_t p, const bool is_short, const u
 
 INLINE void few_any(const struct packed *w, size_t p, const bool is_short, const uint16_t *high, const uint16_t *low, size_t n, float *sums) {
     switch (n) {
-        GROUP_OF(1, few_n(w, p, is_short, high, low, 1, sums));
-        GROUP_OF(2, few_n(w, p, is_short, high, low, 2, sums));
-        GROUP_OF(3, few_n(w, p, is_short, high, low, 3, sums));
+    case 1: few_n(w, p, is_short, high, low, 1, sums); break;
+    case 2: few_n(w, p, is_short, high, low, 2, sums); break;
+    case 3: few_n(w, p, is_short, high, low, 3, sums); break;
     default: few_n(w, p, is_short, high, low, FEW, sums);
     }
 }

@@ -109,7 +109,7 @@ size_t packed_tile_rows(enum packed_kind kind) {
 }
 
 size_t packed_unit_rows(enum packed_kind kind) {
-    if (quant_in_lanes(kind) && quant_kernels()->tiles_of_blocks) return QUANT_SIDE;
+    if (quant_in_lanes(kind) && quant_kernels()->tiles) return QUANT_SIDE;
     return QUANT_KINDS[kind].blocks ? quant_kernels()->block_unit : QUANT_TILE_ROWS;
 }
 

@@ -35,8 +35,8 @@
  *           A lane is a run of memory: four that are read in turns, a kilobyte of each, come a sixth faster from memory than one (Granite Rapids)
  *     f16,  panel of 64 rows: for k: uint16[64]
  *     split, panel of 64 rows, in four lanes of 16: for 32 columns: as bf16 what is high, then what is low
- *     short, panel of 64 rows: a head, then four lanes of 16 as bf16 has them, for 8 columns of 32: codes of the upper bytes, 4 bits each, uint8[64], then the lower bytes uint8[2][64]
- *           (quant_short.c says more). Decoding reads three quarters of bf16's bytes, and waits for nothing else
+ *     short, panel of 64 rows: a head, then for each 8 columns of 16 rows: codes of the upper bytes, 4 bits each, uint8[64], then the lower bytes uint8[2][64]; in four lanes as bf16 has them,
+ *           or in a run, columns after columns, as the CPU likes it (quant_internal.h). Decoding reads three quarters of bf16's bytes, and waits for nothing else
  *     q8,   panel of 32 rows: for block: uint8[8][32][4] (k in groups of 4; q + 128, because VNNI multiplies unsigned by signed), f16[32] scales
  *     q4,   panel of 32 rows: for block: uint8[4][32][4] (low half k = 4 · group + i, high half 16 more), f16[32] scales
  *     q4m,  the same, then f16[32] minima
@@ -57,7 +57,7 @@
  * tiles of bf16 alone, and for inputs whose form asks for halves. PACKED_SHORT: for bf16 where its values allow it, see packed_fill. */
 enum packed_kind { PACKED_STORED, PACKED_F32, PACKED_BF16, PACKED_F16, PACKED_Q8, PACKED_Q4, PACKED_Q4M, PACKED_KINDS, PACKED_SPLIT = PACKED_KINDS, PACKED_SHORT, PACKED_ALL };
 enum {
-    PACKED_LAYOUT_VERSION = 5, /* to be raised with every change of what packed bytes mean: copies of them outlive a program (engine/packed_cache.h) */
+    PACKED_LAYOUT_VERSION = 6, /* to be raised with every change of what packed bytes mean: copies of them outlive a program (engine/packed_cache.h) */
     QUANT_BLOCK = 32,       /* values per scale, as in GGUF */
     PACKED_FLOAT_PANEL = 64, /* 4 vectors of 512 bits: enough chains to hide the latency of fma for a single row of x */
     PACKED_BLOCK_PANEL = 32, /* 2 vectors of int32 sums; a block with its scales is whole cache lines */
@@ -201,6 +201,7 @@ struct quant_kernels {
     /* The product of such a block with n ≤ short_few rows of x at its 32 columns, without what is kept beside; short_few 0: by way of lengthen. */
     void (*short_block)(const uint8_t *panel, size_t cols, size_t block, const float *x, size_t x_stride, size_t n, bool more, float *tile);
     size_t short_few;
+    bool short_in_a_run; /* what these pack as short lies in a run, not in lanes */
     quant_block_kernel q8, q4, q4m;
     size_t block_rows; /* rows of x that these take at once: QUANT_TILE_ROWS … QUANT_TILE_ROWS_MAX */
     size_t block_unit; /* and those that they multiply together */

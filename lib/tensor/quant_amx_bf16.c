@@ -22,6 +22,26 @@ enum {
 
 #define WRITTEN() __asm__ volatile("" : : : "memory")
 
+INLINE void ask_twice(const uint8_t *at, size_t near, size_t far) {
+    _mm_prefetch((const char *)at + far, _MM_HINT_T1);
+    _mm_prefetch((const char *)at + near, _MM_HINT_T0);
+}
+
+/* What is kept beside block b, to its tiles. */
+INLINE void patch(const uint8_t *panel, size_t cols, size_t b, uint8_t *tiles) {
+    const uint8_t *from;
+    for (size_t i = 0, n = quant_short_patches(panel, cols, b, &from); i < n; i++) {
+        struct quant_patch p = quant_patch_at(from, i);
+        memcpy(tiles + p.place * sizeof p.value, &p.value, sizeof p.value);
+    }
+}
+
+/* Blocks [b, b + count) of a panel to a strip's tiles, patches and all. */
+INLINE void lengthen_whole(const uint8_t *panel, size_t cols, size_t b, size_t count, uint8_t *to) {
+    lengthen_panel(panel, cols, b, count, to);
+    for (size_t i = 0; i < count; i++) patch(panel, cols, b + i, to + i * STRIP_TILES * TILE);
+}
+
 /* Tiles 0 to 3 are sums, 4 and 5 rows of x (what is high and what is low of them), 6 and 7 rows of W. Few rows of x take less time than SIDE of them. */
 static void configure(size_t rows) {
     _Alignas(64) struct quant_tiles c = {.palette = 1};
@@ -233,7 +253,7 @@ INLINE struct strip ready(struct product *p, size_t panel, size_t panels, size_t
     const uint8_t *at = p->w->data + panel * p->w->panel_size + b * p->block_size;
     if (way.direct) return (struct strip){at, p->w->panel_size / STRIP_TILES, p->block_size, TILE};
     uint8_t *wide = p->wide + (p->tiles == 1 ? b % 2 * 2 * STRIP_TILES * TILE : 0);
-    if (way.kind == PACKED_SHORT) lengthen_panel(p->w->data + panel * p->w->panel_size, p->w->cols, b, count, wide);
+    if (way.kind == PACKED_SHORT) lengthen_whole(p->w->data + panel * p->w->panel_size, p->w->cols, b, count, wide);
     for (size_t i = 0; way.kind != PACKED_SHORT && i < panels; i++) widen_panel(at + i * p->w->panel_size, way.kind, way.exact, p->block_size, count, p->tiles == 1, wide + i * 2 * TILE);
     WRITTEN();
     return (struct strip){wide, TILE, (way.exact ? 2 : 1) * STRIP_TILES * TILE, STRIP_TILES * TILE};
@@ -297,7 +317,7 @@ static void strip_alone_short(struct product *p, size_t panel) {
     const uint8_t *const begin = p->w->data + panel * p->w->panel_size;
     const size_t lane = quant_lane_size(PACKED_SHORT, p->w->cols), over = p->w->panel_size - lane;
     const __m512i upper = upper_bytes(begin);
-    lengthen_panel(begin, p->w->cols, 0, 1, p->wide);
+    lengthen_whole(begin, p->w->cols, 0, 1, p->wide);
     open_sums(NULL, true, true);
     for (size_t b = 0; b < p->blocks; b++) {
         const uint8_t *wide = p->wide + b % 2 * STRIP_TILES * TILE, *at = begin + p->head + (b + 1) * p->block_size;
@@ -309,7 +329,7 @@ static void strip_alone_short(struct product *p, size_t panel) {
         ask_head(begin, p, b);
 #define LENGTHEN_AND_LOAD(t, tw)                                                                                              \
     do {                                                                                                                      \
-        if (more) lengthen_tile(at + (t) * lane, upper, next + (t) * TILE);                                                   \
+        if (more) lengthen_tile(at + (t) * lane, QUANT_SHORT_PART, upper, next + (t) * TILE);                                 \
         _tile_loadd(tw, wide + (t) * TILE, LINE);                                                                             \
         for (size_t line = QUANT_SHORT_LINES / 4 * (t); more && line < QUANT_SHORT_LINES / 4 * ((t) + 1); line++) ask_lanes(at, lane, line, near, far); \
         _tile_dpbf16ps(t, 4, tw);                                                                                             \
@@ -355,7 +375,7 @@ INLINE void strip_by_vectors(struct product *p, size_t panel, const bool is_shor
         const uint8_t *tiles = at;
         if (is_short) {
             uint8_t *wide = p->wide + b % 2 * STRIP_TILES * TILE;
-            for (size_t l = 0; l < STRIP_TILES; l++) lengthen_tile(at + l * lane, upper, wide + l * TILE);
+            for (size_t l = 0; l < STRIP_TILES; l++) lengthen_tile(at + l * lane, QUANT_SHORT_PART, upper, wide + l * TILE);
             ask_head(begin, p, b);
             patch(begin, p->w->cols, b, wide);
             tiles = wide;
@@ -436,6 +456,10 @@ static void put(const struct product *p, size_t from, size_t to, const struct pa
     } while (0)
 
 void quant_tiles_amx(const struct packed *w, const struct quant_halves *x, size_t first, size_t rows, size_t from, size_t to, const struct packed_output *out) {
+    if (w->kind == PACKED_SHORT && quant_short_steps(w->data, w->cols).part != QUANT_SHORT_PART) { /* packed by other kernels: it is theirs */
+        quant_products_avx512bf16(w, x, first, rows, from, to, out);
+        return;
+    }
     struct product p;
     size_t width = packed_panel_rows(w->kind), strips_in_all = ((to - from) * width + STRIP - 1) / STRIP, turns = (strips_in_all + STRIPS_MAX - 1) / STRIPS_MAX;
     size_t step = (strips_in_all + turns - 1) / turns * (STRIP / width);

@@ -117,14 +117,16 @@ void quant_f16_avx2(const void *panel, size_t cols, const float *x, size_t x_str
 /* Block b of `lanes` lanes from row c of the panel on, to [32 columns][step]. */
 INLINE void lengthen(const uint8_t *panel, size_t cols, size_t block, size_t c, const size_t lanes, const bool asks, const size_t step, float *to) {
     const __m256i upper = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)panel)), four = _mm256_set1_epi8(15), odd = _mm256_set1_epi32((int)0xffff0000u);
-    const size_t lane_size = quant_lane_size(PACKED_SHORT, cols);
-    const uint8_t *at = panel + quant_short_head(cols) + c / QUANT_SIDE * lane_size + block * QUANT_SHORT_LANE_BLOCK;
-    for (size_t lane = 0; lane < lanes; lane++, at += lane_size)
+    const struct quant_short_steps s = quant_short_steps(panel, cols);
+    const uint8_t *at = panel + quant_short_head(cols) + c / QUANT_SIDE * s.tile + block * s.block;
+    for (size_t lane = 0; lane < lanes; lane++, at += s.tile)
         for (size_t l = 0; l < QUANT_BLOCK / 4; l++) { /* two lines of a tile, four columns */
-            for (size_t line = QUANT_SHORT_LINES * l / 8; asks && line < QUANT_SHORT_LINES * (l + 1) / 8; line++) _mm_prefetch((const char *)at + line * 64 + AHEAD, _MM_HINT_T0);
+            const uint8_t *codes_at = at + l / 2 * s.part, *low_at = codes_at + (1 + l % 2) * 64;
+            if (asks) _mm_prefetch((const char *)low_at + AHEAD, _MM_HINT_T0);
+            if (asks && l % 2 == 0) _mm_prefetch((const char *)codes_at + AHEAD, _MM_HINT_T0);
             for (size_t v = 0; v < 2; v++) { /* 8 rows each */
                 float *column = to + 4 * l * step + lane * QUANT_SIDE + v * 8;
-                __m256i low = _mm256_load_si256((const __m256i *)(const void *)(at + quant_short_low(l) + v * 32)), codes = _mm256_load_si256((const __m256i *)(const void *)(at + quant_short_codes(l) + v * 32));
+                __m256i low = _mm256_load_si256((const __m256i *)(const void *)(low_at + v * 32)), codes = _mm256_load_si256((const __m256i *)(const void *)(codes_at + v * 32));
                 __m256i high = _mm256_shuffle_epi8(upper, _mm256_and_si256(l % 2 ? _mm256_srli_epi16(codes, 4) : codes, four));
                 __m256i pairs[2] = {_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high)};
                 for (size_t k = 0; k < 4; k++) _mm256_store_ps(column + k * step, _mm256_castsi256_ps(k % 2 ? _mm256_and_si256(pairs[k / 2], odd) : _mm256_slli_epi32(pairs[k / 2], 16)));

@@ -82,19 +82,26 @@ void quant_f16_avx512(const void *panel, size_t cols, const float *x, size_t x_s
 
 /* --- short --- */
 
-/* Of a panel: what its codes stand for, the bytes of a lane, and block b of the first lane. */
+/* Of a panel: what its codes stand for, how its parts lie, and block b of the first tile. */
 struct narrow {
     __m512i upper;
-    size_t lane;
+    struct quant_short_steps steps;
     const uint8_t *at;
 };
 INLINE struct narrow narrow_block(const uint8_t *panel, size_t cols, size_t b) {
-    return (struct narrow){_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(const void *)panel)), quant_lane_size(PACKED_SHORT, cols), panel + quant_short_head(cols) + b * QUANT_SHORT_LANE_BLOCK};
+    struct quant_short_steps steps = quant_short_steps(panel, cols);
+    return (struct narrow){_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(const void *)panel)), steps, panel + quant_short_head(cols) + b * steps.block};
+}
+INLINE const uint8_t *part_at(const struct narrow *w, size_t lane, size_t l) { return w->at + lane * w->steps.tile + l / 2 * w->steps.part; }
+INLINE void ask_part(const struct narrow *w, size_t lane, size_t l) {
+    const char *at = (const char *)part_at(w, lane, l);
+    if (l % 2 == 0) ask_lane(at);
+    ask_lane(at + (1 + l % 2) * 64);
 }
 /* Two lines of a lane's tile, 2 l and 2 l + 1 of 16: four columns of its rows, in pairs. */
 INLINE void two_lines(const struct narrow *w, size_t lane, size_t l, __m512i pairs[2]) {
-    const uint8_t *at = w->at + lane * w->lane;
-    __m512i low = _mm512_load_si512(at + quant_short_low(l)), codes = _mm512_load_si512(at + quant_short_codes(l));
+    const uint8_t *at = part_at(w, lane, l);
+    __m512i low = _mm512_load_si512(at + (1 + l % 2) * 64), codes = _mm512_load_si512(at);
     __m512i high = _mm512_shuffle_epi8(w->upper, _mm512_and_si512(l % 2 ? _mm512_srli_epi16(codes, 4) : codes, _mm512_set1_epi8(15)));
     pairs[0] = _mm512_unpacklo_epi8(low, high);
     pairs[1] = _mm512_unpackhi_epi8(low, high);
@@ -106,7 +113,7 @@ INLINE void lengthen(const struct narrow *w, const size_t lanes, const bool asks
         for (size_t lane = 0; lane < lanes; lane++) {
             __m512i pairs[2];
             two_lines(w, lane, l, pairs);
-            for (size_t line = QUANT_SHORT_LINES * l / 8; asks && line < QUANT_SHORT_LINES * (l + 1) / 8; line++) ask_lane((const char *)w->at + lane * w->lane + line * 64);
+            if (asks) ask_part(w, lane, l);
             for (size_t k = 0; k < 4; k++) _mm512_store_ps(to + (4 * l + k) * step + lane * QUANT_SIDE, column(pairs[k / 2], k % 2));
         }
 }
@@ -124,7 +131,7 @@ INLINE void short_part(const struct narrow *w, const float *x, size_t stride, co
         __m512i pairs[QUANT_LANES][2];
         for (size_t lane = 0; lane < QUANT_LANES; lane++) {
             two_lines(w, lane, l, pairs[lane]);
-            for (size_t line = QUANT_SHORT_LINES * l / 8; line < QUANT_SHORT_LINES * (l + 1) / 8; line++) ask_lane((const char *)w->at + lane * w->lane + line * 64);
+            ask_part(w, lane, l);
         }
         for (size_t k = 0; k < 4; k++)
             for (int i = 0; i < n; i++) {
@@ -155,7 +162,7 @@ INLINE void load_two(const void *panel, const enum format format, size_t lane, s
 }
 INLINE void lengthen_strip(const void *panel, size_t cols, size_t c, size_t block, float *to) {
     struct narrow w = narrow_block(panel, cols, block);
-    w.at += c / QUANT_SIDE * w.lane;
+    w.at += c / QUANT_SIDE * w.steps.tile;
     lengthen(&w, 2, false, 2 * W, to);
     quant_short_patch(panel, cols, block, c, 2 * W, 2 * W, to);
 }
@@ -214,15 +221,26 @@ INLINE void load_group(const uint8_t *block, const bool nibbles, size_t group, _
     }
 }
 
-INLINE void blocks_n(const uint8_t *block, const enum packed_kind kind, size_t blocks, const struct quant_rows *x, const int n, size_t near, size_t far, float *tile) {
-    const bool nibbles = kind != PACKED_Q8;
+/*
+ * The blocks [from, to) of a panel, whose sums go on from the tile. How W is asked for in advance: each line nearby and one of three afar, as quant_ask has it; one of three alone; or the lines
+ * [ask, ask_end) of the block `far` bytes ahead, the others being asked for while other rows of x go by.
+ */
+enum asking { ASKS_EACH, ASKS_FAR, ASKS_LINES };
+struct stretch {
+    size_t from, to, far, ask, ask_end;
+};
+
+INLINE void blocks_n(const uint8_t *block, const enum packed_kind kind, size_t blocks, const struct quant_rows *x, const int n, const enum asking asking, const struct stretch *s, float *tile) {
     const size_t size = kind == PACKED_Q8 ? QUANT_Q8_BLOCK_SIZE : kind == PACKED_Q4 ? QUANT_Q4_BLOCK_SIZE : QUANT_Q4M_BLOCK_SIZE;
-    const size_t scales = nibbles ? QUANT_Q4_SCALES : QUANT_Q8_SCALES, lines = size / 64;
+    const size_t scales = kind == PACKED_Q8 ? QUANT_Q8_SCALES : QUANT_Q4_SCALES, lines = size / 64;
     enum { GROUPS = QUANT_BLOCK / 4 };
     __m512 acc[QUANT_TILE_ROWS][2];
-    for (int i = 0; i < n; i++) acc[i][0] = acc[i][1] = _mm512_setzero_ps();
-    for (size_t b = 0; b < blocks; b++, block += size) {
+    for (int i = 0; i < n; i++)
+        for (int v = 0; v < 2; v++) acc[i][v] = s->from > 0 ? _mm512_loadu_ps(tile + i * PACKED_BLOCK_PANEL + 16 * v) : _mm512_setzero_ps();
+    block += s->from * size;
+    for (size_t b = s->from; b < s->to; b++, block += size) {
         __m512i dot[QUANT_TILE_ROWS][2];
+        for (size_t line = s->ask; asking == ASKS_LINES && line < s->ask_end; line++) _mm_prefetch((const char *)block + s->far + 64 * line, _MM_HINT_T1);
         for (int i = 0; i < n; i++) {
             __m512i correction = _mm512_set1_epi32(x->correction[(size_t)i * blocks + b]); /* 128 times a sum; of 4 bits 8 times that is taken out */
             dot[i][0] = dot[i][1] = kind == PACKED_Q8 ? correction : kind == PACKED_Q4 ? _mm512_srai_epi32(correction, 4) : _mm512_setzero_si512();
@@ -230,13 +248,17 @@ INLINE void blocks_n(const uint8_t *block, const enum packed_kind kind, size_t b
 #pragma GCC unroll 8
         for (size_t g = 0; g < GROUPS; g++) {
             __m512i w[2];
-            load_group(block, nibbles, g, w);
-            for (size_t line = lines * g / GROUPS; line < lines * (g + 1) / GROUPS; line++) quant_ask(block + 64 * line, near, far);
+            load_group(block, kind != PACKED_Q8, g, w);
+            for (size_t line = lines * g / GROUPS; line < lines * (g + 1) / GROUPS; line++) {
+                if (asking == ASKS_EACH) quant_ask(block + 64 * line, QUANT_NEAR, QUANT_FAR);
+                if (asking == ASKS_FAR) quant_ask(block + 64 * line, 0, s->far);
+            }
             for (int i = 0; i < n; i++) {
                 __m512i four = four_of(x->q + ((size_t)i * blocks + b) * QUANT_BLOCK + g * 4);
                 dot[i][0] = _mm512_dpbusd_epi32(dot[i][0], w[0], four);
                 dot[i][1] = _mm512_dpbusd_epi32(dot[i][1], w[1], four);
             }
+            if (kind == PACKED_Q8 || asking == ASKS_LINES) QUANT_IN_ORDER();
         }
         for (size_t v = 0; v < 2; v++) {
             __m512 scale_w = load_halves(block + scales + 32 * v);
@@ -251,24 +273,44 @@ INLINE void blocks_n(const uint8_t *block, const enum packed_kind kind, size_t b
         for (int v = 0; v < 2; v++) _mm512_storeu_ps(tile + i * PACKED_BLOCK_PANEL + 16 * v, acc[i][v]);
 }
 
-INLINE void blocks_any(const uint8_t *panel, const enum packed_kind kind, size_t blocks, const struct quant_rows *x, size_t n, size_t near, size_t far, float *tile) {
+INLINE void blocks_some(const uint8_t *panel, const enum packed_kind kind, size_t blocks, const struct quant_rows *x, size_t n, const enum asking asking, const struct stretch *s, float *tile) {
     switch (n) {
-    case 1: blocks_n(panel, kind, blocks, x, 1, near, far, tile); break;
-    case 2: blocks_n(panel, kind, blocks, x, 2, near, far, tile); break;
-    case 3: blocks_n(panel, kind, blocks, x, 3, near, far, tile); break;
-    case 4: blocks_n(panel, kind, blocks, x, 4, near, far, tile); break;
-    case 5: blocks_n(panel, kind, blocks, x, 5, near, far, tile); break;
-    default: blocks_n(panel, kind, blocks, x, 6, near, far, tile); break;
+    case 1: blocks_n(panel, kind, blocks, x, 1, asking, s, tile); break;
+    case 2: blocks_n(panel, kind, blocks, x, 2, asking, s, tile); break;
+    case 3: blocks_n(panel, kind, blocks, x, 3, asking, s, tile); break;
+    case 4: blocks_n(panel, kind, blocks, x, 4, asking, s, tile); break;
+    case 5: blocks_n(panel, kind, blocks, x, 5, asking, s, tile); break;
+    default: blocks_n(panel, kind, blocks, x, 6, asking, s, tile); break;
     }
 }
-void quant_blocks_avx512(const uint8_t *panel, enum packed_kind kind, size_t blocks, const struct quant_rows *x, size_t n, size_t near, size_t far, float *tile) {
-    if (kind == PACKED_Q8) blocks_any(panel, PACKED_Q8, blocks, x, n, near, far, tile);
-    else if (kind == PACKED_Q4) blocks_any(panel, PACKED_Q4, blocks, x, n, near, far, tile);
-    else blocks_any(panel, PACKED_Q4M, blocks, x, n, near, far, tile);
+INLINE void blocks_any(const uint8_t *panel, enum packed_kind kind, size_t blocks, const struct quant_rows *x, size_t n, const enum asking asking, const struct stretch *s, float *tile) {
+    if (kind == PACKED_Q8) blocks_some(panel, PACKED_Q8, blocks, x, n, asking, s, tile);
+    else if (kind == PACKED_Q4) blocks_some(panel, PACKED_Q4, blocks, x, n, asking, s, tile);
+    else blocks_some(panel, PACKED_Q4M, blocks, x, n, asking, s, tile);
 }
-void quant_q8_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { quant_blocks_avx512(panel, PACKED_Q8, blocks, x, n, QUANT_NEAR, QUANT_FAR, tile); }
-void quant_q4_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { quant_blocks_avx512(panel, PACKED_Q4, blocks, x, n, QUANT_NEAR, QUANT_FAR, tile); }
-void quant_q4m_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { quant_blocks_avx512(panel, PACKED_Q4M, blocks, x, n, QUANT_NEAR, QUANT_FAR, tile); }
+void quant_q8_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { blocks_any(panel, PACKED_Q8, blocks, x, n, ASKS_EACH, &(struct stretch){.to = blocks}, tile); }
+void quant_q4_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { blocks_any(panel, PACKED_Q4, blocks, x, n, ASKS_EACH, &(struct stretch){.to = blocks}, tile); }
+void quant_q4m_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) { blocks_any(panel, PACKED_Q4M, blocks, x, n, ASKS_EACH, &(struct stretch){.to = blocks}, tile); }
+
+void quant_few_blocks_avx512(const uint8_t *panel, enum packed_kind kind, size_t blocks, const struct quant_rows *x, size_t n, size_t far, float *tile) {
+    blocks_any(panel, kind, blocks, x, n, ASKS_FAR, &(struct stretch){.to = blocks, .far = far}, tile);
+}
+
+void quant_many_blocks_avx512(const uint8_t *panel, enum packed_kind kind, size_t blocks, const struct quant_rows *x, size_t n, size_t far, float *tile) {
+    enum { DEPTH = 8 };
+    const size_t lines = QUANT_KINDS[kind].unit / 64, groups = (n + QUANT_TILE_ROWS - 1) / QUANT_TILE_ROWS;
+    struct stretch s = {.far = far};
+    for (; s.from < blocks; s.from = s.to) {
+        s.to = blocks - s.from < DEPTH ? blocks : s.from + DEPTH;
+        for (size_t g = 0, first = 0, some; g < groups; g++, first += some) {
+            const struct quant_rows rows = {x->q + first * blocks * QUANT_BLOCK, NULL, x->scale + first * blocks, x->correction + first * blocks, x->total + first * blocks};
+            some = (n - first + groups - g - 1) / (groups - g);
+            s.ask = lines * g / groups;
+            s.ask_end = lines * (g + 1) / groups;
+            blocks_any(panel, kind, blocks, &rows, some, ASKS_LINES, &s, tile + first * PACKED_BLOCK_PANEL);
+        }
+    }
+}
 
 /* --- x --- */
 

@@ -15,11 +15,6 @@ enum {
     STRIP_TILES = STRIP / QUANT_SIDE,
 };
 
-INLINE void ask_twice(const uint8_t *at, size_t near, size_t far) {
-    _mm_prefetch((const char *)at + far, _MM_HINT_T1);
-    _mm_prefetch((const char *)at + near, _MM_HINT_T0);
-}
-
 /* How far ahead of byte `at` of a lane something is asked for: what its end is nearer than that is followed by the same lane of the next panel, `over` bytes further on. */
 INLINE size_t ahead_in_lane(size_t distance, size_t at, size_t lane, size_t over) { return distance + (at + distance < lane ? 0 : over); }
 
@@ -34,51 +29,33 @@ INLINE __m512i what_is_lost(__m512 a, __m512 b, __m512i high) {
 
 INLINE __m512i upper_bytes(const uint8_t *panel) { return _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(const void *)panel)); }
 
-/* Four lines of 16, the j-th: columns 8 j to 8 j + 7 in pairs. The table of upper bytes is there four times, so that what lies above a code's four bits does not matter. */
-INLINE void lengthen_lines(const uint8_t *from, __m512i upper, size_t j, __m512i lines[4]) {
-    __m512i codes = _mm512_load_si512(from + quant_short_codes(2 * j));
+/* A part to four lines of 16: eight columns in pairs. The table of upper bytes is there four times, so that what lies above a code's four bits does not matter. */
+INLINE void lengthen_lines(const uint8_t *part, __m512i upper, __m512i lines[4]) {
+    __m512i codes = _mm512_load_si512(part);
     for (size_t half = 0; half < 2; half++) {
-        __m512i low = _mm512_load_si512(from + quant_short_low(2 * j + half)), high = _mm512_permutexvar_epi8(half ? _mm512_srli_epi16(codes, 4) : codes, upper);
+        __m512i low = _mm512_load_si512(part + (1 + half) * LINE), high = _mm512_permutexvar_epi8(half ? _mm512_srli_epi16(codes, 4) : codes, upper);
         lines[2 * half] = _mm512_unpacklo_epi8(low, high);
         lines[2 * half + 1] = _mm512_unpackhi_epi8(low, high);
     }
 }
 
 /* 16 rows of W at 32 columns, as tiles read them, but for patches. */
-INLINE void lengthen_tile(const uint8_t *from, __m512i upper, uint8_t *to) {
+INLINE void lengthen_tile(const uint8_t *from, size_t step, __m512i upper, uint8_t *to) {
 #pragma GCC unroll 4
     for (size_t j = 0; j < 4; j++, to += 4 * LINE) {
         __m512i lines[4];
-        lengthen_lines(from, upper, j, lines);
+        lengthen_lines(from + j * step, upper, lines);
         for (size_t i = 0; i < 4; i++) _mm512_store_si512(to + i * LINE, lines[i]);
     }
 }
 
-/* A sixteenth of a block of four lanes to their tiles, likewise. */
-INLINE void lengthen_part(const uint8_t *from, size_t lane, __m512i upper, size_t part, uint8_t *to) {
-    __m512i lines[4];
-    lengthen_lines(from + part / 4 * lane, upper, part % 4, lines);
-    for (size_t i = 0; i < 4; i++) _mm512_store_si512(to + part / 4 * TILE + (part % 4 * 4 + i) * LINE, lines[i]);
-}
-
-/* What is kept beside block b, to its tiles. */
-INLINE void patch(const uint8_t *panel, size_t cols, size_t b, uint8_t *tiles) {
-    const uint8_t *from;
-    for (size_t i = 0, n = quant_short_patches(panel, cols, b, &from); i < n; i++) {
-        struct quant_patch p = quant_patch_at(from, i);
-        memcpy(tiles + p.place * sizeof p.value, &p.value, sizeof p.value);
-    }
-}
-
-/* Blocks [b, b + count) of a panel to a strip's tiles. */
+/* Blocks [b, b + count) of a panel to a strip's tiles, likewise. */
 INLINE void lengthen_panel(const uint8_t *panel, size_t cols, size_t b, size_t count, uint8_t *to) {
-    const size_t lane = quant_lane_size(PACKED_SHORT, cols);
-    const uint8_t *at = panel + quant_short_head(cols) + b * QUANT_SHORT_LANE_BLOCK;
+    const struct quant_short_steps s = quant_short_steps(panel, cols);
+    const uint8_t *at = panel + quant_short_head(cols) + b * s.block;
     __m512i upper = upper_bytes(panel);
-    for (size_t i = 0; i < count; i++, at += QUANT_SHORT_LANE_BLOCK, to += STRIP_TILES * TILE) {
-        for (size_t t = 0; t < STRIP_TILES; t++) lengthen_tile(at + t * lane, upper, to + t * TILE);
-        patch(panel, cols, b + i, to);
-    }
+    for (size_t i = 0; i < count; i++, at += s.block, to += STRIP_TILES * TILE)
+        for (size_t t = 0; t < STRIP_TILES; t++) lengthen_tile(at + t * s.tile, s.part, upper, to + t * TILE);
 }
 
 #endif

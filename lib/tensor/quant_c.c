@@ -37,10 +37,11 @@ static void f16_c(const void *panel, size_t cols, const float *x, size_t stride,
 static void bf16_c(const void *panel, size_t cols, const float *x, size_t stride, size_t n, bool more, float *tile) { floats(bf16_at, panel, cols, x, stride, n, more, tile); }
 
 static void lengthen_c(const uint8_t *panel, size_t cols, size_t block, float *to) {
-    const uint8_t *lane = panel + quant_short_head(cols) + block * QUANT_SHORT_LANE_BLOCK;
-    for (size_t l = 0; l < QUANT_LANES; l++, lane += quant_lane_size(PACKED_SHORT, cols))
+    const struct quant_short_steps s = quant_short_steps(panel, cols);
+    const uint8_t *tile = panel + quant_short_head(cols) + block * s.block;
+    for (size_t l = 0; l < QUANT_LANES; l++, tile += s.tile)
         for (size_t r = 0; r < QUANT_SIDE; r++)
-            for (size_t k = 0; k < QUANT_BLOCK; k++) to[k * PACKED_FLOAT_PANEL + l * QUANT_SIDE + r] = quant_bf16_to_f32(quant_short_value(panel, lane, r, k));
+            for (size_t k = 0; k < QUANT_BLOCK; k++) to[k * PACKED_FLOAT_PANEL + l * QUANT_SIDE + r] = quant_bf16_to_f32(quant_short_value(panel, s, tile, r, k));
 }
 
 static void q8_c(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile) {

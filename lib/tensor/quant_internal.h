@@ -54,35 +54,49 @@ static inline float quant_bf16_to_f32(uint16_t h) {
 }
 
 /*
- * short. A panel's head: the 16 upper bytes that codes stand for; uint16 for each block and one more: where its patches begin; the patches, uint32, in the order of blocks: the place of a value
+ * short. A panel's head: the 16 upper bytes that codes stand for; uint16: the order of what follows; uint16 for each block and one more: where its patches begin; the patches, uint32, in the order of blocks: the place of a value
  * among a block's (lane, line, and value of that, as tiles have them) above, the value's bits below. Whatever they say, nothing outside the panel is read: copies of it are not believed.
+ * Where a patched value belongs, the last code and a lower byte of 0 stand for it: quant_short_stand_in.
  */
 enum {
     QUANT_SHORT_CODES = 16,   /* upper bytes that have one */
+    QUANT_SHORT_SPANS = QUANT_SHORT_CODES + sizeof(uint16_t), /* where blocks' patches are told */
+    QUANT_SHORT_PART = QUANT_SHORT_LANE_BLOCK / 4, /* bytes: 16 rows at 8 columns, see below */
     QUANT_SHORT_PATCHES = 4,  /* for each block, on the average */
     QUANT_SHORT_VALUES = QUANT_LANES * QUANT_SIDE * QUANT_BLOCK, /* of a block */
 };
-static inline size_t quant_short_patches_at(size_t cols) { return (QUANT_SHORT_CODES + (quant_block_count(cols) + 1) * sizeof(uint16_t) + 3) & ~(size_t)3; }
+static inline size_t quant_short_patches_at(size_t cols) { return (QUANT_SHORT_SPANS + (quant_block_count(cols) + 1) * sizeof(uint16_t) + 3) & ~(size_t)3; }
 static inline size_t quant_short_head(size_t cols) { return (quant_short_patches_at(cols) + quant_block_count(cols) * QUANT_SHORT_PATCHES * sizeof(uint32_t) + 63) & ~(size_t)63; }
 /* The patches of a block: how many, the first of them at `from`. */
 static inline size_t quant_short_patches(const uint8_t *panel, size_t cols, size_t block, const uint8_t **from) {
     uint16_t span[2];
-    memcpy(span, panel + QUANT_SHORT_CODES + block * sizeof span[0], sizeof span);
+    memcpy(span, panel + QUANT_SHORT_SPANS + block * sizeof span[0], sizeof span);
     size_t room = quant_block_count(cols) * QUANT_SHORT_PATCHES, end = span[1] < room ? span[1] : room;
     *from = panel + quant_short_patches_at(cols) + span[0] * sizeof(uint32_t);
     return span[0] < end ? end - span[0] : 0;
 }
-/* A lane's lower bytes: line l of them has those of the tile's lines 2 l and 2 l + 1, eight of the one and eight of the other in turns, so that each half of 16 bytes and its upper bytes make 16
- * bytes of a line of the tile. Before two lines of lower bytes lies one with their codes, of the first in the lower halves, of the second in the upper: all is read in the order in which it lies. */
-static inline size_t quant_short_low(size_t l) { return (l / 2 * 3 + 1 + l % 2) * 64; } /* bytes from the lane's block */
-static inline size_t quant_short_codes(size_t l) { return l / 2 * 3 * 64; }
-/* Value k of row r, but for patches: */
-static inline size_t quant_short_place(size_t r, size_t k) { return quant_short_low(k / 4) + r / 4 * 16 + k / 2 % 2 * 8 + r % 4 * 2 + k % 2; } /* of its lower byte */
-static inline size_t quant_short_code(size_t r, size_t k) { return quant_short_codes(k / 4) + quant_short_place(r, k) % 64; } /* of its code's byte; in columns 4 to 7 of eight the upper half of it is its */
-static inline uint16_t quant_short_value(const uint8_t *panel, const uint8_t *lane, size_t r, size_t k) {
-    uint8_t codes = lane[quant_short_code(r, k)];
-    return (uint16_t)(panel[k / 4 % 2 ? codes >> 4 : codes & 15] << 8 | lane[quant_short_place(r, k)]);
+/*
+ * Eight columns of a tile, 16 rows of the panel, are a part: a line of codes, of the first four columns in the lower halves, of the others in the upper; then two lines of lower bytes, four columns
+ * each, eight bytes of one pair of columns and eight of the other in turns, so that each half of 16 bytes and its upper bytes make 16 bytes of a line of the tile. All is read as it lies.
+ * The order of parts: tile after tile, each over all columns (in lanes, as bf16 has them), or columns after columns, the parts of the four tiles beside each other (in a run): packed by
+ * kernels whose CPU likes that better, quant_kernels.short_in_a_run. All kernels read both.
+ */
+enum { QUANT_SHORT_IN_LANES, QUANT_SHORT_IN_A_RUN };
+struct quant_short_steps {
+    size_t tile, block, part; /* bytes from one to the next */
+};
+static inline struct quant_short_steps quant_short_steps(const uint8_t *panel, size_t cols) {
+    if (panel[QUANT_SHORT_CODES] == QUANT_SHORT_IN_A_RUN) return (struct quant_short_steps){QUANT_SHORT_PART, QUANT_LANES * QUANT_SHORT_LANE_BLOCK, QUANT_LANES * QUANT_SHORT_PART};
+    return (struct quant_short_steps){quant_lane_size(PACKED_SHORT, cols), QUANT_SHORT_LANE_BLOCK, QUANT_SHORT_PART};
 }
+/* Value k of row r of a tile's block, but for patches: */
+static inline size_t quant_short_place(struct quant_short_steps s, size_t r, size_t k) { return k / 8 * s.part + (1 + k / 4 % 2) * 64 + r / 4 * 16 + k / 2 % 2 * 8 + r % 4 * 2 + k % 2; } /* of its lower byte */
+static inline size_t quant_short_code(struct quant_short_steps s, size_t r, size_t k) { return k / 8 * s.part + quant_short_place(s, r, k) % 64; } /* of its code's byte; in columns 4 to 7 of eight the upper half of it is its */
+static inline uint16_t quant_short_value(const uint8_t *panel, struct quant_short_steps s, const uint8_t *tile, size_t r, size_t k) {
+    uint8_t codes = tile[quant_short_code(s, r, k)];
+    return (uint16_t)(panel[k / 4 % 2 ? codes >> 4 : codes & 15] << 8 | tile[quant_short_place(s, r, k)]);
+}
+static inline uint16_t quant_short_stand_in(const uint8_t *panel) { return (uint16_t)(panel[QUANT_SHORT_CODES - 1] << 8); }
 struct quant_patch {
     size_t place;
     uint16_t value;
@@ -119,6 +133,9 @@ static inline __attribute__((always_inline)) void quant_ask(const uint8_t *at, s
     __builtin_prefetch(at + near, 0, 3);
 }
 
+/* What is read before this is, and what is behind it not yet: a compiler that moves a block's last line before its first one takes a CPU's own prefetcher a quarter of its speed. */
+#define QUANT_IN_ORDER() __asm__ volatile("" : : : "memory")
+
 extern const struct quant_kernels QUANT_KERNELS_C, QUANT_KERNELS_AVX2, QUANT_KERNELS_AVXVNNI, QUANT_KERNELS_AVX512, QUANT_KERNELS_AVX512BF16, QUANT_KERNELS_AMX;
 
 /* A CPU with AVX-VNNI has AVX2: its table takes all but the products of blocks from there. */
@@ -142,8 +159,11 @@ void quant_f16_avx512(const void *panel, size_t cols, const float *x, size_t x_s
 void quant_f32_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
 void quant_bf16_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
 void quant_f16_rows_avx512(const void *panel, size_t cols, const float *x, size_t n, const struct packed_output *out, size_t count);
-/* Lines of W are asked for so far ahead: quant_ask. */
-void quant_blocks_avx512(const uint8_t *panel, enum packed_kind kind, size_t blocks, const struct quant_rows *x, size_t n, size_t near, size_t far, float *tile);
+/* The same, n ≤ QUANT_TILE_ROWS rows of x that wait for W: one line of three is asked for, `far` bytes ahead, into the second level of the cache. */
+void quant_few_blocks_avx512(const uint8_t *panel, enum packed_kind kind, size_t blocks, const struct quant_rows *x, size_t n, size_t far, float *tile);
+/* And any number of them: all pass over some of W's blocks before the next, and all lines are asked for, evenly, the while. */
+void quant_many_blocks_avx512(const uint8_t *panel, enum packed_kind kind, size_t blocks, const struct quant_rows *x, size_t n, size_t far, float *tile);
+void quant_blocks_many_avx512(const uint8_t *panel, enum packed_kind kind, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 void quant_q8_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 void quant_q4_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 void quant_q4m_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
@@ -162,6 +182,7 @@ struct quant_tiles {
 /* quant_amx_bf16.c */
 void quant_tiles_amx(const struct packed *w, const struct quant_halves *x, size_t first, size_t rows, size_t from, size_t to, const struct packed_output *out);
 /* quant_avx512bf16.c: what has tiles of bf16 has vectors of it */
+void quant_products_avx512bf16(const struct packed *w, const struct quant_halves *x, size_t first, size_t rows, size_t from, size_t to, const struct packed_output *out);
 void quant_halves_avx512bf16(const float *x, size_t n, uint16_t *high, uint16_t *low);
 
 #endif

@@ -1,7 +1,8 @@
 /*
  * bf16 in 12 bits, without loss. A trained matrix's values are spread like a bell: their signs and mantissas are all equally likely, but nearly all exponents lie within a dozen powers of two,
  * so that the upper byte (the sign, and the exponent but for its last bit) of nearly all values of a panel is one of 16. It becomes a code of 4 bits; the lower byte stays as it is. What has
- * another upper byte, one in some thousand, is kept whole in the panel's head, its patches. Where patches are more than there is room for, the matrix stays bf16.
+ * another upper byte, one in some thousand, is kept whole in the panel's head, its patches; in its place stands the panel's stand-in, as small as codes allow. Where patches are more than there is
+ * room for, the matrix stays bf16.
  * Source of the idea: the exponents' entropy, of 2 to 3 bits: Zhang et al., "70 % Size, 100 % Accuracy" (DFloat11), 2025; a code of one length is undone by one shuffle of bytes.
  */
 #include <math.h>
@@ -38,7 +39,7 @@ static int stretch(enum tensor_type type, const void *row, size_t cols, size_t k
     return bad ? E_RANGE : 0;
 }
 
-/* The most frequent upper bytes to the head; code: of each, or NO_CODE. */
+/* The most frequent upper bytes to the head, the one of the least magnitude last: what has no code is given that. code: of each, or NO_CODE. */
 static void choose_codes(const uint32_t counts[256], uint8_t *head, uint8_t code[256]) {
     memset(code, NO_CODE, 256);
     for (uint8_t c = 0; c < QUANT_SHORT_CODES; c++) {
@@ -48,22 +49,29 @@ static void choose_codes(const uint32_t counts[256], uint8_t *head, uint8_t code
         code[best] = c;
         head[c] = (uint8_t)best;
     }
+    uint8_t least = 0, last = QUANT_SHORT_CODES - 1, was = head[last];
+    for (uint8_t c = 1; c < QUANT_SHORT_CODES; c++)
+        if ((head[c] & 127) < (head[least] & 127)) least = c;
+    head[last] = head[least];
+    head[least] = was;
+    code[was] = least;
+    code[head[last]] = last;
 }
 
-/* A row's block into its lane; whether any value of it has no code. */
-static bool put_block(const uint16_t v[QUANT_BLOCK], const uint8_t code[256], size_t r, uint8_t *lane) {
+/* A row's block into its tile; whether any value of it has no code. */
+static bool put_block(const uint16_t v[QUANT_BLOCK], const uint8_t code[256], struct quant_short_steps s, size_t r, uint8_t *tile) {
     uint8_t codes[QUANT_BLOCK], all = 0;
     for (size_t k = 0; k < QUANT_BLOCK; k++) {
         codes[k] = code[v[k] >> 8];
         all |= codes[k];
     }
-    for (size_t k = 0; k < QUANT_BLOCK; k += 2) { /* two neighbours are two bytes of their lane */
-        size_t at = quant_short_place(r, k);
-        lane[at] = (uint8_t)v[k];
-        lane[at + 1] = (uint8_t)v[k + 1];
+    for (size_t k = 0; k < QUANT_BLOCK; k += 2) { /* two neighbours are two bytes of their line */
+        size_t at = quant_short_place(s, r, k);
+        tile[at] = codes[k] == NO_CODE ? 0 : (uint8_t)v[k];
+        tile[at + 1] = codes[k + 1] == NO_CODE ? 0 : (uint8_t)v[k + 1];
     }
     for (size_t k = 0; k < QUANT_BLOCK; k += k % 4 ? 6 : 2) { /* with those four columns on, the upper half */
-        uint8_t *at = lane + quant_short_code(r, k);
+        uint8_t *at = tile + quant_short_code(s, r, k);
         at[0] = (uint8_t)((codes[k] & 15) | (codes[k + 4] & 15) << 4);
         at[1] = (uint8_t)((codes[k + 1] & 15) | (codes[k + 5] & 15) << 4);
     }
@@ -98,18 +106,19 @@ int quant_short_fill(const struct packed *w, uint8_t *panel, enum tensor_type ty
         }
     for (size_t i = 0; i < 256; i++) counts[0][i] += counts[1][i];
     size_t blocks = quant_block_count(w->cols), room = blocks * QUANT_SHORT_PATCHES, patches = 0;
-    const size_t lane_size = quant_lane_size(PACKED_SHORT, w->cols);
     memset(panel, 0, quant_short_head(w->cols));
+    panel[QUANT_SHORT_CODES] = quant_kernels()->short_in_a_run ? QUANT_SHORT_IN_A_RUN : QUANT_SHORT_IN_LANES;
+    const struct quant_short_steps s = quant_short_steps(panel, w->cols);
     choose_codes(counts[0], panel, code);
     const uint16_t padding = (uint16_t)(panel[0] << 8);
     for (size_t k0 = 0; k0 < w->cols; k0 += STRETCH) {
         size_t first = k0 / QUANT_BLOCK, end = first + STRETCH / QUANT_BLOCK < blocks ? first + STRETCH / QUANT_BLOCK : blocks;
         uint64_t patched[STRETCH / QUANT_BLOCK] = {0}; /* rows, a bit each */
         for (size_t r = 0; r < PACKED_FLOAT_PANEL; r++) {
-            uint8_t *lane = panel + quant_short_head(w->cols) + r / QUANT_SIDE * lane_size;
+            uint8_t *tile = panel + quant_short_head(w->cols) + r / QUANT_SIDE * s.tile;
             (void)stretch(type, rows[r], w->cols, k0, padding, values);
             for (size_t b = first; b < end; b++)
-                if (put_block(values + (b - first) * QUANT_BLOCK, code, r % QUANT_SIDE, lane + b * QUANT_SHORT_LANE_BLOCK)) patched[b - first] |= UINT64_C(1) << r;
+                if (put_block(values + (b - first) * QUANT_BLOCK, code, s, r % QUANT_SIDE, tile + b * s.block)) patched[b - first] |= UINT64_C(1) << r;
         }
         for (size_t b = first; b < end; b++) {
             for (uint64_t left = patched[b - first]; left; left &= left - 1) {
@@ -119,15 +128,16 @@ int quant_short_fill(const struct packed *w, uint8_t *panel, enum tensor_type ty
                 if (patches > room) return E_FULL;
             }
             uint16_t so_far = (uint16_t)patches;
-            memcpy(panel + QUANT_SHORT_CODES + (b + 1) * sizeof so_far, &so_far, sizeof so_far);
+            memcpy(panel + QUANT_SHORT_SPANS + (b + 1) * sizeof so_far, &so_far, sizeof so_far);
         }
     }
     return 0;
 }
 
 void quant_short_row(const uint8_t *panel, size_t cols, size_t r, float *out) {
-    const uint8_t *lane = panel + quant_short_head(cols) + r / QUANT_SIDE * quant_lane_size(PACKED_SHORT, cols), *from;
-    for (size_t k = 0; k < cols; k++) out[k] = quant_bf16_to_f32(quant_short_value(panel, lane + k / QUANT_BLOCK * QUANT_SHORT_LANE_BLOCK, r % QUANT_SIDE, k % QUANT_BLOCK));
+    const struct quant_short_steps s = quant_short_steps(panel, cols);
+    const uint8_t *tile = panel + quant_short_head(cols) + r / QUANT_SIDE * s.tile, *from;
+    for (size_t k = 0; k < cols; k++) out[k] = quant_bf16_to_f32(quant_short_value(panel, s, tile + k / QUANT_BLOCK * s.block, r % QUANT_SIDE, k % QUANT_BLOCK));
     for (size_t b = 0; b < quant_block_count(cols); b++)
         for (size_t i = 0, n = quant_short_patches(panel, cols, b, &from); i < n; i++) {
             struct quant_patch p = quant_patch_at(from, i);

@@ -132,10 +132,11 @@ INLINE void float_rows_some(const void *panel, const enum format format, size_t 
                 ahead.step = 64;
             }
             if (format == SHORT) {
-                ahead.at = (const char *)panel + quant_short_head(cols) + (k_next == cols ? QUANT_LANES * lane : c_next / QUANT_SIDE * lane + k_next / QUANT_BLOCK * QUANT_SHORT_LANE_BLOCK);
+                const struct quant_short_steps steps = quant_short_steps(panel, cols);
+                ahead.at = (const char *)panel + quant_short_head(cols) + (k_next == cols ? QUANT_LANES * lane : c_next / QUANT_SIDE * steps.tile + k_next / QUANT_BLOCK * steps.block);
                 ahead.lines = STRIP / QUANT_SIDE;
-                ahead.apart = lane;
-                ahead.step = QUANT_SHORT_LANE_BLOCK * 2 / QUANT_BLOCK; /* less than a line: some are asked for twice */
+                ahead.apart = steps.tile;
+                ahead.step = steps.block * 2 / QUANT_BLOCK; /* in lanes less than a line: some are asked for twice; in a run more: the CPU's own prefetcher has those between */
             }
             const float *w = strip;
             if (in_place) w = (const float *)panel + from * PACKED_FLOAT_PANEL + c;

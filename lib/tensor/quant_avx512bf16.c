@@ -74,14 +74,15 @@ INLINE __m512 add_pair(__m512 sum, __m512i w, const uint16_t *high, const uint16
 }
 
 /*
- * Few rows of x, part by part of the four tiles: short is lengthened into registers, and its products follow at once, so that lines of W are read evenly. All four tiles' parts first, and then all
+ * The blocks [from, to) of a panel times few rows of x, part by part of the four tiles: short is lengthened into registers, and its products follow at once, so that lines of W are read evenly. All four tiles' parts first, and then all
  * their products, come from memory at 23 GB/s where this does at 29, nearly all that a core of Zen 4 reads; in lanes, four runs, it is 22 to 25. One line of three is asked for, see `blocks`.
  */
-INLINE void few_n(const struct product *m, const bool is_short, const uint16_t *high, const uint16_t *low, const int n, float (*sums)[STRIP]) {
+INLINE void few_n(const struct product *m, const bool is_short, size_t from, size_t to, const uint16_t *high, const uint16_t *low, const int n, float (*sums)[STRIP]) {
     __m512 acc[FEW][STRIP_TILES];
     for (int i = 0; i < n; i++)
-        for (size_t t = 0; t < STRIP_TILES; t++) acc[i][t] = _mm512_setzero_ps();
-    for (size_t b = 0; b < m->blocks; b++, high += TILE / 2, low = low ? low + TILE / 2 : NULL) {
+        for (size_t t = 0; t < STRIP_TILES; t++) acc[i][t] = from > 0 ? _mm512_loadu_ps(sums[i] + t * QUANT_SIDE) : _mm512_setzero_ps();
+    for (size_t b = from; b < to; b++) {
+        const uint16_t *h = high + b * (TILE / 2), *l = low ? low + b * (TILE / 2) : NULL;
         const uint8_t *far = m->first + b * m->steps.block + ahead_in_lane(FAR_ALONE, b * m->steps.block, m->runs.size, m->runs.over);
         if (b * LINE < m->head) _mm_prefetch((const char *)m->panel + m->panel_size + b * LINE, _MM_HINT_T1);
 #pragma GCC unroll 1
@@ -92,7 +93,7 @@ INLINE void few_n(const struct product *m, const bool is_short, const uint16_t *
                 _mm_prefetch((const char *)far + t * m->steps.tile + j * m->steps.part, _MM_HINT_T1);
                 part_lines(m, is_short, b, t, j, lines);
                 for (size_t i = 0; i < 4; i++)
-                    for (int r = 0; r < n; r++) acc[r][t] = add_pair(acc[r][t], lines[i], high + r * QUANT_BLOCK, low ? low + r * QUANT_BLOCK : NULL, 4 * j + i);
+                    for (int r = 0; r < n; r++) acc[r][t] = add_pair(acc[r][t], lines[i], h + r * QUANT_BLOCK, l ? l + r * QUANT_BLOCK : NULL, 4 * j + i);
             }
         }
     }
@@ -100,7 +101,7 @@ INLINE void few_n(const struct product *m, const bool is_short, const uint16_t *
         for (size_t t = 0; t < STRIP_TILES; t++) _mm512_storeu_ps(sums[i] + t * QUANT_SIDE, acc[i][t]);
 }
 
-/* The blocks [from, to) times up to a tile of x, a tile of W after the other: a line of W, lengthened in registers, is multiplied by all of them. Of what comes `FAR` later the lines [ask, ask_end) of
+/* The same with up to a tile of x, a tile of W after the other: a line of W, lengthened in registers, is multiplied by all of them. Of what comes `FAR` later the lines [ask, ask_end) of
  * those that are asked for at once are. */
 INLINE void side_n(const struct product *m, const bool is_short, size_t from, size_t to, const uint16_t *high, const uint16_t *low, const int n, size_t ask, size_t ask_end, float (*sums)[STRIP]) {
 #pragma GCC unroll 1
@@ -124,21 +125,12 @@ INLINE void side_n(const struct product *m, const bool is_short, size_t from, si
     }
 }
 
-INLINE void few_any(const struct product *m, const bool is_short, const uint16_t *high, const uint16_t *low, size_t n, float (*sums)[STRIP]) {
+INLINE void rows_any(const struct product *m, const bool is_short, size_t from, size_t to, const uint16_t *high, const uint16_t *low, size_t n, size_t ask, size_t ask_end, float (*sums)[STRIP]) {
     switch (n) {
-    case 1: few_n(m, is_short, high, low, 1, sums); break;
-    case 2: few_n(m, is_short, high, low, 2, sums); break;
-    case 3: few_n(m, is_short, high, low, 3, sums); break;
-    default: few_n(m, is_short, high, low, FEW, sums);
-    }
-}
-
-INLINE void side_any(const struct product *m, const bool is_short, size_t from, size_t to, const uint16_t *high, const uint16_t *low, size_t n, size_t ask, size_t ask_end, float (*sums)[STRIP]) {
-    switch (n) {
-    case 1: side_n(m, is_short, from, to, high, low, 1, ask, ask_end, sums); break;
-    case 2: side_n(m, is_short, from, to, high, low, 2, ask, ask_end, sums); break;
-    case 3: side_n(m, is_short, from, to, high, low, 3, ask, ask_end, sums); break;
-    case 4: side_n(m, is_short, from, to, high, low, 4, ask, ask_end, sums); break;
+    case 1: few_n(m, is_short, from, to, high, low, 1, sums); break;
+    case 2: few_n(m, is_short, from, to, high, low, 2, sums); break;
+    case 3: few_n(m, is_short, from, to, high, low, 3, sums); break;
+    case FEW: few_n(m, is_short, from, to, high, low, FEW, sums); break;
     case 5: side_n(m, is_short, from, to, high, low, 5, ask, ask_end, sums); break;
     case 6: side_n(m, is_short, from, to, high, low, 6, ask, ask_end, sums); break;
     case 7: side_n(m, is_short, from, to, high, low, 7, ask, ask_end, sums); break;
@@ -177,17 +169,15 @@ static __attribute__((noinline)) void add_patches(const struct packed *w, size_t
 /* A panel times the rows [first, first + rows) of x, to sums of their own. split: x is two of bf16. */
 INLINE void panel_by_rows(const struct packed *w, size_t p, const struct quant_halves *x, size_t first, size_t rows, const bool is_short, const bool split, float (*sums)[STRIP]) {
     const struct product m = product_of(w, p);
-    const size_t begin = (first / SIDE * x->blocks * SIDE + first % SIDE) * QUANT_BLOCK, groups = (first + rows + SIDE - 1) / SIDE - first / SIDE;
-    if (rows <= FEW && groups == 1) few_any(&m, is_short, x->high + begin, split ? x->low + begin : NULL, rows, sums);
-    else
-        for (size_t from = 0, to; from < m.blocks; from = to) {
-            to = m.blocks - from < DEPTH ? m.blocks : from + DEPTH;
-            for (size_t row = first, group = 0, n; row < first + rows; row += n, group++) {
-                size_t at = (row / SIDE * x->blocks * SIDE + row % SIDE) * QUANT_BLOCK, left = first + rows - row;
-                n = SIDE - row % SIDE < left ? SIDE - row % SIDE : left;
-                side_any(&m, is_short, from, to, x->high + at, split ? x->low + at : NULL, n, m.runs.lines * group / groups, m.runs.lines * (group + 1) / groups, sums + (row - first));
-            }
+    const size_t depth = rows <= FEW ? m.blocks : DEPTH, lines = m.runs.lines, asking = rows < SIDE ? 1 : rows / SIDE; /* groups of rows that ask for a share of the lines */
+    for (size_t from = 0, to; from < m.blocks; from = to) {
+        to = m.blocks - from < depth ? m.blocks : from + depth;
+        for (size_t row = first, group = 0, n; row < first + rows; row += n, group++) {
+            size_t at = (row / SIDE * x->blocks * SIDE + row % SIDE) * QUANT_BLOCK, left = first + rows - row, ask = lines * group / asking, ask_end = lines * (group + 1) / asking;
+            n = SIDE - row % SIDE < left ? SIDE - row % SIDE : left;
+            rows_any(&m, is_short, from, to, x->high + at, split ? x->low + at : NULL, n, ask < lines ? ask : lines, ask_end < lines ? ask_end : lines, sums + (row - first));
         }
+    }
     if (is_short) add_patches(w, p, x, first, rows, sums);
 }
 

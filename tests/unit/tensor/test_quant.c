@@ -495,7 +495,7 @@ static void short_is_bf16(const struct quant_kernels *packs) {
     for (size_t s = 0; s < sizeof SHAPES / sizeof *SHAPES; s++)
         for (int patches = 0; patches < 3; patches++) {
             size_t rows = SHAPES[s].rows, cols = SHAPES[s].cols, room = (cols + QUANT_BLOCK - 1) / QUANT_BLOCK * 4;
-            float *w = mem_calloc(rows * cols, sizeof *w), *x = mem_calloc(N * cols, sizeof *x), *want = mem_calloc(N * rows, sizeof *want), *got = mem_calloc(N * rows, sizeof *got), *row[2];
+            float *w = mem_calloc(rows * cols, sizeof *w), *x = mem_calloc(N * cols, sizeof *x), *want = mem_calloc(N * rows, sizeof *want), *got = mem_calloc(N * rows, sizeof *got), *fewer = mem_calloc(N * rows, sizeof *fewer), *row[2];
             struct matrix plain, narrow;
             for (size_t i = 0; i < 2; i++) row[i] = mem_calloc(cols, sizeof *row[i]);
             fill(x, N * cols, NORMAL, &r);
@@ -520,20 +520,22 @@ static void short_is_bf16(const struct quant_kernels *packs) {
                     if (memcmp(row[0], row[1], cols * sizeof *row[0]) != 0) fail_msg("row %zu of shape %zu with %zu patches comes back otherwise", i, s, taken);
                 }
                 for (size_t k = 0; k < QUANT_KERNELS_COUNT; k++)
-                    for (size_t c = 0; QUANT_KERNELS[k]->usable() && c < sizeof counts / sizeof *counts; c++)
-                        for (int halves = 0; halves < 2; halves++) {
+                    for (int halves = 0; QUANT_KERNELS[k]->usable() && halves < 2; halves++)
+                        for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
                             char what[120];
                             (void)snprintf(what, sizeof what, "packed by %s, %s: %zu rows by shape %zu with %zu patches (halves %d)", packs->name, QUANT_KERNELS[k]->name, counts[c], s, taken, halves);
                             quant_kernels_use(QUANT_KERNELS[k]);
                             product_by(&plain, halves, counts[c], x, want);
                             product_by(&narrow, halves, counts[c], x, got);
                             assert_products_are_bf16s(what, want, got, counts[c] * rows, cols, taken > 0 && halves && QUANT_KERNELS[k]->tiles && (!QUANT_KERNELS[k]->tiles_of_blocks || packs->short_in_a_run));
+                            if (c > 0 && memcmp(fewer, got, counts[c - 1] * rows * sizeof *got) != 0) fail_msg("%s: fewer rows are others", what);
+                            memcpy(fewer, got, counts[c] * rows * sizeof *got);
                         }
                 quant_kernels_use(packs);
                 free_matrix(&plain);
                 free_matrix(&narrow);
             }
-            void *all[] = {w, x, want, got, row[0], row[1]};
+            void *all[] = {w, x, want, got, fewer, row[0], row[1]};
             for (size_t i = 0; i < sizeof all / sizeof *all; i++) mem_free(all[i]);
         }
 }

@@ -137,7 +137,15 @@ int quant_short_fill(const struct packed *w, uint8_t *panel, enum tensor_type ty
 void quant_short_row(const uint8_t *panel, size_t cols, size_t r, float *out) {
     const struct quant_short_steps s = quant_short_steps(panel, cols);
     const uint8_t *tile = panel + quant_short_head(cols) + r / QUANT_SIDE * s.tile, *from;
-    for (size_t k = 0; k < cols; k++) out[k] = quant_bf16_to_f32(quant_short_value(panel, s, tile + k / QUANT_BLOCK * s.block, r % QUANT_SIDE, k % QUANT_BLOCK));
+    for (size_t k = 0; k < cols; k += 8) { /* a part: of two pairs of columns the codes, and of each pair of four the lower bytes, lie together */
+        const uint8_t *part = tile + k / QUANT_BLOCK * s.block + quant_short_code(s, r % QUANT_SIDE, k % QUANT_BLOCK);
+        float eight[8];
+        for (size_t i = 0; i < 8; i++) {
+            size_t at = i / 2 % 2 * 8 + i % 2;
+            eight[i] = quant_bf16_to_f32((uint16_t)(panel[i < 4 ? part[at] & 15 : part[at] >> 4] << 8 | part[(1 + i / 4) * 64 + at]));
+        }
+        memcpy(out + k, eight, (cols - k < 8 ? cols - k : 8) * sizeof *out);
+    }
     for (size_t b = 0; b < quant_block_count(cols); b++)
         for (size_t i = 0, n = quant_short_patches(panel, cols, b, &from); i < n; i++) {
             struct quant_patch p = quant_patch_at(from, i);

@@ -163,7 +163,6 @@ void quant_f16_rows_avx512(const void *panel, size_t cols, const float *x, size_
 void quant_few_blocks_avx512(const uint8_t *panel, enum packed_kind kind, size_t blocks, const struct quant_rows *x, size_t n, size_t far, float *tile);
 /* And any number of them: all pass over some of W's blocks before the next, and all lines are asked for, evenly, the while. */
 void quant_many_blocks_avx512(const uint8_t *panel, enum packed_kind kind, size_t blocks, const struct quant_rows *x, size_t n, size_t far, float *tile);
-void quant_blocks_many_avx512(const uint8_t *panel, enum packed_kind kind, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 void quant_q8_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 void quant_q4_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
 void quant_q4m_avx512(const uint8_t *panel, size_t blocks, const struct quant_rows *x, size_t n, float *tile);
